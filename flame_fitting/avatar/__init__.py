@@ -1,0 +1,1 @@
+"""Static avatars: loading, drawing, finding the face, planning views."""

@@ -1,0 +1,1 @@
+"""Cameras, captures and their files."""

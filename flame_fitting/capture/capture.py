@@ -1,0 +1,102 @@
+"""The in-memory contract between stages: timesteps x cameras, images loaded lazily."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flame_fitting.errors import InputError
+
+Role = Literal["landmark", "fit", "heldout"]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One image of a capture: camera `camera` at timestep `timestep`."""
+
+    timestep: int
+    camera: int
+    role: Role
+    K: NDArray[np.float64]
+    """(3, 3) intrinsics, px."""
+    world_to_camera: NDArray[np.float64]
+    """(4, 4), OpenCV axes."""
+    width: int
+    height: int
+    file_path: str
+    """Image, relative to the capture's folder."""
+    mask_path: str | None = None
+    """Alpha map, 8-bit."""
+    geometry_path: str | None = None
+    """npz with depth (H, W) and normal (H, W, 3), where rendered."""
+
+    @property
+    def key(self) -> str:
+        """File stem: `<timestep:05d>_<camera:02d>`."""
+        return f"{self.timestep:05d}_{self.camera:02d}"
+
+
+@dataclass(eq=False)
+class Capture:
+    """Views of one subject with their cameras and files."""
+
+    root: Path
+    views: list[View]
+    background_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """sRGB, 0..1."""
+    shading: str = "unlit"
+    """unlit, lit or clay."""
+    avatar: dict[str, Any] = field(default_factory=dict)
+    """Contents of avatar.json."""
+
+    @cached_property
+    def timesteps(self) -> list[int]:
+        """The timesteps that have a view, ascending."""
+        return sorted({view.timestep for view in self.views})
+
+    @cached_property
+    def cameras(self) -> list[int]:
+        """The cameras that have a view, ascending."""
+        return sorted({view.camera for view in self.views})
+
+    def views_of(self, *roles: Role, timestep: int | None = None) -> list[View]:
+        """Views with one of the roles (all if none is named), of one timestep if it is named."""
+        return [
+            view
+            for view in self.views
+            if (not roles or view.role in roles) and (timestep is None or view.timestep == timestep)
+        ]
+
+    def image(self, view: View) -> NDArray[np.float32]:
+        """(3, H, W) sRGB, 0..1."""
+        return np.ascontiguousarray(_read_picture(self.root / view.file_path, "RGB").transpose(2, 0, 1))
+
+    def alpha(self, view: View) -> NDArray[np.float32]:
+        """(H, W), 0..1; ones where the capture has no alpha maps."""
+        if view.mask_path is None:
+            return np.ones((view.height, view.width), dtype=np.float32)
+        return _read_picture(self.root / view.mask_path, "L")
+
+    def geometry(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Depth (H, W) along the camera's z in world units (0 outside) and world normals (H, W, 3)."""
+        if view.geometry_path is None:
+            raise InputError(f"{self.root}: view {view.key} has no geometry. Render the avatar again.")
+        path = self.root / view.geometry_path
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return data["depth"].astype(np.float32), data["normal"].astype(np.float32)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: cannot be read ({error}). Render the avatar again.") from error
+
+
+def _read_picture(path: Path, mode: str) -> NDArray[np.float32]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert(mode), dtype=np.float32) / 255.0
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable picture ({error}). Make the capture again.") from error

@@ -1,0 +1,1 @@
+"""Datasets and meshes that other tools read."""

@@ -1,0 +1,1 @@
+"""Parameters, losses, solvers and stages of the fit."""

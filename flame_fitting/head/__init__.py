@@ -1,0 +1,1 @@
+"""The head model: FLAME-format files in, vertices and landmarks out."""

@@ -1,0 +1,59 @@
+"""Landmarks as barycentric points on a head model's triangles."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flame_fitting.errors import InputError
+from flame_fitting.files import atomic_write
+
+
+@dataclass(eq=False)
+class LandmarkEmbedding:
+    """Where on a head model a detector's points lie."""
+
+    face_index: np.ndarray
+    """(N,) triangle of each point, -1 where the point has none."""
+    barycentric: np.ndarray
+    """(N, 3) weights of the triangle's vertices."""
+    spread_mm: np.ndarray
+    """(N,) median distance of single views' points from the robust mean, mm."""
+    n_views: np.ndarray
+    """(N,) views that saw the point."""
+    scheme: str
+    """Landmark order, e.g. mediapipe478."""
+    detector: str
+    shading: str
+    """textured or clay: the kind of pictures it was calibrated on."""
+    head_hash: str
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Bool (N,)."""
+        return self.face_index >= 0
+
+    def points(self, vertices: Float[Tensor, "T V 3"], faces: Tensor) -> Float[Tensor, "T N 3"]:
+        """3D points on posed vertices; NaN for invalid ones."""
+        index = torch.as_tensor(np.maximum(self.face_index, 0), device=vertices.device)
+        weights = np.where(self.valid[:, None], self.barycentric, np.nan)
+        corners = vertices[:, faces[index]]
+        return torch.einsum("tnkc,nk->tnc", corners, torch.as_tensor(weights, device=vertices.device).to(vertices))
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz file."""
+        with atomic_write(path) as temporary:
+            np.savez_compressed(temporary, **self.__dict__)
+
+    @classmethod
+    def load(cls, path: Path) -> "LandmarkEmbedding":
+        """Reads what `save` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                values = {key: data[key] if data[key].ndim else str(data[key]) for key in data.files}
+            return cls(**values)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: not a landmark embedding ({error}). Delete it to have it made again.") from error

@@ -1,0 +1,1 @@
+"""Landmark detectors, lifting to 3D, calibration on the head model."""
