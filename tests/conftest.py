@@ -1,0 +1,37 @@
+"""Fixtures and switches shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-snapshots", action="store_true", help="write tests/snapshots/*.txt anew instead of comparing")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`slow` tests run with FLAME_FITTING_SLOW=1 or when they are asked for with -m."""
+    if os.environ.get("FLAME_FITTING_SLOW") == "1" or "slow" in (config.getoption("markexpr") or ""):
+        return
+    skip = pytest.mark.skip(reason="slow; set FLAME_FITTING_SLOW=1")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder with avatars that are not part of the project: FLAME_FITTING_TEST_DATA, else `../shared`."""
+    folder = Path(os.environ.get("FLAME_FITTING_TEST_DATA", REPOSITORY.parent / "shared"))
+    if not (folder / "avatars").is_dir():
+        pytest.skip(f"{folder}/avatars is not there; set FLAME_FITTING_TEST_DATA")
+    return folder
