@@ -1,0 +1,162 @@
+"""A finished fit and its folder: `tracked_flame_params.npz` with VHAP's keys, texture, landmarks, checkpoint."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flame_fitting.capture.camera import transform_points
+from flame_fitting.errors import InputError
+from flame_fitting.files import atomic_write
+from flame_fitting.head.model import HeadModel
+
+PARAMETER_KEYS = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "shape", "expr", "static_offset")
+
+
+@dataclass(eq=False)
+class StageRecord:
+    """What one stage of the fit left behind."""
+
+    name: str
+    vertices_world: np.ndarray
+    """(T, V, 3) in the avatar's coordinates."""
+    seconds: float
+    summary: dict[str, float] = field(default_factory=dict)
+    """landmark_mm, face_mm and what else the stage measured."""
+    accepted: bool = True
+
+
+@dataclass(eq=False)
+class FitResult:
+    """Parameters of a fitted head and all that is needed to draw it over its capture."""
+
+    head_name: str
+    head_hash: str
+    parameters: dict[str, np.ndarray]
+    """VHAP's keys: rotation (T, 3), translation (T, 3), neck_pose (T, 3), jaw_pose (T, 3), eyes_pose (T, 6), shape (S,),
+    expr (T, E), static_offset (1, V, 3); radians and metres."""
+    head_from_world: np.ndarray
+    """(4, 4) similarity from the avatar's coordinates to head space."""
+    image_size: tuple[int, int]
+    """(H, W) px of the fit views."""
+    timestep_id: list[str]
+    texture: np.ndarray | None = None
+    """(R, R, 3) uint8 sRGB albedo."""
+    lights: np.ndarray | None = None
+    """(9, 3) SH coefficients in head space, None when unlit."""
+    landmarks3d: dict[str, np.ndarray] = field(default_factory=dict)
+    """points (T, N, 3) world, spread_mm (T, N), model (T, N, 3) world, used (T, N) bool, scheme."""
+    stages: list[StageRecord] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    scale_source: str = "estimated"
+    seconds: dict[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+    capture: Path | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def vertices_head(self, head: HeadModel) -> np.ndarray:
+        """(T, V, 3) in head space, metres."""
+        with torch.no_grad():
+            tensors = {key: torch.as_tensor(value).to(head.v_template) for key, value in self.parameters.items()}
+            return head(**tensors).vertices.double().cpu().numpy()
+
+    def vertices_world(self, head: HeadModel) -> np.ndarray:
+        """(T, V, 3) in the avatar's coordinates."""
+        return transform_points(np.linalg.inv(self.head_from_world), self.vertices_head(head))
+
+    @property
+    def mm_per_unit(self) -> float:
+        """Head-space millimetres for one unit of the avatar."""
+        return float(1000 * np.cbrt(np.linalg.det(self.head_from_world[:3, :3])))
+
+    def without_offsets(self) -> "FitResult":
+        """The same fit with static offsets of zero."""
+        from dataclasses import replace
+
+        bare = self.parameters | {"static_offset": np.zeros_like(self.parameters["static_offset"])}
+        return replace(self, parameters=bare)
+
+
+def save_parameters(path: Path, result: FitResult) -> None:
+    """Writes `tracked_flame_params.npz`: VHAP's keys, `head_from_world` and `head_model`."""
+    arrays: dict[str, Any] = {key: result.parameters[key].astype(np.float32) for key in PARAMETER_KEYS}
+    arrays["timestep_id"] = np.array(result.timestep_id)
+    arrays["n_processed_frames"] = np.array(len(result.timestep_id))
+    arrays["image_size"] = np.array(result.image_size)
+    arrays["head_from_world"] = result.head_from_world
+    arrays["head_model"] = np.array([result.head_name, result.head_hash])
+    arrays["scale_source"] = np.array(result.scale_source)
+    if result.lights is not None:
+        arrays["lights"] = result.lights.astype(np.float32)
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def load_fit(folder: Path | str) -> FitResult:
+    """Reads a fit folder (or its last time-stamped child, as VHAP makes them)."""
+    import json
+
+    folder = find_fit_folder(Path(folder))
+    path = folder / "tracked_flame_params.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        name, digest = (str(a) for a in arrays["head_model"])
+        result = FitResult(
+            head_name=name,
+            head_hash=digest,
+            parameters={key: arrays[key] for key in PARAMETER_KEYS},
+            head_from_world=arrays["head_from_world"].astype(np.float64),
+            image_size=(int(arrays["image_size"][0]), int(arrays["image_size"][1])),
+            timestep_id=[str(t) for t in arrays["timestep_id"]],
+            lights=arrays.get("lights"),
+            scale_source=str(arrays.get("scale_source", "estimated")),
+            folder=folder,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a fit's parameter file ({error}). Run `flame-fitting fit` again.") from error
+    texture = folder / "texture.png"
+    if texture.is_file():
+        from PIL import Image
+
+        with Image.open(texture) as picture:
+            result.texture = np.asarray(picture.convert("RGB"))
+    if (folder / "landmarks3d.npz").is_file():
+        with np.load(folder / "landmarks3d.npz", allow_pickle=False) as file:
+            result.landmarks3d = {key: file[key] for key in file.files}
+    if (folder / "stages.npz").is_file():
+        with np.load(folder / "stages.npz", allow_pickle=False) as file:
+            result.stages = [
+                StageRecord(**(json.loads(str(file[f"{name}/record"])) | {"vertices_world": file[f"{name}/vertices"]}))
+                for name in (str(n) for n in file["names"])
+            ]
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        extra = json.loads(manifest.read_text()).get("result", {})
+        result.warnings = list(extra.get("warnings", []))
+        result.seconds = dict(extra.get("seconds", {}))
+        capture = extra.get("capture")
+        if capture is not None:
+            result.capture = (folder / capture).resolve()
+    return result
+
+
+def find_fit_folder(folder: Path) -> Path:
+    """`folder` itself, or its lexicographically last child that holds a fit."""
+    if (folder / "tracked_flame_params.npz").is_file():
+        return folder
+    children = sorted(p.parent for p in folder.glob("*/tracked_flame_params.npz"))
+    if not children:
+        raise InputError(f"{folder}: no fit here (tracked_flame_params.npz is missing). Run `flame-fitting fit` first.")
+    return children[-1]
+
+
+def check_head(result: FitResult, head: HeadModel) -> None:
+    """Refuses to pose a model with another model's parameters."""
+    if result.head_hash != head.file_hash:
+        raise InputError(
+            f"{result.folder}: was fitted with the head model {result.head_name}, not with {head.name} as loaded now. "
+            f"Give the same --head."
+        )
