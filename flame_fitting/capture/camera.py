@@ -86,7 +86,7 @@ def move_camera(world_to_camera: ArrayLike, new_from_world: ArrayLike) -> Array:
     return out
 
 
-def clip_from_camera(K: ArrayLike, width: int, height: int, near: ArrayLike, far: ArrayLike) -> Array:
+def clip_from_camera(K: ArrayLike, width: int, height: int, near: ArrayLike | float, far: ArrayLike | float) -> Array:
     """Projection (..., 4, 4) from OpenCV camera coordinates to clip space with image row 0 at ndc y = -1.
 
     ndc x = 2 u / width - 1, ndc y = 2 v / height - 1, ndc z from -1 (near) to 1 (far), w = depth. Rasterizers with
@@ -107,7 +107,7 @@ def clip_from_camera(K: ArrayLike, width: int, height: int, near: ArrayLike, far
 
 
 def clip_from_world(
-    K: ArrayLike, world_to_camera: ArrayLike, width: int, height: int, near: ArrayLike, far: ArrayLike
+    K: ArrayLike, world_to_camera: ArrayLike, width: int, height: int, near: ArrayLike | float, far: ArrayLike | float
 ) -> Array:
     """`clip_from_camera` after `world_to_camera`: (..., 4, 4)."""
     return clip_from_camera(K, width, height, near, far) @ np.asarray(world_to_camera, dtype=np.float64)

@@ -1,5 +1,7 @@
 """The in-memory contract between stages: timesteps x cameras, images loaded lazily."""
 
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +90,7 @@ class Capture:
         try:
             with np.load(path, allow_pickle=False) as data:
                 return data["depth"].astype(np.float32), data["normal"].astype(np.float32)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: cannot be read ({error}). Render the avatar again.") from error
 
 
