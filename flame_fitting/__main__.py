@@ -1,6 +1,6 @@
 """`python -m flame_fitting <stage>`: the same as the command `flame-fitting`."""
 
-from flame_fitting.cli import main
+from flame_fitting.cli import script
 
 if __name__ == "__main__":
-    main()
+    script()

@@ -1,0 +1,291 @@
+"""The command `flame-fitting <stage>`: finds the stage, reads its flags, turns errors into messages and exit codes.
+
+Exit codes: 0 good, 1 a bug (the log's path is printed), 2 bad input or no face, 3 warnings under --strict, 130 Ctrl-C.
+Nothing heavy is imported before the flags are read, so that --help answers at once.
+"""
+
+import contextlib
+import difflib
+import errno
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from flame_fitting import __version__, progress
+from flame_fitting.errors import InputError
+from flame_fitting.log import command_log, get_logger, log_path_after
+
+PROGRAM = "flame-fitting"
+EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a command lives and what its help says beside its flags."""
+
+    name: str
+    module: str
+    config: str
+    function: str
+    summary: str
+    examples: tuple[str, str]
+
+
+STAGES = (
+    Stage(
+        "run",
+        "run_pipeline",
+        "RunConfig",
+        "run",
+        "All of it: an avatar in, a fitted head and a NeRF-style dataset out.",
+        ("run A.glb --output output/a", "run scan.obj --output output/scan --no-photometric --views 16"),
+    ),
+    Stage(
+        "render",
+        "render_avatar",
+        "RenderConfig",
+        "render",
+        "Finds the face of an avatar and renders a capture: pictures, alpha, depth, normals, cameras.",
+        (
+            "render A.glb --output O/render",
+            "render A.stl --output O/render --shading clay --views 64 --resolution 1024",
+        ),
+    ),
+    Stage(
+        "detect",
+        "detect_landmarks",
+        "DetectConfig",
+        "detect",
+        "Detects face landmarks in the pictures of a capture.",
+        ("detect O/render", "detect O/render --model-path face_landmarker.task"),
+    ),
+    Stage(
+        "fit",
+        "fit_avatar",
+        "FitConfig",
+        "fit",
+        "Fits the head model to a capture: shape, expression, pose, offsets, texture.",
+        ("fit O/render --output O/fit", "fit O/render --output O/fit --no-photometric --no-use-static-offset"),
+    ),
+    Stage(
+        "export",
+        "export_as_nerf_dataset",
+        "ExportConfig",
+        "export",
+        "Writes a fit as a NeRF-style dataset (layout of VHAP and GaussianAvatars).",
+        (
+            "export --src-folder O/fit --tgt-folder O/export --background-color white",
+            "export --src-folder O/fit --tgt-folder O/export --no-mask-below-line",
+        ),
+    ),
+    Stage(
+        "evaluate",
+        "evaluate",
+        "EvaluateConfig",
+        "evaluate",
+        "Measures a fit in millimetres, pixels and decibels; writes metrics.json and pictures.",
+        ("evaluate O/fit", "evaluate output/demo/fit --ground-truth output/demo/avatar"),
+    ),
+    Stage(
+        "make-demo-avatar",
+        "make_demo_avatar",
+        "MakeDemoAvatarConfig",
+        "make_demo_avatar",
+        "Makes a textured avatar whose true head is known.",
+        ("make-demo-avatar --output output/demo/avatar", "make-demo-avatar --output output/demo2/avatar --seed 7"),
+    ),
+    Stage(
+        "doctor",
+        "doctor",
+        "DoctorConfig",
+        "doctor",
+        "Says what is installed, what is missing, and the command that mends it.",
+        ("doctor", "doctor --json"),
+    ),
+)
+
+_EVERY_COMMAND = """every command takes
+  --strict   exit with 3 where the result comes with a warning
+  --quiet    print nothing but warnings, errors and results
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0 if arguments else EXIT_INPUT
+    if arguments[0] in ("--version", "-V"):
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    name = arguments[0].replace("_", "-")
+    for stage in STAGES:
+        if stage.name == name:
+            return run_stage(stage, arguments[1:])
+    names = [stage.name for stage in STAGES]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return _complain(f"{arguments[0]}: no such command.{hint} The commands are: {', '.join(names)}.")
+
+
+def main_of(name: str) -> None:
+    """Runs the command `name` with the process's arguments and exits: for `python flame_fitting/<stage>.py`."""
+    sys.exit(main([name, *sys.argv[1:]]))
+
+
+def help_text() -> str:
+    """What `flame-fitting --help` prints."""
+    width = max(len(stage.name) for stage in STAGES) + 2
+    lines = [
+        f"usage: {PROGRAM} COMMAND [OPTIONS]     ({PROGRAM} COMMAND --help explains one command)",
+        "",
+        "Fits a FLAME head to any static 3D head avatar and exports a NeRF-style dataset.",
+        "",
+        "commands",
+        *(f"  {stage.name:<{width}}{stage.summary}" for stage in STAGES),
+        "",
+        _EVERY_COMMAND.rstrip(),
+        "  --version  (without a command) print the version",
+        "",
+        _examples(("run A.glb --output output/a", "doctor")),
+    ]
+    return "\n".join(lines)
+
+
+def run_stage(stage: Stage, arguments: list[str]) -> int:
+    """Reads a stage's flags and runs it."""
+    module = importlib.import_module(f"flame_fitting.{stage.module}")
+    config_type = getattr(module, stage.config)
+    own = {field.name for field in fields(config_type)}
+    common = {flag: f"--{flag}" in arguments and flag not in own for flag in ("strict", "quiet")}
+    arguments = [a for a in arguments if not any(a == f"--{flag}" for flag, given in common.items() if given)]
+    config = _parse(stage, config_type, arguments)
+    if isinstance(config, int):
+        return config
+    with progress.quiet(common["quiet"]):
+        return execute(stage, getattr(module, stage.function), config, arguments, strict=common["strict"])
+
+
+def execute(
+    stage: Stage, function: Callable[[Any], Any], config: Any, arguments: Sequence[str] = (), strict: bool = False
+) -> int:
+    """Runs a stage's function under its log; every error becomes a message and an exit code."""
+    output = output_folder(config)
+    with command_log(output) as log:
+        logger = get_logger("flame_fitting.cli")
+        logger.info("%s %s, version %s, %r", PROGRAM, stage.name, __version__, config)
+        progress.say(head_line(config, arguments))
+        try:
+            result = function(config)
+        except InputError as error:
+            logger.error("%s", error, exc_info=True)
+            return _complain(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            logger.error("stopped by Ctrl-C")
+            print(f"\n{PROGRAM}: stopped. {_how_to_go_on(stage)}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            return EXIT_BUG
+        except Exception as error:
+            logger.exception("unexpected error")
+            if environment := _environment_problem(error):
+                return _complain(environment)
+            log.keep = True
+            path = log_path_after(output, log.path)
+            text = f"{stage.name}: {type(error).__name__}: {error}".splitlines()[0][:300]
+            return _complain(f"{text}\nThis is a bug, not your input. Please report it with the log: {path}", EXIT_BUG)
+    if isinstance(result, int) and not isinstance(result, bool):
+        return result
+    warnings = list(getattr(result, "warnings", None) or ())
+    if strict and warnings:
+        return _complain(f"{len(warnings)} warning(s), and --strict was given: {warnings[0]}", EXIT_STRICT)
+    return 0
+
+
+def output_folder(config: Any) -> Path | None:
+    """The folder a stage writes into, read from its configuration; it gets log.txt."""
+    for name in ("output", "tgt_folder", "capture", "fit"):
+        value = getattr(config, name, None)
+        if isinstance(value, Path):
+            return value
+    return None
+
+
+def head_line(config: Any, arguments: Sequence[str] = ()) -> str:
+    """The first line of every command: which head model, and why that one."""
+    head = getattr(config, "head", None) or getattr(getattr(config, "model", None), "head", None)
+    if isinstance(head, str):
+        asked = any(a.split("=")[0].replace("_", "-") in ("--head", "--model.head") for a in arguments)
+        if asked:
+            return f"head: {head} (--head {head})" if head == "open" else f"head: {Path(head).stem} (--head {head})"
+        return f"head: {head} (default; no FLAME file asked for)"
+    for name in ("fit", "src_folder", "capture"):
+        folder = getattr(config, name, None)
+        if isinstance(folder, Path) and (recorded := _recorded_head(folder)):
+            return f"head: {recorded} (recorded in {folder})"
+    return "head: none (this command needs no head model)"
+
+
+def _parse(stage: Stage, config_type: type, arguments: list[str]) -> Any:
+    """The stage's configuration, or an exit code where the flags asked for help or were wrong."""
+    import tyro
+
+    prog = f"{PROGRAM} {stage.name}"
+    asked_for_help = any(a in ("-h", "--help") for a in arguments)
+    try:
+        return tyro.cli(config_type, prog=prog, description=stage.summary, args=arguments)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else EXIT_INPUT
+        if asked_for_help and code == 0:
+            print(_EVERY_COMMAND)
+            print(_examples(stage.examples))
+        return code
+
+
+def _examples(examples: Sequence[str]) -> str:
+    return "\n".join(["examples", *(f"  {PROGRAM} {example}" for example in examples)])
+
+
+def _complain(message: str, code: int = EXIT_INPUT) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _how_to_go_on(stage: Stage) -> str:
+    if stage.name == "run":
+        return "Finished stages are kept: run the same command again to go on where it stopped."
+    return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."
+
+
+def _environment_problem(error: Exception) -> str | None:
+    """A message for failures of the machine rather than of the program: no permission, no space, no memory."""
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.filename}: no permission ({error.strerror}). Choose another folder or mend its rights."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'the output folder'}: no space is left on the disk. Free some and run again."
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory. Use fewer views or a lower resolution (--views 16 --resolution 256)."
+    return None
+
+
+def _recorded_head(folder: Path) -> str | None:
+    try:
+        head = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("head")
+        return head.get("name") if head else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def script() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    script()

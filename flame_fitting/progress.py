@@ -1,0 +1,136 @@
+"""What a user sees while a command runs: one bar with rate and remaining time, one line a stage when it is done."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextvars import ContextVar
+from typing import TypeVar
+
+from flame_fitting.log import get_logger
+
+Item = TypeVar("Item")
+
+_logger = get_logger(__name__)
+_quiet: ContextVar[bool] = ContextVar("flame_fitting_quiet", default=False)
+_step: ContextVar[str] = ContextVar("flame_fitting_step", default="")
+
+
+class Bar:
+    """A progress bar for loops that count themselves: `advance` it, `note` what it is at."""
+
+    def __init__(self, total: int | None, description: str, unit: str = "it") -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total,
+            desc=_labelled(description),
+            unit=unit,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            disable=_quiet.get() or not _is_terminal(),
+        )
+
+    def advance(self, count: int = 1) -> None:
+        """Adds `count` to what is done."""
+        self._bar.update(count)
+
+    def note(self, **values: float | str) -> None:
+        """Shows values behind the bar, such as a loss."""
+        self._bar.set_postfix(values, refresh=False)
+
+    def close(self) -> None:
+        """Takes the bar off the terminal."""
+        self._bar.close()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
+    """Yields the items behind a bar with rate and remaining time; the bar goes when they are used up."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Bar(total, description, unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+def say(text: str) -> None:
+    """One line for the user, on standard error, without disturbing a bar; also in the log."""
+    _logger.info(text)
+    if not _quiet.get():
+        _write(text)
+
+
+def warn(text: str) -> None:
+    """A warning for the user; also in the log."""
+    _logger.warning(text)
+    if not _quiet.get():
+        _write(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator["StageLine"]:
+    """Times a stage; its one line is printed when the block ends well: name, seconds, what `result` was told."""
+    line = StageLine(name)
+    started = time.perf_counter()
+    yield line
+    line.seconds = time.perf_counter() - started
+    say(f"{_labelled(name):<16} {line.seconds:6.1f} s  {line.text}".rstrip())
+
+
+class StageLine:
+    """The one line that a stage leaves on the terminal."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.text, self.seconds = name, "", 0.0
+
+    def result(self, text: str) -> None:
+        """Sets what stands behind the stage's name and time."""
+        self.text = text
+
+
+@contextlib.contextmanager
+def step_of(number: int, total: int) -> Iterator[None]:
+    """Puts `[number/total]` before the names of the stages and bars in the block."""
+    token = _step.set(f"[{number}/{total}] ")
+    try:
+        yield
+    finally:
+        _step.reset(token)
+
+
+@contextlib.contextmanager
+def quiet(value: bool = True) -> Iterator[None]:
+    """No bars and no lines while the block runs; the log still gets the lines."""
+    token = _quiet.set(value or _quiet.get())
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def _labelled(name: str) -> str:
+    return _step.get() + name
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def _write(text: str) -> None:
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        tqdm.tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
+    sys.stderr.flush()
