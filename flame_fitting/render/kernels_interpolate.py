@@ -1,0 +1,162 @@
+"""Numba kernels: vertex attributes at pixels, and their gradients."""
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def interpolate_forward(attr, rast, tri):
+    """Attributes (B, H, W, A) from attr (1|B, V, A)."""
+    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    n_attr = attr.shape[2]
+    shared = attr.shape[0] == 1
+    out = np.empty((n_views, height, width, n_attr), np.float32)
+    for row in prange(n_views * height):
+        b = row // height
+        j = row % height
+        ab = 0 if shared else b
+        for i in range(width):
+            face = np.int64(rast[b, j, i, 3]) - 1
+            if face < 0:
+                for k in range(n_attr):
+                    out[b, j, i, k] = 0.0
+                continue
+            i0, i1, i2 = tri[face, 0], tri[face, 1], tri[face, 2]
+            u, v = rast[b, j, i, 0], rast[b, j, i, 1]
+            t = np.float32(1.0) - u - v
+            for k in range(n_attr):
+                out[b, j, i, k] = u * attr[ab, i0, k] + v * attr[ab, i1, k] + t * attr[ab, i2, k]
+    return out
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def interpolate_forward_da(attr, rast, rast_db, tri, diff):
+    """Picture derivatives (B, H, W, 2 D) of the attributes listed in diff (D,): (dA/dX, dA/dY) each."""
+    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    n_diff = diff.shape[0]
+    shared = attr.shape[0] == 1
+    out = np.empty((n_views, height, width, 2 * n_diff), np.float32)
+    for row in prange(n_views * height):
+        b = row // height
+        j = row % height
+        ab = 0 if shared else b
+        for i in range(width):
+            face = np.int64(rast[b, j, i, 3]) - 1
+            if face < 0:
+                for k in range(2 * n_diff):
+                    out[b, j, i, k] = 0.0
+                continue
+            i0, i1, i2 = tri[face, 0], tri[face, 1], tri[face, 2]
+            dudx, dudy = rast_db[b, j, i, 0], rast_db[b, j, i, 1]
+            dvdx, dvdy = rast_db[b, j, i, 2], rast_db[b, j, i, 3]
+            for d in range(n_diff):
+                k = diff[d]
+                dadu = attr[ab, i0, k] - attr[ab, i2, k]
+                dadv = attr[ab, i1, k] - attr[ab, i2, k]
+                out[b, j, i, 2 * d] = dudx * dadu + dvdx * dadv
+                out[b, j, i, 2 * d + 1] = dudy * dadu + dvdy * dadv
+    return out
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def interpolate_backward(attr, rast, tri, grad_out, n_bands, need_attr, need_rast):
+    """Gradients by (view, band): attr parts (B * n_bands, V, A), to be added up in order, and rast (B, H, W, 4)."""
+    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    n_vertices, n_attr = attr.shape[1], attr.shape[2]
+    shared = attr.shape[0] == 1
+    grad_attr = np.zeros((n_views * n_bands if need_attr else 0, n_vertices, n_attr), np.float32)
+    grad_rast = np.zeros((n_views if need_rast else 0, height, width, 4), np.float32)
+    for task in prange(n_views * n_bands):
+        b = task // n_bands
+        band = task % n_bands
+        ab = 0 if shared else b
+        for j in range(height * band // n_bands, height * (band + 1) // n_bands):
+            for i in range(width):
+                face = np.int64(rast[b, j, i, 3]) - 1
+                if face < 0:
+                    continue
+                i0, i1, i2 = tri[face, 0], tri[face, 1], tri[face, 2]
+                u, v = rast[b, j, i, 0], rast[b, j, i, 1]
+                t = np.float32(1.0) - u - v
+                gu = np.float32(0.0)
+                gv = np.float32(0.0)
+                for k in range(n_attr):
+                    g = grad_out[b, j, i, k]
+                    if g == 0.0:
+                        continue
+                    if need_rast:
+                        last = attr[ab, i2, k]
+                        gu += g * (attr[ab, i0, k] - last)
+                        gv += g * (attr[ab, i1, k] - last)
+                    if need_attr:
+                        grad_attr[task, i0, k] += u * g
+                        grad_attr[task, i1, k] += v * g
+                        grad_attr[task, i2, k] += t * g
+                if need_rast:
+                    grad_rast[b, j, i, 0] = gu
+                    grad_rast[b, j, i, 1] = gv
+    return grad_attr, grad_rast
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, need_attr, need_db):
+    """As `interpolate_backward`, for the picture derivatives: attr parts and rast_db (B, H, W, 4)."""
+    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    n_vertices, n_attr = attr.shape[1], attr.shape[2]
+    shared = attr.shape[0] == 1
+    grad_attr = np.zeros((n_views * n_bands if need_attr else 0, n_vertices, n_attr), np.float32)
+    grad_db = np.zeros((n_views if need_db else 0, height, width, 4), np.float32)
+    for task in prange(n_views * n_bands):
+        b = task // n_bands
+        band = task % n_bands
+        ab = 0 if shared else b
+        for j in range(height * band // n_bands, height * (band + 1) // n_bands):
+            for i in range(width):
+                face = np.int64(rast[b, j, i, 3]) - 1
+                if face < 0:
+                    continue
+                i0, i1, i2 = tri[face, 0], tri[face, 1], tri[face, 2]
+                g0 = g1 = g2 = g3 = np.float32(0.0)
+                for d in range(diff.shape[0]):
+                    k = diff[d]
+                    gx, gy = grad_da[b, j, i, 2 * d], grad_da[b, j, i, 2 * d + 1]
+                    if gx == 0.0 and gy == 0.0:
+                        continue
+                    if need_db:
+                        dadu = attr[ab, i0, k] - attr[ab, i2, k]
+                        dadv = attr[ab, i1, k] - attr[ab, i2, k]
+                        g0 += dadu * gx
+                        g1 += dadu * gy
+                        g2 += dadv * gx
+                        g3 += dadv * gy
+                    if need_attr:
+                        du = gx * rast_db[b, j, i, 0] + gy * rast_db[b, j, i, 1]
+                        dv = gx * rast_db[b, j, i, 2] + gy * rast_db[b, j, i, 3]
+                        grad_attr[task, i0, k] += du
+                        grad_attr[task, i1, k] += dv
+                        grad_attr[task, i2, k] -= du + dv
+                if need_db:
+                    grad_db[b, j, i, 0] = g0
+                    grad_db[b, j, i, 1] = g1
+                    grad_db[b, j, i, 2] = g2
+                    grad_db[b, j, i, 3] = g3
+    return grad_attr, grad_db
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def sum_parts(parts, n_groups):
+    """Adds parts (n_groups * n, V, A) within each group, in order: (n_groups, V, A)."""
+    n = parts.shape[0] // n_groups
+    n_vertices, n_attr = parts.shape[1], parts.shape[2]
+    out = np.empty((n_groups, n_vertices, n_attr), np.float32)
+    n_chunks = 8
+    for task in prange(n_groups * n_chunks):
+        g = task // n_chunks
+        chunk = task % n_chunks
+        for i in range(n_vertices * chunk // n_chunks, n_vertices * (chunk + 1) // n_chunks):
+            for k in range(n_attr):
+                total = parts[g * n, i, k]
+                for p in range(1, n):
+                    total += parts[g * n + p, i, k]
+                out[g, i, k] = total
+    return out
