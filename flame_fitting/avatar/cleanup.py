@@ -1,0 +1,136 @@
+"""From what a file says to parts that the rest can rely on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from flame_fitting.avatar.mesh import MeshPart
+from flame_fitting.avatar.normals import face_normals, weld
+from flame_fitting.errors import InputError
+
+TRANSPARENT_SHARE = 0.02
+"""Alpha-tested parts of which less than this share of the surface would be visible are left out."""
+
+
+def clean_parts(parts: list[MeshPart], path: Path, note: Callable[[str], None]) -> list[MeshPart]:
+    """Checks indices and numbers, welds soups, drops what has no area or cannot be seen. Raises InputError."""
+    if not parts:
+        raise InputError(f"{path}: there is no mesh in it. Export the avatar's surface as triangles.")
+    cleaned = [done for part in parts if (done := _clean_part(part, path, note)) is not None]
+    if not cleaned:
+        raise InputError(
+            f"{path}: the mesh has no triangle with an area (points or lines only, or everything in one place). "
+            "Export the avatar's surface as triangles."
+        )
+    visible = [part for part in cleaned if visible_share(part) >= TRANSPARENT_SHARE]
+    if not visible:
+        note("every part is transparent; all are taken as opaque")
+        return [replace(part, alpha_mode="opaque") for part in cleaned]
+    hidden = [part.name or "unnamed" for part in cleaned if all(part is not kept for kept in visible)]
+    if hidden:
+        note(f"transparent parts left out: {', '.join(hidden)}")
+    if any(part.alpha_mode == "blend" for part in visible):
+        names = [part.name or "unnamed" for part in visible if part.alpha_mode == "blend"]
+        note(f"alpha-blended parts are taken as solid where alpha is at least 0.5: {', '.join(names)}")
+    return visible
+
+
+def _clean_part(part: MeshPart, path: Path, note: Callable[[str], None]) -> MeshPart | None:
+    name = part.name or "unnamed"
+    if len(part.faces) == 0 or len(part.vertices) == 0:
+        note(f"part without triangles left out: {name}")
+        return None
+    if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+        raise InputError(
+            f"{path}: part '{name}' refers to vertex {int(part.faces.max())}, but has {len(part.vertices)}. "
+            "The file is damaged; export it again."
+        )
+    bad = ~np.isfinite(part.vertices[part.faces]).all(axis=(1, 2))
+    if bad.any():
+        raise InputError(
+            f"{path}: part '{name}' has vertices that are not numbers (NaN or infinite) in {int(bad.sum())} "
+            "triangles. Repair the mesh, for example with Blender's Mesh > Clean Up, and export it again."
+        )
+    part = _drop_attributes_that_are_not_numbers(part, note)
+    if _is_soup(part):
+        before = len(part.vertices)
+        part = _weld(part)
+        note(f"triangle soup welded: {before} to {len(part.vertices)} vertices ({name})")
+    _, area = face_normals(part.vertices, part.faces)
+    extent = float(np.ptp(part.vertices[part.faces.reshape(-1)], axis=0).max())
+    keep = area > 1e-14 * extent**2
+    if not keep.all():
+        note(f"{int((~keep).sum())} triangles without area dropped ({name})")
+    if not keep.any():
+        return None
+    return take_faces(part, keep)
+
+
+def _drop_attributes_that_are_not_numbers(part: MeshPart, note: Callable[[str], None]) -> MeshPart:
+    changes: dict[str, None] = {}
+    for attribute in ("normals", "uv", "vertex_colors"):
+        value = getattr(part, attribute)
+        if value is not None and not np.isfinite(value).all():
+            changes[attribute] = None
+            note(f"{attribute} with values that are not numbers ignored ({part.name or 'unnamed'})")
+    return replace(part, **changes) if changes else part
+
+
+def _is_soup(part: MeshPart) -> bool:
+    """Whether no two triangles share a vertex although they meet."""
+    if len(part.vertices) < 3 * len(part.faces) or len(part.faces) < 4:
+        return False
+    first, _ = weld(part.vertices)
+    return len(first) < 0.7 * len(part.vertices)
+
+
+def _weld(part: MeshPart) -> MeshPart:
+    """Merges vertices that are equal in place, texture coordinates and colour; facet normals are given up."""
+    rows = [part.vertices]
+    rows += [value for value in (part.uv, part.vertex_colors) if value is not None]
+    first, label = weld(np.concatenate(rows, axis=1))
+    return replace(_take_vertices(replace(part, normals=None), first), faces=label[part.faces])
+
+
+def _take_vertices(part: MeshPart, rows: np.ndarray) -> MeshPart:
+    def taken(value: np.ndarray | None) -> np.ndarray | None:
+        return None if value is None else value[rows]
+
+    return replace(
+        part,
+        vertices=part.vertices[rows],
+        normals=taken(part.normals),
+        uv=taken(part.uv),
+        vertex_colors=taken(part.vertex_colors),
+    )
+
+
+def take_faces(part: MeshPart, keep: np.ndarray) -> MeshPart:
+    """The part with only the faces where `keep` (F,) is true, and only the vertices that they use."""
+    faces = part.faces[keep]
+    used = np.zeros(len(part.vertices), dtype=bool)
+    used[faces.reshape(-1)] = True
+    if used.all():
+        return replace(part, faces=faces)
+    index = np.cumsum(used) - 1
+    return replace(_take_vertices(part, np.flatnonzero(used)), faces=index[faces])
+
+
+def visible_share(part: MeshPart) -> float:
+    """Share of the part's surface whose alpha reaches the cutoff, sampled inside every triangle."""
+    if part.alpha_mode == "opaque":
+        return 1.0
+    weights = np.array([[2, 2, 2], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / 6.0
+    alpha = np.full((len(part.faces), len(weights)), part.base_color[3])
+    if part.vertex_colors is not None:
+        alpha *= part.vertex_colors[part.faces, 3] @ weights.T
+    if part.texture is not None and part.uv is not None:
+        height, width = part.texture.shape[:2]
+        uv = np.einsum("fkc,wk->fwc", part.uv[part.faces], weights)
+        columns = np.floor(uv[..., 0] % 1.0 * width).astype(int).clip(0, width - 1)
+        rows = np.floor((1.0 - uv[..., 1]) % 1.0 * height).astype(int).clip(0, height - 1)
+        alpha *= part.texture[rows, columns, 3] / 255.0
+    _, area = face_normals(part.vertices, part.faces)
+    return float((area[:, None] * (alpha >= part.alpha_cutoff)).sum() / (area.sum() * len(weights)))

@@ -1,0 +1,89 @@
+"""Reads a static avatar from a file: .glb .gltf .obj .ply .stl .off."""
+
+import hashlib
+import struct
+from pathlib import Path
+
+from flame_fitting.avatar.cleanup import clean_parts
+from flame_fitting.avatar.gltf import read_gltf
+from flame_fitting.avatar.gltf_buffers import read_container
+from flame_fitting.avatar.local_files import LocalFiles
+from flame_fitting.avatar.mesh import Avatar, MeshPart
+from flame_fitting.avatar.obj import read_obj
+from flame_fitting.avatar.simple_formats import gaussian_message, read_with_trimesh
+from flame_fitting.errors import InputError
+
+MESH_SUFFIXES = ("glb", "gltf", "obj", "ply", "stl", "off")
+GAUSSIAN_SUFFIXES = ("splat", "spz", "ksplat")
+
+
+def load_avatar(path: Path | str) -> Avatar:
+    """The avatar in a file, cleaned, in the file's own coordinates and unit.
+
+    Node transforms, skins and default morph weights are applied. Raises InputError on anything that a user has to
+    mend: the message names the file, what is wrong and what to do.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower().lstrip(".")
+    content = _read(path, suffix)
+    files = LocalFiles(path)
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        if text not in notes:
+            notes.append(text)
+
+    try:
+        parts = _read_parts(content, suffix, files, note)
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError(f"{path}: it asks for more memory than there is. {_advice(suffix)}") from None
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError, struct.error) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        reason = reason.splitlines()[0][:200]
+        raise InputError(f"{path}: not a readable .{suffix} file ({reason}). {_advice(suffix)}") from error
+    parts = clean_parts(parts, path, note)
+    return Avatar(parts, path, _hash(content, files), suffix, notes)
+
+
+def _read_parts(content: bytes, suffix: str, files: LocalFiles, note) -> list[MeshPart]:
+    if suffix in ("glb", "gltf"):
+        document, binary = read_container(content)
+        return read_gltf(document, binary, files, note)
+    if suffix == "obj":
+        if b"\0" in content[:4096]:
+            raise ValueError("it is not text")
+        return read_obj(content, files, note)
+    return read_with_trimesh(content, suffix, files, note)
+
+
+def _advice(suffix: str) -> str:
+    return f"The file may be cut short or have the wrong suffix: copy it again, or export it again as .{suffix}."
+
+
+def _read(path: Path, suffix: str) -> bytes:
+    formats = " ".join(f".{name}" for name in MESH_SUFFIXES)
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file. Check the path.")
+    if path.is_dir():
+        raise InputError(f"{path}: it is a folder. Give the avatar file in it ({formats}).")
+    if suffix in GAUSSIAN_SUFFIXES:
+        raise InputError(gaussian_message(LocalFiles(path)))
+    if suffix not in MESH_SUFFIXES:
+        kind = f"the suffix .{suffix} is not known" if suffix else "it has no suffix"
+        raise InputError(f"{path}: {kind}. Readable are {formats}; Blender converts other formats to .glb.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read ({error.strerror or error}). Check its permissions.") from None
+    if not content:
+        raise InputError(f"{path}: the file is empty. Copy or export it again.")
+    return content
+
+
+def _hash(content: bytes, files: LocalFiles) -> str:
+    digest = hashlib.sha256(content)
+    for path in files.used:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,244 @@
+"""Wavefront OBJ with its MTL: parts by material, polygons as fans, own indices for UV and normals."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flame_fitting.avatar.local_files import LocalFiles, decode_texture
+from flame_fitting.avatar.mesh import MeshPart, split_by_index, with_alpha
+from flame_fitting.errors import InputError
+
+
+@dataclass
+class Material:
+    """What an MTL file says about one material."""
+
+    diffuse: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    alpha: float = 1.0
+    texture: str | None = None
+    alpha_texture: str | None = None
+    wrap: str = "repeat"
+
+
+@dataclass
+class _Faces:
+    """Corner indices of the polygons of one material, as written."""
+
+    corners: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+
+def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> list[MeshPart]:
+    """Parts of an OBJ file, one for each material in use."""
+    numbers: dict[str, list[str]] = {"v": [], "vt": [], "vn": []}
+    groups: dict[str, _Faces] = {}
+    materials: dict[str, Material] = {}
+    current = ""
+    text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    # Indices that count backwards refer to what came before them, so the counts at each face are needed.
+    relative: list[tuple[str, int, int, int, int]] = []
+    for line in text.splitlines():
+        keyword, _, rest = line.strip().partition(" ")
+        if keyword in numbers:
+            numbers[keyword].append(rest.split("#", 1)[0])
+        elif keyword == "f":
+            tokens = rest.split("#", 1)[0].split()
+            if len(tokens) < 3:
+                continue
+            group = groups.setdefault(current, _Faces())
+            if "-" in rest:
+                relative.append(
+                    (current, len(group.corners), len(numbers["v"]), len(numbers["vt"]), len(numbers["vn"]))
+                )
+            group.corners += tokens
+            group.sizes.append(len(tokens))
+        elif keyword == "usemtl":
+            current = rest.strip()
+        elif keyword == "mtllib":
+            materials |= _read_materials(rest.strip(), files, note)
+    _resolve_relative(groups, relative)
+    positions, colors = _positions(numbers["v"])
+    uv = _table(numbers["vt"], 2)
+    normals = _table(numbers["vn"], 3)
+    missing = [name for name in groups if name and name not in materials]
+    if missing and materials:
+        note(f"materials that the .mtl does not define: {', '.join(missing)}")
+    return [
+        _part(name, group, positions, colors, uv, normals, materials.get(name, Material()), files, note)
+        for name, group in groups.items()
+    ]
+
+
+def _resolve_relative(groups: dict[str, _Faces], relative: list[tuple[str, int, int, int, int]]) -> None:
+    for name, start, *counts in relative:
+        group = groups[name]
+        for position in range(start, len(group.corners)):
+            if "-" not in group.corners[position]:
+                continue
+            fields = group.corners[position].split("/")
+            for k, text in enumerate(fields):
+                if text.startswith("-"):
+                    fields[k] = str(counts[k] + 1 + int(text))
+            group.corners[position] = "/".join(fields)
+
+
+def _positions(lines: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Vertices (V, 3) and, where every line has six numbers, their colours (V, 4), which tools write as sRGB."""
+    if not lines:
+        return np.zeros((0, 3)), None
+    width = len(lines[0].split())
+    table = np.array(" ".join(lines).split(), dtype=np.float64)
+    if width >= 3 and table.size == width * len(lines):
+        table = table.reshape(len(lines), width)
+    else:
+        table = _table(lines, 3)
+    if table.shape[1] < 6:
+        return table[:, :3], None
+    colors = table[:, 3:6]
+    return table[:, :3], with_alpha(colors / 255.0 if colors.max() > 1.0 else colors)
+
+
+def _table(lines: list[str], width: int) -> np.ndarray:
+    """The first `width` numbers of every line; a missing one is 0."""
+    values = np.array(" ".join(lines).split(), dtype=np.float64)
+    if lines and values.size % len(lines) == 0 and values.size // len(lines) >= width:
+        columns = values.size // len(lines)
+        if all(len(line.split()) == columns for line in lines):
+            return values.reshape(len(lines), columns)[:, :width]
+    return np.array([(line.split() + ["0"] * width)[:width] for line in lines], dtype=np.float64).reshape(-1, width)
+
+
+def _part(
+    name: str,
+    group: _Faces,
+    positions: np.ndarray,
+    colors: np.ndarray | None,
+    uv: np.ndarray,
+    normals: np.ndarray,
+    material: Material,
+    files: LocalFiles,
+    note: Callable[[str], None],
+) -> MeshPart:
+    fields = np.array([_three(corner) for corner in group.corners], dtype=np.int64).reshape(-1, 3) - 1
+    fan = _fan(np.array(group.sizes, dtype=np.int64))
+    for column, (kind, count) in enumerate((("v", len(positions)), ("vt", len(uv)), ("vn", len(normals)))):
+        if fields[:, column].max(initial=-1) >= count:
+            if kind == "v":
+                raise InputError(
+                    f"{files.main}: a face refers to vertex {int(fields[:, 0].max()) + 1}, but there are {count}. "
+                    "The file is damaged or cut short; export it again."
+                )
+            fields[:, column] = -1
+    if (fields[:, 0] < 0).any():
+        raise InputError(f"{files.main}: a face refers to a vertex before the first. Export the file again.")
+    has_uv, has_normals = bool((fields[:, 1] >= 0).all()), bool((fields[:, 2] >= 0).all())
+    columns = [0] + [1] * has_uv + [2] * has_normals
+    faces, rows = split_by_index(*(fields[fan, column] for column in columns))
+    part = MeshPart(
+        vertices=positions[rows[0]],
+        faces=faces,
+        name=name,
+        normals=normals[rows[-1]] if has_normals else None,
+        uv=uv[rows[1]] if has_uv else None,
+        vertex_colors=None if colors is None else colors[rows[0]],
+        base_color=(*material.diffuse, material.alpha),
+        alpha_mode="blend" if material.alpha < 1.0 else "opaque",
+        double_sided=True,
+        wrap=(material.wrap, material.wrap),
+    )
+    if has_uv:
+        _add_texture(part, material, files, note)
+    elif material.texture:
+        note(f"texture without texture coordinates ignored ({name})")
+    return part
+
+
+def _three(corner: str) -> tuple[int, int, int]:
+    fields = corner.split("/")
+    return int(fields[0]), int(fields[1] or 0) if len(fields) > 1 else 0, int(fields[2] or 0) if len(fields) > 2 else 0
+
+
+def _fan(sizes: np.ndarray) -> np.ndarray:
+    """Corner numbers (F, 3) of the triangles that polygons of these sizes are cut into."""
+    triangles = sizes - 2
+    start = np.repeat(np.cumsum(sizes) - sizes, triangles)
+    step = np.arange(int(triangles.sum())) - np.repeat(np.cumsum(triangles) - triangles, triangles)
+    return np.stack([start, start + step + 1, start + step + 2], axis=1)
+
+
+def _read_materials(name: str, files: LocalFiles, note: Callable[[str], None]) -> dict[str, Material]:
+    path = files.locate(name, "material file")
+    if not path.is_file():
+        found = files.find_by_name(name)
+        if found is None:
+            note(f"material file '{name}' is missing: no colour from it")
+            return {}
+        name = found
+    materials: dict[str, Material] = {}
+    current = Material()
+    for line in files.read(name, "material file").decode("utf-8", errors="replace").splitlines():
+        keyword, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        keyword = keyword.lower()
+        if keyword == "newmtl":
+            current = materials.setdefault(rest, Material())
+        elif keyword == "kd" and rest.split()[:1] not in (["spectral"], ["xyz"]):
+            red, green, blue = (float(value) for value in (rest.split() * 3)[:3])
+            current.diffuse = (red, green, blue)
+        elif keyword == "d":
+            current.alpha = float(rest.split()[-1])
+        elif keyword == "tr":
+            current.alpha = 1.0 - float(rest.split()[-1])
+        elif keyword in ("map_kd", "map_d"):
+            if re.search(r"-clamp\s+on", rest):
+                current.wrap = "clamp"
+            file = _texture_name(rest)
+            if keyword == "map_kd":
+                current.texture = file
+            else:
+                current.alpha_texture = file
+    for material in materials.values():
+        # Exporters write black beside a texture and mean the texture.
+        if material.texture and max(material.diffuse) == 0.0:
+            material.diffuse = (1.0, 1.0, 1.0)
+    return materials
+
+
+def _texture_name(statement: str) -> str:
+    """The file name behind the options of a map_ statement; it may hold blanks."""
+    pattern = r"^-(?:o|s|t|mm)(?:\s+[-+.\deE]+){1,3}\s+|^-(?:blendu|blendv|cc|clamp|bm|boost|texres|imfchan|type)\s+\S+\s+"
+    while True:
+        shorter = re.sub(pattern, "", statement)
+        if shorter == statement:
+            return statement.strip('"')
+        statement = shorter
+
+
+def _add_texture(part: MeshPart, material: Material, files: LocalFiles, note: Callable[[str], None]) -> None:
+    if material.texture:
+        part.texture = _picture(material.texture, files, note)
+        if part.texture is not None and not material.alpha_texture:
+            part.texture = part.texture.copy()
+            part.texture[..., 3] = 255
+    if material.alpha_texture:
+        mask = _picture(material.alpha_texture, files, note)
+        color = np.full_like(mask, 255) if part.texture is None else part.texture
+        from PIL import Image
+
+        # Alpha is in the alpha channel where it varies, else in the grey picture.
+        channel = mask[..., 3] if mask[..., 3].min() < 255 else mask[..., :3].max(axis=2)
+        size = (color.shape[1], color.shape[0])
+        scaled = np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR))
+        part.texture = np.concatenate([color[..., :3], scaled[..., None]], axis=2)
+        part.alpha_mode = "mask"
+
+
+def _picture(name: str, files: LocalFiles, note: Callable[[str], None]) -> np.ndarray:
+    beside = files.find_by_name(name)
+    foreign = bool(re.match(r"^([A-Za-z]:|[/\\])", name))
+    if foreign and beside is not None:
+        note(f"texture '{name}' taken from the avatar's folder")
+        name = beside
+    return decode_texture(files.read(name, "texture"), files.main, f"texture '{name}'", note)

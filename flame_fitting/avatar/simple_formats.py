@@ -1,0 +1,81 @@
+"""PLY, STL and OFF, through trimesh."""
+
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from flame_fitting.avatar.local_files import LocalFiles, decode_texture
+from flame_fitting.avatar.mesh import MeshPart, with_alpha
+from flame_fitting.errors import InputError
+
+GAUSSIAN_PROPERTIES = {"f_dc_0", "opacity", "scale_0", "rot_0"}
+
+
+def read_with_trimesh(content: bytes, suffix: str, files: LocalFiles, note: Callable[[str], None]) -> list[MeshPart]:
+    """The one part of a .ply, .stl or .off file."""
+    import trimesh
+
+    header = _ply_header(content, files) if suffix == "ply" else []
+    logging.getLogger("trimesh").setLevel(logging.ERROR)
+    # No resolver is given: trimesh opens no other file.
+    options: dict[str, Any] = {"skip_materials": True, "prefer_color": "vertex"} if suffix == "ply" else {}
+    mesh = trimesh.load(io.BytesIO(content), file_type=suffix, process=False, force="mesh", **options)
+    part = MeshPart(
+        vertices=np.array(mesh.vertices, dtype=np.float64),
+        faces=np.array(mesh.faces, dtype=np.int64).reshape(-1, 3),
+        name=files.main.stem,
+        double_sided=True,
+    )
+    if suffix == "ply":
+        _add_ply_colors(part, mesh, header, files, note)
+    return [part]
+
+
+def _ply_header(content: bytes, files: LocalFiles) -> list[str]:
+    head, found, _ = content[:100_000].partition(b"end_header")
+    if not content.startswith(b"ply") or not found:
+        raise ValueError("it has no PLY header")
+    lines = [line.strip() for line in head.decode("ascii", errors="replace").splitlines()]
+    properties = {line.split()[-1] for line in lines if line.startswith("property")}
+    if properties >= GAUSSIAN_PROPERTIES:
+        raise InputError(gaussian_message(files))
+    faces = [line.split() for line in lines if line.startswith("element face") or line.startswith("element tristrips")]
+    if not faces or int(faces[0][2]) == 0:
+        raise InputError(
+            f"{files.main}: it is a point cloud, there are no triangles in it. Make a surface first, for example with "
+            "MeshLab's Screened Poisson reconstruction."
+        )
+    return lines
+
+
+def gaussian_message(files: LocalFiles) -> str:
+    """What to say about Gaussian splats."""
+    return (
+        f"{files.main}: these are 3D Gaussian splats, which this version does not read yet. "
+        "Give a mesh (.glb .gltf .obj .ply .stl .off), for example one extracted from the splats."
+    )
+
+
+def _add_ply_colors(
+    part: MeshPart, mesh: Any, header: list[str], files: LocalFiles, note: Callable[[str], None]
+) -> None:
+    visual = mesh.visual
+    if visual.kind in ("vertex", "face"):
+        colors = np.array(visual.face_colors if visual.kind == "face" else visual.vertex_colors, dtype=np.float64)
+        colors = with_alpha(colors / 255.0)
+        if visual.kind == "face":
+            # Every triangle gets its own corners, and welding joins those of one colour again.
+            part.vertices = part.vertices[part.faces].reshape(-1, 3)
+            part.faces = np.arange(len(part.vertices)).reshape(-1, 3)
+            colors = np.repeat(colors, 3, axis=0)
+        part.vertex_colors = colors
+    name = next((line.split(None, 2)[2] for line in header if line.lower().startswith("comment texturefile")), None)
+    if name is not None and visual.kind == "texture" and visual.uv is not None:
+        part.uv = np.array(visual.uv, dtype=np.float64)
+        part.texture = decode_texture(files.read(name, "texture"), files.main, f"texture '{name}'", note)
+        part.vertex_colors = None
+    elif name is not None:
+        note(f"texture '{name}' without texture coordinates ignored")
