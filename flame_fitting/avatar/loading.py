@@ -39,7 +39,16 @@ def load_avatar(path: Path | str) -> Avatar:
         raise
     except MemoryError:
         raise InputError(f"{path}: it asks for more memory than there is. {_advice(suffix)}") from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError, struct.error) as error:
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        OverflowError,
+        struct.error,
+    ) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         reason = reason.splitlines()[0][:200]
         raise InputError(f"{path}: not a readable .{suffix} file ({reason}). {_advice(suffix)}") from error

@@ -208,7 +208,9 @@ def _read_materials(name: str, files: LocalFiles, note: Callable[[str], None]) -
 
 def _texture_name(statement: str) -> str:
     """The file name behind the options of a map_ statement; it may hold blanks."""
-    pattern = r"^-(?:o|s|t|mm)(?:\s+[-+.\deE]+){1,3}\s+|^-(?:blendu|blendv|cc|clamp|bm|boost|texres|imfchan|type)\s+\S+\s+"
+    pattern = (
+        r"^-(?:o|s|t|mm)(?:\s+[-+.\deE]+){1,3}\s+|^-(?:blendu|blendv|cc|clamp|bm|boost|texres|imfchan|type)\s+\S+\s+"
+    )
     while True:
         shorter = re.sub(pattern, "", statement)
         if shorter == statement:

@@ -1,0 +1,163 @@
+"""Pictures of a static avatar from known cameras: image, alpha, depth and normals, on the CPU.
+
+Everything is drawn from both sides: inverted or mixed winding must not leave holes in a target. Colours are filtered
+and averaged as sRGB values, as the texture of a fit is.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from flame_fitting.avatar.mesh import Avatar
+from flame_fitting.avatar.raster_kernels import geometry, shade
+from flame_fitting.avatar.render_scene import RenderScene, ambient_occlusion, render_scene
+
+SHADINGS = ("unlit", "lit", "clay")
+OUTPUTS = ("image", "alpha", "depth", "normal")
+VIEWS_AT_ONCE = 4
+
+# Directions toward the lights in the head's frame (x the subject's left, y up, z forward): key, fill, rim, sky.
+_LIGHTS = np.array([[0.45, 0.55, 0.70], [-0.65, 0.15, 0.75], [0.0, -0.25, -1.0], [0.0, 1.0, 0.0]])
+_LIGHTS /= np.linalg.norm(_LIGHTS, axis=1, keepdims=True)
+_LIGHT_COLOR = np.array([0.50, 0.32, 0.20, 0.22])
+_AMBIENT = 0.20
+_SHADOW = 0.75  # how much of the light ambient occlusion can take away
+
+
+@dataclass
+class RenderedViews:
+    """Pictures of B views. What was not asked for is None."""
+
+    image: Float[np.ndarray, "B 3 H W"] | None = None
+    """sRGB in 0..1, composited on the background."""
+    alpha: Float[np.ndarray, "B H W"] | None = None
+    """Share of the pixel that is covered."""
+    depth: Float[np.ndarray, "B H W"] | None = None
+    """Depth along the camera's z at the pixel's centre, world units; 0 outside."""
+    normal: Float[np.ndarray, "B H W 3"] | None = None
+    """Unit normal in the world at the pixel's centre, toward the camera; 0 outside."""
+
+
+def render_avatar(
+    avatar: Avatar,
+    K: Float[np.ndarray, "B 3 3"],
+    world_to_camera: Float[np.ndarray, "B 4 4"],
+    width: int,
+    height: int,
+    shading: str = "unlit",
+    background: Iterable[float] = (1.0, 1.0, 1.0),
+    supersample: int = 2,
+    light_rotation: Float[np.ndarray, "3 3"] | None = None,
+    outputs: Iterable[str] = OUTPUTS,
+) -> RenderedViews:
+    """Draws the avatar from B cameras.
+
+    shading: `unlit` is the base colour; `lit` the base colour under soft lights; `clay` grey under the same lights,
+    darker in concave places. The lights stand still in the frame that `light_rotation` (world to head) leads to;
+    without it they move with the camera. Image and alpha are supersampled; depth and normal belong to pixel centres.
+    """
+    if shading not in SHADINGS:
+        raise ValueError(f"shading {shading!r} is not one of {SHADINGS}")
+    wanted = set(outputs)
+    scene = render_scene(avatar)
+    count = len(K)
+    views = RenderedViews()
+    if "image" in wanted or "alpha" in wanted:
+        views.image = np.empty((count, 3, height, width), dtype=np.float32)
+        views.alpha = np.empty((count, height, width), dtype=np.float32)
+    if "depth" in wanted or "normal" in wanted:
+        views.depth = np.empty((count, height, width), dtype=np.float32)
+        views.normal = np.empty((count, height, width, 3), dtype=np.float32)
+    occlusion = np.ones(len(scene.vertices))
+    if shading != "unlit" and views.image is not None:
+        occlusion = 1.0 - _SHADOW * (1.0 - ambient_occlusion(scene))
+    lights = _lights_in_world(world_to_camera, light_rotation)
+    color = np.array([float(value) for value in background])
+    for first in range(0, count, VIEWS_AT_ONCE):
+        chunk = slice(first, min(first + VIEWS_AT_ONCE, count))
+        cameras = np.ascontiguousarray(K[chunk], dtype=np.float64), np.asarray(world_to_camera[chunk], dtype=np.float64)
+        eyes = np.linalg.inv(cameras[1])[:, :3, 3].copy()
+        if views.image is not None and views.alpha is not None:
+            _draw(
+                scene,
+                cameras,
+                eyes,
+                supersample,
+                occlusion,
+                lights[chunk],
+                SHADINGS.index(shading),
+                color,
+                views.image[chunk],
+                views.alpha[chunk],
+            )
+        if views.depth is not None and views.normal is not None:
+            points = scene.project(*cameras)
+            inverse, winner = scene.rasterize(points, width, height)
+            geometry(
+                points,
+                scene.vertices,
+                scene.normals,
+                scene.faces,
+                inverse,
+                winner,
+                eyes,
+                views.depth[chunk],
+                views.normal[chunk],
+            )
+    for name in OUTPUTS:
+        if name not in wanted:
+            setattr(views, name, None)
+    return views
+
+
+def _draw(
+    scene: RenderScene,
+    cameras: tuple[np.ndarray, np.ndarray],
+    eyes: np.ndarray,
+    supersample: int,
+    occlusion: np.ndarray,
+    lights: np.ndarray,
+    mode: int,
+    background: np.ndarray,
+    image: np.ndarray,
+    alpha: np.ndarray,
+) -> None:
+    height, width = alpha.shape[1:]
+    points = scene.project(*cameras, scale=float(supersample))
+    _, winner = scene.rasterize(points, supersample * width, supersample * height)
+    shade(
+        points,
+        scene.vertices,
+        scene.normals,
+        occlusion,
+        scene.faces,
+        scene.face_part,
+        scene.part_table,
+        scene.part_factor,
+        scene.uv,
+        scene.vertex_colors,
+        scene.texels,
+        winner,
+        supersample,
+        eyes,
+        lights,
+        _LIGHT_COLOR,
+        _AMBIENT,
+        mode,
+        background,
+        image,
+        alpha,
+    )
+
+
+def _lights_in_world(world_to_camera: np.ndarray, light_rotation: np.ndarray | None) -> np.ndarray:
+    """Directions toward the lights (B, L, 3) in the world."""
+    if light_rotation is None:
+        # The camera's own axes, turned so that y is up and z points back to the viewer.
+        frames = np.diag([1.0, -1.0, -1.0]) @ np.asarray(world_to_camera, dtype=np.float64)[:, :3, :3]
+    else:
+        frames = np.broadcast_to(np.asarray(light_rotation, dtype=np.float64), (len(world_to_camera), 3, 3))
+    lights = _LIGHTS @ frames
+    return np.ascontiguousarray(lights / np.linalg.norm(lights, axis=2, keepdims=True))
