@@ -1,0 +1,141 @@
+"""`detect`: face landmarks in the pictures of a capture."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from flame_fitting.errors import InputError, NoFaceError
+from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flame_fitting.capture.capture import Capture, View
+    from flame_fitting.landmarks.detector import LandmarkDetector
+
+LANDMARK_FOLDER = "landmarks2d"
+PLAN_IGNORES = ("capture", "model_path")
+_BATCH = 8
+
+
+@dataclass
+class DetectConfig:
+    """Detects face landmarks in the pictures of a capture."""
+
+    capture: tyro.conf.Positional[Path]
+    """Folder of the capture; gets landmarks2d/<detector>.npz."""
+    detector: str = "mediapipe"
+    """Landmark detector."""
+    model_path: Path | None = None
+    """The detector's weights, if not those that come with its package."""
+    all_views: bool = False
+    """Search every view, not only those that were rendered for landmarks."""
+
+
+@dataclass
+class DetectResult:
+    """What was found."""
+
+    path: Path
+    """The landmark file."""
+    searched: int
+    """Views searched."""
+    found: int
+    """Views with a face."""
+    warnings: list[str] = field(default_factory=list)
+
+
+def detect(config: DetectConfig) -> DetectResult:
+    """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face."""
+    from flame_fitting import progress
+    from flame_fitting.capture.files import read_capture
+    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.files import landmark_file, write_landmarks
+
+    with progress.stage("detect") as line:
+        capture = read_capture(config.capture)
+        detector = make_detector(config.detector, config.model_path)
+        manifest = plan(config)
+        views = views_to_search(capture, config.all_views)
+        landmarks = detect_views(capture, views, detector)
+        found = _count_found(landmarks)
+        if found == 0:
+            raise NoFaceError(
+                f"{config.capture}: no face was found in any of {len(views)} views. Look at its images/, and render the "
+                "avatar again with another --shading."
+            )
+        path = landmark_file(capture.root, detector.name)
+        write_landmarks(path, landmarks, detector.scheme)
+        manifest.finished = True
+        manifest.write(path.parent)
+        line.result(f"a face in {found} of {len(views)} views -> {path}")
+    return DetectResult(path, len(views), found)
+
+
+def plan(config: DetectConfig) -> Manifest:
+    """What decides the result, for the manifest beside the landmark file."""
+    folder = config.capture / LANDMARK_FOLDER
+    inputs = {"capture": input_record(config.capture, folder, hash_capture(config.capture))}
+    if config.model_path is not None:
+        inputs["model"] = input_record(config.model_path, folder)
+    return Manifest(stage="detect", config=config_as_dict(config), inputs=inputs, detector=config.detector)
+
+
+def views_to_search(capture: "Capture", all_views: bool = False) -> "list[View]":
+    """The views rendered for landmarks; all but the held-out ones where a capture has none of those."""
+    views = capture.views if all_views else capture.views_of("landmark") or capture.views_of("fit") or capture.views
+    if not views:
+        raise InputError(f"{capture.root}: the capture has no views. Render it again.")
+    return list(views)
+
+
+def detect_views(capture: "Capture", views: "list[View]", detector: "LandmarkDetector") -> "np.ndarray":
+    """Landmarks (T, C, N, 3) of the views; NaN where a view was not searched or has no face.
+
+    T and C follow `capture.timesteps` and `capture.cameras`.
+    """
+    import numpy as np
+
+    from flame_fitting import progress
+
+    timesteps = {timestep: i for i, timestep in enumerate(capture.timesteps)}
+    cameras = {camera: i for i, camera in enumerate(capture.cameras)}
+    landmarks = np.full((len(timesteps), len(cameras), detector.n_points, 3), np.nan, dtype=np.float32)
+    with progress.Bar(len(views), "detect", "view") as bar:
+        for batch in _batches(views):
+            images = np.stack([_as_uint8(capture.image(view)) for view in batch])
+            for view, points in zip(batch, detector.detect(images), strict=True):
+                landmarks[timesteps[view.timestep], cameras[view.camera]] = points
+            bar.advance(len(batch))
+    return landmarks
+
+
+def _batches(views: "list[View]") -> "list[list[View]]":
+    """Views of one size, a few at a time."""
+    batches: list[list[Any]] = []
+    for view in views:
+        last = batches[-1] if batches else None
+        if last and len(last) < _BATCH and (last[0].width, last[0].height) == (view.width, view.height):
+            last.append(view)
+        else:
+            batches.append([view])
+    return batches
+
+
+def _as_uint8(image: "np.ndarray") -> "np.ndarray":
+    """(3, H, W) float 0..1 to (H, W, 3) uint8."""
+    return (image.transpose(1, 2, 0) * 255 + 0.5).clip(0, 255).astype("uint8")
+
+
+def _count_found(landmarks: "np.ndarray") -> int:
+    import numpy as np
+
+    return int(np.isfinite(landmarks[..., 0]).any(axis=-1).sum())
+
+
+if __name__ == "__main__":
+    from flame_fitting.cli import main_of
+
+    main_of("detect")
