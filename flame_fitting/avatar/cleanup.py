@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def _clean_part(part: MeshPart, path: Path, note: Callable[[str], None]) -> Mesh
 
 
 def _drop_attributes_that_are_not_numbers(part: MeshPart, note: Callable[[str], None]) -> MeshPart:
-    changes: dict[str, None] = {}
+    changes: dict[str, Any] = {}
     for attribute in ("normals", "uv", "vertex_colors"):
         value = getattr(part, attribute)
         if value is not None and not np.isfinite(value).all():

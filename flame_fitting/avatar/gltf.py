@@ -285,7 +285,7 @@ class _Scene:
         part.texture = self.textures[source]
         # glTF puts (0, 0) at the top-left of the picture (3.8.3), parts at the bottom-left.
         part.uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)
-        part.wrap = (WRAP.get(sampler.get("wrapS"), "repeat"), WRAP.get(sampler.get("wrapT"), "repeat"))
+        part.wrap = (WRAP.get(sampler.get("wrapS", 10497), "repeat"), WRAP.get(sampler.get("wrapT", 10497), "repeat"))
 
 
 def _triangles(order: np.ndarray, mode: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.errors import InputError, MissingExtraError
 
-COMPONENT_TYPES = {
+COMPONENT_TYPES: dict[int, np.dtype] = {
     5120: np.dtype("<i1"),
     5121: np.dtype("<u1"),
     5122: np.dtype("<i2"),

@@ -39,8 +39,8 @@ def _texel(texels, start, width, height, u, v, mode_u, mode_v, out):
     """Bilinear RGBA (0..1) at u, v (v up); colours are weighted by alpha, so hidden texels do not bleed."""
     x = _wrapped(u, mode_u) * width - 0.5
     y = _wrapped(1.0 - v, mode_v) * height - 0.5
-    x0 = int(math.floor(x))
-    y0 = int(math.floor(y))
+    x0 = math.floor(x)
+    y0 = math.floor(y)
     fx = x - x0
     fy = y - y0
     red = green = blue = alpha = 0.0
@@ -133,13 +133,13 @@ def rasterize(
             x_low, x_high, y_low, y_high = 0, width - 1, top, bottom - 1
             if wa > near and wb > near and wc > near:
                 ya, yb, yc = corners[a, 1] / wa, corners[b, 1] / wb, corners[c, 1] / wc
-                y_low = max(top, int(math.ceil(max(min(ya, yb, yc), -1.0) - 0.5)))
-                y_high = min(bottom - 1, int(math.floor(min(max(ya, yb, yc), height + 1.0) - 0.5)))
+                y_low = max(top, math.ceil(max(min(ya, yb, yc), -1.0) - 0.5))
+                y_high = min(bottom - 1, math.floor(min(max(ya, yb, yc), height + 1.0) - 0.5))
                 if y_low > y_high:
                     continue
                 xa, xb, xc = corners[a, 0] / wa, corners[b, 0] / wb, corners[c, 0] / wc
-                x_low = max(0, int(math.ceil(max(min(xa, xb, xc), -1.0) - 0.5)))
-                x_high = min(width - 1, int(math.floor(min(max(xa, xb, xc), width + 1.0) - 0.5)))
+                x_low = max(0, math.ceil(max(min(xa, xb, xc), -1.0) - 0.5))
+                x_high = min(width - 1, math.floor(min(max(xa, xb, xc), width + 1.0) - 0.5))
                 if x_low > x_high:
                     continue
             if not _edges(corners, a, b, c, edge):
@@ -435,7 +435,7 @@ def vertex_visibility(points, inverse, tolerance, seen):
             seen[task, v] = True
             if w <= 0.0:
                 continue
-            x, y = int(math.floor(points[task, v, 0] / w)), int(math.floor(points[task, v, 1] / w))
+            x, y = math.floor(points[task, v, 0] / w), math.floor(points[task, v, 1] / w)
             if x < 0 or y < 0 or x >= width or y >= height:
                 continue
             seen[task, v] = w * inverse[task, y, x] <= 1.0 + tolerance

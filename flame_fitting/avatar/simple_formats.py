@@ -22,7 +22,7 @@ def read_with_trimesh(content: bytes, suffix: str, files: LocalFiles, note: Call
     logging.getLogger("trimesh").setLevel(logging.ERROR)
     # No resolver is given: trimesh opens no other file.
     options: dict[str, Any] = {"skip_materials": True, "prefer_color": "vertex"} if suffix == "ply" else {}
-    mesh = trimesh.load(io.BytesIO(content), file_type=suffix, process=False, force="mesh", **options)
+    mesh: Any = trimesh.load(io.BytesIO(content), file_type=suffix, process=False, force="mesh", **options)
     part = MeshPart(
         vertices=np.array(mesh.vertices, dtype=np.float64),
         faces=np.array(mesh.faces, dtype=np.int64).reshape(-1, 3),
