@@ -52,7 +52,7 @@ def detect(config: DetectConfig) -> DetectResult:
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
     from flame_fitting.landmarks.detector import make_detector
-    from flame_fitting.landmarks.files import landmark_file, write_landmarks
+    from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 
     with progress.stage("detect") as line:
         capture = read_capture(config.capture)
@@ -63,11 +63,10 @@ def detect(config: DetectConfig) -> DetectResult:
         found = _count_found(landmarks)
         if found == 0:
             raise NoFaceError(
-                f"{config.capture}: no face was found in any of {len(views)} views. Look at its images/, and render the "
+                f"{config.capture}: no face was found in any of {len(views)} views. Look at images/, and render the "
                 "avatar again with another --shading."
             )
-        path = landmark_file(capture.root, detector.name)
-        write_landmarks(path, landmarks, detector.scheme)
+        path = write_landmarks(capture.root, Landmarks2D(landmarks, detector.scheme, detector.name, detector.version))
         manifest.finished = True
         manifest.write(path.parent)
         line.result(f"a face in {found} of {len(views)} views -> {path}")
@@ -76,11 +75,16 @@ def detect(config: DetectConfig) -> DetectResult:
 
 def plan(config: DetectConfig) -> Manifest:
     """What decides the result, for the manifest beside the landmark file."""
+    from flame_fitting.landmarks.detector import make_detector
+
     folder = config.capture / LANDMARK_FOLDER
-    inputs = {"capture": input_record(config.capture, folder, hash_capture(config.capture))}
-    if config.model_path is not None:
-        inputs["model"] = input_record(config.model_path, folder)
-    return Manifest(stage="detect", config=config_as_dict(config), inputs=inputs, detector=config.detector)
+    detector = make_detector(config.detector, config.model_path)
+    return Manifest(
+        stage="detect",
+        config=config_as_dict(config),
+        inputs={"capture": input_record(config.capture, folder, hash_capture(config.capture))},
+        detector=f"{detector.name} {detector.version}",
+    )
 
 
 def views_to_search(capture: "Capture", all_views: bool = False) -> "list[View]":
