@@ -1,0 +1,65 @@
+"""Logs and the progress display."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from flame_fitting import log, progress
+
+
+def test_native_stderr_goes_to_the_file_and_python_stderr_stays(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "log.txt"
+    with log.quiet_native_stderr(file):
+        os.write(2, b"from C\n")
+        print("from Python", file=sys.stderr)
+        with log.quiet_native_stderr(file):
+            os.write(2, b"nested\n")
+            print("nested Python", file=sys.stderr)
+        os.write(2, b"still C\n")
+    os.write(2, b"after\n")
+    assert file.read_text() == "from C\nnested\nstill C\n"
+    assert capfd.readouterr().err == "from Python\nnested Python\nafter\n"
+
+
+def test_descriptor_is_given_back_after_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="inside"), log.quiet_native_stderr():
+        raise ValueError("inside")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
+def test_no_descriptor_leaks(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with log.command_log(tmp_path):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_second_command_adds_to_the_log(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    for text in ("first", "second"):
+        with log.command_log(tmp_path):
+            log.get_logger("flame_fitting.test").info(text)
+    lines = (tmp_path / log.LOG_NAME).read_text().splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in lines] == ["first", "second"]
+
+
+def test_warnings_are_shown_and_quiet_lines_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.quiet():
+        progress.say("a line")
+        assert list(progress.track([1, 2], "loop")) == [1, 2]
+    progress.warn("ears are off")
+    assert capsys.readouterr().err == "warning: ears are off\n"
+
+
+def test_stage_line_carries_step_name_seconds_and_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.step_of(2, 5), progress.stage("detect") as line:
+        line.result("found 21")
+    said = capsys.readouterr().err.split()
+    assert said[:2] == ["[2/5]", "detect"]
+    assert said[3:] == ["s", "found", "21"]
