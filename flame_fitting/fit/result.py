@@ -96,8 +96,6 @@ def save_parameters(path: Path, result: FitResult) -> None:
 
 def load_fit(folder: Path | str) -> FitResult:
     """Reads a fit folder (or its last time-stamped child, as VHAP makes them)."""
-    import json
-
     folder = find_fit_folder(Path(folder))
     path = folder / "tracked_flame_params.npz"
     try:
@@ -126,21 +124,26 @@ def load_fit(folder: Path | str) -> FitResult:
     if (folder / "landmarks3d.npz").is_file():
         with np.load(folder / "landmarks3d.npz", allow_pickle=False) as file:
             result.landmarks3d = {key: file[key] for key in file.files}
-    if (folder / "stages.npz").is_file():
-        with np.load(folder / "stages.npz", allow_pickle=False) as file:
-            result.stages = [
-                StageRecord(**(json.loads(str(file[f"{name}/record"])) | {"vertices_world": file[f"{name}/vertices"]}))
-                for name in (str(n) for n in file["names"])
-            ]
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        extra = json.loads(manifest.read_text()).get("result", {})
-        result.warnings = list(extra.get("warnings", []))
-        result.seconds = dict(extra.get("seconds", {}))
-        capture = extra.get("capture")
-        if capture is not None:
-            result.capture = (folder / capture).resolve()
+    _load_checkpoint(folder, result)
     return result
+
+
+def _load_checkpoint(folder: Path, result: FitResult) -> None:
+    """Stages, warnings and times, where the folder has them."""
+    import json
+
+    path, tensors = folder / "checkpoint.json", folder / "checkpoint.safetensors"
+    if not (path.is_file() and tensors.is_file()):
+        return
+    from safetensors import safe_open
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    result.warnings = list(content.get("warnings", []))
+    result.seconds = dict(content.get("seconds", {}))
+    with safe_open(tensors, framework="np") as file:
+        for record in content.get("stages", []):
+            vertices = file.get_tensor(f"stages/{record['name']}/vertices_world").astype(np.float64)
+            result.stages.append(StageRecord(**(record | {"vertices_world": vertices})))
 
 
 def find_fit_folder(folder: Path) -> Path:

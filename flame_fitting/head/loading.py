@@ -25,6 +25,14 @@ def resolve_head(spec: str) -> tuple[str, Path]:
     return path.stem, path
 
 
+def head_identity(spec: str) -> dict[str, str]:
+    """Name and file hash of a head model, without reading its arrays."""
+    name, path = resolve_head(spec)
+    if not path.is_file():
+        raise InputError(f"{path}: no such head-model file. Give --head open or the path of a FLAME-format .npz file.")
+    return {"name": name, "sha256": sha256_of_file(path)}
+
+
 def load_head(spec: str = "open") -> HeadModel:
     """The head model `spec` (see `resolve_head`), float32, on the CPU."""
     name, path = resolve_head(spec)

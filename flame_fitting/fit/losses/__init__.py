@@ -1,0 +1,1 @@
+"""One file for each family of losses; a loss is a pure function of tensors."""

@@ -1,0 +1,157 @@
+"""From a capture with 2D landmarks to the fit's starting state: 3D landmarks, similarity, surface, views."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flame_fitting.capture.camera import transform_points
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.similarity import decompose_similarity, robust_umeyama
+from flame_fitting.errors import InputError, NoFaceError
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
+from flame_fitting.fit.surface import SurfaceCloud, fuse_surface, surface_views
+from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.files import Landmarks2D
+from flame_fitting.landmarks.ibug68 import groups_of, inner_indices, inner_weights
+from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
+
+GROUP_WEIGHT = {"outline": 0.0, "jawline": 0.0, "brows": 0.5, "irises": 0.3}
+"""Weight of named groups of landmarks where it is not 1: an outline is no fixed set of points of the head."""
+
+
+@dataclass(eq=False)
+class Start:
+    """Where a fit begins."""
+
+    reference_from_world: np.ndarray
+    """(4, 4) similarity to the reference frame: head space as the landmarks alone give it."""
+    landmarks: list[Landmarks3D]
+    """World, one per timestep."""
+    targets: list[FrameTarget]
+
+
+def lift_capture(capture: Capture, detected: Landmarks2D, head_from_world: np.ndarray | None) -> list[Landmarks3D]:
+    """3D landmarks of every timestep, in the world."""
+    camera_row = {camera: row for row, camera in enumerate(capture.cameras)}
+    out = []
+    for row, timestep in enumerate(capture.timesteps):
+        found = detected.found[row]
+        views = [view for view in capture.views_of(timestep=timestep) if found[camera_row[view.camera]]]
+        by_size = _same_size(views)
+        if not by_size:
+            raise NoFaceError(
+                f"{capture.root}: no view of timestep {timestep} has a face. Run detect again, or render with another "
+                "--shading."
+            )
+        views = max(by_size, key=len)
+        geometry = [capture.geometry(view) for view in views] if all(view.geometry_path for view in views) else None
+        out.append(
+            lift_landmarks(
+                detected.landmarks[row, [camera_row[view.camera] for view in views]],
+                np.stack([view.K for view in views]),
+                np.stack([view.world_to_camera for view in views]),
+                detected.scheme,
+                depth=np.stack([depth for depth, _ in geometry]) if geometry else None,
+                normal=np.stack([normal for _, normal in geometry]) if geometry else None,
+                head_from_world=head_from_world,
+            )
+        )
+    return out
+
+
+def similarity_from_landmarks(
+    head: HeadModel, embedding: LandmarkEmbedding, landmarks: Landmarks3D, metres_per_unit: float | None = None
+) -> np.ndarray:
+    """head_from_world (4, 4) by a robust Umeyama fit of the inner landmarks to the template's.
+
+    `metres_per_unit` fixes the scale.
+    """
+    inner = inner_indices(landmarks.scheme)
+    template = embedding.points(head.v_template[None], head.faces)[0].double().numpy()[inner]
+    source = landmarks.points[inner]
+    if metres_per_unit is not None:
+        unit = np.diag([metres_per_unit] * 3 + [1.0])
+        return robust_umeyama(source * metres_per_unit, template, inner_weights(), with_scale=False).matrix @ unit
+    return robust_umeyama(source, template, inner_weights()).matrix
+
+
+def landmark_weights(scheme: str, count: int) -> np.ndarray:
+    """(N,) weight of each landmark."""
+    out = np.ones(count)
+    groups = groups_of(scheme)
+    for name, value in GROUP_WEIGHT.items():
+        if name in groups:
+            out[groups[name]] = value
+    return out
+
+
+def make_start(
+    head: HeadModel,
+    embedding: LandmarkEmbedding,
+    landmarks: list[Landmarks3D],
+    surfaces: list[list] | None,
+    metres_per_unit: float | None = None,
+    spacing: float = 0.001,
+) -> Start:
+    """Aligns the first timestep's landmarks to the template and brings all targets into that frame.
+
+    `surfaces` holds the `SurfaceView`s of each timestep, or is None without geometry.
+    """
+    reference = similarity_from_landmarks(head, embedding, landmarks[0], metres_per_unit)
+    scale = decompose_similarity(reference)[0]
+    targets = []
+    for t, points in enumerate(landmarks):
+        cloud: SurfaceCloud | None = None
+        if surfaces is not None:
+            cloud = fuse_surface(surfaces[t], reference, spacing)
+        target = make_landmark_target(
+            head,
+            embedding,
+            transform_points(reference, points.points),
+            points.spread * scale,
+            landmark_weights(points.scheme, len(points.points)),
+        )
+        if len(target.index) < 20:
+            raise NoFaceError("fewer than 20 landmarks could be placed in space; the face is not seen well enough.")
+        targets.append(FrameTarget(target, cloud))
+    return Start(reference, landmarks, targets)
+
+
+def start_from_capture(
+    head: HeadModel,
+    embedding: LandmarkEmbedding,
+    capture: Capture,
+    detected: Landmarks2D,
+    metres_per_unit: float | None = None,
+) -> Start:
+    """`make_start` on a capture's own files."""
+    known = capture.avatar.get("head_from_world")
+    landmarks = lift_capture(capture, detected, np.asarray(known, dtype=np.float64) if known is not None else None)
+    surfaces = None
+    if all(view.geometry_path for view in capture.views_of("fit")) and capture.views_of("fit"):
+        surfaces = [surface_views(capture, capture.views_of("fit", timestep=t)) for t in capture.timesteps]
+    return make_start(head, embedding, landmarks, surfaces, metres_per_unit)  # type: ignore[arg-type]
+
+
+def masked_surface_weights(head: HeadModel, occluded: tuple[str, ...]) -> SurfaceWeights:
+    """Surface weights with the occluded regions left out."""
+    unknown = [name for name in occluded if name not in head.regions]
+    if unknown:
+        raise InputError(f"--model.occluded {unknown[0]}: the head model {head.name} has no such region.")
+    return surface_weights(head, dict.fromkeys(occluded, 0.0))
+
+
+def neutral_parameters(head: HeadModel, timesteps: int) -> FitParameters:
+    """The template at every timestep, double precision."""
+    return FitParameters.neutral(head, timesteps, torch.float64)
+
+
+def _same_size(views: list[View]) -> list[list[View]]:
+    groups: dict[tuple[int, int], list[View]] = {}
+    for view in views:
+        groups.setdefault((view.width, view.height), []).append(view)
+    return list(groups.values())

@@ -1,0 +1,76 @@
+"""How good a fit is while it runs: the numbers by which a stage is kept or rolled back."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from flame_fitting.fit.offsets import folded_triangles
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.region_weights import vertex_areas
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.shading import vertex_normals
+
+
+@dataclass
+class Quality:
+    """Medians over all timesteps, head-space millimetres; NaN where there is nothing to measure."""
+
+    landmark_mm: float
+    face_mm: float
+    """Face vertices to the avatar's visible surface, weighted by area."""
+    face_p95_mm: float
+    folded: int
+    """Triangles of the face that the offsets turned over."""
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain values."""
+        return asdict(self)
+
+
+def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarget]) -> Quality:
+    """Landmark and surface distances of the current parameters."""
+    posed = parameters.vertices(head)
+    landmark, surface, areas = [], [], []
+    face = torch.nonzero(head.region_mask("face"))[:, 0]
+    for vertices, target in zip(posed, targets, strict=True):
+        if len(target.landmarks.index):
+            landmark.append((target.landmarks.model_points(vertices) - target.landmarks.points).norm(dim=-1).numpy())
+        if target.surface is not None and len(face):
+            normals = vertex_normals(vertices[None], head.faces)[0]
+            index, found = target.surface.closest(vertices[face].numpy(), normals[face].numpy(), max_distance=0.03)
+            plane, point = target.surface.normals[index], target.surface.points[index]
+            distance = np.abs(np.einsum("nc,nc->n", plane, vertices[face].numpy() - point))
+            surface.append(np.where(found, distance, 0.03))
+            areas.append(vertex_areas(vertices, head.faces)[face].numpy())
+    folded = int(folded_triangles(head, parameters)[head.face_mask("face").numpy()].sum())
+    spread = weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95)) if surface else (np.nan,) * 2
+    return Quality(
+        landmark_mm=1000 * float(np.median(np.concatenate(landmark))) if landmark else np.nan,
+        face_mm=1000 * float(spread[0]),
+        face_p95_mm=1000 * float(spread[1]),
+        folded=folded,
+    )
+
+
+def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: tuple[float, ...]) -> tuple[float, ...]:
+    """Quantiles of weighted values (n,): the value below which that share of the weight lies."""
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(weights[order])
+    positions = np.searchsorted(cumulative, np.asarray(quantiles) * cumulative[-1])
+    return tuple(float(v) for v in values[order[np.minimum(positions, len(values) - 1)]])
+
+
+def worsened(before: Quality, after: Quality) -> str | None:
+    """What got worse by more than a stage may give up for another gain, in words; None if nothing did."""
+    if after.folded > before.folded and after.folded > 0:
+        return f"{after.folded} triangles of the face turned over"
+    for name, label, relative, absolute in (
+        ("landmark_mm", "landmarks", 1.25, 0.7),
+        ("face_mm", "the face's distance to the avatar", 1.10, 0.05),
+    ):
+        old, new = getattr(before, name), getattr(after, name)
+        if np.isfinite(old) and not new <= max(old * relative, old + absolute):
+            return f"{label} went from {old:.2f} to {new:.2f} mm"
+    return None

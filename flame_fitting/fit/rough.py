@@ -1,0 +1,37 @@
+"""The first steps of a fit, once and roughly, to find the head frame in which a capture's views are planned.
+
+Detected points move when the view turns by half a degree, so views planned from a file's axes would make the result
+depend on how the file was turned. The frame of a fitted surface does not.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from flame_fitting.fit.linearize import Columns
+from flame_fitting.fit.parameters import placement_matrix
+from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
+from flame_fitting.fit.prepare import make_start, neutral_parameters
+from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.surface import SurfaceView
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.lifting import Landmarks3D
+
+
+def rough_head_frame(
+    head: HeadModel,
+    embedding: LandmarkEmbedding,
+    landmarks: Landmarks3D,
+    surface: Iterable[SurfaceView],
+    iterations: int = 15,
+) -> np.ndarray:
+    """head_from_world (4, 4) of a fit with few components to probe renders. `head` is in double precision."""
+    start = make_start(head, embedding, [landmarks], [list(surface)], spacing=0.002)
+    parameters = neutral_parameters(head, 1)
+    prior, balance = PriorWeights(), GaussNewtonWeights()
+    few = Columns(True, min(30, head.n_shape), min(10, head.n_expr), ("jaw_pose",))
+    parameters = fit_landmarks(head, parameters, start.targets, few, prior, balance, iterations=10)
+    weights = surface_weights(head, {"neck": 0.0, "scalp": 0.1, "hair": 0.1})
+    parameters = fit_geometry(head, parameters, start.targets, few, prior, balance, weights, iterations=iterations)
+    return np.linalg.inv(placement_matrix(parameters.placement)) @ start.reference_from_world

@@ -1,0 +1,96 @@
+"""Opens a fit folder with the head model and the capture that it was made from."""
+
+import hashlib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.files import TRANSFORMS_NAME, read_capture
+from flame_fitting.errors import InputError
+from flame_fitting.files import sha256_of_file
+from flame_fitting.fit.result import PARAMETER_KEYS, FitResult, check_head, load_fit
+from flame_fitting.head.loading import load_head
+from flame_fitting.head.model import HeadModel
+from flame_fitting.manifest import InputRecord, input_record, read_manifest
+
+
+def open_fit(
+    folder: Path | str, capture_folder: Path | None = None, head_spec: str | None = None
+) -> tuple[FitResult, HeadModel, Capture]:
+    """The fit in `folder` (or in its last time-stamped child), its head model and its capture.
+
+    `capture_folder` and `head_spec` stand in for what the fit's manifest says, where files have moved.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder. Give the output folder of: flame-fitting fit")
+    fit = load_fit(folder)
+    root = fit.folder or Path(folder)
+    capture = read_capture(capture_folder or find_capture(root, fit.capture))
+    head = load_head(head_spec or recorded_head_spec(root, fit.head_name))
+    check_head(fit, head)
+    return fit, head, capture
+
+
+def find_capture(fit_folder: Path, recorded: Path | None = None) -> Path:
+    """Where a fit's capture lies: as recorded, as its manifest's input says, or `render` beside the fit."""
+    manifest = read_manifest(fit_folder)
+    from_manifest = manifest.input_path("capture", fit_folder) if manifest is not None else None
+    beside = fit_folder.parent / "render"
+    for candidate in (recorded, from_manifest, beside):
+        if candidate is not None and (candidate / TRANSFORMS_NAME).is_file():
+            return candidate
+    wanted = recorded or from_manifest or beside
+    raise InputError(
+        f"{wanted}: the capture of the fit {fit_folder} is not there. Give its place with --capture-folder."
+    )
+
+
+def recorded_head_spec(fit_folder: Path, name: str) -> str:
+    """The --head that a fit was made with: `open`, or a path found in its manifest's configuration."""
+    if name == "open":
+        return name
+    manifest = read_manifest(fit_folder)
+    if manifest is not None:
+        for value in _strings(manifest.config):
+            if value.endswith(".npz") and Path(value).stem == name:
+                return value
+    return f"{name}.npz"
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [text for child in value.values() for text in _strings(child)]
+    if isinstance(value, (list, tuple)):
+        return [text for child in value for text in _strings(child)]
+    return [value] if isinstance(value, str) else []
+
+
+def open_epoch(fit: FitResult, epoch: int) -> FitResult:
+    """The fit with the parameters that were saved after `epoch`."""
+    root = fit.folder or Path()
+    path = root / f"tracked_flame_params_{epoch}.npz"
+    if not path.is_file():
+        found = sorted((p.stem.rsplit("_", 1)[1] for p in root.glob("tracked_flame_params_*.npz")), key=len)
+        raise InputError(f"{path}: no such file. Epochs that were saved: {', '.join(found) or 'none'}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return replace(
+                fit,
+                parameters={key: file[key] for key in PARAMETER_KEYS},
+                head_from_world=file["head_from_world"].astype(np.float64),
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a fit's parameter file ({error}). Run `flame-fitting fit` again.") from error
+
+
+def fit_input_record(fit_folder: Path, output_folder: Path) -> InputRecord:
+    """A fit as the input of another stage: only its parameters and texture count, not its pictures and reports."""
+    files = sorted(fit_folder.glob("tracked_flame_params*.npz")) + [fit_folder / "texture.png"]
+    digest = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            digest.update(f"{path.name}\0{sha256_of_file(path)}\n".encode())
+    return input_record(fit_folder, output_folder, digest.hexdigest())

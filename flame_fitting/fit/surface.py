@@ -1,0 +1,116 @@
+"""The avatar's visible surface as an oriented point cloud, and closest-point correspondences on it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.spatial import cKDTree
+
+from flame_fitting.capture.camera import move_camera, unproject
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.errors import InputError
+
+GRAZING_COSINE = 0.25
+"""Pixels whose surface is seen at a flatter angle are left out: their depth is ill-conditioned."""
+_STEP_AT_EDGE = 0.010
+"""Metres of depth between neighbours that mark an occlusion edge."""
+
+
+@dataclass(eq=False)
+class SurfaceCloud:
+    """Points of a surface that was seen from outside, in the reference frame (about metric head space)."""
+
+    points: np.ndarray
+    """(M, 3) m."""
+    normals: np.ndarray
+    """(M, 3) unit, outward."""
+    colors: np.ndarray
+    """(M, 3) sRGB 0..1."""
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """Search tree over the points."""
+        return cKDTree(self.points)
+
+    def closest(
+        self, queries: np.ndarray, normals: np.ndarray, max_distance: float, min_cosine: float = 0.5, neighbours: int = 6
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest point of compatible orientation for each query (n, 3) with unit normal (n, 3).
+
+        Returns indices (n,) and a bool mask (n,) of those that have one within `max_distance` (m).
+        """
+        distance, index = self.tree.query(queries, k=neighbours, distance_upper_bound=max_distance)
+        found = np.isfinite(distance)
+        index = np.where(found, index, 0)
+        compatible = found & (np.einsum("nkc,nc->nk", self.normals[index], normals) > min_cosine)
+        first = compatible.argmax(axis=1)
+        return index[np.arange(len(index)), first], compatible.any(axis=1)
+
+
+@dataclass(eq=False)
+class SurfaceView:
+    """One view's geometry, in the world."""
+
+    depth: np.ndarray
+    """(H, W) along the camera's z, world units, 0 outside."""
+    normal: np.ndarray
+    """(H, W, 3) world."""
+    image: np.ndarray
+    """(3, H, W) sRGB."""
+    K: np.ndarray
+    world_to_camera: np.ndarray
+
+
+def surface_views(capture: Capture, views: list[View]) -> Iterator[SurfaceView]:
+    """Geometry of a capture's views, one at a time."""
+    for view in views:
+        yield SurfaceView(*capture.geometry(view), capture.image(view), view.K, view.world_to_camera)
+
+
+def fuse_surface(
+    views: Iterable[SurfaceView], reference_from_world: np.ndarray, spacing: float = 0.001, radius: float = 0.3
+) -> SurfaceCloud:
+    """Fuses depth maps into one cloud in the reference frame.
+
+    `spacing` (m) is the edge of the voxels of which one point each is kept, the one seen most squarely. Points farther
+    than `radius` (m) from the reference frame's origin are left out (bodies, stands).
+    """
+    gathered: list[tuple[np.ndarray, ...]] = []
+    scale = float(np.cbrt(np.linalg.det(reference_from_world[:3, :3])))
+    rotation = reference_from_world[:3, :3] / scale
+    for view in views:
+        metric = view.depth * scale
+        inside = view.depth > 0
+        span = maximum_filter(metric, 3) - minimum_filter(np.where(inside, metric, np.inf), 3)
+        inside &= (span < _STEP_AT_EDGE) & (minimum_filter(view.depth, 3) > 0)
+        rows, cols = np.nonzero(inside)
+        pixels = np.stack([cols + 0.5, rows + 0.5], axis=1)
+        camera = move_camera(view.world_to_camera, reference_from_world)
+        points = unproject(pixels, metric[rows, cols], view.K, camera)
+        normals = view.normal[rows, cols].astype(np.float64) @ rotation.T
+        toward = np.linalg.inv(camera)[:3, 3] - points
+        toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+        cosine = np.einsum("nc,nc->n", normals, toward)
+        keep = (cosine > GRAZING_COSINE) & (np.linalg.norm(points, axis=1) < radius)
+        colors = view.image[:, rows[keep], cols[keep]].T
+        gathered.append((points[keep], normals[keep], colors, cosine[keep]))
+    points, normals, colors, cosine = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
+    if not len(points):
+        raise InputError("the depth maps show no surface near the head. Render the avatar again.")
+    kept = _best_of_voxel(points, cosine, spacing)
+    normals = normals[kept] / np.maximum(np.linalg.norm(normals[kept], axis=1, keepdims=True), 1e-12)
+    return SurfaceCloud(points[kept], normals, colors[kept])
+
+
+def _best_of_voxel(points: np.ndarray, score: np.ndarray, spacing: float) -> np.ndarray:
+    """Index of the best-scored point of each occupied voxel, in a fixed order."""
+    voxel = np.floor(points / spacing).astype(np.int64)
+    voxel -= voxel.min(axis=0)
+    size = voxel.max(axis=0) + 1
+    key = (voxel[:, 0] * size[1] + voxel[:, 1]) * size[2] + voxel[:, 2]
+    order = np.lexsort((-score, key))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = key[order[1:]] != key[order[:-1]]
+    return order[first]

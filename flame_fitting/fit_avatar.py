@@ -1,0 +1,149 @@
+"""`fit`: fits the head model to a capture of a static avatar."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flame_fitting.errors import InputError
+from flame_fitting.fit.config import METRES_PER_UNIT, FitConfig
+from flame_fitting.manifest import Manifest, check_output_folder, config_as_dict, hash_capture, input_record
+
+if TYPE_CHECKING:
+    from flame_fitting.capture.capture import Capture
+    from flame_fitting.fit.result import FitResult
+    from flame_fitting.fit.stages import FitState
+    from flame_fitting.head.model import HeadModel
+    from flame_fitting.landmarks.files import Landmarks2D
+
+PLAN_IGNORES = ("capture", "output", "force", "device", "model_path", "detect", "log")
+
+__all__ = ["FitConfig", "fit", "plan"]
+
+
+def fit(config: FitConfig) -> "FitResult":
+    """Fits, evaluates and writes the fit's folder."""
+    import copy
+    import time
+
+    from flame_fitting import progress
+    from flame_fitting.avatar.head_calibration import landmark_embedding, shading_kind
+    from flame_fitting.capture.files import read_capture
+    from flame_fitting.evaluate import evaluate_in_place
+    from flame_fitting.export.obj import write_obj
+    from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters, start_from_capture
+    from flame_fitting.fit.quality import measure
+    from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
+    from flame_fitting.fit.stages import FitState, add_record, run_stages
+    from flame_fitting.folders import staged_folder
+    from flame_fitting.head.loading import load_head
+    from flame_fitting.landmarks.detector import make_detector
+
+    config.check()
+    folder, started = config.folder, time.perf_counter()
+    with progress.stage("fit") as line:
+        check_output_folder(folder, config.force)
+        capture = read_capture(config.capture)
+        detected = _landmarks(config, capture)
+        manifest = plan(config)
+        head = load_head(config.head)
+        detector = make_detector(config.data.detector, config.model_path)
+        embedding = landmark_embedding(head, detector, shading_kind(capture.shading), notify=progress.say)
+        double = copy.deepcopy(head).double()
+        fixed = METRES_PER_UNIT[config.unit] if config.scale == "fixed" else None
+        start = start_from_capture(double, embedding, capture, detected, fixed)
+        state = FitState(
+            head=double,
+            parameters=neutral_parameters(double, len(capture.timesteps)),
+            targets=start.targets,
+            surface=masked_surface_weights(double, config.model.occluded),
+            reference_from_world=start.reference_from_world,
+            lit=capture.shading == "lit",
+        )
+        quality = measure(double, state.parameters, state.targets)
+        add_record(state, "lmk_init_rigid", time.perf_counter() - started, quality)
+        _load_pictures(state, capture, config, head)
+        run_stages(state, config)
+        result = make_result(state, start, capture, config)
+        result.seconds = {record.name: record.seconds for record in state.records}
+        result.seconds["fit"] = time.perf_counter() - started
+        result.capture = capture.root
+        stale = ("metrics.json", "report.html", "overlays", "figures")
+        with staged_folder(folder, config.force, stale=stale) as staged:
+            result.folder = staged
+            save_fit(staged, result, state, config)
+            if config.log.tensorboard:
+                write_tensorboard(staged, state.records)
+            uv = (head.uv.numpy(), head.uv_faces.numpy()) if head.has_uv else (None, None)
+            texture = "texture.png" if result.texture is not None else None
+            faces = head.faces.numpy()
+            write_obj(staged / "fitted.obj", result.vertices_world(head)[0], faces, *uv, texture=texture)
+            write_obj(staged / "fitted_head_space.obj", result.vertices_head(head)[0], faces, *uv, texture=texture)
+            manifest.transforms = {
+                "reference_from_world": start.reference_from_world.tolist(),
+                "head_from_world": result.head_from_world.tolist(),
+            }
+            manifest.seconds = dict(result.seconds)
+            manifest.finished = True
+            manifest.write(staged)
+        result.folder = folder
+        result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays)
+        last = state.records[-1].summary
+        line.result(f"face {last['face_mm']:.2f} mm, landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
+    return result
+
+
+def plan(config: FitConfig) -> Manifest:
+    """What decides the result."""
+    from flame_fitting.head.loading import head_identity
+    from flame_fitting.landmarks.files import landmarks_path
+
+    inputs = {"capture": input_record(config.capture, config.folder, hash_capture(config.capture))}
+    landmarks = landmarks_path(config.capture, config.data.detector)
+    if landmarks.is_file():
+        inputs["landmarks"] = input_record(landmarks, config.folder)
+    return Manifest(
+        stage="fit",
+        config=config_as_dict(config),
+        inputs=inputs,
+        head=head_identity(config.head),
+        detector=config.data.detector,
+        seeds={"seed": config.seed},
+    )
+
+
+def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
+    """The capture's landmarks, detected now where they are missing."""
+    from flame_fitting.detect_landmarks import DetectConfig, detect
+    from flame_fitting.landmarks.files import landmarks_path, read_landmarks
+
+    path = landmarks_path(capture.root, config.data.detector)
+    if not path.is_file():
+        if not config.detect:
+            raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {capture.root}")
+        detect(DetectConfig(Path(capture.root), config.data.detector, config.model_path))
+    return read_landmarks(capture.root, config.data.detector)
+
+
+def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, head: "HeadModel") -> None:
+    """Rasterizer and pictures for texture and photometric stages, where the head model has texture coordinates."""
+    import numpy as np
+
+    from flame_fitting.fit.views import load_views
+    from flame_fitting.render.backend import make_rasterizer
+
+    if not head.has_uv:
+        text = f"the head model {head.name} has no texture coordinates: no texture and no photometric stage"
+        state.warnings.append(text)
+        return
+    state.rasterizer = make_rasterizer(config.device)
+    views = capture.views_of("fit") or capture.views
+    state.views = load_views(capture, views, state.reference_from_world)
+    eyes = state.views.eyes
+    yaw = np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2]))
+    front = np.flatnonzero(np.abs(yaw) <= config.data.max_yaw)
+    state.front_views = state.views.subset(front) if len(front) else state.views
+
+
+if __name__ == "__main__":
+    from flame_fitting.cli import main_of
+
+    main_of("fit")

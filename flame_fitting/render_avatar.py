@@ -1,0 +1,231 @@
+"""`render`: finds the face of an avatar, plans views around it and renders them as a capture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from flame_fitting.errors import InputError
+from flame_fitting.manifest import Manifest, check_output_folder, config_as_dict, input_record
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.capture.capture import Capture
+    from flame_fitting.head.model import HeadModel
+    from flame_fitting.landmarks.detector import LandmarkDetector
+
+PLAN_IGNORES = ("avatar", "output", "force", "device", "model_path")
+_FRAME_ROUNDS = 2
+"""Times that the head frame is found anew from views planned in the frame before."""
+_PROBES = ((0.0, 0.0), (-30.0, 0.0), (30.0, 0.0), (0.0, 15.0), (0.0, -15.0), (-50.0, 10.0), (50.0, 10.0))
+"""Yaw and pitch of the probe views, degrees."""
+
+
+@dataclass
+class RenderConfig:
+    """Options of `flame-fitting render`."""
+
+    avatar: tyro.conf.Positional[Path]
+    """Avatar file: .glb .gltf .obj .ply .stl .off"""
+    output: Path
+    """Folder of the capture."""
+    views: int = 32
+    """Views the head is fitted to; landmark views and held-out views come on top."""
+    resolution: int = 512
+    """Width and height of a view, px."""
+    fov: float = 25.0
+    """Vertical field of view, degrees."""
+    background: str = "white"
+    """Background: white, black, or red,green,blue from 0 to 255."""
+    shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
+    """auto: unlit where the avatar has colour, else clay."""
+    head: str = "open"
+    """Head model that defines the head frame: open, or the path of a FLAME-format .npz file."""
+    heldout_views: int = 8
+    """Views kept apart for measuring."""
+    detector: str = "mediapipe"
+    """Landmark detector."""
+    model_path: Path | None = None
+    """File of the landmark detector's weights."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; rendering is on the CPU."""
+    force: bool = False
+    """Write into a folder that was not made by this program."""
+
+
+def render(config: RenderConfig) -> "Capture":
+    """Renders the capture and returns it."""
+    import numpy as np
+
+    from flame_fitting import progress
+    from flame_fitting.avatar.face_finding import find_face
+    from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding
+    from flame_fitting.avatar.loading import load_avatar
+    from flame_fitting.avatar.rendering import VIEWS_AT_ONCE, render_avatar
+    from flame_fitting.avatar.view_planning import plan_views
+    from flame_fitting.capture.files import CaptureWriter
+    from flame_fitting.head.loading import load_head
+    from flame_fitting.landmarks.detector import make_detector
+
+    _check(config)
+    with progress.stage("render") as line:
+        manifest = plan(config)
+        check_output_folder(config.output, config.force)
+        avatar = load_avatar(config.avatar)
+        head = load_head(config.head)
+        detector = make_detector(config.detector, config.model_path)
+        shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
+        found = find_face(
+            avatar, detector, head, lambda kind: landmark_embedding(head, detector, kind, notify=progress.say)
+        )
+        head_from_world, finding = found.head_from_world, found.as_dict()
+        for _ in range(_FRAME_ROUNDS):
+            head_from_world = _refined_frame(avatar, head, detector, shading, head_from_world)
+        planned = plan_views(
+            head_from_world, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
+        )
+        background = parse_color(config.background)
+        rotation = _rotation_of(head_from_world)
+        avatar_json = {
+            "file": str(config.avatar),
+            "sha256": avatar.file_hash,
+            "format": avatar.format,
+            "notes": list(avatar.notes),
+            "face": finding,
+            "head_from_world": head_from_world.tolist(),
+            "views": [{"role": v.role, "yaw": v.yaw, "pitch": v.pitch} for v in planned],
+        }
+        with (
+            CaptureWriter(config.output, background, shading, avatar_json, config.force) as writer,
+            progress.Bar(len(planned), "render", "view") as bar,
+        ):
+            for first in range(0, len(planned), VIEWS_AT_ONCE):
+                chunk = planned[first : first + VIEWS_AT_ONCE]
+                for size in sorted({view.width for view in chunk}):
+                    same = [(first + i, view) for i, view in enumerate(chunk) if view.width == size]
+                    pictures = render_avatar(
+                        avatar,
+                        np.stack([view.K for _, view in same]),
+                        np.stack([view.world_to_camera for _, view in same]),
+                        size,
+                        size,
+                        shading,
+                        background,
+                        light_rotation=rotation,
+                    )
+                    assert pictures.image is not None and pictures.alpha is not None
+                    assert pictures.depth is not None and pictures.normal is not None
+                    for k, (camera, view) in enumerate(same):
+                        writer.add(
+                            timestep=0,
+                            camera=camera,
+                            role=view.role,
+                            K=view.K,
+                            world_to_camera=view.world_to_camera,
+                            image=pictures.image[k],
+                            alpha=pictures.alpha[k],
+                            depth=pictures.depth[k],
+                            normal=pictures.normal[k],
+                        )
+                bar.advance(len(chunk))
+            manifest.transforms = {"head_from_world": head_from_world.tolist()}
+            writer.manifest = manifest
+        for note in avatar.notes:
+            progress.say(f"  {note}")
+        millimetres = 1000 * np.cbrt(np.linalg.det(head_from_world[:3, :3]))
+        line.result(f"{len(planned)} views, {shading}, one unit is about {millimetres:.4g} mm -> {config.output}")
+    return writer.capture
+
+
+def plan(config: RenderConfig) -> Manifest:
+    """What decides the result."""
+    from flame_fitting.head.loading import head_identity
+    from flame_fitting.landmarks.detector import make_detector
+
+    detector = make_detector(config.detector, config.model_path)
+    return Manifest(
+        stage="render",
+        config=config_as_dict(config),
+        inputs={"avatar": input_record(config.avatar, config.output)},
+        head=head_identity(config.head),
+        detector=f"{detector.name} {detector.version}",
+        seeds={"seed": config.seed},
+    )
+
+
+def parse_color(text: str) -> tuple[float, float, float]:
+    """sRGB 0..1 from white, black or red,green,blue in 0..255."""
+    named = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+    if text in named:
+        return named[text]
+    try:
+        red, green, blue = (float(part) / 255 for part in text.split(","))
+    except ValueError:
+        red = green = blue = -1.0
+    if not all(0 <= value <= 1 for value in (red, green, blue)):
+        raise InputError(f"--background {text}: give white, black, or three numbers from 0 to 255 such as 128,128,128.")
+    return red, green, blue
+
+
+def _check(config: RenderConfig) -> None:
+    if config.views < 4 or config.heldout_views < 0:
+        raise InputError(f"--views {config.views}: at least 4 fit views are needed.")
+    if config.views + config.heldout_views > 900:
+        raise InputError(f"--views {config.views}: more than 900 views are not supported.")
+    if not 64 <= config.resolution <= 8192:
+        raise InputError(f"--resolution {config.resolution}: choose from 64 to 8192.")
+    if not 5 <= config.fov <= 90:
+        raise InputError(f"--fov {config.fov}: choose from 5 to 90 degrees.")
+
+
+def _refined_frame(
+    avatar: "Avatar", head: "HeadModel", detector: "LandmarkDetector", shading: str, head_from_world: "np.ndarray"
+) -> "np.ndarray":
+    """The head frame of a rough fit to a few probe views planned in the frame given."""
+    import copy
+
+    import numpy as np
+
+    from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind, to_uint8
+    from flame_fitting.avatar.rendering import render_avatar
+    from flame_fitting.avatar.view_planning import head_cameras
+    from flame_fitting.capture.camera import intrinsics_from_fov
+    from flame_fitting.fit.rough import rough_head_frame
+    from flame_fitting.fit.surface import SurfaceView
+    from flame_fitting.landmarks.lifting import lift_landmarks
+
+    size = 512
+    cameras = head_cameras(np.array(_PROBES), head_from_world, head_frame(head))
+    K = np.broadcast_to(intrinsics_from_fov(25.0, size, size), (len(cameras), 3, 3))
+    pictures = render_avatar(
+        avatar, K, cameras, size, size, shading, supersample=2, light_rotation=_rotation_of(head_from_world)
+    )
+    assert pictures.image is not None and pictures.depth is not None and pictures.normal is not None
+    landmarks = detector.detect(to_uint8(pictures.image))
+    lifted = lift_landmarks(
+        landmarks, K, cameras, detector.scheme, pictures.depth, pictures.normal, head_from_world=head_from_world
+    )
+    surface = [
+        SurfaceView(pictures.depth[i], pictures.normal[i], pictures.image[i], K[i], cameras[i])
+        for i in range(len(cameras))
+    ]
+    double = copy.deepcopy(head).double()
+    embedding = landmark_embedding(head, detector, shading_kind(shading))
+    return rough_head_frame(double, embedding, lifted, surface)
+
+
+def _rotation_of(similarity: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    return similarity[:3, :3] / np.cbrt(np.linalg.det(similarity[:3, :3]))
+
+
+if __name__ == "__main__":
+    from flame_fitting.cli import main_of
+
+    main_of("render")
