@@ -209,7 +209,7 @@ def execute(
 
 def output_folder(config: Any) -> Path | None:
     """The folder a stage writes into, read from its configuration; it gets log.txt."""
-    for name in ("output", "tgt_folder", "capture", "fit"):
+    for name in ("folder", "output", "tgt_folder", "capture", "fit"):
         value = getattr(config, name, None)
         if isinstance(value, Path):
             return value

@@ -24,7 +24,7 @@ class Bar:
 
         self._bar = tqdm(
             total=total,
-            desc=_labelled(description),
+            desc=labelled(description),
             unit=unit,
             leave=False,
             dynamic_ncols=True,
@@ -82,7 +82,7 @@ def stage(name: str) -> Iterator["StageLine"]:
     started = time.perf_counter()
     yield line
     line.seconds = time.perf_counter() - started
-    say(f"{_labelled(name):<16} {line.seconds:6.1f} s  {line.text}".rstrip())
+    say(f"{labelled(name):<16} {line.seconds:6.1f} s  {line.text}".rstrip())
 
 
 class StageLine:
@@ -116,7 +116,8 @@ def quiet(value: bool = True) -> Iterator[None]:
         _quiet.reset(token)
 
 
-def _labelled(name: str) -> str:
+def labelled(name: str) -> str:
+    """The name behind the running step's `[number/total]`."""
     return _step.get() + name
 
 

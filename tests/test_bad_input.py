@@ -130,9 +130,7 @@ def test_capture_in_which_no_view_has_a_face(
         ["evaluate", "MISSING"],
     ],
 )
-def test_folder_that_is_not_there(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folder_that_is_not_there(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = {"MISSING": str(tmp_path / "nowhere"), "OUT": str(tmp_path / "out")}
     message = refused([places.get(word, word) for word in arguments], tmp_path, capsys)
     assert "nowhere" in message

@@ -64,7 +64,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_no_manifest_is_none_and_broken_one_is_an_input_error(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
     (tmp_path / "manifest.json").write_text("[1, 2")
-    with pytest.raises(InputError, match="manifest.json"):
+    with pytest.raises(InputError, match=r"manifest\.json"):
         read_manifest(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_capture_hash_ignores_landmarks(tmp_path: Path) -> None:
 
 
 def test_missing_input_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing.glb"):
+    with pytest.raises(InputError, match=r"nothing\.glb"):
         hash_path(tmp_path / "nothing.glb")
 
 

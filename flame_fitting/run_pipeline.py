@@ -1,0 +1,237 @@
+"""`run`: render, detect, fit, export and evaluate in one command, going on where an earlier run stopped."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from flame_fitting import progress
+from flame_fitting.errors import InputError
+from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
+
+
+@dataclass
+class RunConfig:
+    """All of it: an avatar in, a fitted head and a NeRF-style dataset out."""
+
+    avatar: tyro.conf.Positional[Path]
+    """Avatar file: .glb .gltf .obj .ply .stl .off"""
+    output: Path
+    """Folder for the results; gets render/, fit/ and export/."""
+    views: int = 32
+    """Views the head is fitted to."""
+    resolution: int = 512
+    """Width and height of a view, px."""
+    head: str = "open"
+    """Head model: open, or the path of a FLAME-format .npz file."""
+    shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
+    """How the avatar is rendered; auto: unlit where it has colour, else clay."""
+    scale: Literal["estimate", "fixed"] = "estimate"
+    """Estimate the avatar's size from its face, or take the file's unit."""
+    unit: Literal["m", "cm", "mm"] | None = None
+    """Unit of the file, for --scale fixed (m if it is not given)."""
+    neutral: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The face is at rest: no expression, closed jaw."""
+    expressive: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The face may be far from rest."""
+    photometric: bool = True
+    """Fit colours too: slower, closer."""
+    use_static_offset: bool = True
+    """Move single vertices where the head model cannot follow."""
+    background_color: Literal["white", "black"] = "white"
+    """Background of the exported pictures."""
+    mask_below_line: bool = True
+    """Cut exported pictures below the neck line."""
+    ground_truth: Path | None = None
+    """Folder of the true head, where it is known; found by itself beside a demo avatar."""
+    detector: str = "mediapipe"
+    """Landmark detector."""
+    model_path: Path | None = None
+    """The detector's weights, if not those that come with its package."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run."""
+    force: bool = False
+    """Write into a folder that is not empty and not ours, and run every stage again."""
+
+
+@dataclass
+class RunResult:
+    """Where everything is."""
+
+    output: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Contents of fit/metrics.json."""
+    ran: list[str] = field(default_factory=list)
+    """Stages that ran."""
+    reused: list[str] = field(default_factory=list)
+    """Stages whose earlier result was taken."""
+    warnings: list[str] = field(default_factory=list)
+    """Warnings of the fit."""
+
+
+@dataclass
+class Step:
+    """One stage of the chain with its configuration for this run."""
+
+    name: str
+    module: Any
+    """The stage's module; has `plan(config)`, the manifest of what decides its result."""
+    function: Callable[[Any], Any]
+    config: Any
+    folder: Path
+    """Where its manifest lies."""
+
+
+# Where a stage reads and writes does not decide its result: inputs count by their content.
+_PLACES = frozenset(
+    {"output", "force", "avatar", "capture", "src_folder", "tgt_folder", "fit", "capture_folder", "model_path", "head"}
+)
+
+
+def run(config: RunConfig, *, export: bool = True, show: bool = True) -> RunResult:
+    """Runs the chain. A stage is reused if all that decides its result is equal; after the first other one, all run.
+
+    `export` False leaves the dataset out; `show` False prints no table.
+    """
+    check_folder(config.output, config.force)
+    _check_flags(config)
+    steps = chain(config, export)
+    what_differs_in(steps[0])  # refuses an avatar that is not there before anything is written
+    own = Manifest(stage="run", config=config_as_dict(config), seeds={"seed": config.seed})
+    result = RunResult(config.output)
+    result.reused, result.ran = _run_steps(steps, own, config)
+    own.finished = True
+    own.write(config.output)
+    result.metrics = _read_metrics(config.output / "fit")
+    result.warnings = [str(text) for text in result.metrics.get("warnings", [])]
+    if show:
+        _show(result)
+    return result
+
+
+def chain(config: RunConfig, export: bool = True) -> list[Step]:
+    """The stages with what this run asks of them."""
+    from flame_fitting import detect_landmarks, evaluate, export_as_nerf_dataset, fit_avatar, render_avatar
+
+    render, fit, dataset = config.output / "render", config.output / "fit", config.output / "export"
+    render_config = render_avatar.RenderConfig(
+        avatar=config.avatar,
+        output=render,
+        head=config.head,
+        views=config.views,
+        resolution=config.resolution,
+        shading=config.shading,
+        detector=config.detector,
+        model_path=config.model_path,
+        seed=config.seed,
+        device=config.device,
+        force=config.force,
+    )
+    detect_config = detect_landmarks.DetectConfig(render, config.detector, config.model_path)
+    export_config = export_as_nerf_dataset.ExportConfig(
+        src_folder=fit,
+        tgt_folder=dataset,
+        background_color=config.background_color,
+        mask_below_line=config.mask_below_line,
+        force=config.force,
+    )
+    landmarks = render / detect_landmarks.LANDMARK_FOLDER
+    steps = [
+        Step("render", render_avatar, render_avatar.render, render_config, render),
+        Step("detect", detect_landmarks, detect_landmarks.detect, detect_config, landmarks),
+        Step("fit", fit_avatar, fit_avatar.fit, _fit_config(config, render, fit), fit),
+    ]
+    if export:
+        steps.append(Step("export", export_as_nerf_dataset, export_as_nerf_dataset.export, export_config, dataset))
+    return [*steps, Step("evaluate", evaluate, evaluate.evaluate, _evaluate_config(config, fit), fit)]
+
+
+def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
+    from flame_fitting.fit_avatar import FitConfig
+
+    fit = FitConfig(
+        capture=capture,
+        output=folder,
+        head=config.head,
+        neutral=config.neutral,
+        expressive=config.expressive,
+        scale=config.scale,
+        unit=config.unit or "m",
+        seed=config.seed,
+        device=config.device,
+        model_path=config.model_path,
+        force=config.force,
+    )
+    fit.data.detector = config.detector
+    fit.model.use_static_offset = config.use_static_offset
+    fit.exp.photometric = config.photometric
+    return fit
+
+
+def _evaluate_config(config: RunConfig, fit: Path) -> Any:
+    from flame_fitting.evaluate import EvaluateConfig
+
+    return EvaluateConfig(fit=fit, ground_truth=config.ground_truth)
+
+
+def what_differs_in(step: Step) -> str | None:
+    """One line that says why a stage's earlier result cannot be taken; None if it can."""
+    return compare(read_manifest(step.folder), step.module.plan(step.config), _PLACES | set(step.module.PLAN_IGNORES))
+
+
+def check_folder(folder: Path, force: bool = False) -> None:
+    """Raises InputError unless `folder` is absent, empty, ours, or holds nothing but results of ours."""
+    ours = folder.is_dir() and all((entry / MANIFEST_NAME).is_file() for entry in _visible(folder))
+    check_output_folder(folder, force or ours)
+
+
+def _run_steps(steps: list[Step], own: Manifest, config: RunConfig) -> tuple[list[str], list[str]]:
+    """Names of the stages reused and run."""
+    reused: list[str] = []
+    ran: list[str] = []
+    for number, step in enumerate(steps, start=1):
+        with progress.step_of(number, len(steps)):
+            difference = "--force" if config.force else what_differs_in(step) if not ran else None
+            if difference is None and not ran:
+                progress.say(progress.labelled(f"{step.name}: reused, nothing differs ({step.folder})"))
+                reused.append(step.name)
+                continue
+            if not ran and not config.force and read_manifest(step.folder) is not None:
+                progress.say(progress.labelled(f"{step.name}: running from here again: {difference}"))
+            step.function(step.config)
+            ran.append(step.name)
+            if number == 1 or not (config.output / MANIFEST_NAME).is_file():
+                own.write(config.output)  # the folder is known as ours once it holds a finished stage
+    return reused, ran
+
+
+def _check_flags(config: RunConfig) -> None:
+    if config.neutral and config.expressive:
+        raise InputError("--neutral and --expressive exclude each other. Give one of them.")
+    if config.unit is not None and config.scale != "fixed":
+        raise InputError(f"--unit {config.unit} does nothing without --scale fixed. Give both, or neither.")
+    if not config.avatar.is_file():
+        raise InputError(f"{config.avatar}: no such file. Check the path of the avatar.")
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "log.txt"]
+
+
+def _read_metrics(fit: Path) -> dict[str, Any]:
+    path = fit / "metrics.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Run 'flame-fitting evaluate {fit}'.") from error
+
+
+if __name__ == "__main__":
+    from flame_fitting.cli import main_of
+
+    main_of("run")

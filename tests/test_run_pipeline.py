@@ -1,0 +1,196 @@
+"""`run`: which stages run again, which folders are refused, what an interruption leaves. Stages are stand-ins here."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flame_fitting import cli, run_pipeline
+from flame_fitting.errors import InputError
+from flame_fitting.manifest import Manifest, config_as_dict, input_record
+from flame_fitting.run_pipeline import RunConfig, Step, run
+
+RUN = next(stage for stage in cli.STAGES if stage.name == "run")
+
+
+@dataclass
+class StageConfig:
+    """Flags of a stand-in stage."""
+
+    source: Path
+    output: Path
+    setting: Any = None
+
+
+class Chain:
+    """Three stages that copy a file on and count their runs."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.version = "1"
+        self.head = "open"
+        self.interrupt_at: str | None = None
+
+    def steps(self, config: RunConfig, export: bool = True) -> list[Step]:
+        places = {name: config.output / name for name in ("render", "fit", "export")}
+        sources = {"render": config.avatar, "fit": places["render"] / "data", "export": places["fit"] / "data"}
+        settings = {"render": config.views, "fit": config.photometric, "export": config.background_color}
+        return [self.step(name, StageConfig(sources[name], places[name], settings[name])) for name in places]
+
+    def step(self, name: str, config: StageConfig) -> Step:
+        def plan(config: StageConfig) -> Manifest:
+            manifest = Manifest(
+                stage=name,
+                config=config_as_dict(config),
+                inputs={"source": input_record(config.source, config.output)},
+                head={"name": self.head, "sha256": self.head},
+                version=self.version,
+            )
+            return manifest
+
+        def function(config: StageConfig) -> None:
+            manifest = plan(config)
+            if self.interrupt_at == name:
+                raise KeyboardInterrupt
+            config.output.mkdir(parents=True, exist_ok=True)
+            (config.output / "data").write_text(config.source.read_text() + f" {name}:{config.setting}")
+            if name == "fit":
+                (config.output / "metrics.json").write_text('{"warnings": []}')
+            manifest.finished = True
+            manifest.write(config.output)
+            self.ran.append(name)
+
+        module = SimpleNamespace(plan=plan, PLAN_IGNORES=("source",))
+        return Step(name, module, function, config, config.output)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Chain:
+    chain = Chain()
+    monkeypatch.setattr(run_pipeline, "chain", chain.steps)
+    return chain
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    avatar = tmp_path / "a.glb"
+    avatar.write_text("avatar")
+    return RunConfig(avatar=avatar, output=tmp_path / "out")
+
+
+def ran_again(chain: Chain, config: RunConfig) -> list[str]:
+    chain.ran.clear()
+    result = run(config, show=False)
+    assert result.ran == chain.ran
+    assert [*result.reused, *result.ran] == ["render", "fit", "export"]
+    return chain.ran
+
+
+def test_nothing_runs_twice(stand_ins: Chain, config: RunConfig) -> None:
+    assert ran_again(stand_ins, config) == ["render", "fit", "export"]
+    assert ran_again(stand_ins, config) == []
+
+
+def test_a_changed_flag_runs_its_stage_and_all_after(stand_ins: Chain, config: RunConfig) -> None:
+    run(config, show=False)
+    config.background_color = "black"
+    assert ran_again(stand_ins, config) == ["export"]
+    config.photometric = False
+    assert ran_again(stand_ins, config) == ["fit", "export"]
+    config.views = 8
+    assert ran_again(stand_ins, config) == ["render", "fit", "export"]
+
+
+def test_one_line_says_what_differs(stand_ins: Chain, config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    run(config, show=False)
+    capsys.readouterr()
+    config.photometric = False
+    run(config, show=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "again" in line] == ["[2/3] fit: running from here again: setting true -> false"]
+
+
+@pytest.mark.parametrize("name", ["version", "head"])
+def test_another_version_or_head_runs_all_again(name: str, stand_ins: Chain, config: RunConfig) -> None:
+    run(config, show=False)
+    setattr(stand_ins, name, "other")
+    assert ran_again(stand_ins, config) == ["render", "fit", "export"]
+
+
+def test_another_avatar_runs_all_again_but_another_place_does_not(
+    stand_ins: Chain, config: RunConfig, tmp_path: Path
+) -> None:
+    run(config, show=False)
+    config.avatar = config.avatar.rename(tmp_path / "b.glb")
+    assert ran_again(stand_ins, config) == []
+    config.avatar.write_text("another")
+    assert ran_again(stand_ins, config) == ["render", "fit", "export"]
+
+
+def test_a_result_changed_by_hand_runs_what_depends_on_it(stand_ins: Chain, config: RunConfig) -> None:
+    run(config, show=False)
+    (config.output / "render" / "data").write_text("touched")
+    assert ran_again(stand_ins, config) == ["fit", "export"]
+
+
+def test_an_unfinished_stage_runs_again(stand_ins: Chain, config: RunConfig) -> None:
+    run(config, show=False)
+    path = config.output / "fit" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"finished": False}))
+    assert ran_again(stand_ins, config) == ["fit", "export"]
+
+
+def test_force_runs_all_again(stand_ins: Chain, config: RunConfig) -> None:
+    run(config, show=False)
+    config.force = True
+    assert ran_again(stand_ins, config) == ["render", "fit", "export"]
+
+
+def test_ctrl_c_keeps_finished_stages_and_the_next_run_goes_on(
+    stand_ins: Chain, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.interrupt_at = "fit"
+    assert cli.execute(RUN, run_pipeline.run, config) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    stand_ins.interrupt_at = None
+    assert ran_again(stand_ins, config) == ["fit", "export"]
+
+
+def test_ctrl_c_in_the_first_stage_does_not_lock_the_folder(stand_ins: Chain, config: RunConfig) -> None:
+    stand_ins.interrupt_at = "render"
+    assert cli.execute(RUN, run_pipeline.run, config) == 130
+    stand_ins.interrupt_at = None
+    assert ran_again(stand_ins, config) == ["render", "fit", "export"]
+
+
+def test_a_folder_that_is_not_ours_is_refused_without_force(stand_ins: Chain, config: RunConfig) -> None:
+    config.output.mkdir()
+    (config.output / "holiday.jpg").touch()
+    with pytest.raises(InputError, match="--force"):
+        run(config, show=False)
+    assert stand_ins.ran == []
+    config.force = True
+    run(config, show=False)
+    assert (config.output / "holiday.jpg").is_file()
+
+
+def test_a_folder_with_nothing_but_results_of_ours_is_taken(stand_ins: Chain, config: RunConfig) -> None:
+    avatar = config.output / "avatar"
+    avatar.mkdir(parents=True)
+    Manifest(stage="make-demo-avatar", finished=True).write(avatar)
+    assert ran_again(stand_ins, config) == ["render", "fit", "export"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [({"neutral": True, "expressive": True}, "--expressive"), ({"unit": "cm"}, "--scale fixed")],
+)
+def test_flags_that_contradict(flags: dict[str, Any], said: str, stand_ins: Chain, config: RunConfig) -> None:
+    for name, value in flags.items():
+        setattr(config, name, value)
+    with pytest.raises(InputError, match=said):
+        run(config, show=False)
+    assert not config.output.exists()
