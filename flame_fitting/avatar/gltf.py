@@ -302,4 +302,5 @@ def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
 
 
 def _apply(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    return np.matmul(matrices, vectors[:, :, None])[:, :, 0]
+    with np.errstate(invalid="ignore"):  # infinite vertices are reported later
+        return np.matmul(matrices, vectors[:, :, None])[:, :, 0]

@@ -10,7 +10,7 @@ from flame_fitting.avatar.gltf_buffers import read_container
 from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import Avatar, MeshPart
 from flame_fitting.avatar.obj import read_obj
-from flame_fitting.avatar.simple_formats import gaussian_message, read_with_trimesh
+from flame_fitting.avatar.simple_formats import gaussian_message, read_off, read_with_trimesh
 from flame_fitting.errors import InputError
 
 MESH_SUFFIXES = ("glb", "gltf", "obj", "ply", "stl", "off")
@@ -47,6 +47,7 @@ def load_avatar(path: Path | str) -> Avatar:
         AttributeError,
         EOFError,
         OverflowError,
+        RecursionError,
         struct.error,
     ) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
@@ -64,6 +65,8 @@ def _read_parts(content: bytes, suffix: str, files: LocalFiles, note) -> list[Me
         if b"\0" in content[:4096]:
             raise ValueError("it is not text")
         return read_obj(content, files, note)
+    if suffix == "off":
+        return read_off(content, files)
     return read_with_trimesh(content, suffix, files, note)
 
 

@@ -131,6 +131,14 @@ def split_by_index(
     return inverse.reshape(-1, 3).astype(np.int64), list(unique.T)
 
 
+def fan_triangles(sizes: Int[np.ndarray, " P"]) -> Int[np.ndarray, "F 3"]:
+    """Corner numbers (F, 3) of the triangles that polygons of these sizes are cut into."""
+    triangles = sizes - 2
+    start = np.repeat(np.cumsum(sizes) - sizes, triangles)
+    step = np.arange(int(triangles.sum())) - np.repeat(np.cumsum(triangles) - triangles, triangles)
+    return np.stack([start, start + step + 1, start + step + 2], axis=1)
+
+
 def srgb_from_linear(linear: np.ndarray) -> np.ndarray:
     """The sRGB transfer function (IEC 61966-2-1) on values in 0..1."""
     linear = np.clip(linear, 0.0, 1.0)

@@ -1,13 +1,13 @@
 """Wavefront OBJ with its MTL: parts by material, polygons as fans, own indices for UV and normals."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from flame_fitting.avatar.local_files import LocalFiles, decode_texture
-from flame_fitting.avatar.mesh import MeshPart, split_by_index, with_alpha
+from flame_fitting.avatar.mesh import MeshPart, fan_triangles, split_by_index, with_alpha
 from flame_fitting.errors import InputError
 
 
@@ -38,7 +38,7 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
     current = ""
     text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
     # Indices that count backwards refer to what came before them, so the counts at each face are needed.
-    relative: list[tuple[str, int, int, int, int]] = []
+    relative: list[tuple[str, int, int, int, int, int]] = []
     for line in text.splitlines():
         keyword, _, rest = line.strip().partition(" ")
         if keyword in numbers:
@@ -50,7 +50,14 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
             group = groups.setdefault(current, _Faces())
             if "-" in rest:
                 relative.append(
-                    (current, len(group.corners), len(numbers["v"]), len(numbers["vt"]), len(numbers["vn"]))
+                    (
+                        current,
+                        len(group.corners),
+                        len(tokens),
+                        len(numbers["v"]),
+                        len(numbers["vt"]),
+                        len(numbers["vn"]),
+                    )
                 )
             group.corners += tokens
             group.sizes.append(len(tokens))
@@ -66,15 +73,16 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
     if missing and materials:
         note(f"materials that the .mtl does not define: {', '.join(missing)}")
     return [
-        _part(name, group, positions, colors, uv, normals, materials.get(name, Material()), files, note)
+        part
         for name, group in groups.items()
+        for part in _parts(name, group, positions, colors, uv, normals, materials.get(name, Material()), files, note)
     ]
 
 
-def _resolve_relative(groups: dict[str, _Faces], relative: list[tuple[str, int, int, int, int]]) -> None:
-    for name, start, *counts in relative:
+def _resolve_relative(groups: dict[str, _Faces], relative: list[tuple[str, int, int, int, int, int]]) -> None:
+    for name, start, size, *counts in relative:
         group = groups[name]
-        for position in range(start, len(group.corners)):
+        for position in range(start, start + size):
             if "-" not in group.corners[position]:
                 continue
             fields = group.corners[position].split("/")
@@ -110,7 +118,7 @@ def _table(lines: list[str], width: int) -> np.ndarray:
     return np.array([(line.split() + ["0"] * width)[:width] for line in lines], dtype=np.float64).reshape(-1, width)
 
 
-def _part(
+def _parts(
     name: str,
     group: _Faces,
     positions: np.ndarray,
@@ -120,9 +128,10 @@ def _part(
     material: Material,
     files: LocalFiles,
     note: Callable[[str], None],
-) -> MeshPart:
+) -> Iterator[MeshPart]:
+    """One part, or two where only some of the faces have texture coordinates."""
     fields = np.array([_three(corner) for corner in group.corners], dtype=np.int64).reshape(-1, 3) - 1
-    fan = _fan(np.array(group.sizes, dtype=np.int64))
+    fan = fan_triangles(np.array(group.sizes, dtype=np.int64))
     for column, (kind, count) in enumerate((("v", len(positions)), ("vt", len(uv)), ("vn", len(normals)))):
         if fields[:, column].max(initial=-1) >= count:
             if kind == "v":
@@ -133,13 +142,39 @@ def _part(
             fields[:, column] = -1
     if (fields[:, 0] < 0).any():
         raise InputError(f"{files.main}: a face refers to a vertex before the first. Export the file again.")
-    has_uv, has_normals = bool((fields[:, 1] >= 0).all()), bool((fields[:, 2] >= 0).all())
-    columns = [0] + [1] * has_uv + [2] * has_normals
-    faces, rows = split_by_index(*(fields[fan, column] for column in columns))
-    part = MeshPart(
+    with_uv = (fields[fan, 1] >= 0).all(axis=1)
+    has_normals = bool((fields[:, 2] >= 0).all())
+    if material.texture and not with_uv.all():
+        note(f"faces without texture coordinates have no texture ({name or files.main.stem})")
+    for has_uv in (True, False):
+        chosen = fan[with_uv == has_uv]
+        if len(chosen) == 0:
+            continue
+        columns = [0] + [1] * has_uv + [2] * has_normals
+        faces, rows = split_by_index(*(fields[chosen, column] for column in columns))
+        part = _plain_part(name, faces, rows, has_uv, has_normals, positions, colors, uv, normals, material, files)
+        if has_uv:
+            _add_texture(part, material, files, note)
+        yield part
+
+
+def _plain_part(
+    name: str,
+    faces: np.ndarray,
+    rows: list[np.ndarray],
+    has_uv: bool,
+    has_normals: bool,
+    positions: np.ndarray,
+    colors: np.ndarray | None,
+    uv: np.ndarray,
+    normals: np.ndarray,
+    material: Material,
+    files: LocalFiles,
+) -> MeshPart:
+    return MeshPart(
         vertices=positions[rows[0]],
         faces=faces,
-        name=name,
+        name=name or files.main.stem,
         normals=normals[rows[-1]] if has_normals else None,
         uv=uv[rows[1]] if has_uv else None,
         vertex_colors=None if colors is None else colors[rows[0]],
@@ -148,24 +183,11 @@ def _part(
         double_sided=True,
         wrap=(material.wrap, material.wrap),
     )
-    if has_uv:
-        _add_texture(part, material, files, note)
-    elif material.texture:
-        note(f"texture without texture coordinates ignored ({name})")
-    return part
 
 
 def _three(corner: str) -> tuple[int, int, int]:
     fields = corner.split("/")
     return int(fields[0]), int(fields[1] or 0) if len(fields) > 1 else 0, int(fields[2] or 0) if len(fields) > 2 else 0
-
-
-def _fan(sizes: np.ndarray) -> np.ndarray:
-    """Corner numbers (F, 3) of the triangles that polygons of these sizes are cut into."""
-    triangles = sizes - 2
-    start = np.repeat(np.cumsum(sizes) - sizes, triangles)
-    step = np.arange(int(triangles.sum())) - np.repeat(np.cumsum(triangles) - triangles, triangles)
-    return np.stack([start, start + step + 1, start + step + 2], axis=1)
 
 
 def _read_materials(name: str, files: LocalFiles, note: Callable[[str], None]) -> dict[str, Material]:

@@ -1,4 +1,4 @@
-"""PLY, STL and OFF, through trimesh."""
+"""PLY and STL through trimesh; OFF."""
 
 import io
 import logging
@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 
 from flame_fitting.avatar.local_files import LocalFiles, decode_texture
-from flame_fitting.avatar.mesh import MeshPart, with_alpha
+from flame_fitting.avatar.mesh import MeshPart, fan_triangles, with_alpha
 from flame_fitting.errors import InputError
 
 GAUSSIAN_PROPERTIES = {"f_dc_0", "opacity", "scale_0", "rot_0"}
 
 
 def read_with_trimesh(content: bytes, suffix: str, files: LocalFiles, note: Callable[[str], None]) -> list[MeshPart]:
-    """The one part of a .ply, .stl or .off file."""
+    """The one part of a .ply or .stl file."""
     import trimesh
 
     header = _ply_header(content, files) if suffix == "ply" else []
     logging.getLogger("trimesh").setLevel(logging.ERROR)
     # No resolver is given: trimesh opens no other file.
     options: dict[str, Any] = {"skip_materials": True, "prefer_color": "vertex"} if suffix == "ply" else {}
-    mesh: Any = trimesh.load(io.BytesIO(content), file_type=suffix, process=False, force="mesh", **options)
+    try:
+        mesh: Any = trimesh.load(io.BytesIO(content), file_type=suffix, process=False, force="mesh", **options)
+    except Exception as error:  # its parsers fail in many ways on damaged files
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     part = MeshPart(
         vertices=np.array(mesh.vertices, dtype=np.float64),
         faces=np.array(mesh.faces, dtype=np.int64).reshape(-1, 3),
@@ -79,3 +82,33 @@ def _add_ply_colors(
         part.vertex_colors = None
     elif name is not None:
         note(f"texture '{name}' without texture coordinates ignored")
+
+
+def read_off(content: bytes, files: LocalFiles) -> list[MeshPart]:
+    """The one part of an OFF or COFF (vertex colours, sRGB) file in text form."""
+    lines = [line.split("#", 1)[0].split() for line in content.decode("utf-8", errors="replace").splitlines()]
+    lines = [line for line in lines if line]
+    if not lines or lines[0][0] not in ("OFF", "COFF"):
+        raise ValueError("it does not begin with OFF")
+    colored = lines[0][0] == "COFF"
+    lines = [lines[0][1:], *lines[1:]] if len(lines[0]) > 1 else lines[1:]
+    n_vertices, n_faces = int(lines[0][0]), int(lines[0][1])
+    vertex_lines, face_lines = lines[1 : 1 + n_vertices], lines[1 + n_vertices : 1 + n_vertices + n_faces]
+    if len(vertex_lines) < n_vertices or len(face_lines) < n_faces:
+        raise ValueError(f"it ends after {len(lines) - 1} of {n_vertices + n_faces} lines")
+    sizes = np.array([int(line[0]) for line in face_lines], dtype=np.int64)
+    if any(len(line) <= size for line, size in zip(face_lines, sizes, strict=True)):
+        raise ValueError("a face is cut short")
+    corners = np.array([int(v) for line in face_lines for v in line[1 : 1 + int(line[0])]], dtype=np.int64)
+    colors = None
+    if colored:
+        colors = np.array([line[3:7] for line in vertex_lines], dtype=np.float64)
+        colors = with_alpha(colors / 255.0 if colors.max(initial=0.0) > 1.0 else colors)
+    part = MeshPart(
+        vertices=np.array([line[:3] for line in vertex_lines], dtype=np.float64).reshape(-1, 3),
+        faces=corners[fan_triangles(sizes)],
+        name=files.main.stem,
+        vertex_colors=colors,
+        double_sided=True,
+    )
+    return [part]
