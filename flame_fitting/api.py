@@ -35,8 +35,8 @@ def fit_head(path: str | Path, output: str | Path | None = None, *, show: bool =
         raise TypeError(f"fit_head has no option {', '.join(unknown)}. Its options are: {', '.join(sorted(known))}.")
     export = output is not None
     folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="flame-fitting-"))
-    with progress.quiet(not show):
-        finished = run(RunConfig(avatar=Path(path), output=folder, **options), export=export, show=show)
+    with progress.silent(not show):
+        finished = run(RunConfig(avatar=Path(path), output=folder, **options), export=export)
     result = load_fit(folder / "fit")
     result.metrics = finished.metrics
     result.warnings = finished.warnings

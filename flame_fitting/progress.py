@@ -13,6 +13,7 @@ Item = TypeVar("Item")
 
 _logger = get_logger(__name__)
 _quiet: ContextVar[bool] = ContextVar("flame_fitting_quiet", default=False)
+_silent: ContextVar[bool] = ContextVar("flame_fitting_silent", default=False)
 _step: ContextVar[str] = ContextVar("flame_fitting_step", default="")
 
 
@@ -71,8 +72,15 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """A warning for the user; also in the log."""
     _logger.warning(text)
-    if not _quiet.get():
+    if not _silent.get():
         _write(f"warning: {text}")
+
+
+def result(text: str) -> None:
+    """A command's result, such as a table, on standard output; also in the log."""
+    _logger.info("result\n%s", text)
+    if not _silent.get():
+        print(text, flush=True)
 
 
 @contextlib.contextmanager
@@ -108,12 +116,23 @@ def step_of(number: int, total: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(value: bool = True) -> Iterator[None]:
-    """No bars and no lines while the block runs; the log still gets the lines."""
+    """No bars and no lines while the block runs, only warnings and results; the log still gets the lines."""
     token = _quiet.set(value or _quiet.get())
     try:
         yield
     finally:
         _quiet.reset(token)
+
+
+@contextlib.contextmanager
+def silent(value: bool = True) -> Iterator[None]:
+    """Nothing at all on the terminal while the block runs; the log still gets everything."""
+    token = _silent.set(value or _silent.get())
+    try:
+        with quiet(value):
+            yield
+    finally:
+        _silent.reset(token)
 
 
 def labelled(name: str) -> str:

@@ -93,10 +93,10 @@ _PLACES = frozenset(
 )
 
 
-def run(config: RunConfig, *, export: bool = True, show: bool = True) -> RunResult:
+def run(config: RunConfig, *, export: bool = True) -> RunResult:
     """Runs the chain. A stage is reused if all that decides its result is equal; after the first other one, all run.
 
-    `export` False leaves the dataset out; `show` False prints no table.
+    `export` False leaves the dataset out.
     """
     check_folder(config.output, config.force)
     _check_flags(config)
@@ -109,8 +109,7 @@ def run(config: RunConfig, *, export: bool = True, show: bool = True) -> RunResu
     own.write(config.output)
     result.metrics = _read_metrics(config.output / "fit")
     result.warnings = [str(text) for text in result.metrics.get("warnings", [])]
-    if show:
-        _show(result)
+    _show(result)
     return result
 
 
@@ -148,7 +147,10 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
     ]
     if export:
         steps.append(Step("export", export_as_nerf_dataset, export_as_nerf_dataset.export, export_config, dataset))
-    return [*steps, Step("evaluate", evaluate, evaluate.evaluate, _evaluate_config(config, fit), fit)]
+    return [
+        *steps,
+        Step("evaluate", evaluate, evaluate.evaluate, _evaluate_config(config, fit), fit / evaluate.REPORT_FOLDER),
+    ]
 
 
 def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
@@ -176,7 +178,14 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
 def _evaluate_config(config: RunConfig, fit: Path) -> Any:
     from flame_fitting.evaluate import EvaluateConfig
 
-    return EvaluateConfig(fit=fit, ground_truth=config.ground_truth)
+    return EvaluateConfig(fit=fit, ground_truth=config.ground_truth or find_ground_truth(config.avatar))
+
+
+def find_ground_truth(avatar: Path) -> Path | None:
+    """The true head beside a demo avatar."""
+    made = read_manifest(avatar.parent)
+    path = avatar.parent / "ground_truth.npz"
+    return path if made is not None and made.stage == "make-demo-avatar" and path.is_file() else None
 
 
 def what_differs_in(step: Step) -> str | None:
@@ -217,6 +226,21 @@ def _check_flags(config: RunConfig) -> None:
         raise InputError(f"--unit {config.unit} does nothing without --scale fixed. Give both, or neither.")
     if not config.avatar.is_file():
         raise InputError(f"{config.avatar}: no such file. Check the path of the avatar.")
+
+
+def _show(result: RunResult) -> None:
+    """The table, where it was not printed by this run, and where everything lies."""
+    fit, dataset = result.output / "fit", result.output / "export"
+    if "evaluate" in result.reused:
+        from flame_fitting.report.tables import metrics_table
+
+        progress.result(metrics_table(result.metrics))
+        for text in result.warnings:
+            progress.warn(text)
+    places = [("pictures", fit / "overlays"), ("report", fit / "report.html"), ("mesh", fit / "fitted.obj")]
+    if dataset.is_dir():
+        places.append(("dataset", dataset))
+    progress.result("\n" + "\n".join(f"{name:<9} {path}" for name, path in places))
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -53,8 +53,18 @@ def test_warnings_are_shown_and_quiet_lines_are_not(capsys: pytest.CaptureFixtur
     with progress.quiet():
         progress.say("a line")
         assert list(progress.track([1, 2], "loop")) == [1, 2]
-    progress.warn("ears are off")
-    assert capsys.readouterr().err == "warning: ears are off\n"
+        progress.warn("ears are off")
+        progress.result("a table")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("a table\n", "warning: ears are off\n")
+
+
+def test_silence_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.silent():
+        progress.say("a line")
+        progress.warn("ears are off")
+        progress.result("a table")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_stage_line_carries_step_name_seconds_and_result(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def config(tmp_path: Path) -> RunConfig:
 
 def ran_again(chain: Chain, config: RunConfig) -> list[str]:
     chain.ran.clear()
-    result = run(config, show=False)
+    result = run(config)
     assert result.ran == chain.ran
     assert [*result.reused, *result.ran] == ["render", "fit", "export"]
     return chain.ran
@@ -95,7 +95,7 @@ def test_nothing_runs_twice(stand_ins: Chain, config: RunConfig) -> None:
 
 
 def test_a_changed_flag_runs_its_stage_and_all_after(stand_ins: Chain, config: RunConfig) -> None:
-    run(config, show=False)
+    run(config)
     config.background_color = "black"
     assert ran_again(stand_ins, config) == ["export"]
     config.photometric = False
@@ -105,17 +105,17 @@ def test_a_changed_flag_runs_its_stage_and_all_after(stand_ins: Chain, config: R
 
 
 def test_one_line_says_what_differs(stand_ins: Chain, config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    run(config, show=False)
+    run(config)
     capsys.readouterr()
     config.photometric = False
-    run(config, show=False)
+    run(config)
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "again" in line] == ["[2/3] fit: running from here again: setting true -> false"]
 
 
 @pytest.mark.parametrize("name", ["version", "head"])
 def test_another_version_or_head_runs_all_again(name: str, stand_ins: Chain, config: RunConfig) -> None:
-    run(config, show=False)
+    run(config)
     setattr(stand_ins, name, "other")
     assert ran_again(stand_ins, config) == ["render", "fit", "export"]
 
@@ -123,7 +123,7 @@ def test_another_version_or_head_runs_all_again(name: str, stand_ins: Chain, con
 def test_another_avatar_runs_all_again_but_another_place_does_not(
     stand_ins: Chain, config: RunConfig, tmp_path: Path
 ) -> None:
-    run(config, show=False)
+    run(config)
     config.avatar = config.avatar.rename(tmp_path / "b.glb")
     assert ran_again(stand_ins, config) == []
     config.avatar.write_text("another")
@@ -131,20 +131,20 @@ def test_another_avatar_runs_all_again_but_another_place_does_not(
 
 
 def test_a_result_changed_by_hand_runs_what_depends_on_it(stand_ins: Chain, config: RunConfig) -> None:
-    run(config, show=False)
+    run(config)
     (config.output / "render" / "data").write_text("touched")
     assert ran_again(stand_ins, config) == ["fit", "export"]
 
 
 def test_an_unfinished_stage_runs_again(stand_ins: Chain, config: RunConfig) -> None:
-    run(config, show=False)
+    run(config)
     path = config.output / "fit" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"finished": False}))
     assert ran_again(stand_ins, config) == ["fit", "export"]
 
 
 def test_force_runs_all_again(stand_ins: Chain, config: RunConfig) -> None:
-    run(config, show=False)
+    run(config)
     config.force = True
     assert ran_again(stand_ins, config) == ["render", "fit", "export"]
 
@@ -170,10 +170,10 @@ def test_a_folder_that_is_not_ours_is_refused_without_force(stand_ins: Chain, co
     config.output.mkdir()
     (config.output / "holiday.jpg").touch()
     with pytest.raises(InputError, match="--force"):
-        run(config, show=False)
+        run(config)
     assert stand_ins.ran == []
     config.force = True
-    run(config, show=False)
+    run(config)
     assert (config.output / "holiday.jpg").is_file()
 
 
@@ -192,5 +192,5 @@ def test_flags_that_contradict(flags: dict[str, Any], said: str, stand_ins: Chai
     for name, value in flags.items():
         setattr(config, name, value)
     with pytest.raises(InputError, match=said):
-        run(config, show=False)
+        run(config)
     assert not config.output.exists()
