@@ -5,12 +5,11 @@ from numba import njit, prange
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def interpolate_forward(attr, rast, tri):
-    """Attributes (B, H, W, A) from attr (1|B, V, A)."""
+def interpolate_forward(attr, rast, tri, out):
+    """Fills out (B, H, W, A) from attr (1|B, V, A)."""
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
     n_attr = attr.shape[2]
     shared = attr.shape[0] == 1
-    out = np.empty((n_views, height, width, n_attr), np.float32)
     for row in prange(n_views * height):
         b = row // height
         j = row % height
@@ -26,16 +25,14 @@ def interpolate_forward(attr, rast, tri):
             t = np.float32(1.0) - u - v
             for k in range(n_attr):
                 out[b, j, i, k] = u * attr[ab, i0, k] + v * attr[ab, i1, k] + t * attr[ab, i2, k]
-    return out
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def interpolate_forward_da(attr, rast, rast_db, tri, diff):
-    """Picture derivatives (B, H, W, 2 D) of the attributes listed in diff (D,): (dA/dX, dA/dY) each."""
+def interpolate_forward_da(attr, rast, rast_db, tri, diff, out):
+    """Fills out (B, H, W, 2 D) with picture derivatives of the attributes listed in diff (D,): (dA/dX, dA/dY) each."""
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
     n_diff = diff.shape[0]
     shared = attr.shape[0] == 1
-    out = np.empty((n_views, height, width, 2 * n_diff), np.float32)
     for row in prange(n_views * height):
         b = row // height
         j = row % height
@@ -55,17 +52,18 @@ def interpolate_forward_da(attr, rast, rast_db, tri, diff):
                 dadv = attr[ab, i1, k] - attr[ab, i2, k]
                 out[b, j, i, 2 * d] = dudx * dadu + dvdx * dadv
                 out[b, j, i, 2 * d + 1] = dudy * dadu + dvdy * dadv
-    return out
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def interpolate_backward(attr, rast, tri, grad_out, n_bands, need_attr, need_rast):
-    """Gradients by (view, band): attr parts (B * n_bands, V, A), to be added up in order, and rast (B, H, W, 4)."""
+def interpolate_backward(attr, rast, tri, grad_out, n_bands, grad_attr, grad_rast):
+    """Adds to zeroed grad_attr (B * n_bands, V, A), parts to be added up in order, and to grad_rast (B, H, W, 4).
+
+    Either may be empty where that gradient is not needed.
+    """
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
-    n_vertices, n_attr = attr.shape[1], attr.shape[2]
+    n_attr = attr.shape[2]
     shared = attr.shape[0] == 1
-    grad_attr = np.zeros((n_views * n_bands if need_attr else 0, n_vertices, n_attr), np.float32)
-    grad_rast = np.zeros((n_views if need_rast else 0, height, width, 4), np.float32)
+    need_attr, need_rast = grad_attr.shape[0] > 0, grad_rast.shape[0] > 0
     for task in prange(n_views * n_bands):
         b = task // n_bands
         band = task % n_bands
@@ -95,17 +93,14 @@ def interpolate_backward(attr, rast, tri, grad_out, n_bands, need_attr, need_ras
                 if need_rast:
                     grad_rast[b, j, i, 0] = gu
                     grad_rast[b, j, i, 1] = gv
-    return grad_attr, grad_rast
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, need_attr, need_db):
+def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, grad_attr, grad_db):
     """As `interpolate_backward`, for the picture derivatives: attr parts and rast_db (B, H, W, 4)."""
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
-    n_vertices, n_attr = attr.shape[1], attr.shape[2]
     shared = attr.shape[0] == 1
-    grad_attr = np.zeros((n_views * n_bands if need_attr else 0, n_vertices, n_attr), np.float32)
-    grad_db = np.zeros((n_views if need_db else 0, height, width, 4), np.float32)
+    need_attr, need_db = grad_attr.shape[0] > 0, grad_db.shape[0] > 0
     for task in prange(n_views * n_bands):
         b = task // n_bands
         band = task % n_bands
@@ -140,7 +135,6 @@ def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, ne
                     grad_db[b, j, i, 1] = g1
                     grad_db[b, j, i, 2] = g2
                     grad_db[b, j, i, 3] = g3
-    return grad_attr, grad_db
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

@@ -23,7 +23,7 @@ _FAR = 32
 _MUST_CLIP = 64
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _snap(x, y, w, half_w, half_h):
     """Clip-space x, y, w to 1/16 pixel, origin at the outer corner of pixel (0, 0)."""
     inv = np.float32(1.0) / np.float32(w)
@@ -74,7 +74,7 @@ def project_vertices(pos, height, width, n_chunks):
     return snapped, depth, outcode
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _fill_triangle(x0, y0, z0, x1, y1, z1, x2, y2, z2, label, row0, row1, width, zbuffer, index):
     """Draws one snapped triangle into rows row0 <= j < row1; `zbuffer` and `index` hold these rows only."""
     area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
@@ -123,7 +123,7 @@ def _fill_triangle(x0, y0, z0, x1, y1, z1, x2, y2, z2, label, row0, row1, width,
         e20 += 16 * dx20
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _clip_plane(src, n, dst, a, b, c, d):
     """Keeps the part of the polygon src (n, 4) with a x + b y + c z + d w >= 0. Returns the new corner count."""
     m = 0
@@ -149,7 +149,7 @@ def _clip_plane(src, n, dst, a, b, c, d):
     return m
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _fill_clipped(pos, b, i0, i1, i2, label, row0, row1, height, width, zbuffer, index):
     """Clips a triangle at the near plane and far outside the picture, then draws the pieces."""
     poly = np.empty((10, 4), np.float64)
@@ -184,7 +184,7 @@ def _fill_clipped(pos, b, i0, i1, i2, label, row0, row1, height, width, zbuffer,
         _fill_triangle(x0, y0, z0, x1, y1, z1, x2, y2, z2, label, row0, row1, width, zbuffer, index)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _edge_functions(pos, b, i0, i1, i2, fx, fy):
     """Corner positions relative to the ray through ndc (fx, fy), times w, and the three edge functions there."""
     x0 = pos[b, i0, 0] - fx * pos[b, i0, 3]
@@ -197,12 +197,11 @@ def _edge_functions(pos, b, i0, i1, i2, fx, fy):
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, height, width, n_bands):
-    """rast and rast_db, each (B, H, W, 4). `face_mask` is (B, F), or (0, 0) for none."""
+def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, n_bands, rast, rast_db):
+    """Fills rast and rast_db, each (B, H, W, 4). `face_mask` is (B, F), or (0, 0) for none."""
     n_views, n_faces = pos.shape[0], tri.shape[0]
+    height, width = rast.shape[1], rast.shape[2]
     masked = face_mask.shape[0] > 0
-    rast = np.empty((n_views, height, width, 4), np.float32)
-    rast_db = np.empty((n_views, height, width, 4), np.float32)
     for task in prange(n_views * n_bands):
         b = task // n_bands
         band = task % n_bands
@@ -276,21 +275,18 @@ def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, height, widt
                 rast_db[b, j, i, 1] = scale_y * inv * (a0y - u * sy)
                 rast_db[b, j, i, 2] = scale_x * inv * (a1x - v * sx)
                 rast_db[b, j, i, 3] = scale_y * inv * (a1y - v * sy)
-    return rast, rast_db
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def rasterize_backward(pos, tri, rast, grad_rast, grad_db, n_bands):
-    """Gradient parts by (view, band), (B * n_bands, V, 4), to be added up in order.
+def rasterize_backward(pos, tri, rast, grad_rast, grad_db, n_bands, grad):
+    """Adds to zeroed grad (B * n_bands, V, 4), parts to be added up in order.
 
     `grad_rast` and `grad_db` are (B, H, W, 4) or empty. With the edge functions a_k (Laine et al. 2020, section 3.2),
     S = a_0 + a_1 + a_2: u = a_0 / S, du/dX = c (a_0' - u S') / S with c = d fx / dX, and likewise v.
     """
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
-    n_vertices = pos.shape[1]
     use_rast = grad_rast.shape[0] > 0
     use_db = grad_db.shape[0] > 0
-    grad = np.zeros((n_views * n_bands, n_vertices, 4), np.float32)
     scale_x = 2.0 / width
     scale_y = 2.0 / height
     for task in prange(n_views * n_bands):
@@ -378,4 +374,3 @@ def rasterize_backward(pos, tri, rast, grad_rast, grad_db, n_bands):
                 grad[task, i2, 0] += gx2
                 grad[task, i2, 1] += gy2
                 grad[task, i2, 3] += gw2 - fx * gx2 - fy * gy2
-    return grad

@@ -1,0 +1,481 @@
+"""Numba kernels: texture filtering and its gradients.
+
+A mip pyramid is one flat array of all levels; texel (t, y, x) of level l starts at
+offset[l] + ((t * height[l] + y) * width[l] + x) * C.
+
+Gradients of texels: pixels are sorted by level and by band of texel rows, keeping their order, and each band is
+summed by one task. A band's lower neighbour row is summed apart (its halo) and added afterwards. The order of every sum
+is that of the pixels, whatever the number of threads, and no copy of the texture per thread is needed.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+NEAREST, LINEAR, MIPMAP = 0, 1, 2
+CLAMP, WRAP, ZERO = 0, 1, 2
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _downsample_row(data, src_at, src_height, src_width, n_channels, y, dst_at, dst_width):
+    step_y = 2 if src_height > 1 else 1
+    step_x = 2 if src_width > 1 else 1
+    weight = np.float32(1.0 / (step_x * step_y))
+    for x in range(dst_width):
+        to = dst_at + (y * dst_width + x) * n_channels
+        for k in range(n_channels):
+            total = np.float32(0.0)
+            for sy in range(step_y):
+                for sx in range(step_x):
+                    total += data[src_at + ((y * step_y + sy) * src_width + x * step_x + sx) * n_channels + k]
+            data[to + k] = total * weight
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def build_mips(data, heights, widths, offsets, n_textures, n_channels):
+    """Fills the levels from 1 on: 2x2 means (2x1 where an extent is 1)."""
+    for row in prange(n_textures * heights[1]):
+        t = row // heights[1]
+        _downsample_row(
+            data, t * heights[0] * widths[0] * n_channels, heights[0], widths[0], n_channels, row % heights[1],
+            offsets[1] + t * heights[1] * widths[1] * n_channels, widths[1],
+        )  # fmt: skip
+    # The small levels are not worth a parallel loop each.
+    for t in prange(n_textures):
+        for l in range(2, heights.shape[0]):
+            for y in range(heights[l]):
+                _downsample_row(
+                    data, offsets[l - 1] + t * heights[l - 1] * widths[l - 1] * n_channels, heights[l - 1],
+                    widths[l - 1], n_channels, y, offsets[l] + t * heights[l] * widths[l] * n_channels, widths[l],
+                )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _pull_row(src_at, src_width, n_channels, y, data, dst_at, dst_height, dst_width):
+    step_y = 1 if dst_height > 1 else 0
+    step_x = 1 if dst_width > 1 else 0
+    weight = np.float32(0.5 ** (step_x + step_y))
+    for x in range(dst_width):
+        to = dst_at + (y * dst_width + x) * n_channels
+        texel = (y >> step_y) * src_width + (x >> step_x)
+        for k in range(n_channels):
+            data[to + k] += weight * data[src_at + texel * n_channels + k]
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def pull_gradients(data, heights, widths, offsets, n_textures, n_channels):
+    """Adjoint of `build_mips`: adds each level's gradient to the one below, coarsest first. All levels are in data."""
+    for t in prange(n_textures):
+        for l in range(heights.shape[0] - 1, 1, -1):
+            for y in range(heights[l - 1]):
+                _pull_row(
+                    offsets[l] + t * heights[l] * widths[l] * n_channels, widths[l], n_channels, y,
+                    data, offsets[l - 1] + t * heights[l - 1] * widths[l - 1] * n_channels, heights[l - 1], widths[l - 1],
+                )  # fmt: skip
+    for row in prange(n_textures * heights[0]):
+        t = row // heights[0]
+        _pull_row(
+            offsets[1] + t * heights[1] * widths[1] * n_channels, widths[1], n_channels, row % heights[0],
+            data, t * heights[0] * widths[0] * n_channels, heights[0], widths[0],
+        )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _axis(t, n, boundary):
+    """The two texels around coordinate t along an axis of n texels, and the weight of the second. -1 is outside.
+
+    Non-finite coordinates go to the border: the kernels do no bounds checks.
+    """
+    size = np.float32(n)
+    half = np.float32(0.5)
+    if boundary == CLAMP:
+        s = t * size - half
+        if not s > np.float32(0.0):
+            return np.int64(0), np.int64(0), np.float32(0.0)
+        if s >= size - np.float32(1.0):
+            return np.int64(n - 1), np.int64(n - 1), np.float32(0.0)
+        i = np.int64(s)
+        return i, i + 1, s - np.float32(i)
+    if boundary == WRAP:
+        t = t - np.float32(math.floor(t))
+        if not t >= np.float32(0.0):
+            t = np.float32(0.0)
+        s = t * size - half
+        floor = np.float32(math.floor(s))
+        i = np.int64(floor)
+        j = i + 1
+        if i < 0:
+            i += n
+        if j >= n:
+            j -= n
+        return min(i, np.int64(n - 1)), j, s - floor
+    s = t * size - half
+    if not (s > np.float32(-1.0) and s < size):
+        return np.int64(-1), np.int64(-1), np.float32(0.0)
+    floor = np.float32(math.floor(s))
+    i = np.int64(floor)
+    j = i + 1
+    return i, (j if j < n else np.int64(-1)), s - floor
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _axis_nearest(t, n, boundary):
+    """The texel at coordinate t along an axis of n texels; -1 is outside."""
+    if boundary == WRAP:
+        t = t - np.float32(math.floor(t))
+    s = t * np.float32(n)
+    if boundary == ZERO and not (s >= np.float32(0.0) and s < np.float32(n)):
+        return np.int64(-1)
+    if not s > np.float32(0.0):
+        return np.int64(0)
+    if s >= np.float32(n):
+        return np.int64(n - 1)
+    return np.int64(s)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _footprint(uv_da, b, j, i, height, width):
+    """The texel footprint J = d(texel)/d(pixel): its entries and the pieces of the eigenvalues of J^T J."""
+    sx = uv_da[b, j, i, 0] * np.float32(width)
+    sy = uv_da[b, j, i, 1] * np.float32(width)
+    tx = uv_da[b, j, i, 2] * np.float32(height)
+    ty = uv_da[b, j, i, 3] * np.float32(height)
+    xx = sx * sx + tx * tx
+    yy = sy * sy + ty * ty
+    xy = sx * sy + tx * ty
+    half = np.float32(0.5)
+    mean = half * (xx + yy)
+    diff = half * (xx - yy)
+    radius2 = diff * diff + xy * xy
+    return sx, sy, tx, ty, xy, mean, diff, radius2
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _mip_level(uv_da, b, j, i, height, width, max_level):
+    """log2 of the footprint's major axis in texels, within 0 and max_level (nan and inf too)."""
+    _, _, _, _, _, mean, _, radius2 = _footprint(uv_da, b, j, i, height, width)
+    level = np.float32(0.5) * np.float32(math.log2(mean + np.float32(math.sqrt(radius2))))
+    if not level > np.float32(0.0):
+        return np.float32(0.0)
+    return min(level, np.float32(max_level))
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _fetch(data, base, y, x, width, n_channels, k):
+    if y < 0 or x < 0:
+        return np.float32(0.0)
+    return data[base + (y * width + x) * n_channels + k]
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _sample(data, base, height, width, n_channels, u, v, boundary, scale, out, b, j, i, add):
+    """out[b, j, i] = (or +=) scale * bilinear sample of the texture that starts at data[base]."""
+    x0, x1, wx = _axis(u, width, boundary)
+    y0, y1, wy = _axis(v, height, boundary)
+    w11 = wx * wy
+    w10 = wx - w11
+    w01 = wy - w11
+    w00 = np.float32(1.0) - wx - w01
+    if x0 >= 0 and y0 >= 0 and x1 >= 0 and y1 >= 0:
+        w00, w10, w01, w11 = scale * w00, scale * w10, scale * w01, scale * w11
+        p00 = base + (y0 * width + x0) * n_channels
+        p10 = base + (y0 * width + x1) * n_channels
+        p01 = base + (y1 * width + x0) * n_channels
+        p11 = base + (y1 * width + x1) * n_channels
+        if n_channels == 3:  # unrolled: a loop of unknown length costs more than its work
+            r = w00 * data[p00] + w10 * data[p10] + w01 * data[p01] + w11 * data[p11]
+            g = w00 * data[p00 + 1] + w10 * data[p10 + 1] + w01 * data[p01 + 1] + w11 * data[p11 + 1]
+            c = w00 * data[p00 + 2] + w10 * data[p10 + 2] + w01 * data[p01 + 2] + w11 * data[p11 + 2]
+            if add:
+                r += out[b, j, i, 0]
+                g += out[b, j, i, 1]
+                c += out[b, j, i, 2]
+            out[b, j, i, 0] = r
+            out[b, j, i, 1] = g
+            out[b, j, i, 2] = c
+            return
+        for k in range(n_channels):
+            value = w00 * data[p00 + k] + w10 * data[p10 + k] + w01 * data[p01 + k] + w11 * data[p11 + k]
+            out[b, j, i, k] = out[b, j, i, k] + value if add else value
+        return
+    for k in range(n_channels):
+        value = w00 * _fetch(data, base, y0, x0, width, n_channels, k)
+        value += w10 * _fetch(data, base, y0, x1, width, n_channels, k)
+        value += w01 * _fetch(data, base, y1, x0, width, n_channels, k)
+        value += w11 * _fetch(data, base, y1, x1, width, n_channels, k)
+        out[b, j, i, k] = out[b, j, i, k] + scale * value if add else scale * value
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def texture_forward(data, heights, widths, offsets, n_textures, uv, uv_da, mode, boundary, out, level):
+    """Fills out (B, H, W, C), and in MIPMAP mode level (B, H, W), the fractional mip level."""
+    n_views, height, width, n_channels = out.shape
+    max_level = heights.shape[0] - 1
+    h0, w0 = heights[0], widths[0]
+    one = np.float32(1.0)
+    for row in prange(n_views * height):
+        b = row // height
+        j = row % height
+        t = 0 if n_textures == 1 else b
+        for i in range(width):
+            u, v = uv[b, j, i, 0], uv[b, j, i, 1]
+            if mode == NEAREST:
+                x = _axis_nearest(u, w0, boundary)
+                y = _axis_nearest(v, h0, boundary)
+                for k in range(n_channels):
+                    out[b, j, i, k] = _fetch(data, t * h0 * w0 * n_channels, y, x, w0, n_channels, k)
+                continue
+            l0 = 0
+            fraction = np.float32(0.0)
+            if mode == MIPMAP:
+                fine = _mip_level(uv_da, b, j, i, h0, w0, max_level)
+                level[b, j, i] = fine
+                l0 = np.int64(fine)
+                fraction = fine - np.float32(l0)
+            for step in range(2 if fraction > 0.0 else 1):
+                l = l0 + step
+                at = offsets[l] + t * heights[l] * widths[l] * n_channels
+                weight = fraction if step else one - fraction
+                _sample(data, at, heights[l], widths[l], n_channels, u, v, boundary, weight, out, b, j, i, step > 0)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _sample_gradient(data, base, height, width, n_channels, u, v, boundary, grad, b, j, i):
+    """For the bilinear sample s and the incoming gradient g: (g . ds/du, g . ds/dv, g . s)."""
+    x0, x1, wx = _axis(u, width, boundary)
+    y0, y1, wy = _axis(v, height, boundary)
+    gu = np.float32(0.0)
+    gv = np.float32(0.0)
+    gs = np.float32(0.0)
+    if n_channels == 3 and x0 >= 0 and y0 >= 0 and x1 >= 0 and y1 >= 0:
+        p00 = base + (y0 * width + x0) * 3
+        p10 = base + (y0 * width + x1) * 3
+        p01 = base + (y1 * width + x0) * 3
+        p11 = base + (y1 * width + x1) * 3
+        g0, g1, g2 = grad[b, j, i, 0], grad[b, j, i, 1], grad[b, j, i, 2]
+        # The sample is linear in the texels: weigh the channels first.
+        t00 = g0 * data[p00] + g1 * data[p00 + 1] + g2 * data[p00 + 2]
+        t10 = g0 * data[p10] + g1 * data[p10 + 1] + g2 * data[p10 + 2]
+        t01 = g0 * data[p01] + g1 * data[p01 + 1] + g2 * data[p01 + 2]
+        t11 = g0 * data[p11] + g1 * data[p11 + 1] + g2 * data[p11 + 2]
+        mixed = t11 + t00 - t10 - t01
+        gu = t10 - t00 + wy * mixed
+        gv = t01 - t00 + wx * mixed
+        gs = t00 + wx * (t10 - t00) + wy * gv
+        return gu * np.float32(width), gv * np.float32(height), gs
+    for k in range(n_channels):
+        g = grad[b, j, i, k]
+        t00 = _fetch(data, base, y0, x0, width, n_channels, k)
+        t10 = _fetch(data, base, y0, x1, width, n_channels, k)
+        t01 = _fetch(data, base, y1, x0, width, n_channels, k)
+        t11 = _fetch(data, base, y1, x1, width, n_channels, k)
+        mixed = t11 + t00 - t10 - t01
+        gu += g * (t10 - t00 + wy * mixed)
+        gv += g * (t01 - t00 + wx * mixed)
+        gs += g * (t00 + wx * (t10 - t00) + wy * (t01 - t00 + wx * mixed))
+    return gu * np.float32(width), gv * np.float32(height), gs
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _row_bin(v, height, boundary, mode, shift):
+    """The band of texel rows that a sample at v writes to, by its upper row."""
+    y = _axis_nearest(v, height, boundary) if mode == NEAREST else _axis(v, height, boundary)[0]
+    return max(y, 0) >> shift
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _any(grad, b, j, i):
+    for k in range(grad.shape[3]):
+        if grad[b, j, i, k] != 0.0:
+            return True
+    return False
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def coordinate_gradients(
+    data, heights, widths, offsets, n_textures, uv, uv_da, level, mode, boundary, grad, grad_uv, grad_da
+):
+    """Gradients of the texture coordinates (B, H, W, 2) and, unless empty, of their derivatives (B, H, W, 4).
+
+    With the level l = log2(m + r) / 2, m the mean and r the half difference of the eigenvalues of J^T J.
+    """
+    n_views, height, width, n_channels = grad.shape
+    h0, w0 = heights[0], widths[0]
+    half_log2e = np.float32(0.5 / math.log(2.0))
+    one = np.float32(1.0)
+    need_da = grad_da.shape[0] > 0
+    for row in prange(n_views * height):
+        b = row // height
+        j = row % height
+        t = 0 if n_textures == 1 else b
+        for i in range(width):
+            gu = np.float32(0.0)
+            gv = np.float32(0.0)
+            g0 = g1 = g2 = g3 = np.float32(0.0)
+            if mode != NEAREST and _any(grad, b, j, i):
+                u, v = uv[b, j, i, 0], uv[b, j, i, 1]
+                l0 = 0
+                fraction = np.float32(0.0)
+                if mode == MIPMAP:
+                    l0 = np.int64(level[b, j, i])
+                    fraction = level[b, j, i] - np.float32(l0)
+                slope = np.float32(0.0)
+                for step in range(2 if fraction > 0.0 else 1):
+                    l = l0 + step
+                    at = offsets[l] + t * heights[l] * widths[l] * n_channels
+                    du, dv, value = _sample_gradient(
+                        data, at, heights[l], widths[l], n_channels, u, v, boundary, grad, b, j, i
+                    )
+                    weight = fraction if step else one - fraction
+                    gu += weight * du
+                    gv += weight * dv
+                    slope = value - slope
+                if fraction > 0.0:
+                    if need_da:
+                        sx, sy, tx, ty, xy, mean, diff, radius2 = _footprint(uv_da, b, j, i, h0, w0)
+                        radius = np.float32(math.sqrt(radius2))
+                        # d l / d(m + r) = 1 / (2 ln 2 (m + r)); r has no derivative where the footprint is round.
+                        if radius > 0.0:
+                            c = slope * half_log2e / (radius2 + radius * mean)
+                            g0 = c * np.float32(w0) * (sx * (radius + diff) + sy * xy)
+                            g1 = c * np.float32(w0) * (sy * (radius - diff) + sx * xy)
+                            g2 = c * np.float32(h0) * (tx * (radius + diff) + ty * xy)
+                            g3 = c * np.float32(h0) * (ty * (radius - diff) + tx * xy)
+                            if not (math.isfinite(g0) and math.isfinite(g1) and math.isfinite(g2 + g3)):
+                                g0 = g1 = g2 = g3 = np.float32(0.0)
+            grad_uv[b, j, i, 0] = gu
+            grad_uv[b, j, i, 1] = gv
+            if need_da:
+                grad_da[b, j, i, 0] = g0
+                grad_da[b, j, i, 1] = g1
+                grad_da[b, j, i, 2] = g2
+                grad_da[b, j, i, 3] = g3
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def bin_pixels(heights, n_textures, uv, level, mode, boundary, grad, shifts, first_bin, n_bins, n_bands, cursor, items):
+    """Sorts pixels by the band of texel rows they write to.
+
+    Run once with empty `items` to count into cursor (B * n_bands, n_textures * n_bins), and again with the start
+    positions in `cursor` to fill `items` with pixel indices.
+    """
+    n_views, height, width = grad.shape[0], grad.shape[1], grad.shape[2]
+    fill = items.shape[0] > 0
+    for task in prange(n_views * n_bands):
+        b = task // n_bands
+        band = task % n_bands
+        first = 0 if n_textures == 1 else b * n_bins
+        for j in range(height * band // n_bands, height * (band + 1) // n_bands):
+            for i in range(width):
+                if not _any(grad, b, j, i):
+                    continue
+                v = uv[b, j, i, 1]
+                l0 = 0
+                fraction = np.float32(0.0)
+                if mode == MIPMAP:
+                    l0 = np.int64(level[b, j, i])
+                    fraction = level[b, j, i] - np.float32(l0)
+                q = first + first_bin[l0] + _row_bin(v, heights[l0], boundary, mode, shifts[l0])
+                if fill:
+                    items[cursor[task, q]] = (b * height + j) * width + i
+                cursor[task, q] += 1
+                if fraction > 0.0:
+                    l1 = l0 + 1
+                    q = first + first_bin[l1] + _row_bin(v, heights[l1], boundary, mode, shifts[l1])
+                    if fill:
+                        items[cursor[task, q]] = (b * height + j) * width + i
+                    cursor[task, q] += 1
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _add_texel(data, row_at, column, n_channels, weight, grad, p):
+    """Adds weight * grad[p] to a texel of the row that starts at data[row_at]; negative is outside."""
+    if row_at < 0 or column < 0:
+        return
+    at = row_at + column * n_channels
+    if n_channels == 3:
+        data[at] += weight * grad[p, 0]
+        data[at + 1] += weight * grad[p, 1]
+        data[at + 2] += weight * grad[p, 2]
+        return
+    for k in range(n_channels):
+        data[at + k] += weight * grad[p, k]
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def accumulate_texels(
+    data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, mode, boundary,
+    uv, level, grad, items, starts,
+):  # fmt: skip
+    """Adds the pixels of every bin to its band of texel rows, or to the bin's halo row.
+
+    data holds all levels and the halos; uv (P, 2), level (P,) and grad (P, C) are flat over pixels; starts (bins + 1,).
+    """
+    one = np.float32(1.0)
+    n_total = starts.shape[0] - 1
+    n_tasks = 64
+    for task in prange(n_tasks):
+        # Bins in turn: the busy ones lie next to each other.
+        for q in range(task, n_total, n_tasks):
+            if starts[q] == starts[q + 1]:
+                continue
+            l, row0, row1, base, halo = _bin_target(
+                q, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins
+            )
+            height, width = heights[l], widths[l]
+            stride = width * n_channels
+            for n in range(starts[q], starts[q + 1]):
+                p = items[n]
+                u, v = uv[p, 0], uv[p, 1]
+                if mode == NEAREST:
+                    y = _axis_nearest(v, height, boundary)
+                    row = base + y * stride if y >= 0 else np.int64(-1)
+                    _add_texel(data, row, _axis_nearest(u, width, boundary), n_channels, one, grad, p)
+                    continue
+                scale = one
+                if mode == MIPMAP:
+                    l0 = np.int64(level[p])
+                    fraction = level[p] - np.float32(l0)
+                    scale = one - fraction if l == l0 else fraction
+                x0, x1, wx = _axis(u, width, boundary)
+                y0, y1, wy = _axis(v, height, boundary)
+                w11 = wx * wy * scale
+                w10 = wx * scale - w11
+                w01 = wy * scale - w11
+                w00 = scale - wx * scale - w01
+                at0 = base + y0 * stride if y0 >= 0 else np.int64(-1)
+                at1 = base + y1 * stride if y1 >= 0 else np.int64(-1)
+                if y1 >= 0 and (y1 < row0 or y1 >= row1):
+                    at1 = halo
+                _add_texel(data, at0, x0, n_channels, w00, grad, p)
+                _add_texel(data, at0, x1, n_channels, w10, grad, p)
+                _add_texel(data, at1, x0, n_channels, w01, grad, p)
+                _add_texel(data, at1, x1, n_channels, w11, grad, p)
+
+
+@njit(cache=True, error_model="numpy")
+def _bin_target(q, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins):
+    """Of bin q: level, first row and row after the last, where the texture's level and where the halo row start."""
+    t = q // n_bins
+    local = q % n_bins
+    l = heights.shape[0] - 1
+    while first_bin[l] > local:
+        l -= 1
+    row0 = (local - first_bin[l]) << shifts[l]
+    row1 = min(row0 + (1 << shifts[l]), heights[l])
+    return l, row0, row1, offsets[l] + t * heights[l] * widths[l] * n_channels, halo_offsets[q]
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def add_halos(data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, starts):
+    """Adds each band's halo to the row below the band (to row 0 from the last band, for wrapping)."""
+    for q in prange(starts.shape[0] - 1):
+        if starts[q] == starts[q + 1]:
+            continue
+        l, _, row1, base, halo = _bin_target(
+            q, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins
+        )
+        at = base + (row1 % heights[l]) * widths[l] * n_channels
+        for k in range(widths[l] * n_channels):
+            data[at + k] += data[halo + k]
