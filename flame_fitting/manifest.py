@@ -50,6 +50,8 @@ class Manifest:
     """Wall-clock seconds by part; "total" for the stage."""
     transforms: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
     """Every coordinate transform that was found or applied, 4x4, by name ("head_from_world")."""
+    result: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the stage has to say about its result (warnings, where the capture lies ...); not compared."""
     version: str = ""
     """Version of this package; filled in by default."""
     finished: bool = False

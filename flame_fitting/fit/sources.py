@@ -38,6 +38,8 @@ def find_capture(fit_folder: Path, recorded: Path | None = None) -> Path:
     """Where a fit's capture lies: as recorded, as its manifest's input says, or `render` beside the fit."""
     manifest = read_manifest(fit_folder)
     from_manifest = manifest.input_path("capture", fit_folder) if manifest is not None else None
+    if from_manifest is None and manifest is not None and isinstance(manifest.result.get("capture"), str):
+        from_manifest = (fit_folder / manifest.result["capture"]).resolve()
     beside = fit_folder.parent / "render"
     for candidate in (recorded, from_manifest, beside):
         if candidate is not None and (candidate / TRANSFORMS_NAME).is_file():

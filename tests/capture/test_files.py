@@ -156,7 +156,7 @@ def test_copy_equals_the_original(tmp_path: Path) -> None:
         (lambda root: change(root, "fl_x", "wide"), "frame 0"),
     ],
 )
-def test_broken_captures_are_input_errors(tmp_path: Path, damage, named: str) -> None:  # noqa: ANN001
+def test_broken_captures_are_input_errors(tmp_path: Path, damage, named: str) -> None:
     make_capture(tmp_path / "capture", same_camera=False)
     damage(tmp_path / "capture")
     with pytest.raises(InputError, match=named):
@@ -168,7 +168,7 @@ def test_broken_contents_are_input_errors_when_read(tmp_path: Path) -> None:
     capture = read_capture(tmp_path / "capture")
     path = tmp_path / "capture/geometry/00000_00.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="00000_00.npz"):
+    with pytest.raises(InputError, match=r"00000_00\.npz"):
         capture.geometry(capture.views[0])
 
 

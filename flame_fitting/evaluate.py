@@ -1,0 +1,132 @@
+"""Stage `evaluate`: the numbers of a fit, as metrics.json, a table, pictures and report.html in the fit's folder."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from flame_fitting import progress
+from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
+
+if TYPE_CHECKING:
+    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.capture.capture import Capture
+    from flame_fitting.fit.result import FitResult
+    from flame_fitting.head.model import HeadModel
+    from flame_fitting.report.metrics import Truth
+
+PLAN_IGNORES = ("fit", "capture_folder", "head")
+REPORT_FOLDER = "overlays"
+"""Folder in a fit that holds the pictures and the manifest of `evaluate`."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Measures a fit."""
+
+    fit: tyro.conf.Positional[Path]
+    """Folder of a fit (or the folder above it: then its last child is taken)."""
+    ground_truth: Path | None = None
+    """True head: an .npz file, or a folder that holds one, such as a demo avatar's."""
+    avatar: Path | None = None
+    """Avatar file: distances are then measured to its own triangles, not to the capture's depth maps."""
+    mm_per_unit: float | None = None
+    """True millimetres in one unit of the avatar, where they are known."""
+    figures: bool = True
+    """Draw overlays, error maps and report.html."""
+    capture_folder: Path | None = None
+    """Where the capture lies, if it is not where the fit left it."""
+    head: str | None = None
+    """Head model file, if it is not where the fit found it."""
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """Measures the fit, writes its report and prints the table."""
+    from flame_fitting.avatar.loading import load_avatar
+    from flame_fitting.fit.sources import open_fit
+    from flame_fitting.report.metrics import load_truth
+    from flame_fitting.report.tables import metrics_table
+
+    with progress.stage("evaluate") as line:
+        manifest = plan(config)
+        fit, head, capture = open_fit(config.fit, config.capture_folder, config.head)
+        folder = fit.folder or config.fit
+        truth = load_truth(config.ground_truth, head) if config.ground_truth is not None else None
+        if config.ground_truth is not None and truth is None:
+            progress.warn(
+                f"{config.ground_truth}: another topology than the fitted head, not compared vertex by vertex."
+            )
+        avatar = load_avatar(config.avatar) if config.avatar is not None else None
+        metrics = evaluate_in_place(fit, head, capture, config.figures, avatar, truth, config.mm_per_unit)
+        manifest.finished = True
+        (folder / REPORT_FOLDER).mkdir(exist_ok=True)
+        manifest.write(folder / REPORT_FOLDER)
+        line.result(str(folder / ("report.html" if config.figures else "metrics.json")))
+    progress.result(metrics_table(metrics))
+    for text in metrics["warnings"]:
+        progress.warn(text)
+    return Evaluation(folder, metrics, metrics["warnings"])
+
+
+def evaluate_in_place(
+    fit: "FitResult",
+    head: "HeadModel",
+    capture: "Capture",
+    figures: bool = True,
+    avatar: "Avatar | None" = None,
+    truth: "Truth | None" = None,
+    mm_per_unit: float | None = None,
+) -> dict[str, Any]:
+    """Measures a fit and writes metrics.json, overlays/ and report.html into its folder; returns the metrics."""
+    from flame_fitting.report.metrics import Workings, evaluate_fit
+    from flame_fitting.report.writing import write_metrics, write_report
+
+    assert fit.folder is not None
+    started = time.perf_counter()
+    workings = Workings()
+    metrics = evaluate_fit(fit, capture, head, avatar, truth, mm_per_unit, workings=workings)
+    if figures:
+        write_report(fit.folder, fit, capture, head, metrics, workings, truth)
+    metrics["seconds"]["evaluate"] = time.perf_counter() - started
+    write_metrics(fit.folder, metrics)
+    return metrics
+
+
+def plan(config: EvaluateConfig) -> Manifest:
+    """What decides the result, for the manifest in the fit's folder `overlays`."""
+    from flame_fitting.fit.result import find_fit_folder
+    from flame_fitting.fit.sources import find_capture, fit_input_record
+
+    folder = find_fit_folder(config.fit)
+    output = folder / REPORT_FOLDER
+    made = read_manifest(folder)
+    capture = config.capture_folder or find_capture(folder)
+    inputs = {"fit": fit_input_record(folder, output), "capture": input_record(capture, output)}
+    if config.ground_truth is not None:
+        inputs["ground_truth"] = input_record(config.ground_truth, output)
+    if config.avatar is not None:
+        inputs["avatar"] = input_record(config.avatar, output)
+    return Manifest(
+        stage="evaluate",
+        config=config_as_dict(config),
+        inputs=inputs,
+        head=made.head if made is not None else None,
+        detector=made.detector if made is not None else None,
+    )
+
+
+if __name__ == "__main__":
+    from flame_fitting.cli import main_of
+
+    main_of("evaluate")

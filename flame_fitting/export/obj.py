@@ -1,0 +1,57 @@
+"""Textured OBJ files that keep the head model's vertices, their order, and its own texture index."""
+
+from pathlib import Path
+
+import numpy as np
+
+from flame_fitting.capture.files import write_png
+from flame_fitting.files import atomic_write
+
+
+def write_obj(
+    path: Path | str,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    uv: np.ndarray | None = None,
+    uv_faces: np.ndarray | None = None,
+    texture: np.ndarray | str | None = None,
+    material: str = "head",
+) -> list[Path]:
+    """Writes an OBJ, with a MTL where there is a texture, and returns the files written.
+
+    Args:
+        vertices: (V, 3), written in this order.
+        faces: (F, 3).
+        uv: (VT, 2), origin at the picture's bottom left; left out together with `uv_faces`.
+        uv_faces: (F, 3), row for row with `faces`.
+        texture: (R, R, 3) uint8 sRGB, written beside the OBJ as <stem>.png; or the file name of a picture that is
+            already there.
+    """
+    path = Path(path)
+    lines = ["# flame-fitting"]
+    written = []
+    has_uv = uv is not None and uv_faces is not None and len(uv) > 0
+    if texture is not None and has_uv:
+        picture = texture if isinstance(texture, str) else f"{path.stem}.png"
+        if not isinstance(texture, str):
+            with atomic_write(path.with_name(picture)) as temporary:
+                write_png(temporary, np.ascontiguousarray(texture))
+            written.append(path.with_name(picture))
+        mtl = path.with_suffix(".mtl")
+        with atomic_write(mtl) as temporary:
+            text = f"newmtl {material}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {picture}\n"
+            temporary.write_text(text, encoding="utf-8")
+        written.append(mtl)
+        lines += [f"mtllib {mtl.name}"]
+    lines += ["v {:.9g} {:.9g} {:.9g}".format(*row) for row in np.asarray(vertices, dtype=np.float64).tolist()]
+    corners = np.asarray(faces, dtype=np.int64) + 1
+    if has_uv:
+        lines += ["vt {:.7g} {:.7g}".format(*row) for row in np.asarray(uv, dtype=np.float64).tolist()]
+        lines += [f"usemtl {material}"] if texture is not None else []
+        both = np.stack([corners, np.asarray(uv_faces, dtype=np.int64) + 1], axis=-1).reshape(-1, 6)
+        lines += ["f {}/{} {}/{} {}/{}".format(*row) for row in both.tolist()]
+    else:
+        lines += ["f {} {} {}".format(*row) for row in corners.tolist()]
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [path, *written]

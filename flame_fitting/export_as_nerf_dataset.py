@@ -1,0 +1,122 @@
+"""Stage `export`: a fit becomes a NeRF-style dataset in the layout of VHAP and GaussianAvatars."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from flame_fitting import progress
+from flame_fitting.errors import InputError
+
+if TYPE_CHECKING:
+    from flame_fitting.export.nerf_dataset import ExportSummary
+    from flame_fitting.manifest import Manifest
+
+PLAN_IGNORES = ("src_folder", "tgt_folder", "force", "capture_folder", "head")
+
+
+@dataclass
+class ExportConfig:
+    """Writes a fit as a NeRF-style dataset."""
+
+    src_folder: Path
+    """Folder of a fit (or the folder above it: then its last child is taken)."""
+    tgt_folder: Path
+    """Folder to write the dataset to."""
+    background_color: str | None = None
+    """Background: white, black or three numbers from 0 to 255 as r,g,b. Default: that of the capture."""
+    subset: str | None = None
+    """Part of the capture: ti<a>[tj<b>], tn<k>, ts<k> for timesteps, ci<a>, cn<k>, cs<k> for cameras, as in VHAP."""
+    scale_factor: float | None = None
+    """Scales the pictures down, above 0 and at most 1."""
+    flame_mode: Literal["param", "mesh"] = "param"
+    """What is written for every timestep: parameters (flame_param/) or a mesh (meshes/)."""
+    mask_below_line: bool = True
+    """Cut pictures and masks below the neck line."""
+    create_mask_from_mesh: bool = True
+    """VHAP's name for the same; the cut is made where both are on."""
+    epoch: int = -1
+    """Which saved state of the fit to export, -1 for the last."""
+    landmark_views: bool = False
+    """Also export the views that were made for landmark detection, for training."""
+    capture_folder: Path | None = None
+    """Where the capture lies, if it is not where the fit left it."""
+    head: str | None = None
+    """Head model file, if it is not where the fit found it."""
+    force: bool = False
+    """Write into a folder that is not empty and not ours."""
+
+
+def export(config: ExportConfig) -> "ExportSummary":
+    """Writes the dataset and says where it opens."""
+    from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
+    from flame_fitting.fit.sources import open_epoch, open_fit
+    from flame_fitting.manifest import check_output_folder
+
+    with progress.stage("export") as line:
+        check_output_folder(config.tgt_folder, config.force)
+        options = ExportOptions(
+            background_color=parse_color(config.background_color),
+            subset=config.subset,
+            scale_factor=config.scale_factor,
+            flame_mode=config.flame_mode,
+            mask_below_line=config.mask_below_line and config.create_mask_from_mesh,
+            landmark_views=config.landmark_views,
+        )
+        fit, head, capture = open_fit(config.src_folder, config.capture_folder, config.head)
+        target = config.tgt_folder
+        if config.epoch >= 0:
+            fit = open_epoch(fit, config.epoch)
+            target = target.with_name(f"{target.name}_epoch{config.epoch}")
+        with progress.Bar(len(capture.views_of("fit", "heldout")), "export", "view") as bar:
+            manifest = plan(config)
+            summary = export_nerf_dataset(
+                fit, capture, head, target, options, config.force, manifest, lambda done, total: bar.advance()
+            )
+        counts = ", ".join(f"{count} {split}" for split, count in summary.counts.items())
+        line.result(f"{counts} views in {summary.folder}")
+    progress.say(summary.opens_in)
+    for text in summary.warnings:
+        progress.warn(text)
+    return summary
+
+
+def plan(config: ExportConfig) -> "Manifest":
+    """What decides the result."""
+    from flame_fitting.fit.result import find_fit_folder
+    from flame_fitting.fit.sources import find_capture, fit_input_record
+    from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
+
+    fit_folder = find_fit_folder(config.src_folder)
+    capture_folder = config.capture_folder or find_capture(fit_folder)
+    made = read_manifest(fit_folder)
+    return Manifest(
+        stage="export",
+        config=config_as_dict(config),
+        inputs={
+            "fit": fit_input_record(fit_folder, config.tgt_folder),
+            "capture": input_record(capture_folder, config.tgt_folder),
+        },
+        head=made.head if made is not None else None,
+    )
+
+
+def parse_color(text: str | None) -> tuple[float, float, float] | None:
+    """sRGB 0..1 from `white`, `black` or `r,g,b` in 0..255; None for None."""
+    if text is None or text.lower() == "none":
+        return None
+    named = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+    if text.lower() in named:
+        return named[text.lower()]
+    try:
+        red, green, blue = (float(part) / 255 for part in text.replace(",", " ").split())
+    except ValueError:
+        red = green = blue = -1.0
+    if not all(0 <= value <= 1 for value in (red, green, blue)):
+        raise InputError(f"--background-color {text}: must be white, black or three numbers from 0 to 255 as r,g,b.")
+    return red, green, blue
+
+
+if __name__ == "__main__":
+    from flame_fitting.cli import main_of
+
+    main_of("export")

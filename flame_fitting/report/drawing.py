@@ -1,0 +1,128 @@
+"""Pictures of a fitted head from a capture's cameras, drawn as the avatar itself is drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from flame_fitting.avatar.mesh import Avatar, MeshPart
+from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.fit.result import FitResult
+from flame_fitting.head.model import HeadModel
+
+_CHUNK = 8
+
+
+@dataclass(eq=False)
+class DrawnFit:
+    """The fitted head in B views of one size."""
+
+    image: Float[ndarray, "B 3 H W"]
+    """sRGB 0..1 over the capture's background."""
+    alpha: Float[ndarray, "B H W"]
+    depth: Float[ndarray, "B H W"]
+    """Along the camera's z, world units, 0 outside."""
+    normal: Float[ndarray, "B H W 3"]
+    """World."""
+
+
+def head_avatar(
+    head: HeadModel,
+    vertices: Float[ndarray, "V 3"],
+    texture: ndarray | None = None,
+    vertex_colors: Float[ndarray, "V 3"] | None = None,
+) -> Avatar:
+    """A posed head as something that `render_avatar` draws; mid grey without a texture and colours."""
+    from pathlib import Path
+
+    faces = head.faces.cpu().numpy()
+    if texture is not None and head.has_uv:
+        pairs = np.stack([faces.reshape(-1), head.uv_faces.cpu().numpy().reshape(-1)], axis=1)
+        corners, index = np.unique(pairs, axis=0, return_inverse=True)
+        opaque = np.concatenate([texture, np.full((*texture.shape[:2], 1), 255, dtype=np.uint8)], axis=2)
+        part = MeshPart(
+            vertices=vertices[corners[:, 0]],
+            faces=index.reshape(-1, 3).astype(np.int64),
+            normals=vertex_normals(vertices, faces)[corners[:, 0]],
+            uv=head.uv.cpu().numpy()[corners[:, 1]].astype(np.float64),
+            texture=opaque,
+            wrap=("clamp", "clamp"),
+        )
+    else:
+        part = MeshPart(vertices=vertices, faces=faces, normals=vertex_normals(vertices, faces))
+        if vertex_colors is None:
+            part.base_color = (0.6, 0.6, 0.6, 1.0)
+        else:
+            part.vertex_colors = np.concatenate([vertex_colors, np.ones((len(vertex_colors), 1))], axis=1)
+    return Avatar(parts=[part], path=Path("memory"), file_hash="", format="memory")
+
+
+def draw_fit(
+    fit: FitResult,
+    head: HeadModel,
+    capture: Capture,
+    views: list[View],
+    vertices: Float[ndarray, "T V 3"] | None = None,
+) -> list[DrawnFit]:
+    """The fitted head in each of `views`, one result per view (B = 1), in their order.
+
+    `vertices` are in the avatar's coordinates; None takes the fit's own.
+    """
+    world = fit.vertices_world(head) if vertices is None else vertices
+    steps = {timestep: row for row, timestep in enumerate(capture.timesteps)}
+    background = np.asarray(capture.background_color, dtype=np.float32)
+    drawn: dict[str, DrawnFit] = {}
+    for row in sorted({steps[view.timestep] for view in views}):
+        avatar = head_avatar(head, world[min(row, len(world) - 1)], fit.texture)
+        mine = [view for view in views if steps[view.timestep] == row]
+        for size in sorted({(view.width, view.height) for view in mine}):
+            same = [view for view in mine if (view.width, view.height) == size]
+            for start in range(0, len(same), _CHUNK):
+                chunk = same[start : start + _CHUNK]
+                result = _draw(avatar, chunk, background, fit)
+                for i, view in enumerate(chunk):
+                    drawn[view.key] = DrawnFit(*(part[i : i + 1] for part in result))
+    return [drawn[view.key] for view in views]
+
+
+def _draw(avatar: Avatar, views: list[View], background: ndarray, fit: FitResult) -> tuple[ndarray, ...]:
+    K = np.stack([view.K for view in views])
+    cameras = np.stack([view.world_to_camera for view in views])
+    # black behind, so that light scales the head alone
+    out = render_avatar(avatar, K, cameras, views[0].width, views[0].height, "unlit", (0.0, 0.0, 0.0))
+    assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
+    image = out.image
+    if fit.lights is not None:
+        rotation = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
+        image = image * shading(out.normal @ rotation.T, fit.lights).transpose(0, 3, 1, 2)
+    image = np.clip(image + (1 - out.alpha[:, None]) * background[None, :, None, None], 0, 1)
+    return image.astype(np.float32), out.alpha, out.depth, out.normal
+
+
+def shading(normals: Float[ndarray, "*B 3"], lights: Float[ndarray, "9 3"]) -> Float[ndarray, "*B 3"]:
+    """Diffuse light at normals in head space; 1 where there is no normal."""
+    import torch
+
+    from flame_fitting.render.shading import sh_basis
+
+    flat = torch.as_tensor(np.ascontiguousarray(normals, dtype=np.float32)).reshape(-1, 3)
+    light = (sh_basis(flat) @ torch.as_tensor(lights, dtype=torch.float32)).numpy().reshape(normals.shape)
+    return np.where(np.abs(normals).sum(-1, keepdims=True) > 0, np.maximum(light, 0), 1.0)
+
+
+def vertex_normals(vertices: Float[ndarray, "V 3"], faces: ndarray) -> Float[ndarray, "V 3"]:
+    """Unit normals, area-weighted means of the triangles around each vertex; +Z where there is none."""
+    summed = np.zeros_like(vertices, dtype=np.float64)
+    weighted = face_normals(vertices, faces)
+    for corner in range(3):
+        np.add.at(summed, faces[:, corner], weighted)
+    length = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.where(length > 1e-20, summed / np.maximum(length, 1e-20), np.array([0.0, 0.0, 1.0]))
+
+
+def face_normals(vertices: Float[ndarray, "V 3"], faces: ndarray) -> Float[ndarray, "F 3"]:
+    """Normals of the triangles, twice their area long."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    return np.cross(b - a, c - a)

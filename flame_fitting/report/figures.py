@@ -1,0 +1,224 @@
+"""Pictures of a fit: overlays on the avatar, error maps, landmarks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.files import atomic_write
+from flame_fitting.fit.result import FitResult
+from flame_fitting.head.model import HeadModel
+from flame_fitting.report.drawing import DrawnFit, draw_fit, head_avatar, vertex_normals
+
+OVERLAY_YAWS = (0, -40, 40, -90, 90, 180)
+_GEOMETRY_COLOR = np.array([0.2, 0.5, 1.0], dtype=np.float32)
+_FOUND, _MODEL = (60, 200, 60), (230, 50, 50)
+_PANEL = 400
+_PANELS = ("avatar", "fit", "fitted mesh, landmarks", "colour difference")
+_DIFFERENCE = 0.25  # sRGB difference that is drawn red
+_BAR_MM = 3.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture of the report."""
+
+    path: Path
+    title: str
+
+
+def write_figures(
+    folder: Path, fit: FitResult, capture: Capture, head: HeadModel, drawn: dict[str, DrawnFit] | None = None
+) -> list[Figure]:
+    """Writes overlays/*.jpg into `folder`. `drawn` holds pictures of the fit that exist already, by view key."""
+    drawn = dict(drawn or {})
+    chosen = choose_views(capture, fit.head_from_world)
+    missing = [view for view in chosen.values() if view.key not in drawn]
+    if missing:
+        pictures = draw_fit(fit, head, capture, missing)
+        drawn.update({view.key: picture for view, picture in zip(missing, pictures, strict=True)})
+    figures = []
+    for yaw, view in chosen.items():
+        name = side_name(yaw)
+        path = folder / "overlays" / f"{list(chosen).index(yaw):02d}_{name.replace(' ', '_')}.jpg"
+        write_jpeg(path, overlay_row(fit, capture, view, drawn[view.key]))
+        figures.append(Figure(path, f"Seen from {name}: avatar, fit, fitted mesh over the avatar, colour difference"))
+    return figures
+
+
+def write_error_map(
+    folder: Path,
+    head: HeadModel,
+    vertices: Float[ndarray, "V 3"],
+    error_mm: Float[ndarray, " V"],
+    name: str,
+    title: str,
+) -> Figure:
+    """Writes overlays/<name>.jpg: the head from the front and both sides, coloured by an error per vertex."""
+    path = folder / "overlays" / f"{name}.jpg"
+    write_jpeg(path, error_map(head, vertices, error_mm))
+    return Figure(path, title)
+
+
+def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> dict[int, View]:
+    """For each of the overlay's yaws the closest level view of the first timestep, none twice."""
+    centers = np.stack([np.linalg.inv(view.world_to_camera)[:3, 3] for view in capture.views])
+    seen = centers @ head_from_world[:3, :3].T + head_from_world[:3, 3]
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    preference = {"fit": 0.0, "heldout": 0.0, "landmark": 0.05}
+    chosen: dict[int, View] = {}
+    for yaw in OVERLAY_YAWS:
+        wanted = np.array([np.sin(np.radians(yaw)), 0.0, np.cos(np.radians(yaw))])
+        cost = np.arccos(np.clip(seen @ wanted, -1, 1)) + [preference[view.role] for view in capture.views]
+        for index in np.argsort(cost, kind="stable"):
+            view = capture.views[index]
+            if view.timestep == capture.timesteps[0]:
+                if cost[index] < np.radians(25) and all(view.key != other.key for other in chosen.values()):
+                    chosen[yaw] = view
+                break
+    return chosen
+
+
+def side_name(yaw: float) -> str:
+    """Words for a direction; left and right are the subject's."""
+    names = {0: "front", -40: "front right", 40: "front left", -90: "right", 90: "left", 180: "back"}
+    return names[min(names, key=lambda known: abs((yaw - known + 180) % 360 - 180))]
+
+
+def overlay_row(fit: FitResult, capture: Capture, view: View, picture: DrawnFit) -> UInt8[ndarray, "H W 3"]:
+    """Four panels: the avatar, the fit, the fitted mesh over the avatar with its landmarks, the colour difference."""
+    image = capture.image(view)
+    seen, fitted = capture.alpha(view), picture.alpha[0]
+    mesh = blend_mesh(image, picture, view)
+    error = colored(np.abs(picture.image[0] - image).mean(axis=0) / _DIFFERENCE)
+    error[np.maximum(seen, fitted) < 0.02] = 255
+    panels = [image.transpose(1, 2, 0), picture.image[0].transpose(1, 2, 0), mesh]
+    row = [_resized(_bytes(panel)) for panel in panels]
+    row[2] = _with_landmarks(row[2], fit, capture, view)
+    row.append(_resized(error))
+    return np.concatenate([_labelled(p, text) for p, text in zip(row, _PANELS, strict=True)], axis=1)
+
+
+def blend_mesh(image: Float[ndarray, "3 H W"], picture: DrawnFit, view: View) -> Float[ndarray, "H W 3"]:
+    """The fitted mesh, blue and half transparent, with its outline, over a picture."""
+    eye = np.linalg.inv(view.world_to_camera)[:3, :3]
+    facing = np.clip(-(picture.normal[0] @ eye[:, 2]), 0, 1)
+    shade = _GEOMETRY_COLOR * (0.35 + 0.85 * facing[..., None])
+    weight = 0.5 * picture.alpha[0][..., None]
+    out = image.transpose(1, 2, 0) * (1 - weight) + np.clip(shade, 0, 1) * weight
+    inside = picture.alpha[0] > 0.5
+    edge = np.zeros_like(inside)
+    edge[1:] |= inside[1:] != inside[:-1]
+    edge[:, 1:] |= inside[:, 1:] != inside[:, :-1]
+    out[edge] = (1.0, 0.3, 0.0)
+    return out
+
+
+def error_map(
+    head: HeadModel, vertices: Float[ndarray, "V 3"], error_mm: Float[ndarray, " V"], size: int = 480
+) -> UInt8[ndarray, "H W 3"]:
+    """The head (V, 3; head space, metres) from its right, the front and its left, coloured by `error_mm`."""
+    colors = colored(error_mm[None] / _BAR_MM)[0] / 255.0
+    normals = vertex_normals(vertices, head.faces.cpu().numpy())
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    middle, radius = 0.5 * (low + high), 0.5 * float(np.linalg.norm(high - low))
+    fov = 20.0
+    distance = radius / np.sin(np.radians(fov / 2))
+    K = intrinsics_from_fov(fov, size, size)
+    panels = []
+    for yaw in (-75, 0, 75):
+        toward = np.array([np.sin(np.radians(yaw)), 0.0, np.cos(np.radians(yaw))])
+        camera = look_at(middle + distance * toward, middle, [0.0, 1.0, 0.0])
+        light = 0.55 + 0.45 * np.clip(normals @ toward, 0, 1)
+        avatar = head_avatar(head, vertices, vertex_colors=colors * light[:, None])
+        drawn = render_avatar(avatar, K[None], camera[None], size, size, "unlit", outputs=("image",))
+        assert drawn.image is not None
+        panels.append(_bytes(drawn.image[0].transpose(1, 2, 0)))
+    return np.concatenate([*panels, color_bar(size)], axis=1)
+
+
+def color_bar(height: int, width: int = 90) -> UInt8[ndarray, "H W 3"]:
+    """A colour bar from 0 to the error map's largest value, labelled in millimetres."""
+    import cv2
+
+    bar = np.full((height, width, 3), 255, dtype=np.uint8)
+    top, bottom = height // 10, height - height // 10
+    values = np.linspace(1, 0, bottom - top)[:, None].repeat(20, axis=1)
+    bar[top:bottom, 10:30] = colored(values)
+    for value in np.linspace(0, _BAR_MM, 7):
+        y = int(bottom - (bottom - top) * value / _BAR_MM)
+        cv2.line(bar, (30, y), (34, y), (0, 0, 0), 1)
+        cv2.putText(bar, f"{value:g}", (37, y + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(bar, "mm", (12, top - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return bar
+
+
+def colored(values: Float[ndarray, "H W"]) -> UInt8[ndarray, "H W 3"]:
+    """Values 0..1 as colours from blue over green and yellow to red; higher ones stay red."""
+    stops = np.array([[60, 75, 190], [70, 170, 215], [150, 215, 120], [250, 220, 80], [235, 120, 40], [165, 10, 30]])
+    position = np.clip(np.nan_to_num(values, nan=1.0), 0, 1) * (len(stops) - 1)
+    channels = [np.interp(position, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def write_jpeg(path: Path, picture: UInt8[ndarray, "H W 3"], quality: int = 90) -> None:
+    """Writes an RGB picture."""
+    import cv2
+
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise RuntimeError(f"{path}: the picture could not be encoded")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _with_landmarks(panel: ndarray, fit: FitResult, capture: Capture, view: View) -> ndarray:
+    """Landmarks as lifted from the avatar (green) and on the fitted head (red), where the view sees them."""
+    import cv2
+
+    found = fit.landmarks3d
+    if not {"points", "model", "used"} <= found.keys():
+        return panel
+    row = capture.timesteps.index(view.timestep)
+    used = np.asarray(found["used"][row], dtype=bool)
+    scale = panel.shape[0] / view.height
+    depth = capture.geometry(view)[0] if view.geometry_path is not None else None
+    shift = 4  # cv2 draws at 1/16 px
+    panel = np.ascontiguousarray(panel)
+    for points, color in ((found["points"][row][used], _FOUND), (found["model"][row][used], _MODEL)):
+        for x, y, z in project(points, view.K, view.world_to_camera):
+            if not np.isfinite([x, y, z]).all() or not (0 <= x < view.width and 0 <= y < view.height):
+                continue
+            if depth is not None and not 0 < z <= depth[int(y), int(x)] * 1.01:
+                continue
+            center = (round((x * scale - 0.5) * 2**shift), round((y * scale - 0.5) * 2**shift))
+            cv2.circle(panel, center, round(1.1 * 2**shift), color, -1, cv2.LINE_AA, shift)
+    return panel
+
+
+def _labelled(panel: ndarray, text: str) -> ndarray:
+    import cv2
+
+    panel = np.ascontiguousarray(panel)
+    for color, width in (((255, 255, 255), 3), ((40, 40, 40), 1)):
+        cv2.putText(panel, text, (10, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)
+    return panel
+
+
+def _bytes(image: ndarray) -> ndarray:
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _resized(picture: ndarray) -> ndarray:
+    import cv2
+
+    height, width = picture.shape[:2]
+    size = (max(1, round(_PANEL * width / height)), _PANEL)
+    method = cv2.INTER_AREA if height > _PANEL else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=method))

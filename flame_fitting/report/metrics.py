@@ -1,0 +1,477 @@
+"""The numbers of a fit: metrics.json.
+
+Distances are in head-space millimetres, to the avatar's surface as the capture's depth maps saw it, or to the visible
+triangles of the avatar where its file is given. Statistics over vertices are weighted by the area around each vertex.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from flame_fitting.avatar.mesh import Avatar
+from flame_fitting.capture.camera import project, transform_points
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.files import mask_as_uint8
+from flame_fitting.errors import InputError
+from flame_fitting.fit.result import FitResult
+from flame_fitting.head.model import HeadModel
+from flame_fitting.report.closest import TriangleTree
+from flame_fitting.report.drawing import DrawnFit, draw_fit, face_normals
+
+REGIONS = ("face", "nose", "lips", "eyes", "forehead", "ears", "neck", "scalp", "chin", "left_cheek", "right_cheek")
+MAX_PSNR = 99.0
+_RADIUS = 0.3  # metres around the head within which the avatar's surface counts
+_SPACING = 0.001
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where a number leaves the usual range and becomes a warning."""
+
+    face_median_mm: float = 1.5
+    face_p95_mm: float = 4.0
+    landmark_reprojection_px_at_512: float = 6.0
+    landmark_spread_mm: float = 3.0
+    silhouette_iou: float = 0.85
+    psnr_heldout_db: float = 22.0
+    flipped_triangles: int = 0
+    shape_rms: float = 2.5
+    """Root mean square of the shape coefficients that are in use, in standard deviations."""
+
+
+@dataclass(eq=False)
+class Truth:
+    """A known true head with the head model's vertices."""
+
+    vertices: Float[ndarray, "V 3"]
+    """In the avatar's coordinates."""
+    mm_per_unit: float
+    """True millimetres in one unit of the avatar."""
+
+
+class Surface(Protocol):
+    """Something that distances can be measured to."""
+
+    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
+        """Distance of each point, in the units of the points."""
+        ...
+
+
+class CloudSurface:
+    """A dense oriented point cloud: each point stands for a small disc."""
+
+    def __init__(self, points: Float[ndarray, "M 3"], normals: Float[ndarray, "M 3"], radius: float) -> None:
+        from scipy.spatial import cKDTree
+
+        self._points, self._normals, self._radius = points, normals, radius
+        self._tree = cKDTree(points)
+
+    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
+        """Distance to the disc of the nearest cloud point."""
+        _, index = self._tree.query(points)
+        offset = points - self._points[index]
+        height = np.einsum("nc,nc->n", offset, self._normals[index])
+        beside = np.linalg.norm(offset - height[:, None] * self._normals[index], axis=1)
+        return np.hypot(height, np.maximum(beside - self._radius, 0))
+
+
+class MeshSurface:
+    """Triangles, exactly."""
+
+    def __init__(self, vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"]) -> None:
+        self.tree = TriangleTree(vertices, faces)
+
+    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
+        """Distance to the closest triangle."""
+        return self.tree.closest(points).distance
+
+
+@dataclass(eq=False)
+class VisibleSurface:
+    """The avatar as it was seen: a surface to measure to, and points on it to measure from. Head space, metres."""
+
+    surface: Surface
+    points: Float[ndarray, "M 3"]
+
+
+@dataclass(eq=False)
+class Workings:
+    """What measuring makes on the way and figures can use."""
+
+    drawn: dict[str, DrawnFit] = field(default_factory=dict)
+    """Pictures of the fit by view key."""
+    visible: list[VisibleSurface | None] = field(default_factory=list)
+    """By timestep."""
+
+
+def evaluate_fit(
+    fit: FitResult,
+    capture: Capture,
+    head: HeadModel,
+    avatar: Avatar | None = None,
+    truth: Truth | None = None,
+    mm_per_unit: float | None = None,
+    thresholds: Thresholds | None = None,
+    workings: Workings | None = None,
+) -> dict[str, Any]:
+    """All metrics of a fit, with the keys of metrics.json.
+
+    Args:
+        avatar: measures to its visible triangles, exactly, in place of the depth maps.
+        truth: adds `to_truth_mm` (vertex to vertex) and `to_truth_surface_mm` to the regions.
+        mm_per_unit: true millimetres in one unit of the avatar; None takes the fit's own scale.
+        workings: is filled with what was made on the way.
+    """
+    started = time.perf_counter()
+    workings = workings or Workings()
+    mm = 1000.0 if mm_per_unit is None else 1000.0 * mm_per_unit / fit.mm_per_unit
+    vertices = fit.vertices_head(head)
+    metrics: dict[str, Any] = {"head_model": {"name": fit.head_name, "sha256": fit.head_hash}}
+    visible = [visible_surface(capture, fit.head_from_world, t, avatar) for t in capture.timesteps]
+    workings.visible = visible
+    metrics["regions"] = region_metrics(head, vertices, visible, mm)
+    if truth is not None:
+        for name, values in truth_metrics(head, fit.vertices_world(head)[0], truth).items():
+            metrics["regions"].setdefault(name, {}).update(values)
+    metrics["stages"] = {}
+    for stage in fit.stages:
+        stage_vertices = transform_points(fit.head_from_world, stage.vertices_world)
+        record: dict[str, Any] = {"regions": region_metrics(head, stage_vertices, visible, mm)}
+        if truth is not None:
+            for name, values in truth_metrics(head, np.asarray(stage.vertices_world[0]), truth).items():
+                record["regions"].setdefault(name, {}).update(values)
+        metrics["stages"][stage.name] = record | {"accepted": bool(stage.accepted), "seconds": float(stage.seconds)}
+    metrics["landmarks"] = landmark_metrics(fit, capture, mm / 1000 * fit.mm_per_unit)
+    metrics |= picture_metrics(fit, capture, head, workings.drawn)
+    metrics["flipped_triangles"] = flipped_triangles(head, vertices, fit.without_offsets().vertices_head(head))
+    metrics["scale_source"] = fit.scale_source
+    metrics["mm_per_unit"] = mm / 1000 * fit.mm_per_unit
+    metrics["head_from_world"] = np.asarray(fit.head_from_world).tolist()
+    metrics["parameters"] = {
+        "shape_rms": _used_rms(fit.parameters["shape"]),
+        "expr_rms": _used_rms(fit.parameters["expr"]),
+        "offset_mm_max": 1000 * float(np.linalg.norm(fit.parameters["static_offset"], axis=-1).max(initial=0.0)),
+    }
+    metrics["warnings"] = list(fit.warnings) + out_of_range(metrics, capture, thresholds or Thresholds())
+    metrics["seconds"] = {key: float(value) for key, value in fit.seconds.items()}
+    metrics["seconds"]["evaluate"] = time.perf_counter() - started
+    return metrics
+
+
+def visible_surface(
+    capture: Capture, head_from_world: Float[ndarray, "4 4"], timestep: int, avatar: Avatar | None = None
+) -> VisibleSurface | None:
+    """What the fit views of one timestep saw of the avatar, in head space; None without geometry."""
+    from flame_fitting.fit.surface import fuse_surface, surface_views
+
+    views = [v for v in capture.views_of("fit", timestep=timestep) if v.geometry_path is not None]
+    if not views:
+        return None
+    cloud = fuse_surface(surface_views(capture, views), head_from_world, _SPACING, _RADIUS)
+    points = np.asarray(cloud.points, dtype=np.float64)
+    if len(points) == 0:
+        return None
+    if avatar is None:
+        normals = np.asarray(cloud.normals, dtype=np.float64)
+        return VisibleSurface(CloudSurface(points, normals, 1.5 * _SPACING), points)
+    vertices, faces = transform_points(head_from_world, avatar.vertices), avatar.faces
+    return VisibleSurface(MeshSurface(vertices, visible_faces(vertices, faces, points)), points)
+
+
+def visible_faces(
+    vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"], points: Float[ndarray, "M 3"]
+) -> Int[ndarray, "G 3"]:
+    """The triangles that seen points lie on, and their neighbours by a vertex (pixels may miss small ones)."""
+    hit = np.zeros(len(vertices), dtype=bool)
+    hit[faces[np.unique(TriangleTree(vertices, faces).closest(points).face)]] = True
+    return faces[hit[faces].any(axis=1)]
+
+
+def region_metrics(
+    head: HeadModel, vertices: Float[ndarray, "T V 3"], visible: list[VisibleSurface | None], mm: float = 1000.0
+) -> dict[str, dict[str, dict[str, float]]]:
+    """`to_avatar_mm` and `from_avatar_mm` by region, pooled over time; `mm` is millimetres in a head-space metre."""
+    regions, faces = head.regions, head.faces.cpu().numpy()
+    names = [name for name in REGIONS if name in regions and len(regions[name])]
+    pools: dict[tuple[str, str], list[ndarray]] = {}
+    for row, seen in enumerate(visible):
+        if seen is None or row >= len(vertices):
+            continue
+        to_avatar, areas = seen.surface.distance(vertices[row]) * mm, vertex_areas(vertices[row], faces)
+        back = TriangleTree(vertices[row], faces).closest(seen.points)
+        inside = ~on_open_edge(faces, back.face, back.barycentric)
+        for name in names:
+            ids = regions[name].cpu().numpy()
+            of_region = head.face_mask(name).cpu().numpy()[back.face] & inside
+            pools.setdefault((name, "to"), []).append(np.stack([to_avatar[ids], areas[ids]]))
+            from_avatar = back.distance[of_region] * mm
+            pools.setdefault((name, "from"), []).append(np.stack([from_avatar, np.ones_like(from_avatar)]))
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for (name, way), parts in pools.items():
+        stats = weighted_stats(*np.concatenate(parts, axis=1))
+        if stats is not None:
+            out.setdefault(name, {})[f"{way}_avatar_mm"] = stats
+    return out
+
+
+def truth_metrics(
+    head: HeadModel, vertices: Float[ndarray, "V 3"], truth: Truth
+) -> dict[str, dict[str, dict[str, float]]]:
+    """`to_truth_mm` (vertex to vertex) and `to_truth_surface_mm` by region; both heads in the avatar's coordinates."""
+    faces = head.faces.cpu().numpy()
+    between = np.linalg.norm(vertices - truth.vertices, axis=1) * truth.mm_per_unit
+    to_surface = TriangleTree(truth.vertices, faces).closest(vertices).distance * truth.mm_per_unit
+    areas = vertex_areas(truth.vertices, faces)
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for name, tensor in head.regions.items():
+        ids = tensor.cpu().numpy()
+        if name not in REGIONS or not len(ids):
+            continue
+        for key, values in (("to_truth_mm", between), ("to_truth_surface_mm", to_surface)):
+            stats = weighted_stats(values[ids], areas[ids])
+            if stats is not None:
+                out.setdefault(name, {})[key] = stats
+    return out
+
+
+def landmark_metrics(fit: FitResult, capture: Capture, mm_per_unit: float) -> dict[str, dict[str, float]]:
+    """`reprojection_px` (detections against the fitted head's points), `spread_mm` and `error_mm`."""
+    found = fit.landmarks3d
+    if not {"points", "model", "spread_mm", "used"} <= found.keys():
+        return {}
+    used = np.asarray(found["used"], dtype=bool)
+    error = np.linalg.norm(found["points"] - found["model"], axis=-1) * mm_per_unit
+    out: dict[str, dict[str, float]] = {}
+    pixels = _reprojection(fit, capture, used)
+    for name, values in (
+        ("reprojection_px", pixels),
+        ("spread_mm", found["spread_mm"][used]),
+        ("error_mm", error[used]),
+    ):
+        finite = np.asarray(values)[np.isfinite(values)]
+        if len(finite):
+            out[name] = {"median": float(np.median(finite)), "p95": float(np.percentile(finite, 95))}
+    return out
+
+
+def picture_metrics(
+    fit: FitResult, capture: Capture, head: HeadModel, drawn: dict[str, DrawnFit] | None = None
+) -> dict[str, float | None]:
+    """Silhouette overlap over fit and held-out views above the neck line, and PSNR over the held-out views."""
+    from flame_fitting.export.neck_line import neck_cut
+
+    vertices = fit.vertices_world(head)
+    up = np.linalg.inv(fit.head_from_world)[:3, 1]
+    cuts = [neck_cut(head, v, up / np.linalg.norm(up)) for v in vertices]
+    views = capture.views_of("fit", "heldout")
+    squared: dict[str, list[tuple[float, int]]] = {"avatar": [], "union": [], "above": []}
+    both = either = 0
+    for view, picture in zip(views, draw_fit(fit, head, capture, views, vertices), strict=True):
+        if drawn is not None:
+            drawn[view.key] = picture
+        seen, fitted = capture.alpha(view) > 0.5, mask_as_uint8(picture.alpha[0]) > 127.5
+        cut = cuts[min(capture.timesteps.index(view.timestep), len(cuts) - 1)]
+        above = np.ones_like(seen)
+        if cut is not None:
+            above = cut.keep(view.K, view.world_to_camera, view.width, view.height) > 0.5
+        both += int((seen & fitted & above).sum())
+        either += int(((seen | fitted) & above).sum())
+        if view.role == "heldout":
+            error = ((picture.image[0].astype(np.float64) - capture.image(view)) ** 2).mean(axis=0)
+            for name, mask in (("avatar", seen), ("union", seen | fitted), ("above", seen & above)):
+                squared[name].append((float(error[mask].sum()), int(mask.sum())))
+    return {
+        "silhouette_iou": both / either if either and views and views[0].mask_path else None,
+        "psnr_heldout_db": pooled_psnr(squared["avatar"]),
+        "psnr_heldout_union_db": pooled_psnr(squared["union"]),
+        "psnr_heldout_above_neck_db": pooled_psnr(squared["above"]),
+    }
+
+
+def pooled_psnr(sums: list[tuple[float, int]]) -> float | None:
+    """PSNR in dB of values in 0..1 from (sum of squared errors, count) of each picture; None without a pixel."""
+    count = sum(n for _, n in sums)
+    if count == 0:
+        return None
+    mean = sum(s for s, _ in sums) / count
+    return MAX_PSNR if mean <= 10 ** (-MAX_PSNR / 10) else float(-10 * np.log10(mean))
+
+
+def flipped_triangles(
+    head: HeadModel, vertices: Float[ndarray, "T V 3"], without_offsets: Float[ndarray, "T V 3"], region: str = "face"
+) -> int:
+    """Triangles of a region that offsets turned by more than 90 degrees, or folded onto a neighbour."""
+    faces = head.faces.cpu().numpy()
+    mask = head.face_mask(region).cpu().numpy()
+    pairs = adjacent_faces(faces)
+    worst = 0
+    for now, before in zip(vertices, without_offsets, strict=True):
+        n, m = _unit(face_normals(now, faces)), _unit(face_normals(before, faces))
+        turned = np.einsum("fc,fc->f", n, m) < 0
+        folded = np.zeros(len(faces), dtype=bool)
+        new = (_dot(n, pairs) < -0.5) & (_dot(m, pairs) > -0.5)
+        # of two triangles that fold together, the one that turned farther is the culprit
+        turn = np.einsum("fc,fc->f", n, m)
+        culprit = np.where(turn[pairs[:, 0]] < turn[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
+        folded[culprit[new]] = True
+        worst = max(worst, int(((turned | folded) & mask).sum()))
+    return worst
+
+
+def out_of_range(metrics: dict[str, Any], capture: Capture, limits: Thresholds) -> list[str]:
+    """Warnings for numbers outside the usual range, in plain words."""
+    found = []
+    face = metrics["regions"].get("face", {}).get("to_avatar_mm")
+    if face and face["median"] > limits.face_median_mm:
+        found.append(
+            f"The face is {face['median']:.2f} mm (median) from the avatar; up to {limits.face_median_mm} is usual."
+        )
+    if face and face["p95"] > limits.face_p95_mm:
+        found.append(
+            f"5 % of the face are more than {face['p95']:.1f} mm from the avatar; {limits.face_p95_mm} is usual."
+        )
+    landmarks = metrics["landmarks"]
+    height = max((view.height for view in capture.views), default=512)
+    allowed = limits.landmark_reprojection_px_at_512 * height / 512
+    if "reprojection_px" in landmarks and landmarks["reprojection_px"]["median"] > allowed:
+        value = landmarks["reprojection_px"]["median"]
+        found.append(
+            f"Landmarks are {value:.1f} px (median) from where they were detected; up to {allowed:.1f} is usual."
+        )
+    if "spread_mm" in landmarks and landmarks["spread_mm"]["median"] > limits.landmark_spread_mm:
+        value = landmarks["spread_mm"]["median"]
+        found.append(
+            f"The views disagree on landmarks by {value:.1f} mm (median); up to {limits.landmark_spread_mm} is usual."
+        )
+    overlap = metrics["silhouette_iou"]
+    if overlap is not None and overlap < limits.silhouette_iou:
+        found.append(
+            f"Silhouettes overlap by {overlap:.2f} above the neck, less than {limits.silhouette_iou}: hair or clothes?"
+        )
+    psnr = metrics["psnr_heldout_above_neck_db"]
+    if psnr is not None and psnr < limits.psnr_heldout_db:
+        found.append(
+            f"Pictures from held-out views reach {psnr:.1f} dB above the neck, less than {limits.psnr_heldout_db}."
+        )
+    if metrics["flipped_triangles"] > limits.flipped_triangles:
+        found.append(f"{metrics['flipped_triangles']} triangles of the face are turned inside out.")
+    shape = metrics["parameters"]["shape_rms"]
+    if shape > limits.shape_rms:
+        found.append(f"The head is far from the model's people: shape coefficients of {shape:.1f} standard deviations.")
+    return found
+
+
+def load_truth(path: Path | str, head: HeadModel) -> Truth | None:
+    """A true head from an .npz file or a folder that holds one; None if its topology is another.
+
+    Keys: `vertices` (V, 3) in the avatar's coordinates, and `mm_per_unit` or `head_from_world` (4, 4).
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.glob("*.npz"))
+    for file in files:
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                name = next((key for key in ("vertices_world", "vertices") if key in data), None)
+                if name is None:
+                    continue
+                vertices = np.asarray(data[name], dtype=np.float64).reshape(-1, 3)
+                if "mm_per_unit" in data:
+                    mm = float(data["mm_per_unit"])
+                else:
+                    mm = 1000 * float(np.cbrt(np.linalg.det(data["head_from_world"][:3, :3])))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{file}: not a ground truth ({error}). It needs vertices and head_from_world.") from error
+        return Truth(vertices, mm) if len(vertices) == head.n_vertices else None
+    raise InputError(
+        f"{path}: no ground truth here. Give an .npz file with vertices (V, 3) and head_from_world (4, 4)."
+    )
+
+
+def weighted_stats(values: Float[ndarray, " N"], weights: Float[ndarray, " N"]) -> dict[str, float] | None:
+    """Weighted median, mean and 95th percentile; None without values."""
+    keep = np.isfinite(values) & (weights > 0)
+    values, weights = values[keep], weights[keep]
+    if len(values) == 0:
+        return None
+    order = np.argsort(values)
+    values, weights = values[order], weights[order]
+    position = (np.cumsum(weights) - 0.5 * weights) / weights.sum()
+    median, p95 = np.interp([0.5, 0.95], position, values)
+    return {"median": float(median), "mean": float(np.average(values, weights=weights)), "p95": float(p95)}
+
+
+def vertex_areas(vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"]) -> Float[ndarray, " V"]:
+    """A third of the area of the triangles around each vertex."""
+    third = np.linalg.norm(face_normals(vertices, faces), axis=1) / 6
+    return np.bincount(faces.reshape(-1), np.repeat(third, 3), minlength=len(vertices))
+
+
+def on_open_edge(faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], barycentric: Float[ndarray, "N 3"]) -> ndarray:
+    """Bool (N,): points of the mesh that lie on an edge that only one triangle has (the rim of the neck)."""
+    edges = np.sort(np.stack([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]], axis=1), axis=-1).reshape(-1, 2)
+    _, index, count = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
+    open_edge = (count[index.reshape(-1)] == 1).reshape(-1, 3)  # edge k lies opposite corner k
+    return (open_edge[face] & (barycentric < 1e-9)).any(axis=1)
+
+
+def adjacent_faces(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "P 2"]:
+    """Pairs of triangles that share an edge."""
+    edges = np.sort(np.stack([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]], axis=1), axis=-1).reshape(-1, 2)
+    owner = np.repeat(np.arange(len(faces)), 3)
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    same = (edges[order[1:]] == edges[order[:-1]]).all(axis=1)
+    return np.stack([owner[order[:-1]][same], owner[order[1:]][same]], axis=1)
+
+
+def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:
+    from flame_fitting.landmarks.files import read_landmarks
+
+    files = sorted((capture.root / "landmarks2d").glob("*.npz")) if (capture.root / "landmarks2d").is_dir() else []
+    scheme = str(fit.landmarks3d.get("scheme", ""))
+    for file in files:
+        detected = read_landmarks(capture.root, file.stem)
+        if scheme and detected.scheme != scheme:
+            continue
+        distances = []
+        for view in capture.views:
+            row, column = capture.timesteps.index(view.timestep), capture.cameras.index(view.camera)
+            points = detected.landmarks[row, column]
+            if not np.isfinite(points[:, :2]).any() or points.shape[0] != fit.landmarks3d["model"].shape[1]:
+                continue
+            projected = project(fit.landmarks3d["model"][row], view.K, view.world_to_camera)
+            pixel_error = np.linalg.norm(projected[:, :2] - points[:, :2], axis=1)
+            distances.append(pixel_error[used[row] & _seen(capture, view, projected)])
+        return np.concatenate(distances) if distances else np.zeros(0)
+    return np.zeros(0)
+
+
+def _seen(capture: Capture, view: View, projected: ndarray) -> ndarray:
+    """Bool (N,): projected points (x px, y px, depth) that are not behind the avatar's surface."""
+    finite = np.isfinite(projected).all(axis=1)
+    if view.geometry_path is None:
+        return finite
+    depth, _ = capture.geometry(view)
+    column = np.clip(np.nan_to_num(projected[:, 0]), 0, view.width - 1).astype(int)
+    row = np.clip(np.nan_to_num(projected[:, 1]), 0, view.height - 1).astype(int)
+    surface = depth[row, column]
+    slack = 0.01 * np.nan_to_num(projected[:, 2])  # 1 % of the distance: about 1 cm in the usual views
+    return finite & (surface > 0) & (projected[:, 2] < surface + slack)
+
+
+def _used_rms(values: ndarray) -> float:
+    flat = np.asarray(values, dtype=np.float64).reshape(-1)
+    used = flat[np.abs(flat) > 1e-9]
+    return float(np.sqrt(np.mean(used**2))) if len(used) else 0.0
+
+
+def _unit(vectors: ndarray) -> ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
+
+
+def _dot(normals: ndarray, pairs: ndarray) -> ndarray:
+    return np.einsum("pc,pc->p", normals[pairs[:, 0]], normals[pairs[:, 1]])

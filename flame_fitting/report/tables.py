@@ -1,0 +1,66 @@
+"""The metrics as text: a table for the terminal."""
+
+from typing import Any
+
+COLUMNS = (
+    ("to_avatar_mm", "fit to avatar, mm"),
+    ("from_avatar_mm", "avatar to fit, mm"),
+    ("to_truth_mm", "vertex to truth, mm"),
+)
+_STATS = ("median", "mean", "p95")
+_HEADS = ("median", "mean", "95 %")
+
+
+def metrics_table(metrics: dict[str, Any]) -> str:
+    """Regions by median, mean and 95 % of each distance, and the other numbers below."""
+    regions: dict[str, dict[str, Any]] = metrics.get("regions", {})
+    columns = [(key, title) for key, title in COLUMNS if any(key in values for values in regions.values())]
+    lines = []
+    if columns:
+        width = max([len(name) for name in regions] + [6])
+        block = 3 * 8
+        lines.append(" " * width + "".join(f"{title:>{block}}" for _, title in columns))
+        lines.append(f"{'region':<{width}}" + "".join(f"{name:>8}" for _ in columns for name in _HEADS))
+        for name, values in regions.items():
+            cells = [_cell(values.get(key), stat) for key, _ in columns for stat in _STATS]
+            lines.append(f"{name.replace('_', ' '):<{width}}" + "".join(f"{cell:>8}" for cell in cells))
+        lines.append("")
+    pairs = summary_pairs(metrics)
+    longest = max((len(name) for name, _ in pairs), default=0)
+    lines += [f"{name:<{longest}}  {value}" for name, value in pairs]
+    return "\n".join(lines)
+
+
+def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of the numbers that are not by region."""
+    pairs = []
+    landmarks = metrics.get("landmarks", {})
+    for key, title, unit in (
+        ("reprojection_px", "landmarks", "px"),
+        ("error_mm", "landmarks", "mm"),
+        ("spread_mm", "landmark spread over views", "mm"),
+    ):
+        if key in landmarks:
+            values = landmarks[key]
+            pairs.append((title, f"{values['median']:.2f} {unit} (95 %: {values['p95']:.2f})"))
+    if metrics.get("silhouette_iou") is not None:
+        pairs.append(("silhouette IoU above the neck", f"{metrics['silhouette_iou']:.3f}"))
+    for key, title in (
+        ("psnr_heldout_db", "PSNR of held-out views"),
+        ("psnr_heldout_above_neck_db", "PSNR of held-out views, above the neck"),
+    ):
+        if metrics.get(key) is not None:
+            pairs.append((title, f"{metrics[key]:.1f} dB"))
+    if "flipped_triangles" in metrics:
+        pairs.append(("flipped triangles on the face", str(metrics["flipped_triangles"])))
+    if "mm_per_unit" in metrics:
+        pairs.append(
+            ("scale", f"1 unit of the avatar = {metrics['mm_per_unit']:.4g} mm ({metrics.get('scale_source')})")
+        )
+    if "head_model" in metrics:
+        pairs.append(("head model", str(metrics["head_model"].get("name"))))
+    return pairs
+
+
+def _cell(values: dict[str, float] | None, stat: str) -> str:
+    return "-" if not values or values.get(stat) is None else f"{values[stat]:.2f}"
