@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it: makes the virtual environment and installs the project into it. To be sourced.
 #
 #   setup_environment [EXTRAS]      EXTRAS as pip writes them, e.g. "dev,draco"
@@ -15,7 +16,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${FLAME_FITTING_VENV:-$ROOT/.venv}"
 BIN="$VENV/bin"
 CONSTRAINTS="$ROOT/scripts/constraints.txt"
-SYSTEM_PACKAGES="libgl1 libegl1 libgles2 libglib2.0-0"
+SYSTEM_PACKAGES=(libgl1 libegl1 libgles2 libglib2.0-0)
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -76,15 +77,16 @@ make_venv() {
 torch_line() { sed -n 's/^\(torch==.*\)$/\1/p' "$CONSTRAINTS"; }
 
 install_torch() {
-  local choice="${FLAME_FITTING_TORCH:-}"
+  local choice="${FLAME_FITTING_TORCH:-}" words
   case "$choice" in
-    "") "$BIN/pip" install -q "$(torch_line)" ;;
-    cpu | cu[0-9]* | rocm*) "$BIN/pip" install -q "$(torch_line)" --index-url "https://download.pytorch.org/whl/$choice" ;;
-    http://* | https://*) "$BIN/pip" install -q "$(torch_line)" --index-url "$choice" ;;
-    [0-9]*) "$BIN/pip" install -q "torch==$choice" ;;
-    # shellcheck disable=SC2086  # several words are meant: a requirement and pip's options
-    *) case "$choice" in *@*) "$BIN/pip" install -q "$choice" ;; *) "$BIN/pip" install -q $choice ;; esac ;;
+    "") words=("$(torch_line)") ;;
+    cpu | cu[0-9]* | rocm*) words=("$(torch_line)" --index-url "https://download.pytorch.org/whl/$choice") ;;
+    http://* | https://*) words=("$(torch_line)" --index-url "$choice") ;;
+    [0-9]*) words=("torch==$choice") ;;
+    *@*) words=("$choice") ;;
+    *) read -r -a words <<<"$choice" ;;
   esac
+  "$BIN/pip" install -q "${words[@]}"
 }
 
 # cv2 and mediapipe load system libraries that a bare machine may lack; only loading them tells.
@@ -108,8 +110,7 @@ check_system_libraries() {
   said="$(system_libraries_load)" && return 0
   case "$said" in
     *"shared object file"*)
-      # shellcheck disable=SC2086
-      apt_install "A system library is missing (${said##*Error: })" $SYSTEM_PACKAGES
+      apt_install "A system library is missing (${said##*Error: })" "${SYSTEM_PACKAGES[@]}"
       said="$(system_libraries_load)" && return 0
       ;;
   esac
