@@ -3,9 +3,12 @@
 Rasterization in homogeneous pixel coordinates (Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous
 Coordinates", 1997): no clipping, triangles behind the camera need no special case. Not differentiable; targets are
 drawn once. Vertices are given as (x w, y w, w) with x, y in pixels and w the depth along the camera's z.
+
+`no_type_check` keeps the tests' run-time type checker from wrapping what Numba has to compile.
 """
 
 import math
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -14,7 +17,8 @@ CLAY_GREY = 0.78
 _EDGE = -1e-9  # pixels on a shared edge belong to both triangles, so that rounding leaves no crack
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _wrapped(value, mode):
     """A texture coordinate brought to 0..1: repeat (0), clamp (1), mirror (2)."""
     if mode == 1:
@@ -25,7 +29,8 @@ def _wrapped(value, mode):
     return value - math.floor(value)
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _neighbour(index, size, mode):
     if index < 0:
         return size - 1 if mode == 0 else 0
@@ -34,7 +39,8 @@ def _neighbour(index, size, mode):
     return index
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _texel(texels, start, width, height, u, v, mode_u, mode_v, out):
     """Bilinear RGBA (0..1) at u, v (v up); colours are weighted by alpha, so hidden texels do not bleed."""
     x = _wrapped(u, mode_u) * width - 0.5
@@ -62,7 +68,8 @@ def _texel(texels, start, width, height, u, v, mode_u, mode_v, out):
     out[3] = alpha / 255.0
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _edges(points, a, b, c, edge):
     """Rows of the adjugate of the corner matrix, divided by its determinant; False for an edge-on triangle.
 
@@ -83,26 +90,8 @@ def _edges(points, a, b, c, edge):
     return True
 
 
-@numba.njit(cache=True, parallel=True)
-def project_vertices(vertices, projections, out):
-    """Homogeneous pixel coordinates (B, V, 3) of vertices (V, 3) under projections (B, 3, 4)."""
-    views, count = out.shape[0], out.shape[1]
-    blocks = (count + 4095) // 4096
-    for task in numba.prange(views * blocks):
-        view = task // blocks
-        first = (task % blocks) * 4096
-        matrix = projections[view]
-        for v in range(first, min(first + 4096, count)):
-            for k in range(3):
-                out[view, v, k] = (
-                    matrix[k, 0] * vertices[v, 0]
-                    + matrix[k, 1] * vertices[v, 1]
-                    + matrix[k, 2] * vertices[v, 2]
-                    + matrix[k, 3]
-                )
-
-
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, error_model="numpy", parallel=True)
+@no_type_check
 def rasterize(
     points, faces, face_part, part_table, part_factor, uv, vertex_alpha, texels, near, bands, inverse, winner
 ):
@@ -187,7 +176,8 @@ def rasterize(
                     index[y, x] = face
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _mip_start(start, width, height, level):
     for _ in range(level):
         start += width * height
@@ -196,7 +186,8 @@ def _mip_start(start, width, height, level):
     return start, width, height
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _base_color(
     face, corner, edge, px, py, weights, part, part_table, part_factor, uv, vertex_colors, texels, sample, out
 ):
@@ -247,7 +238,8 @@ def _base_color(
     out[2] *= blue
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _normal(vertices, normals, corner, weights, eye, position, out):
     """Unit normal that faces the camera: the smooth one where it agrees with the triangle's, else the triangle's."""
     a, b, c = corner[0], corner[1], corner[2]
@@ -276,7 +268,8 @@ def _normal(vertices, normals, corner, weights, eye, position, out):
         out[0], out[1], out[2] = nx / length, ny / length, nz / length
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _surface(points, faces, face, px, py, edge, corner, weights):
     """Corners, perspective-correct barycentric coordinates of a pixel; False where the face is edge-on."""
     for m in range(3):
@@ -292,7 +285,8 @@ def _surface(points, faces, face, px, py, edge, corner, weights):
     return True
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, error_model="numpy", parallel=True)
+@no_type_check
 def shade(
     points,
     vertices,
@@ -394,7 +388,8 @@ def shade(
             image[view, 2, y, x] = (blue + rest * background[2]) / count
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, error_model="numpy", parallel=True)
+@no_type_check
 def geometry(points, vertices, normals, faces, inverse, winner, eyes, depth, normal_map):
     """Depth (B, H, W) and camera-facing normals (B, H, W, 3) at pixel centres; 0 outside."""
     views, height, width = depth.shape
@@ -422,20 +417,3 @@ def geometry(points, vertices, normals, faces, inverse, winner, eyes, depth, nor
             _normal(vertices, normals, corner, weights, eyes[view], position, normal)
             for k in range(3):
                 normal_map[view, y, x, k] = normal[k]
-
-
-@numba.njit(cache=True, parallel=True)
-def vertex_visibility(points, inverse, tolerance, seen):
-    """seen (B, V): whether a vertex lies within `tolerance` (relative to its depth) of the nearest surface there."""
-    views, count = seen.shape
-    height, width = inverse.shape[1], inverse.shape[2]
-    for task in numba.prange(views):
-        for v in range(count):
-            w = points[task, v, 2]
-            seen[task, v] = True
-            if w <= 0.0:
-                continue
-            x, y = math.floor(points[task, v, 0] / w), math.floor(points[task, v, 1] / w)
-            if x < 0 or y < 0 or x >= width or y >= height:
-                continue
-            seen[task, v] = w * inverse[task, y, x] <= 1.0 + tolerance

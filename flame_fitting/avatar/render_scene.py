@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, UInt8
 
 from flame_fitting.avatar.mesh import WRAP_MODES, Avatar, MeshPart
 from flame_fitting.avatar.normals import face_normals, vertex_normals
-from flame_fitting.avatar.raster_kernels import project_vertices, rasterize, vertex_visibility
+from flame_fitting.avatar.raster_kernels import rasterize
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 
 
@@ -39,7 +39,7 @@ class RenderScene:
         """1/depth (B, H, W) and face (B, H, W) seen at every pixel centre."""
         inverse = np.empty((len(points), height, width), dtype=np.float32)
         winner = np.empty((len(points), height, width), dtype=np.int32)
-        alpha = self.vertex_colors[:, 3]
+        alpha = np.ascontiguousarray(self.vertex_colors[:, 3])
         rasterize(
             points,
             self.faces,
@@ -59,9 +59,7 @@ class RenderScene:
     def project(self, K: Float[np.ndarray, "B 3 3"], world_to_camera: Float[np.ndarray, "B 4 4"], scale: float = 1.0):
         """Homogeneous pixel coordinates (B, V, 3) in pictures `scale` times as large as `K` says."""
         projection = np.diag([scale, scale, 1.0]) @ K @ world_to_camera[:, :3]
-        points = np.empty((len(K), len(self.vertices), 3))
-        project_vertices(self.vertices, np.ascontiguousarray(projection), points)
-        return points
+        return self.vertices @ projection[:, :, :3].swapaxes(1, 2) + projection[:, None, :, 3]
 
 
 def render_scene(avatar: Avatar) -> RenderScene:
@@ -191,8 +189,9 @@ def ambient_occlusion(scene: RenderScene, resolution: int = 384) -> Float[np.nda
         chunk = slice(first, first + 8)
         points = scene.project(np.ascontiguousarray(K[chunk]), world_to_camera[chunk])
         inverse, _ = scene.rasterize(points, resolution, resolution)
-        seen = np.empty(points.shape[:2], dtype=np.bool_)
-        vertex_visibility(points, inverse, tolerance, seen)
+        pixels = np.clip(points[..., :2] / points[..., 2:], 0, resolution - 1).astype(np.int64)
+        surface = np.take_along_axis(inverse.reshape(len(points), -1), pixels[..., 1] * resolution + pixels[..., 0], 1)
+        seen = points[..., 2] * surface <= 1.0 + tolerance
         cosine = directions[chunk] @ scene.normals.T
         for side, sign in enumerate((1.0, -1.0)):
             facing = np.maximum(sign * cosine, 0.0)

@@ -47,7 +47,7 @@ def render_avatar(
     width: int,
     height: int,
     shading: str = "unlit",
-    background: Iterable[float] = (1.0, 1.0, 1.0),
+    background: Iterable[float | int] = (1.0, 1.0, 1.0),
     supersample: int = 2,
     light_rotation: Float[np.ndarray, "3 3"] | None = None,
     outputs: Iterable[str] = OUTPUTS,
