@@ -19,6 +19,7 @@ COMPONENT_TYPES: dict[int, np.dtype] = {
     5126: np.dtype("<f4"),
 }
 COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+MAX_NUMBERS = 300_000_000
 MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -94,6 +95,8 @@ class GltfBuffers:
         """Values (count, components) of an accessor: float64 where normalized or float, else its integers."""
         entry = self.document["accessors"][index]
         kind, width, count = COMPONENT_TYPES[entry["componentType"]], COMPONENTS[entry["type"]], entry["count"]
+        if count * width > MAX_NUMBERS:
+            raise DamagedFileError(f"an accessor asks for {count} elements")
         if "bufferView" in entry:
             content, stride = self.view(entry["bufferView"])
             values = _strided(content, entry.get("byteOffset", 0), stride, count, width, kind)

@@ -84,7 +84,11 @@ def decode_texture(content: bytes, main: Path, what: str, note: Callable[[str], 
     except UnidentifiedImageError:
         kind = "a KTX2 picture" if content[:12].startswith(b"\xabKTX 20") else "not a picture that Pillow can read"
         raise InputError(f"{main}: {what} is {kind}. Save it as PNG or JPEG.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{main}: {what} is too large. Save it with at most {MAX_TEXTURE_SIDE} pixels a side."
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"{main}: {what} cannot be read ({error}). Save it again as PNG or JPEG.") from None
     if max(rgba.size) > MAX_TEXTURE_SIDE:
         factor = -(-max(rgba.size) // MAX_TEXTURE_SIDE)

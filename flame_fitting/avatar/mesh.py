@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from flame_fitting.avatar.normals import face_normals, vertex_normals
+
 ALPHA_MODES = ("opaque", "mask", "blend")
 WRAP_MODES = ("repeat", "clamp", "mirror")
 WHITE = (1.0, 1.0, 1.0, 1.0)
@@ -71,8 +73,13 @@ class Avatar:
 
     @property
     def has_color(self) -> bool:
-        """Whether a texture or vertex colours with any variation are there; else only clay makes a face visible."""
-        return any(_varies(part) for part in self.parts)
+        """Whether a good part of the surface has a texture or vertex colours that vary.
+
+        Where only the eyes have a picture and the skin is plain, clay shows the face better.
+        """
+        areas = [float(face_normals(part.vertices, part.faces)[1].sum()) for part in self.parts]
+        colored = sum(area for area, part in zip(areas, self.parts, strict=True) if _varies(part))
+        return colored > 0.2 * sum(areas)
 
 
 def _varies(part: MeshPart, spread: float = 0.01) -> bool:
@@ -95,14 +102,15 @@ def avatar_from_arrays(
     vertex_colors: Float[np.ndarray, "V C"] | None = None,
     name: str = "mesh",
 ) -> Avatar:
-    """An avatar in memory, for example from a head model. `uv` has its own index `uv_faces`, or is per vertex."""
+    """An avatar in memory, for example from a head model. `uv` has its own index `uv_faces`, or is per vertex.
+
+    With an index of its own, vertices on UV seams are doubled, so the avatar's vertex order is not the given one.
+    """
     vertices = np.ascontiguousarray(vertices, dtype=np.float64)
     faces = np.ascontiguousarray(faces, dtype=np.int64)
     colors = None if vertex_colors is None else with_alpha(np.asarray(vertex_colors, dtype=np.float64))
     normals = None
     if uv is not None and uv_faces is not None:
-        from flame_fitting.avatar.normals import vertex_normals
-
         normals = vertex_normals(vertices, faces)
         faces, (source, uv_source) = split_by_index(faces, np.asarray(uv_faces, dtype=np.int64))
         vertices, uv, normals = vertices[source], np.asarray(uv)[uv_source], normals[source]

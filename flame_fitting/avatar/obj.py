@@ -36,7 +36,7 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
     groups: dict[str, _Faces] = {}
     materials: dict[str, Material] = {}
     current = ""
-    text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ").replace("\t", " ")
     # Indices that count backwards refer to what came before them, so the counts at each face are needed.
     relative: list[tuple[str, int, int, int, int, int]] = []
     for line in text.splitlines():
