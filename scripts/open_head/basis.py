@@ -62,7 +62,7 @@ def sample_identities(source: Source, bust: Bust, count: int, rng: np.random.Gen
         name = label[2:] if label[:2] in ("l-", "r-") else label
         if not name.startswith(LOCAL_PREFIXES) or name.startswith(("head-trans", "head-age")):
             continue
-        sigma = 0.14 if name.startswith(("eye-scale", "eye-push", "neck-trans", "head-angle", "ear-shape")) else 0.27
+        sigma = 0.14 if name.startswith(("eye-scale", "eye-push", "neck-trans", "head-angle", "ear-shape")) else 0.23
         if name.endswith("trans-out") and label[:2] not in ("l-", "r-"):
             sigma = 0.08  # sideways shifts are asymmetries
         if label.startswith("r-"):
@@ -155,7 +155,7 @@ def sample_expressions(
     stacked = np.stack(list(units.values())).astype(np.float32)
     sided = np.array([name.endswith(("-left", "-right")) for name in units])
     amount = rng.beta(1.2, 1.6, (count, len(units)))
-    active = rng.random((count, len(units))) < np.where(sided, 0.03, 0.06)
+    active = rng.random((count, len(units))) < np.where(sided, 0.035, 0.075)
     # one unit alone now and then, so that every action is well represented
     single = np.arange(count) < 3 * len(units)
     active[single] = np.eye(len(units), dtype=bool)[np.arange(count)[single] % len(units)]

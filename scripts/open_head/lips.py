@@ -44,6 +44,10 @@ class LipSeam:
         self.distance_lower = geodesic(vertices, faces[~walls], self.ring_lower, 0.04)
         self.upper = np.flatnonzero((self.distance_upper < 0.012) & (self.distance_upper < self.distance_lower))
         self.lower = np.flatnonzero((self.distance_lower < 0.012) & (self.distance_lower < self.distance_upper))
+        # vertices beside the corners lie behind the other lip without touching it
+        depth = self._depths(vertices, faces, self.upper)
+        inner = np.abs(vertices[self.upper, 0]) < np.abs(vertices[self.corners, 0]).min() - 0.0015
+        self.tested = self.upper[inner & (depth < 0.0002)]
 
     @staticmethod
     def _mean_height(vertices: np.ndarray, faces: np.ndarray, ids: np.ndarray) -> float:
@@ -53,16 +57,20 @@ class LipSeam:
         return float(vertices[ids, 1].mean())
 
     def overlap(self, vertices: np.ndarray, faces: np.ndarray) -> float:
-        """How deep the upper lip dips into the lower one, metres: signed distance to its smooth surface."""
+        """How deep the upper lip dips into the lower one, metres."""
+        return float(self._depths(vertices, faces, self.tested).max(initial=0.0))
+
+    def _depths(self, vertices: np.ndarray, faces: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Depth of upper-lip vertices below the smooth surface of the lower lip, 0 where not below it."""
         normal = vertex_normals(vertices, faces)
         patch = faces[np.isin(faces, self.lower).all(1)]
         steps = np.array([(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]) / 4.0
         samples = np.einsum("sk,fkc->fsc", steps, vertices[patch]).reshape(-1, 3)
         directions = np.einsum("sk,fkc->fsc", steps, normal[patch]).reshape(-1, 3)
-        distance, nearest = cKDTree(samples).query(vertices[self.upper])
-        depth = -((vertices[self.upper] - samples[nearest]) * directions[nearest]).sum(1)
+        distance, nearest = cKDTree(samples).query(vertices[ids])
+        depth = -((vertices[ids] - samples[nearest]) * directions[nearest]).sum(1)
         # a true dip lies along the normal; what is beside the patch does not
-        return float(np.where((distance < 0.010) & (depth > 0.7 * distance), depth, 0).max(initial=0.0))
+        return np.where((distance < 0.010) & (depth > 0.7 * distance), depth, 0)
 
     def parting(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pairs of facing ring vertices: for each upper ring vertex the lower one at the same place along the mouth."""

@@ -31,6 +31,31 @@ def facing_itself(vertices: np.ndarray, faces: np.ndarray, ids: np.ndarray, reac
     return hit
 
 
+def pinna(faces: np.ndarray, moving: np.ndarray, outward: np.ndarray) -> np.ndarray:
+    """The ear from the vertices that ear changes move: one piece, holes (the canal) filled, one ring more."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(moving)
+    mask = grow(faces, np.flatnonzero(moving & (outward > 0)), 1, count)
+    edges = unique_edges(faces)
+    edges = edges[~mask[edges].any(1)]
+    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    _, piece = connected_components(graph, directed=False)
+    largest = np.argmax(np.bincount(piece[~mask]))
+    return mask | (piece != largest)
+
+
+def smoothed(faces: np.ndarray, values: np.ndarray, steps: int) -> np.ndarray:
+    """Vertex values averaged with their neighbours' a few times."""
+    edges = unique_edges(faces)
+    both = np.concatenate([edges, edges[:, ::-1]])
+    degree = np.maximum(np.bincount(both[:, 0], minlength=len(values)), 1)
+    for _ in range(steps):
+        values = 0.5 * values + 0.5 * np.bincount(both[:, 0], values[both[:, 1]], minlength=len(values)) / degree
+    return values
+
+
 def lip_height(x: np.ndarray) -> np.ndarray:
     """Width along the surface, from the seam, of the red of the lips at mouth position x."""
     return 0.0035 + 0.0085 * np.sqrt(np.clip(1 - (x / 0.026) ** 2, 0, 1))
@@ -131,11 +156,11 @@ def build_regions(
         masks[f"lip_outside_ring_{name}"] = np.isin(np.arange(count), chosen)
 
     # ears, nose
-    ear_l, ear_r = supports["left_ear"] > 0.25, supports["right_ear"] > 0.25
+    ear_l, ear_r = (pinna(skin_faces, supports[side] > 0.06, x * sign) for side, sign in (("left_ear", 1), ("right_ear", -1)))
     masks["left_ear"], masks["right_ear"] = padded(ear_l & outer), padded(ear_r & outer)
     masks["ears"] = masks["left_ear"] | masks["right_ear"]
     ear = ear_l | ear_r
-    nose = outer & (supports["nose"] > 0.42)
+    nose = outer & (supports["nose"] > 0.62)
     nose_ids = np.flatnonzero(grow(skin_faces, np.flatnonzero(nose), 2, n_skin) & outer & (z > 0.005))
     nostril = np.zeros(n_skin, dtype=bool)
     nostril[nose_ids] = facing_itself(skin, skin_faces, nose_ids, 0.013)
@@ -156,7 +181,7 @@ def build_regions(
     cheek = face & (y < -0.012) & (y > -0.085) & (np.abs(x) > 0.028) & (z > -0.05)
     cheek &= ~masks["lips"][:n_skin] & ~masks["nose"][:n_skin]
     masks["left_cheek"], masks["right_cheek"] = padded(cheek & (x > 0)), padded(cheek & (x < 0))
-    masks["chin"] = padded(face & (y < -0.090) & (np.abs(x) < 0.035))
+    masks["chin"] = padded(face & (y < -0.088) & (np.abs(x) < 0.035) & ~masks["lips"][:n_skin])
     masks["bottomline"] = np.isin(np.arange(count), bottom)
     masks["boundary"] = padded(grow(skin_faces, bottom, 2, n_skin))
     share = geodesic(skin, skin_faces, bottom)
@@ -186,7 +211,7 @@ def build_regions(
         "nostril": nostril.astype(float),
         "bag": bag.astype(float),
         "socket": masks["_sockets"][:n_skin].astype(float),
-        "ear": np.maximum(supports["left_ear"], supports["right_ear"]),
+        "ear": smoothed(skin_faces, ear.astype(float), 3),
         "nose": supports["nose"],
         "scalp": scalp.astype(float),
         "upper": is_upper.astype(float),

@@ -198,7 +198,7 @@ def _skin_color(p: np.ndarray, field, lip_height: np.ndarray, rng: np.random.Gen
     behind = -0.052 - z + ragged + 0.25 * np.clip(y - 0.02, -0.05, 0.05)
     nape = y + 0.062 + 0.10 * np.clip(z + 0.10, -0.05, 0.02) + ragged
     top = np.maximum(above, np.minimum(behind, nape))
-    hair = smooth01(-0.003, 0.006, top) * (1 - smooth01(0.10, 0.30, field("ear")))
+    hair = smooth01(-0.003, 0.006, top) * (1 - smooth01(0.25, 0.6, field("ear")))
     grain = 0.78 + 0.22 * noise(p * [1.0, 0.35, 0.6], 0.0016, rng)
     color = mix(color, HAIR * (1 + 0.10 * noise(p, 0.004, rng, 2))[:, None], 0.72 * hair * np.clip(grain, 0, 1))
     return color
