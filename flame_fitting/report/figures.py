@@ -15,7 +15,7 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.drawing import DrawnFit, draw_fit, head_avatar, vertex_normals
 
-OVERLAY_YAWS = (0, -40, 40, -90, 90, 180)
+OVERLAY_YAWS = (0.0, -40.0, 40.0, -90.0, 90.0, 180.0)
 _GEOMETRY_COLOR = np.array([0.2, 0.5, 1.0], dtype=np.float32)
 _FOUND, _MODEL = (60, 200, 60), (230, 50, 50)
 _PANEL = 400
@@ -65,13 +65,13 @@ def write_error_map(
     return Figure(path, title)
 
 
-def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> dict[int, View]:
+def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> dict[float, View]:
     """For each of the overlay's yaws the closest level view of the first timestep, none twice."""
     centers = np.stack([np.linalg.inv(view.world_to_camera)[:3, 3] for view in capture.views])
     seen = centers @ head_from_world[:3, :3].T + head_from_world[:3, 3]
     seen /= np.linalg.norm(seen, axis=1, keepdims=True)
     preference = {"fit": 0.0, "heldout": 0.0, "landmark": 0.05}
-    chosen: dict[int, View] = {}
+    chosen: dict[float, View] = {}
     for yaw in OVERLAY_YAWS:
         wanted = np.array([np.sin(np.radians(yaw)), 0.0, np.cos(np.radians(yaw))])
         cost = np.arccos(np.clip(seen @ wanted, -1, 1)) + [preference[view.role] for view in capture.views]
@@ -86,7 +86,7 @@ def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> di
 
 def side_name(yaw: float) -> str:
     """Words for a direction; left and right are the subject's."""
-    names = {0: "front", -40: "front right", 40: "front left", -90: "right", 90: "left", 180: "back"}
+    names = {0.0: "front", -40.0: "front right", 40.0: "front left", -90.0: "right", 90.0: "left", 180.0: "back"}
     return names[min(names, key=lambda known: abs((yaw - known + 180) % 360 - 180))]
 
 
@@ -131,7 +131,7 @@ def error_map(
     distance = radius / np.sin(np.radians(fov / 2))
     K = intrinsics_from_fov(fov, size, size)
     panels = []
-    for yaw in (-75, 0, 75):
+    for yaw in (-75.0, 0.0, 75.0):
         toward = np.array([np.sin(np.radians(yaw)), 0.0, np.cos(np.radians(yaw))])
         camera = look_at(middle + distance * toward, middle, [0.0, 1.0, 0.0])
         light = 0.55 + 0.45 * np.clip(normals @ toward, 0, 1)

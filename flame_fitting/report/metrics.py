@@ -7,7 +7,7 @@ triangles of the avatar where its file is given. Statistics over vertices are we
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,6 +54,7 @@ class Truth:
     """True millimetres in one unit of the avatar."""
 
 
+@runtime_checkable
 class Surface(Protocol):
     """Something that distances can be measured to."""
 

@@ -1,0 +1,260 @@
+"""Metrics on heads whose errors are known."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flame_fitting.capture.camera import project
+from flame_fitting.capture.capture import Capture
+from flame_fitting.errors import InputError
+from flame_fitting.evaluate import REPORT_FOLDER, EvaluateConfig, evaluate, evaluate_in_place, plan
+from flame_fitting.fit.result import FitResult, StageRecord
+from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
+from flame_fitting.manifest import compare, read_manifest
+from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.report.metrics import (
+    Thresholds,
+    Truth,
+    evaluate_fit,
+    flipped_triangles,
+    landmark_metrics,
+    load_truth,
+    on_open_edge,
+    out_of_range,
+    picture_metrics,
+    pooled_psnr,
+    region_metrics,
+    vertex_areas,
+    visible_surface,
+    weighted_stats,
+)
+from flame_fitting.report.tables import metrics_table
+from tests.synthetic import known_fit, render_case, save_case, similarity
+from tests.toy import toy_head
+
+Case = tuple[FitResult, Capture, HeadModel, Path]
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("case")
+    head = toy_head()
+    fit = known_fit(head, similarity())
+    fit.parameters["jaw_pose"][:] = 0
+    capture = render_case(folder, head, fit, n_fit=12, n_heldout=2, size=192)
+    fit.folder = save_case(folder / "fit", fit, capture)
+    return fit, capture, head, folder
+
+
+def displaced(fit: FitResult, head: HeadModel, metres: float) -> FitResult:
+    """The fit with every vertex moved outward along its normal."""
+    normals = vertex_normals(fit.vertices_head(head)[0], head.faces.numpy())
+    return dataclasses.replace(fit, parameters=fit.parameters | {"static_offset": metres * normals[None]})
+
+
+def test_a_perfect_fit_measures_nothing(case: Case) -> None:
+    fit, capture, head, _ = case
+    metrics = evaluate_fit(fit, capture, head)
+    face = metrics["regions"]["face"]
+    assert face["to_avatar_mm"]["p95"] < 0.2 and face["from_avatar_mm"]["p95"] < 0.05
+    assert metrics["silhouette_iou"] > 0.999 and metrics["psnr_heldout_db"] > 45
+    assert metrics["flipped_triangles"] == 0
+
+
+@pytest.mark.parametrize("against_mesh", [False, True])
+def test_one_millimetre_outward_measures_one_millimetre_both_ways(case: Case, against_mesh: bool) -> None:
+    fit, capture, head, _ = case
+    avatar = head_avatar(head, fit.vertices_world(head)[0]) if against_mesh else None
+    seen = visible_surface(capture, fit.head_from_world, 0, avatar)
+    face = region_metrics(head, displaced(fit, head, 0.001).vertices_head(head), [seen])["face"]
+    for way in ("to_avatar_mm", "from_avatar_mm"):
+        # pixels of 2 mm on facets of 10 mm; a real capture is finer
+        assert face[way]["median"] == pytest.approx(1, abs=0.02 if against_mesh else 0.06)
+        assert face[way]["mean"] == pytest.approx(1, abs=0.02 if against_mesh else 0.06)
+
+
+def test_true_millimetres_can_be_given(case: Case) -> None:
+    fit, capture, head, _ = case
+    moved = displaced(fit, head, 0.001)
+    once = evaluate_fit(moved, capture, head)["regions"]["face"]["to_avatar_mm"]["median"]
+    doubled = evaluate_fit(moved, capture, head, mm_per_unit=2 * fit.mm_per_unit)
+    assert doubled["regions"]["face"]["to_avatar_mm"]["median"] == pytest.approx(2 * once, rel=1e-6)
+
+
+def test_truth_is_measured_vertex_to_vertex_in_its_own_millimetres(case: Case) -> None:
+    fit, capture, head, _ = case
+    moved = fit.vertices_world(head)[0] + np.array([0.1, 0.0, 0.0])  # 0.1 units
+    values = evaluate_fit(fit, capture, head, truth=Truth(moved, mm_per_unit=30.0))["regions"]["face"]
+    for key in ("median", "mean", "p95"):
+        assert values["to_truth_mm"][key] == pytest.approx(3.0, rel=1e-5)
+    assert values["to_truth_surface_mm"]["median"] < 3.0
+
+
+def test_stages_are_measured_alike(case: Case) -> None:
+    fit, capture, head, _ = case
+    moved = displaced(fit, head, 0.002)
+    stage = StageRecord("rgb_init_offset", moved.vertices_world(head), 1.5)
+    metrics = evaluate_fit(dataclasses.replace(fit, stages=[stage]), capture, head)
+    record = metrics["stages"]["rgb_init_offset"]
+    assert record["regions"]["face"]["to_avatar_mm"]["median"] == pytest.approx(2, abs=0.05)
+
+
+def test_psnr_of_a_known_error(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, capture, head, _ = case
+    from flame_fitting.report import metrics
+
+    def draw(*arguments: object, **_: object) -> list:
+        views = arguments[3]
+        return [
+            metrics.DrawnFit(
+                image=np.clip(capture.image(v)[None] + 0.1 * (capture.image(v)[None] < 0.9), 0, 1),
+                alpha=capture.alpha(v)[None],
+                depth=np.zeros((1, v.height, v.width), np.float32),
+                normal=np.zeros((1, v.height, v.width, 3), np.float32),
+            )
+            for v in views  # type: ignore[attr-defined]
+        ]
+
+    monkeypatch.setattr(metrics, "draw_fit", draw)
+    values = picture_metrics(fit, capture, head)
+    assert values["psnr_heldout_db"] == pytest.approx(20, abs=0.2)
+    assert values["silhouette_iou"] == 1
+
+
+def test_pooled_psnr() -> None:
+    assert pooled_psnr([(0.01 * 50, 50), (0.01 * 150, 150)]) == pytest.approx(20)
+    assert pooled_psnr([(1.0, 100), (0.0, 0)]) == pytest.approx(20)
+    assert pooled_psnr([]) is None and pooled_psnr([(0.0, 10)]) == 99
+
+
+def test_silhouette_counts_only_what_is_above_the_neck(case: Case) -> None:
+    fit, capture, head, _ = case
+    shape = head.v_template.double().numpy()
+    drop = np.zeros_like(shape)
+    front = head.regions["front_middle_bottom_point_boundary"].numpy()
+    drop[shape[:, 1] < shape[front, 1] - 0.003] = [0.0, -0.05, 0.0]  # a spike below the neck line
+    low = dataclasses.replace(fit, parameters=fit.parameters | {"static_offset": drop[None]})
+    assert picture_metrics(low, capture, head)["silhouette_iou"] > 0.99  # type: ignore[operator]
+    wide = dataclasses.replace(fit, parameters=fit.parameters | {"static_offset": 0.3 * shape[None]})
+    assert picture_metrics(wide, capture, head)["silhouette_iou"] < 0.75  # type: ignore[operator]
+
+
+def test_flipped_triangles_are_counted(case: Case) -> None:
+    fit, _, head, _ = case
+    plain = fit.vertices_head(head)
+    assert flipped_triangles(head, plain, plain) == 0
+    faces, inside = head.faces.numpy(), head.face_mask("face").numpy()
+    triangle = faces[np.flatnonzero(inside)[50]]
+    a, b, c = plain[0, triangle]
+    moved = plain.copy()
+    moved[0, triangle[0]] = a + 2.2 * (0.5 * (b + c) - a)  # pushed over the opposite edge: the triangle turns over
+    assert 1 <= flipped_triangles(head, moved, plain) <= 8
+    outside = head.faces[~head.face_mask("face")].unique()
+    far = plain.copy()
+    only_outside = np.setdiff1d(outside.numpy(), faces[inside])
+    far[0, only_outside] *= -1
+    assert flipped_triangles(head, far, plain) == 0  # only the face counts
+
+
+def test_landmark_errors(case: Case) -> None:
+    fit, capture, head, _ = case
+    points = fit.vertices_world(head)[:, head.regions["face"].numpy()[::20]]
+    count = points.shape[1]
+    detections = np.full((1, len(capture.cameras), count, 3), np.nan, np.float32)
+    view = capture.views_of("landmark")[0]
+    pixels = project(points[0], view.K, view.world_to_camera)
+    detections[0, view.camera, :, :2] = pixels[:, :2] + [3.0, 4.0]
+    detections[0, view.camera, :, 2] = 1
+    write_landmarks(capture.root, Landmarks2D(detections, "toy", "toy"))
+    shift = np.array([0.1, 0, 0])
+    found = {
+        "points": points + shift,
+        "model": points,
+        "spread_mm": np.full((1, count), 1.25),
+        "used": np.ones((1, count), bool),
+        "scheme": np.array("toy"),
+    }
+    values = landmark_metrics(dataclasses.replace(fit, landmarks3d=found), capture, fit.mm_per_unit)
+    assert values["reprojection_px"]["median"] == pytest.approx(5, abs=1e-3)
+    assert values["spread_mm"] == {"median": 1.25, "p95": 1.25}
+    assert values["error_mm"]["median"] == pytest.approx(0.1 * fit.mm_per_unit)
+    assert landmark_metrics(fit, capture, 1.0) == {}
+
+
+def test_weighted_statistics() -> None:
+    rng = np.random.default_rng(0)
+    values, repeats = rng.random(200), rng.integers(1, 6, 200)
+    stats = weighted_stats(values, repeats.astype(float))
+    repeated = np.repeat(values, repeats)
+    assert stats is not None
+    assert stats["median"] == pytest.approx(np.median(repeated), abs=0.01)
+    assert stats["p95"] == pytest.approx(np.percentile(repeated, 95), abs=0.01)
+    assert stats["mean"] == pytest.approx(repeated.mean())
+    assert weighted_stats(np.array([np.nan]), np.ones(1)) is None
+
+
+def test_vertex_areas_sum_to_the_surface() -> None:
+    vertices = np.array([[0.0, 0, 0], [2, 0, 0], [0, 3, 0], [2, 3, 0]])
+    faces = np.array([[0, 1, 2], [1, 3, 2]])
+    areas = vertex_areas(vertices, faces)
+    assert areas.sum() == pytest.approx(6) and areas[1] == pytest.approx(2)
+    on_edge = on_open_edge(faces, np.array([0, 0, 1]), np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [0.2, 0.3, 0.5]]))
+    assert on_edge.tolist() == [True, False, False]
+
+
+def test_warnings_name_what_is_out_of_range(case: Case) -> None:
+    fit, capture, head, _ = case
+    good = evaluate_fit(fit, capture, head)
+    assert good["warnings"] == []
+    bad = evaluate_fit(displaced(fit, head, 0.01), capture, head, thresholds=Thresholds(silhouette_iou=0.999))
+    text = " ".join(bad["warnings"])
+    assert "face is" in text and "Silhouettes" in text
+    assert any("inside out" in line for line in out_of_range(good | {"flipped_triangles": 2}, capture, Thresholds()))
+
+
+def test_truth_files(case: Case, tmp_path: Path) -> None:
+    fit, _, head, _ = case
+    vertices = fit.vertices_world(head)[0]
+    np.savez(tmp_path / "truth.npz", vertices=vertices, head_from_world=fit.head_from_world)
+    truth = load_truth(tmp_path, head)
+    assert truth is not None and truth.mm_per_unit == pytest.approx(fit.mm_per_unit)
+    np.savez(tmp_path / "truth.npz", vertices=vertices[:10], head_from_world=fit.head_from_world)
+    assert load_truth(tmp_path / "truth.npz", head) is None
+    with pytest.raises(InputError, match="no ground truth"):
+        load_truth(tmp_path / "nothing", head)
+
+
+def test_keys_of_metrics_json(case: Case) -> None:
+    fit, capture, head, _ = case
+    metrics = evaluate_in_place(fit, head, capture)
+    assert fit.folder is not None
+    data = json.loads((fit.folder / "metrics.json").read_text())
+    wanted = {
+        *("regions", "landmarks", "silhouette_iou", "psnr_heldout_db", "psnr_heldout_union_db", "stages"),
+        *("flipped_triangles", "scale_source", "head_model", "head_from_world", "warnings", "seconds"),
+    }
+    assert wanted <= data.keys() and data["regions"].keys() == metrics["regions"].keys()
+    assert {"to_avatar_mm", "from_avatar_mm"} <= data["regions"]["face"].keys()
+    page = (fit.folder / "report.html").read_text()
+    pictures = sorted(p.name for p in (fit.folder / "overlays").glob("*.jpg"))
+    assert page.count("data:image/jpeg;base64,") == len(pictures) >= 5 and "error_to_avatar.jpg" in pictures
+    assert "http" not in page
+    table = metrics_table(data)
+    assert "face" in table and "median" in table and "silhouette IoU" in table
+
+
+def test_stage(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    fit, _, head, folder = case
+    monkeypatch.setattr("flame_fitting.fit.sources.load_head", lambda spec: head)
+    np.savez(tmp_path / "truth.npz", vertices=fit.vertices_world(head)[0], head_from_world=fit.head_from_world)
+    config = EvaluateConfig(fit=folder / "fit", ground_truth=tmp_path, figures=False)
+    result = evaluate(config)
+    assert result.metrics["regions"]["face"]["to_truth_mm"]["median"] < 1e-2
+    assert "vertex to truth" in capsys.readouterr().out
+    assert compare(read_manifest(folder / "fit" / REPORT_FOLDER), plan(config)) is None
+    other = dataclasses.replace(config, mm_per_unit=3.0)
+    assert "mm_per_unit" in (compare(read_manifest(folder / "fit" / REPORT_FOLDER), plan(other)) or "")
