@@ -1,0 +1,438 @@
+"""Finds the face of an avatar in any unit, with any up and forward axis, as a bust or a full body.
+
+The avatar is rendered from many directions, whole and by its ends, until the detector sees a face. That picture only
+gives a first guess: its points are lifted by depth and aligned with the head model's own, the cameras are aimed anew in
+the frame found this way, and the guess is accepted if views around the face agree with a human head. A detector also
+fires at ears, knees and heads seen upside down; these do not survive the second look.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind, to_uint8
+from flame_fitting.avatar.mesh import Avatar
+from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras, landmark_angles
+from flame_fitting.capture.camera import intrinsics_from_fov, look_at
+from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama
+from flame_fitting.errors import NoFaceError
+from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices, inner_weights
+from flame_fitting.landmarks.lifting import lift_by_depth, lift_landmarks
+
+FOV = 25.0
+AXES = {"+X": (1, 0, 0), "-X": (-1, 0, 0), "+Y": (0, 1, 0), "-Y": (0, -1, 0), "+Z": (0, 0, 1), "-Z": (0, 0, -1)}
+ENDS = (0.5, 0.35, 0.25, 0.18)
+
+
+@dataclass(frozen=True)
+class FaceFindingConfig:
+    """How long to search and what to accept. Residuals are relative to the distance of the outer eye corners."""
+
+    probe_resolution: int = 256
+    """Side of a probe's picture, px."""
+    max_residual: float = 0.08
+    """Largest residual (weighted RMS over the 51 inner landmarks) of an accepted face."""
+    first_residual: float = 0.30
+    """Largest residual of a single probe's picture that is worth a second look."""
+    early_residual: float = 0.065
+    """A face below this, seen in all aimed views, ends the search."""
+    max_candidates: int = 40
+    """Second looks per kind of shading."""
+    aim_resolution: int = 384
+    """Side of the pictures that aim the cameras, px."""
+    final_rounds: int = 3
+    """Rounds over the landmark views at the end: the frame must not depend on the probe that found it."""
+
+
+@dataclass(eq=False)
+class FaceFinding:
+    """Where the head is."""
+
+    head_from_world: Float[ndarray, "4 4"]
+    """Similarity, world to head space in metres."""
+    residual_mm: float
+    """Weighted RMS over the 51 inner landmarks, head-space mm."""
+    residual_relative: float
+    """The same over the distance of the avatar's outer eye corners."""
+    shading: str
+    """unlit or clay: the pictures in which the face was found."""
+    n_views: int
+    """Landmark views that saw the face."""
+    up: ndarray
+    """(3,) unit vector in the world."""
+    forward: ndarray
+    """(3,) unit vector in the world: where the face looks."""
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    """What was tried: the part and directions of every picture with a face, and what became of it."""
+    n_probes: int = 0
+    """Pictures rendered in the search."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For avatar.json."""
+        scale = decompose_similarity(self.head_from_world)[0]
+        return {
+            "head_from_world": self.head_from_world.tolist(),
+            "mm_per_unit": 1000.0 * scale,
+            "up": {"axis": nearest_axis(self.up), "vector": self.up.tolist()},
+            "forward": {"axis": nearest_axis(self.forward), "vector": self.forward.tolist()},
+            "residual_mm": self.residual_mm,
+            "residual_relative": self.residual_relative,
+            "shading": self.shading,
+            "landmark_views_with_face": self.n_views,
+            "probes_rendered": self.n_probes,
+            "probes_with_face": self.probes,
+        }
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One picture of the search."""
+
+    part: str
+    """whole, or the end it shows, e.g. `+Y 25%`."""
+    center: tuple[float, float, float]
+    radius: float
+    """Sphere around the part, world units."""
+    direction: tuple[float, float, float]
+    """From the part to the camera."""
+    up: tuple[float, float, float]
+    """Toward the picture's top."""
+    turns: tuple[int, ...] = (0,)
+    """Quarter turns in the picture plane that are tried on the same picture."""
+
+
+def find_face(
+    avatar: Avatar,
+    detector: LandmarkDetector,
+    head: HeadModel,
+    config: FaceFindingConfig | None = None,
+    notify: Callable[[str], None] | None = None,
+    frame: HeadFrame | None = None,
+) -> FaceFinding:
+    """The similarity between an avatar and head space.
+
+    Args:
+        notify: told in words when something takes long.
+        frame: what cameras aim at; the head model's by default.
+
+    Raises:
+        NoFaceError: nothing that looks like a human head from several sides.
+    """
+    config = config or FaceFindingConfig()
+    frame = frame or head_frame(head)
+    tried: list[str] = []
+    probes: list[dict[str, Any]] = []
+    count = 0
+    for shading in ("unlit", "clay") if avatar.has_color else ("clay",):
+        search = _Search(avatar, detector, head, shading, config, frame, notify)
+        finding = search.run()
+        probes += search.log
+        count += search.n_probes
+        tried.append(f"{search.n_probes} pictures {'with its colours' if shading == 'unlit' else 'as grey clay'}")
+        if finding is not None:
+            finding.probes, finding.n_probes = probes, count
+            return finding
+    best = min((p["residual"] for p in probes if p["residual"] is not None), default=None)
+    if not probes:
+        seen = "nothing in them resembles a face"
+    elif best is None or best <= config.max_residual:
+        seen = f"{len(probes)} places resembled a face from one side, but not from others"
+    else:
+        seen = f"the nearest to a face departs from one by {100 * best:.0f} % of the eye distance"
+        seen += f" ({100 * config.max_residual:.0f} % is the limit)"
+    raise NoFaceError(
+        f"{avatar.path}: no human face found in {' and '.join(tried)}: {seen}. Check in a viewer that the file shows a"
+        " face that nothing hides; of a scene with several objects keep only the person."
+    )
+
+
+class _Search:
+    """The search with one kind of shading."""
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        detector: LandmarkDetector,
+        head: HeadModel,
+        shading: str,
+        config: FaceFindingConfig,
+        frame: HeadFrame,
+        notify: Callable[[str], None] | None,
+    ) -> None:
+        self.avatar, self.detector, self.shading = avatar, detector, shading
+        self.config, self.frame = config, frame
+        embedding = landmark_embedding(head, detector, shading_kind(shading), notify=notify)
+        self.inner = inner_indices(detector.scheme)
+        self.weights = inner_weights()
+        model = embedding.points(head.v_template[None], head.faces)[0].cpu().numpy().astype(np.float64)
+        self.model_inner = model[self.inner]
+        eye_corners = model[ibug_indices(detector.scheme)[[36, 45]]]
+        self.eye_distance = float(np.linalg.norm(eye_corners[0] - eye_corners[1]))
+        self.log: list[dict[str, Any]] = []
+        self.n_probes = 0
+
+    def run(self) -> FaceFinding | None:
+        """The first face beyond doubt, else the best acceptable one."""
+        accepted: list[tuple[float, ndarray]] = []
+        looked_at: list[ndarray] = []
+        for probe, image, views in self._pictures():
+            first = self._first_guess(probe, image, views)
+            if first is None or any(_alike(first, other) for other in looked_at):
+                continue
+            looked_at.append(first)
+            found = self._aim(first)
+            entry = {"part": probe.part, "direction": [round(float(d), 3) for d in probe.direction], "residual": None}
+            self.log.append({**entry, "shading": self.shading})
+            if found is not None:
+                matrix, residual, share = found
+                self.log[-1]["residual"] = round(residual, 4)
+                looked_at.append(matrix)
+                if residual <= self.config.max_residual and share >= 0.75:
+                    accepted.append((residual, matrix))
+                    if residual <= self.config.early_residual and share == 1.0:
+                        break
+            if len(self.log) >= self.config.max_candidates:
+                break
+        for _, matrix in sorted(accepted, key=lambda pair: pair[0]):
+            finding = self._finish(matrix)
+            if finding is not None:
+                return finding
+        return None
+
+    def _pictures(self) -> Iterator[tuple[Probe, ndarray, Any]]:
+        """Pictures in which the coarse detector sees a face, turned so that it saw it."""
+        size = self.config.probe_resolution
+        K = intrinsics_from_fov(FOV, size, size)
+        for probe in probes_of(self.avatar):
+            center, direction = np.array(probe.center), np.array(probe.direction)
+            eye = center + camera_distance(probe.radius, FOV) * direction
+            camera = look_at(eye, center, np.array(probe.up))
+            views = render_avatar(
+                self.avatar, K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
+            )
+            self.n_probes += 1
+            image = to_uint8(views.image)[0]
+            for turn in probe.turns:
+                turned = np.ascontiguousarray(np.rot90(image, turn))
+                if self.detector.found(turned[None])[0]:
+                    yield probe, turned, (K, _turned_camera(camera, turn))
+
+    def _first_guess(self, probe: Probe, image: ndarray, views: Any) -> ndarray | None:
+        K, camera = views
+        size = self.config.probe_resolution
+        landmarks = self.detector.detect(image[None])[:, self.inner]
+        if not np.isfinite(landmarks).all():
+            return None
+        geometry = render_avatar(
+            self.avatar, K[None], camera[None], size, size, self.shading, supersample=1, outputs=("depth", "normal")
+        )
+        points, _ = lift_by_depth(
+            landmarks[..., :2].astype(np.float64), geometry.depth, geometry.normal, K[None], camera[None], 0.0
+        )
+        weights = self.weights * landmarks[0, :, 2]
+        fit = self._similarity(points[0], weights)
+        if fit is None or self._relative(fit) > self.config.first_residual:
+            return None
+        return fit.matrix
+
+    def _aim(self, matrix: ndarray) -> tuple[ndarray, float, float] | None:
+        """Re-aims until the frame stands still. Returns the frame, its residual, and the share of views with a face."""
+        angles = np.array([(0.0, 0.0), (-25.0, 0.0), (25.0, 0.0), (0.0, 12.0), (0.0, -12.0)])
+        result = None
+        for _ in range(5):
+            looked = self._look(matrix, angles, self.config.aim_resolution)
+            if looked is None:
+                return None
+            fit, seen = looked
+            residual = self._relative(fit)
+            moved = _difference(matrix, fit.matrix)
+            matrix = fit.matrix
+            result = matrix, residual, float(seen.mean())
+            if moved < 0.01:
+                break
+            if residual > 2.5 * self.config.max_residual and moved < 0.05:
+                break
+        return result
+
+    def _finish(self, matrix: ndarray) -> FaceFinding | None:
+        """The frame from the landmark views, which are also the ones that a capture uses."""
+        angles = landmark_angles()
+        # The outermost views often see no face and take long: the capture has them, the frame does without.
+        angles = angles[np.abs(angles[:, 0]) <= 40.0]
+        result: tuple[SimilarityFit, ndarray] | None = None
+        for _ in range(self.config.final_rounds):
+            result = self._look(matrix, angles, 512)
+            if result is None:
+                return None
+            moved = _difference(matrix, result[0].matrix)
+            matrix = result[0].matrix
+            if moved < 0.001:
+                break
+        if result is None or self._relative(result[0]) > self.config.max_residual or result[1].mean() < 0.6:
+            return None
+        scale, rotation, _ = decompose_similarity(matrix)
+        relative = self._relative(result[0])
+        return FaceFinding(
+            head_from_world=matrix,
+            residual_mm=1000.0 * relative * self.eye_distance,
+            residual_relative=relative,
+            shading=self.shading,
+            n_views=int(result[1].sum()),
+            up=rotation[1].copy(),
+            forward=rotation[2].copy(),
+        )
+
+    def _look(self, matrix: ndarray, angles: ndarray, size: int) -> tuple[SimilarityFit, ndarray] | None:
+        """Detects in views aimed by `matrix` and fits the similarity anew; also which views saw a face."""
+        cameras = head_cameras(angles, matrix, self.frame, FOV)
+        K = np.broadcast_to(intrinsics_from_fov(FOV, size, size), (len(angles), 3, 3))
+        rotation = decompose_similarity(matrix)[1]
+        views = render_avatar(self.avatar, K, cameras, size, size, self.shading, light_rotation=rotation)
+        landmarks = self.detector.detect(to_uint8(views.image))
+        seen = np.isfinite(landmarks[:, 0, 0])
+        if seen.sum() < max(2, len(angles) // 2):
+            return None
+        # Only the rigid inner points matter here, but the scheme's order is needed to know left from right.
+        lifted = lift_landmarks(
+            landmarks, K, cameras, self.detector.scheme, views.depth, views.normal, head_from_world=matrix
+        )
+        fit = self._similarity(lifted.points[self.inner], self.weights)
+        return None if fit is None else (fit, seen)
+
+    def _similarity(self, points: ndarray, weights: ndarray) -> SimilarityFit | None:
+        usable = np.isfinite(points).all(1) & np.isfinite(self.model_inner).all(1)
+        if usable.sum() < 25:
+            return None
+        try:
+            return robust_umeyama(points, self.model_inner, weights)
+        except ValueError:
+            return None
+
+    def _relative(self, fit: SimilarityFit) -> float:
+        """Weighted RMS of the best nine tenths over the distance of the outer eye corners.
+
+        With the prior weights: the robust ones would forgive whatever does not fit. A tenth may fail: a mouth corner
+        can fall through an open mouth onto the back of the head.
+        """
+        order = np.argsort(fit.residuals)[: int(np.ceil(0.9 * np.isfinite(fit.residuals).sum()))]
+        return float(np.sqrt(np.average(fit.residuals[order] ** 2, weights=self.weights[order]))) / self.eye_distance
+
+
+def probes_of(avatar: Avatar) -> list[Probe]:
+    """All pictures of the search, the likeliest first.
+
+    First the six up axes with level views from the four sides, for the whole and the ends at the top; then all parts
+    from all 26 directions in quarter turns; last the slanted directions in eighth turns.
+    """
+    parts = _parts(avatar.vertices)
+    probes: list[Probe] = []
+    seen: set[tuple] = set()
+
+    def add(part: str, direction: ndarray, up: ndarray, turns: tuple[int, ...]) -> None:
+        key = (part, tuple(np.round(direction, 3)), tuple(np.round(up, 3)), turns)
+        if key not in seen:
+            seen.add(key)
+            center, radius = parts[part]
+            probes.append(
+                Probe(part, tuple(map(float, center)), radius, tuple(map(float, direction)), tuple(map(float, up)), turns)
+            )
+
+    def tops(up: str) -> list[str]:
+        return ["whole"] + [part for part in parts if part.startswith(up)]
+
+    for up, forward in (("+Y", "+Z"), ("+Z", "-Y")):
+        for part in tops(up):
+            add(part, np.array(AXES[forward], float), np.array(AXES[up], float), (0,))
+    for up in ("+Y", "+Z", "-Y", "-Z", "+X", "-X"):
+        sides = [f for f in AXES if f[1] != up[1]]
+        for part in tops(up):
+            for forward in sides:
+                add(part, np.array(AXES[forward], float), np.array(AXES[up], float), (0,))
+    for turned in (False, True):
+        for part in parts:
+            for direction in _directions():
+                up = _any_up(direction)
+                if turned:
+                    right = np.cross(up, direction)
+                    up = (up + right) / np.sqrt(2.0)
+                add(part, direction, up, (0, 1, 2, 3))
+    return probes
+
+
+def nearest_axis(vector: ndarray) -> str:
+    """Name of the axis nearest to a vector, e.g. `+Y`."""
+    return max(AXES, key=lambda name: float(np.dot(AXES[name], vector)))
+
+
+def _parts(vertices: ndarray) -> dict[str, tuple[ndarray, float]]:
+    """Centre and radius of the whole object, of its ends, and of the middle of wide ends."""
+    low, high = vertices.min(0), vertices.max(0)
+    out = {"whole": (0.5 * (low + high), 0.5 * float(np.linalg.norm(high - low)))}
+    for share in ENDS:
+        for name, axis in AXES.items():
+            k = int(np.argmax(np.abs(axis)))
+            sign = axis[k]
+            extent = high[k] - low[k]
+            if extent <= 0:
+                continue
+            edge = high[k] - share * extent if sign > 0 else low[k] + share * extent
+            end = vertices[sign * (vertices[:, k] - edge) >= 0]
+            # Hair tips are thin: aim at the bulk and let them leave the picture.
+            a, b = np.percentile(end, (1, 99), axis=0)
+            radius = 0.5 * float(np.linalg.norm(b - a))
+            # Of an end much wider than deep, such as shoulders with the arms stretched out, look at the middle only.
+            core = 0.75 * share * extent
+            if radius > 1.5 * core:
+                out[f"{name} {100 * share:.0f}% middle"] = (np.median(end, axis=0), core)
+            if radius > 0:
+                out[f"{name} {100 * share:.0f}%"] = (0.5 * (a + b), radius)
+    return out
+
+
+@lru_cache(maxsize=1)
+def _directions() -> list[ndarray]:
+    """26 directions: along the axes, then toward the edges and the corners of a cube."""
+    grid = [np.array(d, dtype=np.float64) for d in np.ndindex(3, 3, 3)]
+    vectors = [d - 1 for d in grid if np.any(d != 1)]
+    vectors.sort(key=lambda d: (np.abs(d).sum(), -d[2], -d[1], -d[0]))
+    return [d / np.linalg.norm(d) for d in vectors]
+
+
+def _any_up(direction: ndarray) -> ndarray:
+    """A unit vector across the direction, as near to +Y (or to +Z) as possible."""
+    axis = np.array([0.0, 1.0, 0.0]) if abs(direction[1]) < 0.9 else np.array([0.0, 0.0, 1.0])
+    up = axis - (axis @ direction) * direction
+    return up / np.linalg.norm(up)
+
+
+def _turned_camera(world_to_camera: ndarray, turn: int) -> ndarray:
+    """The camera of a picture after `np.rot90(picture, turn)`, principal point in the middle of a square picture."""
+    out = world_to_camera.copy()
+    for _ in range(turn % 4):
+        # Counter-clockwise quarter turn: the old right becomes up, the old down becomes right.
+        out[:3] = np.stack([out[1], -out[0], out[2]])
+    return out
+
+
+def _difference(a: ndarray, b: ndarray) -> float:
+    """How far two frames lie apart: rotation (radians) plus relative scale plus shift over a head's radius."""
+    between = a @ np.linalg.inv(b)
+    scale, rotation, shift = decompose_similarity(between)
+    angle = float(np.arccos(np.clip(0.5 * (np.trace(rotation) - 1), -1, 1)))
+    return angle + abs(np.log(scale)) + float(np.linalg.norm(shift)) / 0.1
+
+
+def _alike(a: ndarray, b: ndarray) -> bool:
+    """Whether two guesses lead to the same second look."""
+    between = a @ np.linalg.inv(b)
+    scale, rotation, shift = decompose_similarity(between)
+    angle = float(np.arccos(np.clip(0.5 * (np.trace(rotation) - 1), -1, 1)))
+    return angle < 0.35 and abs(np.log(scale)) < 0.3 and float(np.linalg.norm(shift)) < 0.08

@@ -1,0 +1,188 @@
+"""Landmark embeddings of head models: shipped, cached, or made by showing the model to the detector."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from flame_fitting import assets
+from flame_fitting.avatar.mesh import Avatar, avatar_from_arrays
+from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.view_planning import HeadFrame, head_cameras, landmark_angles
+from flame_fitting.capture.camera import intrinsics_from_fov
+from flame_fitting.errors import InputError
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.calibration import REVISION, CalibrationConfig, HeadViews, RenderHead, calibrate
+from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS
+
+KINDS = ("textured", "clay")
+RESOLUTION = 512
+
+_SKIN, _LIP, _BROW = (0.82, 0.63, 0.53), (0.70, 0.38, 0.36), (0.25, 0.17, 0.12)
+_SCLERA, _IRIS, _HAIR, _LID = (0.93, 0.92, 0.90), (0.30, 0.20, 0.13), (0.30, 0.22, 0.17), (0.68, 0.48, 0.41)
+
+
+def shading_kind(shading: str) -> str:
+    """Which calibration belongs to pictures of this shading (unlit, lit or clay)."""
+    return "clay" if shading == "clay" else "textured"
+
+
+def head_frame(head: HeadModel) -> HeadFrame:
+    """What cameras aim at: the middle of the head without its neck, and a radius that leaves room for hair."""
+    template = head.v_template.detach().cpu().numpy().astype(np.float64)
+    mask = head.region_mask("face", "scalp", "left_ear", "right_ear", "ears").cpu().numpy()
+    if not mask.any():
+        # No regions: everything above the chin, the lowest point that the jaw moves.
+        jaw = head.weights[:, 2].cpu().numpy() > 0.5
+        mask = template[:, 1] >= template[jaw, 1].min() if jaw.any() else np.ones(len(template), dtype=bool)
+    part = template[mask]
+    center = 0.5 * (part.min(0) + part.max(0))
+    center[0] = 0.0
+    radius = 1.45 * float(np.linalg.norm(part - center, axis=1).max())
+    return HeadFrame((0.0, float(center[1]), float(center[2])), radius)
+
+
+def landmark_embedding(
+    head: HeadModel,
+    detector: LandmarkDetector,
+    kind: str,
+    config: CalibrationConfig | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> LandmarkEmbedding:
+    """The embedding for a model, detector and kind of shading: shipped, from the cache, or calibrated now (a minute)."""
+    if kind not in KINDS:
+        raise ValueError(f"{kind} is not one of {KINDS}")
+    shipped = assets.asset_dir() / "open_head" / f"embedding_{detector.name}_{kind}.npz"
+    if config is None and shipped.is_file():
+        embedding = LandmarkEmbedding.load(shipped)
+        if embedding.head_hash == head.file_hash:
+            return embedding
+    config = config or CalibrationConfig()
+    cached = _cache_path(head, detector, kind, config)
+    if cached.is_file():
+        try:
+            return LandmarkEmbedding.load(cached)
+        except InputError:
+            cached.unlink(missing_ok=True)
+    if notify is not None:
+        notify(f"calibrating the landmarks of {detector.name} on the head model {head.name} ({kind}), once")
+    embedding = calibrate_head(head, detector, kind, config)
+    try:
+        embedding.save(cached)
+    except OSError as error:
+        if notify is not None:
+            notify(f"{cached}: not written ({error}); the calibration will be made again next time")
+    return embedding
+
+
+def calibrate_head(
+    head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig | None = None
+) -> LandmarkEmbedding:
+    """Calibrates without looking at shipped or cached files."""
+    if kind == "textured" and (head.texture is None or not head.has_uv):
+        clay = calibrate(head, detector, "clay", render_head(head, "clay"), config)
+        return calibrate(head, detector, kind, render_head(head, kind, painted_colors(head, clay)), config)
+    return calibrate(head, detector, kind, render_head(head, kind), config)
+
+
+def render_head(head: HeadModel, kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None) -> RenderHead:
+    """A function that shows vertices of the model from the landmark views of a capture."""
+    angles, frame = landmark_angles(), head_frame(head)
+    cameras = head_cameras(angles, np.eye(4), frame)
+    K = np.broadcast_to(intrinsics_from_fov(25.0, RESOLUTION, RESOLUTION), (len(angles), 3, 3))
+
+    def render(vertices: Float[ndarray, "V 3"]) -> HeadViews:
+        avatar = head_avatar(head, vertices, kind, vertex_colors)
+        # Real textures hold some shading; plain paint holds none, and a nose without any is not found from the side.
+        shading = "clay" if kind == "clay" else "unlit" if vertex_colors is None else "lit"
+        views = render_avatar(avatar, K, cameras, RESOLUTION, RESOLUTION, shading, light_rotation=np.eye(3))
+        return HeadViews(to_uint8(views.image), views.depth, views.normal, K, cameras)
+
+    return render
+
+
+def head_avatar(
+    head: HeadModel, vertices: Float[ndarray, "V 3"], kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None
+) -> Avatar:
+    """The head model as an avatar in memory, with its texture where the kind of shading wants one."""
+    faces = head.faces.cpu().numpy()
+    if kind == "clay":
+        return avatar_from_arrays(vertices, faces)
+    if vertex_colors is not None:
+        return avatar_from_arrays(vertices, faces, vertex_colors=vertex_colors)
+    if head.texture is None:
+        raise ValueError(f"the head model {head.name} has no texture")
+    return avatar_from_arrays(
+        vertices, faces, head.uv.cpu().numpy(), head.uv_faces.cpu().numpy(), np.ascontiguousarray(head.texture)
+    )
+
+
+def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "V 3"]:
+    """Plain colours for a model without a texture: skin, hair, lips, brows, lids and eyes.
+
+    Where the model names no region for a part, the points found on clay renders say where it is.
+    """
+    template = head.v_template.detach().cpu().numpy().astype(np.float64)
+    points = clay.points(head.v_template[None], head.faces)[0].cpu().numpy().astype(np.float64)
+    colors = np.tile(_SKIN, (head.n_vertices, 1))
+
+    def paint(mask: ndarray, color: tuple[float, float, float]) -> None:
+        colors[mask] = color
+
+    def region(*names: str) -> ndarray:
+        return head.region_mask(*names).cpu().numpy()
+
+    paint(region("hair") if region("hair").any() else region("scalp") & ~region("face", "neck"), _HAIR)
+    if clay.scheme == "mediapipe478":
+        groups = MEDIAPIPE_GROUPS
+        front = template[:, 2] > np.nanmedian(points[groups["outline"], 2])
+        for side in ("left", "right"):
+            paint(front & _inside(template, points[groups[f"{side}_brow"]], ordered=False), _BROW)
+            paint(front & _inside(template, points[groups[f"{side}_eye"]]), _LID)
+        if not region("lips_tight").any():
+            paint(front & _inside(template, points[groups["outer_lips"]]), _LIP)
+    paint(region("lips_tight"), _LIP)
+    weights = head.weights.cpu().numpy()
+    for joint in (3, 4):
+        eyeball = weights[:, joint] > 0.5
+        if eyeball.any():
+            paint(eyeball, _SCLERA)
+            # An iris covers about 25 degrees around the optical axis, which is +Z at rest.
+            sphere = template[eyeball]
+            axis = sphere - 0.5 * (sphere.min(0) + sphere.max(0))
+            looking = axis[:, 2] > np.cos(np.radians(26)) * np.linalg.norm(axis, axis=1)
+            colors[np.flatnonzero(eyeball)[looking]] = _IRIS
+    return colors
+
+
+def to_uint8(images: Float[ndarray, "B 3 H W"]) -> ndarray:
+    """Pictures (B, 3, H, W) in 0..1 as detectors want them: (B, H, W, 3) uint8."""
+    return np.ascontiguousarray(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def _inside(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarray:
+    """Bool (V,): vertices in front of which the contour (seen from the front) closes."""
+    from scipy.spatial import ConvexHull
+
+    outline = contour[np.isfinite(contour).all(1), :2]
+    if len(outline) < 3:
+        return np.zeros(len(template), dtype=bool)
+    if not ordered:
+        outline = outline[ConvexHull(outline).vertices]
+    # Even-odd rule: count the edges that a ray toward +x crosses.
+    x, y = template[:, 0, None], template[:, 1, None]
+    (x0, y0), (x1, y1) = outline.T, np.roll(outline, -1, axis=0).T
+    straddles = (y0 > y) != (y1 > y)
+    rise = np.where(y1 == y0, 1.0, y1 - y0)
+    return (straddles & (x < x0 + (y - y0) * (x1 - x0) / rise)).sum(1) % 2 == 1
+
+
+def _cache_path(head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig) -> Path:
+    text = f"{REVISION} {head.file_hash} {detector.name} {detector.version} {kind} {config}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
+    return assets.cache_dir() / "landmark_embeddings" / f"{key}.npz"

