@@ -42,7 +42,7 @@ apt_install() {
   if command -v apt-get >/dev/null 2>&1 && as_root true; then
     say "$why: installing $*"
     as_root apt-get update -qq >&2 || true
-    if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
+    if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; then
       return 0
     fi
   fi
