@@ -33,6 +33,8 @@ class Stage:
     function: str
     summary: str
     examples: tuple[str, str]
+    note: str = ""
+    """More than one line about it, shown by its own help only."""
 
 
 STAGES = (
@@ -70,6 +72,8 @@ STAGES = (
         "fit",
         "Fits the head model to a capture: shape, expression, pose, offsets, texture.",
         ("fit O/render --output O/fit", "fit O/render --output O/fit --no-photometric --no-use-static-offset"),
+        "Every day: --expressive or --neutral, --no-photometric (faster), --no-use-static-offset (smoother), --head, "
+        "--scale fixed --unit cm. The dotted groups have VHAP's names; few need them.",
     ),
     Stage(
         "export",
@@ -236,9 +240,10 @@ def _parse(stage: Stage, config_type: type, arguments: list[str]) -> Any:
     import tyro
 
     prog = f"{PROGRAM} {stage.name}"
+    description = f"{stage.summary}\n\n{stage.note}" if stage.note else stage.summary
     asked_for_help = any(a in ("-h", "--help") for a in arguments)
     try:
-        return tyro.cli(config_type, prog=prog, description=stage.summary, args=arguments)
+        return tyro.cli(config_type, prog=prog, description=description, args=arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else EXIT_INPUT
         if asked_for_help and code == 0:
