@@ -9,6 +9,7 @@ import difflib
 import errno
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -72,8 +73,8 @@ STAGES = (
         "fit",
         "Fits the head model to a capture: shape, expression, pose, offsets, texture.",
         ("fit O/render --output O/fit", "fit O/render --output O/fit --no-photometric --no-use-static-offset"),
-        "Every day: --expressive or --neutral, --no-photometric (faster), --no-use-static-offset (smoother), --head, "
-        "--scale fixed --unit cm. The dotted groups have VHAP's names; few need them.",
+        "Every day: --expressive, --no-photometric (faster), --no-use-static-offset (smoother),\n"
+        "--head, --scale fixed --unit cm. The dotted groups have VHAP's names; few need them.",
     ),
     Stage(
         "export",
@@ -289,7 +290,11 @@ def _recorded_head(folder: Path) -> str | None:
 
 def script() -> None:
     """Entry point of the console script."""
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # the reader of a pipe is gone; what is left to flush goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BUG)
 
 
 if __name__ == "__main__":
