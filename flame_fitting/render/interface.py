@@ -2,8 +2,8 @@
 Differentiable Rendering"), so that nvdiffrast itself can stand behind this interface.
 
 Shapes: B views, V vertices, F triangles, H x W pixels, A attributes, C channels. Images are channels last. Row 0 is at
-ndc y = -1, which `capture.camera.clip_from_camera` maps to the top of the picture; pixel (column i, row j) is sampled at
-its centre, ndc x = 2 (i + 0.5) / W - 1, ndc y = 2 (j + 0.5) / H - 1.
+ndc y = -1, which `capture.camera.clip_from_camera` maps to the top of the picture; pixel (column i, row j) is sampled
+at its centre, ndc x = 2 (i + 0.5) / W - 1, ndc y = 2 (j + 0.5) / H - 1.
 """
 
 from abc import ABC, abstractmethod
@@ -78,9 +78,9 @@ class Rasterizer(ABC):
         """Texture colours at the pixels.
 
         uv (0, 0) is the outer corner of texel [0, 0], u runs along columns and v along rows. "auto" is
-        "linear-mipmap-linear" with `uv_da` and "linear" without. A texture with batch 1 is shared by all views and never
-        copied. Mip levels are 2x2 box filters; the level is log2 of the footprint's major axis in texels, from
-        `uv_da` = (du/dX, du/dY, dv/dX, dv/dY). An extent that is odd and larger than 1 cannot be halved: limit
+        "linear-mipmap-linear" with `uv_da` and "linear" without. A texture with batch 1 is shared by all views, not
+        copied for each. Mip levels are 2x2 box filters; the level is log2 of the footprint's major axis in texels,
+        from `uv_da` = (du/dX, du/dY, dv/dX, dv/dY). An extent that is odd and larger than 1 cannot be halved: limit
         `max_mip_level` or pad.
 
         Gradients flow to `tex` (through the mip levels), `uv` and `uv_da`.

@@ -1,14 +1,18 @@
 """Numba kernels: silhouette antialiasing and its gradients (Laine et al. 2020, section 3.5)."""
 
 import math
+from typing import no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from flame_fitting.render.jit import inline, kernel
 
 _SLACK = 1.0 / 16.0  # snapping moves edges by up to this many pixels
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def screen_positions(pos, height, width, out):
     """Vertices in pixels from the picture's centre: out (B, V, 2) float64."""
     n_views, n_vertices = pos.shape[0], pos.shape[1]
@@ -22,7 +26,8 @@ def screen_positions(pos, height, width, out):
             out[b, i, 1] = pos[b, i, 1] * inv * (0.5 * height)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _left_of(screen, b, i, j, k):
     """Whether vertex i lies left of the line from j to k."""
     jx, jy = screen[b, j, 0] - screen[b, i, 0], screen[b, j, 1] - screen[b, i, 1]
@@ -30,7 +35,8 @@ def _left_of(screen, b, i, j, k):
     return jx * ky - kx * jy < 0.0
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def silhouette_edges(screen, tri, opposite, out):
     """Bit k of out (B, F) uint8: the edge opposite corner k is a silhouette."""
     n_views, n_faces = screen.shape[0], tri.shape[0]
@@ -51,7 +57,8 @@ def silhouette_edges(screen, tri, opposite, out):
             out[b, f] = code
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _front_face(id0, z0, id1, z1):
     """Of two neighbouring pixels with different faces: the nearer face and whether it is the second pixel's."""
     if id0 == 0.0 or (id1 != 0.0 and not z0 < z1):
@@ -59,7 +66,8 @@ def _front_face(id0, z0, id1, z1):
     return np.int64(id0) - 1, False
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def find_candidates(rast, flags, n_bands, candidate, count):
     """Marks pixel pairs whose nearer face has a silhouette edge.
 
@@ -93,7 +101,8 @@ def find_candidates(rast, flags, n_bands, candidate, count):
         count[task] = found
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _crossing(screen, b, ia, ib, fx, fy, down):
     """Where the edge a-b crosses the line through the pixel centre along the pair; -inf if it does not.
 
@@ -111,7 +120,8 @@ def _crossing(screen, b, ia, ib, fx, fy, down):
     return (xa * dy - ya * dx) / dy, abs(dy) >= abs(dx)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def find_crossings(rast, screen, tri, flags, candidate, n_bands, start, pixel, code, alpha):
     """Fills the items of each (view, band) from start[task] on: pixel index in the view, code and alpha.
 
@@ -160,7 +170,8 @@ def find_crossings(rast, screen, tri, flags, candidate, n_bands, start, pixel, c
                     n += 1
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def blend(color, start, pixel, code, alpha, width, out):
     """Adds the blends of view b, items start[b] to start[b + 1], to out (B, H * W, C), which holds a copy of color."""
     n_views, n_channels = color.shape[0], color.shape[2]
@@ -176,7 +187,8 @@ def blend(color, start, pixel, code, alpha, width, out):
                 out[b, target, k] += a * (color[b, p1, k] - color[b, p0, k])
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def blend_backward(color, rast, pos, screen, tri, start, pixel, code, alpha, grad_out, grad_color, grad_pos, need_pos):
     """Adds to grad_color (B, H * W, C), which holds a copy of grad_out, and to grad_pos (B, V, 4)."""
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]

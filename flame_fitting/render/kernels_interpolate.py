@@ -1,10 +1,15 @@
 """Numba kernels: vertex attributes at pixels, and their gradients."""
 
+from typing import no_type_check
+
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from flame_fitting.render.jit import kernel
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def interpolate_forward(attr, rast, tri, out):
     """Fills out (B, H, W, A) from attr (1|B, V, A)."""
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
@@ -27,7 +32,8 @@ def interpolate_forward(attr, rast, tri, out):
                 out[b, j, i, k] = u * attr[ab, i0, k] + v * attr[ab, i1, k] + t * attr[ab, i2, k]
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def interpolate_forward_da(attr, rast, rast_db, tri, diff, out):
     """Fills out (B, H, W, 2 D) with picture derivatives of the attributes listed in diff (D,): (dA/dX, dA/dY) each."""
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
@@ -54,7 +60,8 @@ def interpolate_forward_da(attr, rast, rast_db, tri, diff, out):
                 out[b, j, i, 2 * d + 1] = dudy * dadu + dvdy * dadv
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def interpolate_backward(attr, rast, tri, grad_out, n_bands, grad_attr, grad_rast):
     """Adds to zeroed grad_attr (B * n_bands, V, A), parts to be added up in order, and to grad_rast (B, H, W, 4).
 
@@ -95,7 +102,8 @@ def interpolate_backward(attr, rast, tri, grad_out, n_bands, grad_attr, grad_ras
                     grad_rast[b, j, i, 1] = gv
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, grad_attr, grad_db):
     """As `interpolate_backward`, for the picture derivatives: attr parts and rast_db (B, H, W, 4)."""
     n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
@@ -137,7 +145,8 @@ def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, gr
                     grad_db[b, j, i, 3] = g3
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def sum_parts(parts, n_groups):
     """Adds parts (n_groups * n, V, A) within each group, in order: (n_groups, V, A)."""
     n = parts.shape[0] // n_groups

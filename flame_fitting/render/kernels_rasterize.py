@@ -8,9 +8,12 @@ Work is cut into bands of rows whose number depends on the number of views alone
 """
 
 import math
+from typing import no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from flame_fitting.render.jit import inline, kernel
 
 _SUBPIXELS = 16
 _LIMIT = 1 << 26  # snapped coordinates up to here keep 64-bit edge functions exact
@@ -23,7 +26,8 @@ _FAR = 32
 _MUST_CLIP = 64
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _snap(x, y, w, half_w, half_h):
     """Clip-space x, y, w to 1/16 pixel, origin at the outer corner of pixel (0, 0)."""
     inv = np.float32(1.0) / np.float32(w)
@@ -32,7 +36,8 @@ def _snap(x, y, w, half_w, half_h):
     return np.int64(sx) + half_w, np.int64(sy) + half_h
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def project_vertices(pos, height, width, n_chunks):
     """Snapped positions (B, V, 2) int32, depths z/w (B, V) and outcodes (B, V) uint8."""
     n_views, n_vertices = pos.shape[0], pos.shape[1]
@@ -74,7 +79,8 @@ def project_vertices(pos, height, width, n_chunks):
     return snapped, depth, outcode
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _fill_triangle(x0, y0, z0, x1, y1, z1, x2, y2, z2, label, row0, row1, width, zbuffer, index):
     """Draws one snapped triangle into rows row0 <= j < row1; `zbuffer` and `index` hold these rows only."""
     area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
@@ -123,7 +129,8 @@ def _fill_triangle(x0, y0, z0, x1, y1, z1, x2, y2, z2, label, row0, row1, width,
         e20 += 16 * dx20
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _clip_plane(src, n, dst, a, b, c, d):
     """Keeps the part of the polygon src (n, 4) with a x + b y + c z + d w >= 0. Returns the new corner count."""
     m = 0
@@ -149,7 +156,8 @@ def _clip_plane(src, n, dst, a, b, c, d):
     return m
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _fill_clipped(pos, b, i0, i1, i2, label, row0, row1, height, width, zbuffer, index):
     """Clips a triangle at the near plane and far outside the picture, then draws the pieces."""
     poly = np.empty((10, 4), np.float64)
@@ -184,7 +192,8 @@ def _fill_clipped(pos, b, i0, i1, i2, label, row0, row1, height, width, zbuffer,
         _fill_triangle(x0, y0, z0, x1, y1, z1, x2, y2, z2, label, row0, row1, width, zbuffer, index)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _edge_functions(pos, b, i0, i1, i2, fx, fy):
     """Corner positions relative to the ray through ndc (fx, fy), times w, and the three edge functions there."""
     x0 = pos[b, i0, 0] - fx * pos[b, i0, 3]
@@ -196,7 +205,8 @@ def _edge_functions(pos, b, i0, i1, i2, fx, fy):
     return x0, y0, x1, y1, x2, y2, x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, n_bands, rast, rast_db):
     """Fills rast and rast_db, each (B, H, W, 4). `face_mask` is (B, F), or (0, 0) for none."""
     n_views, n_faces = pos.shape[0], tri.shape[0]
@@ -262,7 +272,7 @@ def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, n_bands, ras
                 rast[b, j, i, 1] = v
                 rast[b, j, i, 2] = min(max(z / w, -1.0), 1.0)
                 rast[b, j, i, 3] = label
-                # x_k = X_k - fx w_k, so d x_k / d fx = -w_k: derivatives of the edge functions along the picture's axes.
+                # x_k = X_k - fx w_k, so d x_k / d fx = -w_k.
                 a0x = y1f * w2 - y2f * w1
                 a1x = y2f * w0 - y0f * w2
                 a2x = y0f * w1 - y1f * w0
@@ -277,7 +287,8 @@ def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, n_bands, ras
                 rast_db[b, j, i, 3] = scale_y * inv * (a1y - v * sy)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def rasterize_backward(pos, tri, rast, grad_rast, grad_db, n_bands, grad):
     """Adds to zeroed grad (B * n_bands, V, 4), parts to be added up in order.
 

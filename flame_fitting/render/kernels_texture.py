@@ -1,7 +1,7 @@
 """Numba kernels: texture filtering and its gradients.
 
-A mip pyramid is one flat array of all levels; texel (t, y, x) of level l starts at
-offset[l] + ((t * height[l] + y) * width[l] + x) * C.
+A mip pyramid is one flat array of all levels; texel (t, y, x) of level lv starts at
+offset[lv] + ((t * height[lv] + y) * width[lv] + x) * C.
 
 Gradients of texels: pixels are sorted by level and by band of texel rows, keeping their order, and each band is
 summed by one task. A band's lower neighbour row is summed apart (its halo) and added afterwards. The order of every sum
@@ -9,15 +9,19 @@ is that of the pixels, whatever the number of threads, and no copy of the textur
 """
 
 import math
+from typing import no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from flame_fitting.render.jit import inline, kernel
 
 NEAREST, LINEAR, MIPMAP = 0, 1, 2
 CLAMP, WRAP, ZERO = 0, 1, 2
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _downsample_row(data, src_at, src_height, src_width, n_channels, y, dst_at, dst_width):
     step_y = 2 if src_height > 1 else 1
     step_x = 2 if src_width > 1 else 1
@@ -32,7 +36,8 @@ def _downsample_row(data, src_at, src_height, src_width, n_channels, y, dst_at, 
             data[to + k] = total * weight
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def build_mips(data, heights, widths, offsets, n_textures, n_channels):
     """Fills the levels from 1 on: 2x2 means (2x1 where an extent is 1)."""
     for row in prange(n_textures * heights[1]):
@@ -43,15 +48,16 @@ def build_mips(data, heights, widths, offsets, n_textures, n_channels):
         )  # fmt: skip
     # The small levels are not worth a parallel loop each.
     for t in prange(n_textures):
-        for l in range(2, heights.shape[0]):
-            for y in range(heights[l]):
+        for lv in range(2, heights.shape[0]):
+            for y in range(heights[lv]):
                 _downsample_row(
-                    data, offsets[l - 1] + t * heights[l - 1] * widths[l - 1] * n_channels, heights[l - 1],
-                    widths[l - 1], n_channels, y, offsets[l] + t * heights[l] * widths[l] * n_channels, widths[l],
+                    data, offsets[lv - 1] + t * heights[lv - 1] * widths[lv - 1] * n_channels, heights[lv - 1],
+                    widths[lv - 1], n_channels, y, offsets[lv] + t * heights[lv] * widths[lv] * n_channels, widths[lv],
                 )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _pull_row(src_at, src_width, n_channels, y, data, dst_at, dst_height, dst_width):
     step_y = 1 if dst_height > 1 else 0
     step_x = 1 if dst_width > 1 else 0
@@ -63,15 +69,17 @@ def _pull_row(src_at, src_width, n_channels, y, data, dst_at, dst_height, dst_wi
             data[to + k] += weight * data[src_at + texel * n_channels + k]
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def pull_gradients(data, heights, widths, offsets, n_textures, n_channels):
     """Adjoint of `build_mips`: adds each level's gradient to the one below, coarsest first. All levels are in data."""
     for t in prange(n_textures):
-        for l in range(heights.shape[0] - 1, 1, -1):
-            for y in range(heights[l - 1]):
+        for lv in range(heights.shape[0] - 1, 1, -1):
+            for y in range(heights[lv - 1]):
                 _pull_row(
-                    offsets[l] + t * heights[l] * widths[l] * n_channels, widths[l], n_channels, y,
-                    data, offsets[l - 1] + t * heights[l - 1] * widths[l - 1] * n_channels, heights[l - 1], widths[l - 1],
+                    offsets[lv] + t * heights[lv] * widths[lv] * n_channels, widths[lv], n_channels, y,
+                    data, offsets[lv - 1] + t * heights[lv - 1] * widths[lv - 1] * n_channels,
+                    heights[lv - 1], widths[lv - 1],
                 )  # fmt: skip
     for row in prange(n_textures * heights[0]):
         t = row // heights[0]
@@ -81,7 +89,8 @@ def pull_gradients(data, heights, widths, offsets, n_textures, n_channels):
         )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _axis(t, n, boundary):
     """The two texels around coordinate t along an axis of n texels, and the weight of the second. -1 is outside.
 
@@ -99,7 +108,7 @@ def _axis(t, n, boundary):
         return i, i + 1, s - np.float32(i)
     if boundary == WRAP:
         t = t - np.float32(math.floor(t))
-        if not t >= np.float32(0.0):
+        if not (t >= np.float32(0.0) and t <= np.float32(1.0)):
             t = np.float32(0.0)
         s = t * size - half
         floor = np.float32(math.floor(s))
@@ -119,7 +128,8 @@ def _axis(t, n, boundary):
     return i, (j if j < n else np.int64(-1)), s - floor
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _axis_nearest(t, n, boundary):
     """The texel at coordinate t along an axis of n texels; -1 is outside."""
     if boundary == WRAP:
@@ -134,7 +144,8 @@ def _axis_nearest(t, n, boundary):
     return np.int64(s)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _footprint(uv_da, b, j, i, height, width):
     """The texel footprint J = d(texel)/d(pixel): its entries and the pieces of the eigenvalues of J^T J."""
     sx = uv_da[b, j, i, 0] * np.float32(width)
@@ -151,7 +162,8 @@ def _footprint(uv_da, b, j, i, height, width):
     return sx, sy, tx, ty, xy, mean, diff, radius2
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _mip_level(uv_da, b, j, i, height, width, max_level):
     """log2 of the footprint's major axis in texels, within 0 and max_level (nan and inf too)."""
     _, _, _, _, _, mean, _, radius2 = _footprint(uv_da, b, j, i, height, width)
@@ -161,14 +173,16 @@ def _mip_level(uv_da, b, j, i, height, width, max_level):
     return min(level, np.float32(max_level))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _fetch(data, base, y, x, width, n_channels, k):
     if y < 0 or x < 0:
         return np.float32(0.0)
     return data[base + (y * width + x) * n_channels + k]
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _sample(data, base, height, width, n_channels, u, v, boundary, scale, out, b, j, i, add):
     """out[b, j, i] = (or +=) scale * bilinear sample of the texture that starts at data[base]."""
     x0, x1, wx = _axis(u, width, boundary)
@@ -207,7 +221,8 @@ def _sample(data, base, height, width, n_channels, u, v, boundary, scale, out, b
         out[b, j, i, k] = out[b, j, i, k] + scale * value if add else scale * value
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def texture_forward(data, heights, widths, offsets, n_textures, uv, uv_da, mode, boundary, out, level):
     """Fills out (B, H, W, C), and in MIPMAP mode level (B, H, W), the fractional mip level."""
     n_views, height, width, n_channels = out.shape
@@ -234,13 +249,14 @@ def texture_forward(data, heights, widths, offsets, n_textures, uv, uv_da, mode,
                 l0 = np.int64(fine)
                 fraction = fine - np.float32(l0)
             for step in range(2 if fraction > 0.0 else 1):
-                l = l0 + step
-                at = offsets[l] + t * heights[l] * widths[l] * n_channels
+                lv = l0 + step
+                at = offsets[lv] + t * heights[lv] * widths[lv] * n_channels
                 weight = fraction if step else one - fraction
-                _sample(data, at, heights[l], widths[l], n_channels, u, v, boundary, weight, out, b, j, i, step > 0)
+                _sample(data, at, heights[lv], widths[lv], n_channels, u, v, boundary, weight, out, b, j, i, step > 0)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _sample_gradient(data, base, height, width, n_channels, u, v, boundary, grad, b, j, i):
     """For the bilinear sample s and the incoming gradient g: (g . ds/du, g . ds/dv, g . s)."""
     x0, x1, wx = _axis(u, width, boundary)
@@ -277,28 +293,31 @@ def _sample_gradient(data, base, height, width, n_channels, u, v, boundary, grad
     return gu * np.float32(width), gv * np.float32(height), gs
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _row_bin(v, height, boundary, mode, shift):
     """The band of texel rows that a sample at v writes to, by its upper row."""
     y = _axis_nearest(v, height, boundary) if mode == NEAREST else _axis(v, height, boundary)[0]
     return max(y, 0) >> shift
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _any(grad, b, j, i):
-    for k in range(grad.shape[3]):
+    for k in range(grad.shape[3]):  # noqa: SIM110 (Numba has no generators)
         if grad[b, j, i, k] != 0.0:
             return True
     return False
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def coordinate_gradients(
     data, heights, widths, offsets, n_textures, uv, uv_da, level, mode, boundary, grad, grad_uv, grad_da
 ):
     """Gradients of the texture coordinates (B, H, W, 2) and, unless empty, of their derivatives (B, H, W, 4).
 
-    With the level l = log2(m + r) / 2, m the mean and r the half difference of the eigenvalues of J^T J.
+    With the level lv = log2(m + r) / 2, m the mean and r the half difference of the eigenvalues of J^T J.
     """
     n_views, height, width, n_channels = grad.shape
     h0, w0 = heights[0], widths[0]
@@ -322,28 +341,27 @@ def coordinate_gradients(
                     fraction = level[b, j, i] - np.float32(l0)
                 slope = np.float32(0.0)
                 for step in range(2 if fraction > 0.0 else 1):
-                    l = l0 + step
-                    at = offsets[l] + t * heights[l] * widths[l] * n_channels
+                    lv = l0 + step
+                    at = offsets[lv] + t * heights[lv] * widths[lv] * n_channels
                     du, dv, value = _sample_gradient(
-                        data, at, heights[l], widths[l], n_channels, u, v, boundary, grad, b, j, i
+                        data, at, heights[lv], widths[lv], n_channels, u, v, boundary, grad, b, j, i
                     )
                     weight = fraction if step else one - fraction
                     gu += weight * du
                     gv += weight * dv
                     slope = value - slope
-                if fraction > 0.0:
-                    if need_da:
-                        sx, sy, tx, ty, xy, mean, diff, radius2 = _footprint(uv_da, b, j, i, h0, w0)
-                        radius = np.float32(math.sqrt(radius2))
-                        # d l / d(m + r) = 1 / (2 ln 2 (m + r)); r has no derivative where the footprint is round.
-                        if radius > 0.0:
-                            c = slope * half_log2e / (radius2 + radius * mean)
-                            g0 = c * np.float32(w0) * (sx * (radius + diff) + sy * xy)
-                            g1 = c * np.float32(w0) * (sy * (radius - diff) + sx * xy)
-                            g2 = c * np.float32(h0) * (tx * (radius + diff) + ty * xy)
-                            g3 = c * np.float32(h0) * (ty * (radius - diff) + tx * xy)
-                            if not (math.isfinite(g0) and math.isfinite(g1) and math.isfinite(g2 + g3)):
-                                g0 = g1 = g2 = g3 = np.float32(0.0)
+                if fraction > 0.0 and need_da:
+                    sx, sy, tx, ty, xy, mean, diff, radius2 = _footprint(uv_da, b, j, i, h0, w0)
+                    radius = np.float32(math.sqrt(radius2))
+                    # d lv / d(m + r) = 1 / (2 ln 2 (m + r)); r has no derivative where the footprint is round.
+                    if radius > 0.0:
+                        c = slope * half_log2e / (radius2 + radius * mean)
+                        g0 = c * np.float32(w0) * (sx * (radius + diff) + sy * xy)
+                        g1 = c * np.float32(w0) * (sy * (radius - diff) + sx * xy)
+                        g2 = c * np.float32(h0) * (tx * (radius + diff) + ty * xy)
+                        g3 = c * np.float32(h0) * (ty * (radius - diff) + tx * xy)
+                        if not (math.isfinite(g0) and math.isfinite(g1) and math.isfinite(g2 + g3)):
+                            g0 = g1 = g2 = g3 = np.float32(0.0)
             grad_uv[b, j, i, 0] = gu
             grad_uv[b, j, i, 1] = gv
             if need_da:
@@ -353,7 +371,8 @@ def coordinate_gradients(
                 grad_da[b, j, i, 3] = g3
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def bin_pixels(heights, n_textures, uv, level, mode, boundary, grad, shifts, first_bin, n_bins, n_bands, cursor, items):
     """Sorts pixels by the band of texel rows they write to.
 
@@ -388,7 +407,8 @@ def bin_pixels(heights, n_textures, uv, level, mode, boundary, grad, shifts, fir
                     cursor[task, q] += 1
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@inline
+@no_type_check
 def _add_texel(data, row_at, column, n_channels, weight, grad, p):
     """Adds weight * grad[p] to a texel of the row that starts at data[row_at]; negative is outside."""
     if row_at < 0 or column < 0:
@@ -403,7 +423,8 @@ def _add_texel(data, row_at, column, n_channels, weight, grad, p):
         data[at + k] += weight * grad[p, k]
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def accumulate_texels(
     data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, mode, boundary,
     uv, level, grad, items, starts,
@@ -420,10 +441,10 @@ def accumulate_texels(
         for q in range(task, n_total, n_tasks):
             if starts[q] == starts[q + 1]:
                 continue
-            l, row0, row1, base, halo = _bin_target(
+            lv, row0, row1, base, halo = _bin_target(
                 q, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins
             )
-            height, width = heights[l], widths[l]
+            height, width = heights[lv], widths[lv]
             stride = width * n_channels
             for n in range(starts[q], starts[q + 1]):
                 p = items[n]
@@ -437,7 +458,7 @@ def accumulate_texels(
                 if mode == MIPMAP:
                     l0 = np.int64(level[p])
                     fraction = level[p] - np.float32(l0)
-                    scale = one - fraction if l == l0 else fraction
+                    scale = one - fraction if lv == l0 else fraction
                 x0, x1, wx = _axis(u, width, boundary)
                 y0, y1, wy = _axis(v, height, boundary)
                 w11 = wx * wy * scale
@@ -454,28 +475,30 @@ def accumulate_texels(
                 _add_texel(data, at1, x1, n_channels, w11, grad, p)
 
 
-@njit(cache=True, error_model="numpy")
+@inline
+@no_type_check
 def _bin_target(q, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins):
     """Of bin q: level, first row and row after the last, where the texture's level and where the halo row start."""
     t = q // n_bins
     local = q % n_bins
-    l = heights.shape[0] - 1
-    while first_bin[l] > local:
-        l -= 1
-    row0 = (local - first_bin[l]) << shifts[l]
-    row1 = min(row0 + (1 << shifts[l]), heights[l])
-    return l, row0, row1, offsets[l] + t * heights[l] * widths[l] * n_channels, halo_offsets[q]
+    lv = heights.shape[0] - 1
+    while first_bin[lv] > local:
+        lv -= 1
+    row0 = (local - first_bin[lv]) << shifts[lv]
+    row1 = min(row0 + (1 << shifts[lv]), heights[lv])
+    return lv, row0, row1, offsets[lv] + t * heights[lv] * widths[lv] * n_channels, halo_offsets[q]
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel
+@no_type_check
 def add_halos(data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, starts):
     """Adds each band's halo to the row below the band (to row 0 from the last band, for wrapping)."""
     for q in prange(starts.shape[0] - 1):
         if starts[q] == starts[q + 1]:
             continue
-        l, _, row1, base, halo = _bin_target(
+        lv, _, row1, base, halo = _bin_target(
             q, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins
         )
-        at = base + (row1 % heights[l]) * widths[l] * n_channels
-        for k in range(widths[l] * n_channels):
+        at = base + (row1 % heights[lv]) * widths[lv] * n_channels
+        for k in range(widths[lv] * n_channels):
             data[at + k] += data[halo + k]
