@@ -51,7 +51,7 @@ def pixel_rays(pixels: ArrayLike, K: ArrayLike, world_to_camera: ArrayLike) -> t
     pixels_, w2c = np.asarray(pixels, dtype=np.float64), np.asarray(world_to_camera, dtype=np.float64)
     ones = np.ones((*pixels_.shape[:-1], 1))
     local = np.concatenate([pixels_, ones], axis=-1) @ np.swapaxes(np.linalg.inv(np.asarray(K, np.float64)), -1, -2)
-    origin = np.linalg.inv(w2c)[..., :3, 3]
+    origin: Array = np.asarray(np.linalg.inv(w2c)[..., :3, 3], dtype=np.float64)
     return origin, _unit(local @ np.linalg.inv(w2c[..., :3, :3]).swapaxes(-1, -2))
 
 
@@ -70,7 +70,8 @@ def opengl_camera_to_world(world_to_camera: ArrayLike) -> Array:
 
 def world_to_camera_from_opengl(transform_matrix: ArrayLike) -> Array:
     """Inverse of `opengl_camera_to_world`."""
-    return np.linalg.inv(np.asarray(transform_matrix, dtype=np.float64) @ _OPENGL_FROM_OPENCV)
+    out: Array = np.asarray(np.linalg.inv(np.asarray(transform_matrix, np.float64) @ _OPENGL_FROM_OPENCV), np.float64)
+    return out
 
 
 def move_camera(world_to_camera: ArrayLike, new_from_world: ArrayLike) -> Array:

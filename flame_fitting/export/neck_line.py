@@ -69,10 +69,11 @@ class NeckCut:
         return np.clip(0.5 + distance / (BLUR_FRACTION * width), 0.0, 1.0).astype(np.float32)
 
 
-def neck_cut(head: HeadModel, vertices: Array, up: Array | None = None) -> NeckCut | None:
+def neck_cut(head: HeadModel, vertices: Array, up: Array | None = None, at_sides: bool = False) -> NeckCut | None:
     """The cut of one posed head (V, 3); None where the head model lacks the three neck points.
 
-    `up` (3,) is the direction from the neck to the head in the vertices' frame, +Y where None.
+    `up` (3,) is the direction from the neck to the head in the vertices' frame, +Y where None. `at_sides` moves the cut
+    up from the front bottom vertex to the two vertices at the sides of the neck, above any shoulders.
     """
     regions = head.regions
     if any(name not in regions or len(regions[name]) == 0 for name in REGIONS):
@@ -95,6 +96,14 @@ def neck_cut(head: HeadModel, vertices: Array, up: Array | None = None) -> NeckC
     ahead = front - center
     sideways = np.cross(normal, ahead)
     sideways /= np.linalg.norm(sideways)
+    if at_sides:
+        half_width = 0.5 * float(np.linalg.norm(left - right))
+        return NeckCut(
+            center=0.5 * (left + right),
+            up=normal,
+            front=ahead / np.linalg.norm(ahead) * half_width,
+            side=sideways * half_width,
+        )
     half_width = 0.5 * float(np.linalg.norm(left - right))
     if _RIM in regions and len(regions[_RIM]):
         half_width = max(half_width, 0.5 * float(np.ptp(vertices[regions[_RIM].cpu().numpy()] @ sideways)))

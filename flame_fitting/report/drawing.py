@@ -22,10 +22,8 @@ class DrawnFit:
     image: Float[ndarray, "B 3 H W"]
     """sRGB 0..1 over the capture's background."""
     alpha: Float[ndarray, "B H W"]
-    depth: Float[ndarray, "B H W"]
-    """Along the camera's z, world units, 0 outside."""
-    normal: Float[ndarray, "B H W 3"]
-    """World."""
+    normal: Float[ndarray, "B H W 3"] | None = None
+    """World; None where it was not asked for."""
 
 
 def head_avatar(
@@ -65,10 +63,11 @@ def draw_fit(
     capture: Capture,
     views: list[View],
     vertices: Float[ndarray, "T V 3"] | None = None,
+    geometry: bool = True,
 ) -> list[DrawnFit]:
     """The fitted head in each of `views`, one result per view (B = 1), in their order.
 
-    `vertices` are in the avatar's coordinates; None takes the fit's own.
+    `vertices` are in the avatar's coordinates; None takes the fit's own. Without `geometry`, normals are left out.
     """
     world = fit.vertices_world(head) if vertices is None else vertices
     steps = {timestep: row for row, timestep in enumerate(capture.timesteps)}
@@ -81,24 +80,28 @@ def draw_fit(
             same = [view for view in mine if (view.width, view.height) == size]
             for start in range(0, len(same), _CHUNK):
                 chunk = same[start : start + _CHUNK]
-                result = _draw(avatar, chunk, background, fit)
+                result = _draw(avatar, chunk, background, fit, geometry)
                 for i, view in enumerate(chunk):
-                    drawn[view.key] = DrawnFit(*(part[i : i + 1] for part in result))
+                    image, alpha, normal = (None if part is None else part[i : i + 1] for part in result)
+                    assert image is not None and alpha is not None
+                    drawn[view.key] = DrawnFit(image, alpha, normal)
     return [drawn[view.key] for view in views]
 
 
-def _draw(avatar: Avatar, views: list[View], background: ndarray, fit: FitResult) -> tuple[ndarray, ...]:
+def _draw(avatar: Avatar, views: list[View], background: ndarray, fit: FitResult, geometry: bool) -> tuple:
     K = np.stack([view.K for view in views])
     cameras = np.stack([view.world_to_camera for view in views])
     # black behind, so that light scales the head alone
-    out = render_avatar(avatar, K, cameras, views[0].width, views[0].height, "unlit", (0.0, 0.0, 0.0))
-    assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
+    outputs = ("image", "alpha", "normal") if geometry or fit.lights is not None else ("image", "alpha")
+    size = views[0].width, views[0].height
+    out = render_avatar(avatar, K, cameras, *size, "unlit", (0.0, 0.0, 0.0), outputs=outputs)
+    assert out.image is not None and out.alpha is not None
     image = out.image
-    if fit.lights is not None:
+    if fit.lights is not None and out.normal is not None:
         rotation = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
         image = image * shading(out.normal @ rotation.T, fit.lights).transpose(0, 3, 1, 2)
     image = np.clip(image + (1 - out.alpha[:, None]) * background[None, :, None, None], 0, 1)
-    return image.astype(np.float32), out.alpha, out.depth, out.normal
+    return image.astype(np.float32), out.alpha, out.normal
 
 
 def shading(normals: Float[ndarray, "*B 3"], lights: Float[ndarray, "9 3"]) -> Float[ndarray, "*B 3"]:

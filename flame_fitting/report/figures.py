@@ -32,21 +32,15 @@ class Figure:
     title: str
 
 
-def write_figures(
-    folder: Path, fit: FitResult, capture: Capture, head: HeadModel, drawn: dict[str, DrawnFit] | None = None
-) -> list[Figure]:
-    """Writes overlays/*.jpg into `folder`. `drawn` holds pictures of the fit that exist already, by view key."""
-    drawn = dict(drawn or {})
+def write_figures(folder: Path, fit: FitResult, capture: Capture, head: HeadModel) -> list[Figure]:
+    """Writes overlays/*.jpg into `folder`: the fit over the avatar, from all sides."""
     chosen = choose_views(capture, fit.head_from_world)
-    missing = [view for view in chosen.values() if view.key not in drawn]
-    if missing:
-        pictures = draw_fit(fit, head, capture, missing)
-        drawn.update({view.key: picture for view, picture in zip(missing, pictures, strict=True)})
+    pictures = draw_fit(fit, head, capture, list(chosen.values()))
     figures = []
-    for yaw, view in chosen.items():
+    for (yaw, view), picture in zip(chosen.items(), pictures, strict=True):
         name = side_name(yaw)
         path = folder / "overlays" / f"{list(chosen).index(yaw):02d}_{name.replace(' ', '_')}.jpg"
-        write_jpeg(path, overlay_row(fit, capture, view, drawn[view.key]))
+        write_jpeg(path, overlay_row(fit, capture, view, picture))
         figures.append(Figure(path, f"Seen from {name}: avatar, fit, fitted mesh over the avatar, colour difference"))
     return figures
 
@@ -106,6 +100,7 @@ def overlay_row(fit: FitResult, capture: Capture, view: View, picture: DrawnFit)
 
 def blend_mesh(image: Float[ndarray, "3 H W"], picture: DrawnFit, view: View) -> Float[ndarray, "H W 3"]:
     """The fitted mesh, blue and half transparent, with its outline, over a picture."""
+    assert picture.normal is not None
     eye = np.linalg.inv(view.world_to_camera)[:3, :3]
     facing = np.clip(-(picture.normal[0] @ eye[:, 2]), 0, 1)
     shade = _GEOMETRY_COLOR * (0.35 + 0.85 * facing[..., None])

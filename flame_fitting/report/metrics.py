@@ -18,15 +18,17 @@ from flame_fitting.capture.camera import project, transform_points
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.files import mask_as_uint8
 from flame_fitting.errors import InputError
+from flame_fitting.export.neck_line import NeckCut, neck_cut
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.closest import TriangleTree
-from flame_fitting.report.drawing import DrawnFit, draw_fit, face_normals
+from flame_fitting.report.drawing import draw_fit, face_normals
 
 REGIONS = ("face", "nose", "lips", "eyes", "forehead", "ears", "neck", "scalp", "chin", "left_cheek", "right_cheek")
 MAX_PSNR = 99.0
 _RADIUS = 0.3  # metres around the head within which the avatar's surface counts
 _SPACING = 0.001
+_MAX_POINTS = 60_000  # of the avatar's surface that distances are measured from
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,6 @@ class VisibleSurface:
 class Workings:
     """What measuring makes on the way and figures can use."""
 
-    drawn: dict[str, DrawnFit] = field(default_factory=dict)
-    """Pictures of the fit by view key."""
     visible: list[VisibleSurface | None] = field(default_factory=list)
     """By timestep."""
 
@@ -148,7 +148,7 @@ def evaluate_fit(
                 record["regions"].setdefault(name, {}).update(values)
         metrics["stages"][stage.name] = record | {"accepted": bool(stage.accepted), "seconds": float(stage.seconds)}
     metrics["landmarks"] = landmark_metrics(fit, capture, mm / 1000 * fit.mm_per_unit)
-    metrics |= picture_metrics(fit, capture, head, workings.drawn)
+    metrics |= picture_metrics(fit, capture, head)
     metrics["flipped_triangles"] = flipped_triangles(head, vertices, fit.without_offsets().vertices_head(head))
     metrics["scale_source"] = fit.scale_source
     metrics["mm_per_unit"] = mm / 1000 * fit.mm_per_unit
@@ -175,13 +175,12 @@ def visible_surface(
         return None
     cloud = fuse_surface(surface_views(capture, views), head_from_world, _SPACING, _RADIUS)
     points = np.asarray(cloud.points, dtype=np.float64)
-    if len(points) == 0:
-        return None
+    some = points[:: -(-len(points) // _MAX_POINTS)]
     if avatar is None:
         normals = np.asarray(cloud.normals, dtype=np.float64)
-        return VisibleSurface(CloudSurface(points, normals, 1.5 * _SPACING), points)
+        return VisibleSurface(CloudSurface(points, normals, 1.5 * _SPACING), some)
     vertices, faces = transform_points(head_from_world, avatar.vertices), avatar.faces
-    return VisibleSurface(MeshSurface(vertices, visible_faces(vertices, faces, points)), points)
+    return VisibleSurface(MeshSurface(vertices, visible_faces(vertices, faces, points)), some)
 
 
 def visible_faces(
@@ -199,6 +198,8 @@ def region_metrics(
     """`to_avatar_mm` and `from_avatar_mm` by region, pooled over time; `mm` is millimetres in a head-space metre."""
     regions, faces = head.regions, head.faces.cpu().numpy()
     names = [name for name in REGIONS if name in regions and len(regions[name])]
+    vertex_ids = {name: regions[name].cpu().numpy() for name in names}
+    in_region = {name: head.face_mask(name).cpu().numpy() for name in names}
     pools: dict[tuple[str, str], list[ndarray]] = {}
     for row, seen in enumerate(visible):
         if seen is None or row >= len(vertices):
@@ -207,8 +208,7 @@ def region_metrics(
         back = TriangleTree(vertices[row], faces).closest(seen.points)
         inside = ~on_open_edge(faces, back.face, back.barycentric)
         for name in names:
-            ids = regions[name].cpu().numpy()
-            of_region = head.face_mask(name).cpu().numpy()[back.face] & inside
+            ids, of_region = vertex_ids[name], in_region[name][back.face] & inside
             pools.setdefault((name, "to"), []).append(np.stack([to_avatar[ids], areas[ids]]))
             from_avatar = back.distance[of_region] * mm
             pools.setdefault((name, "from"), []).append(np.stack([from_avatar, np.ones_like(from_avatar)]))
@@ -260,38 +260,43 @@ def landmark_metrics(fit: FitResult, capture: Capture, mm_per_unit: float) -> di
     return out
 
 
-def picture_metrics(
-    fit: FitResult, capture: Capture, head: HeadModel, drawn: dict[str, DrawnFit] | None = None
-) -> dict[str, float | None]:
-    """Silhouette overlap over fit and held-out views above the neck line, and PSNR over the held-out views."""
-    from flame_fitting.export.neck_line import neck_cut
+def picture_metrics(fit: FitResult, capture: Capture, head: HeadModel) -> dict[str, float | None]:
+    """Silhouette overlap over fit and held-out views above the neck line, and PSNR over the held-out views.
 
+    `silhouette_iou_head` counts above the sides of the neck instead, where shoulders do not reach.
+    """
     vertices = fit.vertices_world(head)
     up = np.linalg.inv(fit.head_from_world)[:3, 1]
-    cuts = [neck_cut(head, v, up / np.linalg.norm(up)) for v in vertices]
+    up /= np.linalg.norm(up)
+    cuts = [(neck_cut(head, v, up), neck_cut(head, v, up, at_sides=True)) for v in vertices]
     views = capture.views_of("fit", "heldout")
     squared: dict[str, list[tuple[float, int]]] = {"avatar": [], "union": [], "above": []}
-    both = either = 0
-    for view, picture in zip(views, draw_fit(fit, head, capture, views, vertices), strict=True):
-        if drawn is not None:
-            drawn[view.key] = picture
+    overlap = np.zeros((2, 2), dtype=np.int64)  # (line, sides) x (both, either)
+    for view, picture in zip(views, draw_fit(fit, head, capture, views, vertices, geometry=False), strict=True):
         seen, fitted = capture.alpha(view) > 0.5, mask_as_uint8(picture.alpha[0]) > 127.5
-        cut = cuts[min(capture.timesteps.index(view.timestep), len(cuts) - 1)]
-        above = np.ones_like(seen)
-        if cut is not None:
-            above = cut.keep(view.K, view.world_to_camera, view.width, view.height) > 0.5
-        both += int((seen & fitted & above).sum())
-        either += int(((seen | fitted) & above).sum())
+        row = min(capture.timesteps.index(view.timestep), len(cuts) - 1)
+        above = [_above(cut, view) for cut in cuts[row]]
+        for k in range(2):
+            overlap[k] += int((seen & fitted & above[k]).sum()), int(((seen | fitted) & above[k]).sum())
         if view.role == "heldout":
             error = ((picture.image[0].astype(np.float64) - capture.image(view)) ** 2).mean(axis=0)
-            for name, mask in (("avatar", seen), ("union", seen | fitted), ("above", seen & above)):
+            for name, mask in (("avatar", seen), ("union", seen | fitted), ("above", seen & above[1])):
                 squared[name].append((float(error[mask].sum()), int(mask.sum())))
+    has_masks = bool(views) and views[0].mask_path is not None
+    ious = [float(both / either) if either and has_masks else None for both, either in overlap]
     return {
-        "silhouette_iou": both / either if either and views and views[0].mask_path else None,
+        "silhouette_iou": ious[0],
+        "silhouette_iou_head": ious[1],
         "psnr_heldout_db": pooled_psnr(squared["avatar"]),
         "psnr_heldout_union_db": pooled_psnr(squared["union"]),
         "psnr_heldout_above_neck_db": pooled_psnr(squared["above"]),
     }
+
+
+def _above(cut: NeckCut | None, view: View) -> ndarray:
+    if cut is None:
+        return np.ones((view.height, view.width), dtype=bool)
+    return cut.keep(view.K, view.world_to_camera, view.width, view.height) > 0.5
 
 
 def pooled_psnr(sums: list[tuple[float, int]]) -> float | None:
@@ -349,7 +354,7 @@ def out_of_range(metrics: dict[str, Any], capture: Capture, limits: Thresholds) 
         found.append(
             f"The views disagree on landmarks by {value:.1f} mm (median); up to {limits.landmark_spread_mm} is usual."
         )
-    overlap = metrics["silhouette_iou"]
+    overlap = metrics["silhouette_iou_head"]
     if overlap is not None and overlap < limits.silhouette_iou:
         found.append(
             f"Silhouettes overlap by {overlap:.2f} above the neck, less than {limits.silhouette_iou}: hair or clothes?"

@@ -43,8 +43,12 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         if key in landmarks:
             values = landmarks[key]
             pairs.append((title, f"{values['median']:.2f} {unit} (95 %: {values['p95']:.2f})"))
-    if metrics.get("silhouette_iou") is not None:
-        pairs.append(("silhouette IoU above the neck", f"{metrics['silhouette_iou']:.3f}"))
+    for key, title in (
+        ("silhouette_iou", "silhouette IoU above the neck line"),
+        ("silhouette_iou_head", "silhouette IoU above the sides of the neck"),
+    ):
+        if metrics.get(key) is not None:
+            pairs.append((title, f"{metrics[key]:.3f}"))
     for key, title in (
         ("psnr_heldout_db", "PSNR of held-out views"),
         ("psnr_heldout_above_neck_db", "PSNR of held-out views, above the neck"),

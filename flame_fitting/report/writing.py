@@ -33,7 +33,7 @@ def write_report(
 ) -> list[Figure]:
     """Writes overlays/*.jpg and report.html."""
     workings = workings or Workings()
-    figures = write_figures(folder, fit, capture, head, workings.drawn)
+    figures = write_figures(folder, fit, capture, head)
     figures += error_figures(folder, fit, capture, head, workings.visible, truth)
     config = folder / "config.yml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""

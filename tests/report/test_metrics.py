@@ -15,7 +15,7 @@ from flame_fitting.fit.result import FitResult, StageRecord
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 from flame_fitting.manifest import compare, read_manifest
-from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.report.drawing import DrawnFit, head_avatar, vertex_normals
 from flame_fitting.report.metrics import (
     Thresholds,
     Truth,
@@ -110,11 +110,9 @@ def test_psnr_of_a_known_error(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
     def draw(*arguments: object, **_: object) -> list:
         views = arguments[3]
         return [
-            metrics.DrawnFit(
+            DrawnFit(
                 image=np.clip(capture.image(v)[None] + 0.1 * (capture.image(v)[None] < 0.9), 0, 1),
                 alpha=capture.alpha(v)[None],
-                depth=np.zeros((1, v.height, v.width), np.float32),
-                normal=np.zeros((1, v.height, v.width, 3), np.float32),
             )
             for v in views  # type: ignore[attr-defined]
         ]
