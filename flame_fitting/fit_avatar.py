@@ -19,8 +19,8 @@ PLAN_IGNORES = ("capture", "output", "force", "device", "model_path", "detect", 
 __all__ = ["FitConfig", "fit", "plan"]
 
 
-def fit(config: FitConfig) -> "FitResult":
-    """Fits, evaluates and writes the fit's folder."""
+def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
+    """Fits, evaluates (unless the caller does) and writes the fit's folder."""
     import copy
     import time
 
@@ -85,7 +85,8 @@ def fit(config: FitConfig) -> "FitResult":
             manifest.finished = True
             manifest.write(staged)
         result.folder = folder
-        result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays)
+        if evaluate:
+            result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays)
         last = state.records[-1].summary
         line.result(f"face {last['face_mm']:.2f} mm, landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
     return result

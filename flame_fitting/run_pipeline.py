@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +144,7 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
     steps = [
         Step("render", render_avatar, render_avatar.render, render_config, render),
         Step("detect", detect_landmarks, detect_landmarks.detect, detect_config, landmarks),
-        Step("fit", fit_avatar, fit_avatar.fit, _fit_config(config, render, fit), fit),
+        Step("fit", fit_avatar, partial(fit_avatar.fit, evaluate=False), _fit_config(config, render, fit), fit),
     ]
     if export:
         steps.append(Step("export", export_as_nerf_dataset, export_as_nerf_dataset.export, export_config, dataset))
