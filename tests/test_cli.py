@@ -28,7 +28,7 @@ def check_snapshot(name: str, text: str, config: pytest.Config) -> None:
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
-    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "flame_fitting", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
