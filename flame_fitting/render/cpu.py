@@ -313,7 +313,7 @@ class _Antialias(torch.autograd.Function):
         n_items = int(start[-1])
         items = (np.empty(n_items, np.int32), np.empty(n_items, np.uint8), np.empty(n_items, np.float32))
         kernels_antialias.find_crossings(rast_, screen, tri_, flags, candidate, bands, start, *items)
-        out = color.clone(memory_format=torch.contiguous_format)
+        out = _copy(color)
         flat = (n_views, height * width, n_channels)
         kernels_antialias.blend(_array(color).reshape(flat), start[::bands], *items, width, out.numpy().reshape(flat))
         ctx.save_for_backward(color, rast, pos, tri)
@@ -326,7 +326,7 @@ class _Antialias(torch.autograd.Function):
         screen, start, items = ctx.saved
         need_color, _, need_pos = ctx.needs_input_grad[:3]
         flat = (color.shape[0], color.shape[1] * color.shape[2], color.shape[3])
-        grad_color = grads[0].clone(memory_format=torch.contiguous_format)
+        grad_color = _copy(grads[0])
         grad_pos = _zeros(*(pos.shape if need_pos else (0, 0, 4)))
         kernels_antialias.blend_backward(
             _array(color).reshape(flat), _array(rast), _array(pos), screen, _array(tri), start, *items,
@@ -352,6 +352,10 @@ def _int32(tri: Tensor) -> Tensor:
 def _empty(*shape: int) -> NDArray[np.float32]:
     # Allocated by numpy, not in the kernels: it asks the system for huge pages.
     return np.empty(shape, np.float32)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return torch.from_numpy(_empty(*tensor.shape)).copy_(tensor.detach())
 
 
 def _zeros(*shape: int) -> NDArray[np.float32]:

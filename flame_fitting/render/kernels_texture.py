@@ -221,6 +221,15 @@ def _sample(data, base, height, width, n_channels, u, v, boundary, scale, out, b
         out[b, j, i, k] = out[b, j, i, k] + scale * value if add else scale * value
 
 
+@inline
+@no_type_check
+def _same_footprint(uv_da, mode, b, j, i):
+    if mode != MIPMAP:
+        return True
+    same = uv_da[b, j, i, 0] == uv_da[b, j, i - 1, 0] and uv_da[b, j, i, 1] == uv_da[b, j, i - 1, 1]
+    return same and uv_da[b, j, i, 2] == uv_da[b, j, i - 1, 2] and uv_da[b, j, i, 3] == uv_da[b, j, i - 1, 3]
+
+
 @kernel
 @no_type_check
 def texture_forward(data, heights, widths, offsets, n_textures, uv, uv_da, mode, boundary, out, level):
@@ -235,6 +244,13 @@ def texture_forward(data, heights, widths, offsets, n_textures, uv, uv_da, mode,
         t = 0 if n_textures == 1 else b
         for i in range(width):
             u, v = uv[b, j, i, 0], uv[b, j, i, 1]
+            # Empty parts of pictures have one coordinate: repeat the pixel before.
+            if i > 0 and u == uv[b, j, i - 1, 0] and v == uv[b, j, i - 1, 1] and _same_footprint(uv_da, mode, b, j, i):
+                for k in range(n_channels):
+                    out[b, j, i, k] = out[b, j, i - 1, k]
+                if mode == MIPMAP:
+                    level[b, j, i] = level[b, j, i - 1]
+                continue
             if mode == NEAREST:
                 x = _axis_nearest(u, w0, boundary)
                 y = _axis_nearest(v, h0, boundary)
