@@ -10,14 +10,14 @@ import argparse
 import time
 from collections.abc import Callable
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.errors import InputError
-from flame_fitting.render.cpu import CpuRasterizer, set_threads
+from flame_fitting.render.cpu import CpuRasterizer
+from flame_fitting.render.jit import set_threads
 from flame_fitting.render.winding import front_faces
 
 OPERATIONS = ("rasterize", "interpolate", "texture", "antialias")
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--texture", type=int, default=1024, help="texture extent in texels")
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, numba.config.NUMBA_NUM_THREADS}))
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}))
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--cull", action="store_true", help="drop back faces")
     args = parser.parse_args()

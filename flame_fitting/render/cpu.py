@@ -5,7 +5,6 @@ Gradients are summed in an order that depends on the shapes alone, so results ar
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from flame_fitting.render import kernels_antialias, kernels_interpolate, kernels_rasterize, kernels_texture
 from flame_fitting.render.interface import Rasterizer
+from flame_fitting.render.jit import run
 from flame_fitting.render.topology import opposite_vertices
 
 _BOUNDARY = {"clamp": kernels_texture.CLAMP, "wrap": kernels_texture.WRAP, "zero": kernels_texture.ZERO}
@@ -21,11 +21,6 @@ _FILTER = {
     "linear": kernels_texture.LINEAR,
     "linear-mipmap-linear": kernels_texture.MIPMAP,
 }
-
-
-def set_threads(n: int) -> None:
-    """How many threads the kernels use, at most the number numba started with (NUMBA_NUM_THREADS, else all cores)."""
-    numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
 
 
 def bands_per_view(n_views: int) -> int:
@@ -92,9 +87,14 @@ class _Rasterize(torch.autograd.Function):
         bands = bands_per_view(n_views)
         pos_, tri_ = _array(pos), _array(tri)
         mask = np.zeros((0, 0), np.bool_) if face_mask is None else _array(face_mask.bool())
-        snapped, depth, outcode = kernels_rasterize.project_vertices(pos_, height, width, bands)
+        vertices = pos_.shape[:2]
+        projected = (np.empty((*vertices, 2), np.int32), np.empty(vertices, np.float64), np.empty(vertices, np.uint8))
+        run(kernels_rasterize.project_vertices, pos_.shape[0] * pos_.shape[1], pos_, height, width, *projected)
         rast_, rast_db_ = _empty(n_views, height, width, 4), _empty(n_views, height, width, 4)
-        kernels_rasterize.rasterize_forward(pos_, tri_, mask, snapped, depth, outcode, bands, rast_, rast_db_)
+        run(
+            kernels_rasterize.rasterize_forward, n_views * bands,
+            pos_, tri_, mask, *projected, bands, rast_, rast_db_,
+        )  # fmt: skip
         rast, rast_db = torch.from_numpy(rast_), torch.from_numpy(rast_db_)
         ctx.save_for_backward(pos, tri, rast)
         return rast, rast_db
@@ -107,7 +107,9 @@ class _Rasterize(torch.autograd.Function):
             return None, None, None, None, None
         n_views, bands = pos.shape[0], bands_per_view(pos.shape[0])
         parts = _zeros(n_views * bands, pos.shape[1], 4)
-        kernels_rasterize.rasterize_backward(
+        run(
+            kernels_rasterize.rasterize_backward,
+            n_views * bands,
             _array(pos),
             _array(tri),
             _array(rast),
@@ -124,7 +126,10 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx: Any, attr: Tensor, rast: Tensor, tri: Tensor) -> Tensor:
         ctx.save_for_backward(attr, rast, tri)
         out = _empty(*rast.shape[:3], attr.shape[2])
-        kernels_interpolate.interpolate_forward(_array(attr), _array(rast), _array(tri), out)
+        run(
+            kernels_interpolate.interpolate_forward, out.shape[0] * out.shape[1],
+            _array(attr), _array(rast), _array(tri), out,
+        )  # fmt: skip
         return torch.from_numpy(out)
 
     @staticmethod
@@ -134,9 +139,10 @@ class _Interpolate(torch.autograd.Function):
         bands = bands_per_view(rast.shape[0])
         parts = _zeros(rast.shape[0] * bands if need_attr else 0, *attr.shape[1:])
         grad_rast = _zeros(rast.shape[0] if need_rast else 0, *rast.shape[1:])
-        kernels_interpolate.interpolate_backward(
-            _array(attr), _array(rast), _array(tri), _array(grads[0]), bands, parts, grad_rast
-        )
+        run(
+            kernels_interpolate.interpolate_backward, rast.shape[0] * bands,
+            _array(attr), _array(rast), _array(tri), _array(grads[0]), bands, parts, grad_rast,
+        )  # fmt: skip
         return (
             _sum_parts(parts, attr.shape[0]) if need_attr else None,
             torch.from_numpy(grad_rast) if need_rast else None,
@@ -149,9 +155,10 @@ class _InterpolateDerivatives(torch.autograd.Function):
     def forward(ctx: Any, attr: Tensor, rast: Tensor, rast_db: Tensor, tri: Tensor, diff: Tensor) -> Tensor:
         ctx.save_for_backward(attr, rast, rast_db, tri, diff)
         out = _empty(*rast.shape[:3], 2 * diff.shape[0])
-        kernels_interpolate.interpolate_forward_da(
-            _array(attr), _array(rast), _array(rast_db), _array(tri), _array(diff), out
-        )
+        run(
+            kernels_interpolate.interpolate_forward_da, out.shape[0] * out.shape[1],
+            _array(attr), _array(rast), _array(rast_db), _array(tri), _array(diff), out,
+        )  # fmt: skip
         return torch.from_numpy(out)
 
     @staticmethod
@@ -161,17 +168,11 @@ class _InterpolateDerivatives(torch.autograd.Function):
         bands = bands_per_view(rast.shape[0])
         parts = _zeros(rast.shape[0] * bands if need_attr else 0, *attr.shape[1:])
         grad_db = _zeros(rast.shape[0] if need_db else 0, *rast.shape[1:])
-        kernels_interpolate.interpolate_backward_da(
-            _array(attr),
-            _array(rast),
-            _array(rast_db),
-            _array(tri),
-            _array(diff),
-            _array(grads[0]),
-            bands,
-            parts,
-            grad_db,
-        )
+        run(
+            kernels_interpolate.interpolate_backward_da, rast.shape[0] * bands,
+            _array(attr), _array(rast), _array(rast_db), _array(tri), _array(diff), _array(grads[0]), bands,
+            parts, grad_db,
+        )  # fmt: skip
         return (
             _sum_parts(parts, attr.shape[0]) if need_attr else None,
             None,
@@ -213,7 +214,9 @@ def _all_levels(tex: NDArray, pyramid: _Pyramid) -> NDArray[np.float32]:
         return flat
     data = _empty(pyramid.size)
     data[: flat.size] = flat
-    kernels_texture.build_mips(data, *pyramid[:3], tex.shape[0], tex.shape[3])
+    n_textures, _, _, n_channels = tex.shape
+    run(kernels_texture.build_first_mip, n_textures * int(pyramid.heights[1]), data, *pyramid[:3], n_channels)
+    run(kernels_texture.build_small_mips, n_textures, data, *pyramid[:3], n_channels)
     return data
 
 
@@ -228,9 +231,10 @@ class _Texture(torch.autograd.Function):
         uv_da_ = _array(uv_da) if uv_da is not None and mipmapped else _empty(0, 0, 0, 4)
         level = _empty(n_views, height, width) if mipmapped else _empty(0, 0, 0)
         out = _empty(n_views, height, width, tex.shape[3])
-        kernels_texture.texture_forward(
-            data, *pyramid[:3], tex.shape[0], _array(uv), uv_da_, mode, boundary, out, level
-        )
+        run(
+            kernels_texture.texture_forward, n_views * height,
+            data, *pyramid[:3], tex.shape[0], _array(uv), uv_da_, mode, boundary, out, level,
+        )  # fmt: skip
         ctx.save_for_backward(tex, uv, uv_da)
         ctx.saved = (data, level, mode, boundary, pyramid)
         return torch.from_numpy(out)
@@ -245,7 +249,8 @@ class _Texture(torch.autograd.Function):
         grad_tex = grad_uv = grad_da = None
         if need_uv or need_da:
             grad_uv, grad_da = _empty(*uv.shape), _empty(*(uv_da.shape if need_da else (0, 0, 0, 4)))
-            kernels_texture.coordinate_gradients(
+            run(
+                kernels_texture.coordinate_gradients, uv.shape[0] * uv.shape[1],
                 data, *pyramid[:3], tex.shape[0], _array(uv), _array(uv_da) if need_da else grad_da, level,
                 mode, boundary, grad, grad_uv, grad_da,
             )  # fmt: skip
@@ -275,13 +280,13 @@ def _texel_gradients(
 
     counts = np.zeros((n_views * bands, n_textures * n_bins), np.int64)
     sort = (heights, n_textures, uv, level, mode, boundary, grad, shifts, first_bin, n_bins, bands)
-    kernels_texture.bin_pixels(*sort, counts, np.empty(0, np.int32))
+    run(kernels_texture.bin_pixels, n_views * bands, *sort, counts, np.empty(0, np.int32))
     ends = np.cumsum(counts.T.ravel())
     cursor = np.ascontiguousarray((ends - counts.T.ravel()).reshape(counts.shape[1], counts.shape[0]).T)
     starts = np.concatenate([[0], ends[counts.shape[0] - 1 :: counts.shape[0]]])
     items = np.empty(int(ends[-1]), np.int32)
     if len(items):
-        kernels_texture.bin_pixels(*sort, cursor, items)
+        run(kernels_texture.bin_pixels, n_views * bands, *sort, cursor, items)
 
     # All levels and then the halo rows in one array.
     halo_sizes = np.tile(np.repeat(widths * n_channels, bins_per_level), n_textures)
@@ -289,10 +294,13 @@ def _texel_gradients(
     data = _zeros(size + int(halo_sizes.sum()))
     target = (data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins)
     pixels = (uv.reshape(-1, 2), level.reshape(-1), grad.reshape(-1, n_channels))
-    kernels_texture.accumulate_texels(*target, mode, boundary, *pixels, items, starts)
-    kernels_texture.add_halos(*target, starts)
+    tasks = kernels_texture.ACCUMULATE_TASKS
+    run(kernels_texture.accumulate_texels, tasks, *target, mode, boundary, *pixels, items, starts)
+    run(kernels_texture.add_halos, len(starts) - 1, *target, starts)
     if len(heights) > 1:
-        kernels_texture.pull_gradients(data, heights, widths, offsets, n_textures, n_channels)
+        levels = (data, heights, widths, offsets, n_channels)
+        run(kernels_texture.pull_small_gradients, n_textures, *levels)
+        run(kernels_texture.pull_first_gradient, n_textures * int(heights[0]), *levels)
     return data[: int(np.prod(shape))].reshape(tuple(shape))
 
 
@@ -303,21 +311,28 @@ class _Antialias(torch.autograd.Function):
         bands = bands_per_view(n_views)
         rast_, pos_, tri_ = _array(rast), _array(pos), _array(tri)
         screen = np.empty((*pos.shape[:2], 2), np.float64)
-        kernels_antialias.screen_positions(pos_, height, width, screen)
+        run(kernels_antialias.screen_positions, pos.shape[0] * pos.shape[1], pos_, height, width, screen)
         flags = np.empty((n_views, tri.shape[0]), np.uint8)
-        kernels_antialias.silhouette_edges(screen, tri_, _array(opposite), flags)
+        run(kernels_antialias.silhouette_edges, flags.size, screen, tri_, _array(opposite), flags)
         counts = np.empty(n_views * bands, np.int64)
         candidate = np.empty((n_views, height, width), np.uint8)
-        kernels_antialias.find_candidates(rast_, flags, bands, candidate, counts)
+        run(kernels_antialias.find_candidates, n_views * bands, rast_, flags, bands, candidate, counts)
         start = np.concatenate([[0], np.cumsum(counts)])
         n_items = int(start[-1])
         items = (np.empty(n_items, np.int32), np.empty(n_items, np.uint8), np.empty(n_items, np.float32))
-        kernels_antialias.find_crossings(rast_, screen, tri_, flags, candidate, bands, start, *items)
+        run(
+            kernels_antialias.find_crossings, n_views * bands,
+            rast_, screen, tri_, flags, candidate, bands, start, *items,
+        )  # fmt: skip
         out = _copy(color)
         flat = (n_views, height * width, n_channels)
-        kernels_antialias.blend(_array(color).reshape(flat), start[::bands], *items, width, out.numpy().reshape(flat))
+        start = np.ascontiguousarray(start[::bands])
+        run(
+            kernels_antialias.blend, n_views,
+            _array(color).reshape(flat), start, *items, width, out.numpy().reshape(flat),
+        )  # fmt: skip
         ctx.save_for_backward(color, rast, pos, tri)
-        ctx.saved = (screen, start[::bands], items)
+        ctx.saved = (screen, start, items)
         return out
 
     @staticmethod
@@ -328,7 +343,8 @@ class _Antialias(torch.autograd.Function):
         flat = (color.shape[0], color.shape[1] * color.shape[2], color.shape[3])
         grad_color = _copy(grads[0])
         grad_pos = _zeros(*(pos.shape if need_pos else (0, 0, 4)))
-        kernels_antialias.blend_backward(
+        run(
+            kernels_antialias.blend_backward, color.shape[0],
             _array(color).reshape(flat), _array(rast), _array(pos), screen, _array(tri), start, *items,
             _array(grads[0]).reshape(flat), grad_color.numpy().reshape(flat), grad_pos, need_pos,
         )  # fmt: skip
@@ -363,7 +379,9 @@ def _zeros(*shape: int) -> NDArray[np.float32]:
 
 
 def _sum_parts(parts: NDArray, n_groups: int) -> Tensor:
-    return torch.from_numpy(kernels_interpolate.sum_parts(parts, n_groups))
+    out = _empty(n_groups, *parts.shape[1:])
+    run(kernels_interpolate.sum_parts, n_groups * parts.shape[1], parts, out)
+    return torch.from_numpy(out)
 
 
 def _check_indices(tri: Tensor, n_vertices: int) -> None:

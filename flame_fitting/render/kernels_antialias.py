@@ -4,7 +4,6 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import prange
 
 from flame_fitting.render.jit import inline, kernel
 
@@ -13,17 +12,13 @@ _SLACK = 1.0 / 16.0  # snapping moves edges by up to this many pixels
 
 @kernel
 @no_type_check
-def screen_positions(pos, height, width, out):
-    """Vertices in pixels from the picture's centre: out (B, V, 2) float64."""
-    n_views, n_vertices = pos.shape[0], pos.shape[1]
-    n_chunks = 8
-    for task in prange(n_views * n_chunks):
-        b = task // n_chunks
-        chunk = task % n_chunks
-        for i in range(n_vertices * chunk // n_chunks, n_vertices * (chunk + 1) // n_chunks):
-            inv = 1.0 / np.float64(pos[b, i, 3])
-            out[b, i, 0] = pos[b, i, 0] * inv * (0.5 * width)
-            out[b, i, 1] = pos[b, i, 1] * inv * (0.5 * height)
+def screen_positions(first, last, pos, height, width, out):
+    """Vertices in pixels from the picture's centre: out (B, V, 2) float64. Tasks are vertices, over all views."""
+    for task in range(first, last):
+        b, i = task // pos.shape[1], task % pos.shape[1]
+        inv = 1.0 / np.float64(pos[b, i, 3])
+        out[b, i, 0] = pos[b, i, 0] * inv * (0.5 * width)
+        out[b, i, 1] = pos[b, i, 1] * inv * (0.5 * height)
 
 
 @inline
@@ -37,24 +32,21 @@ def _left_of(screen, b, i, j, k):
 
 @kernel
 @no_type_check
-def silhouette_edges(screen, tri, opposite, out):
-    """Bit k of out (B, F) uint8: the edge opposite corner k is a silhouette."""
-    n_views, n_faces = screen.shape[0], tri.shape[0]
-    n_chunks = 8
-    for task in prange(n_views * n_chunks):
-        b = task // n_chunks
-        chunk = task % n_chunks
-        for f in range(n_faces * chunk // n_chunks, n_faces * (chunk + 1) // n_chunks):
-            i0, i1, i2 = tri[f, 0], tri[f, 1], tri[f, 2]
-            side = _left_of(screen, b, i0, i1, i2)
-            code = 0
-            if opposite[f, 0] < 0 or _left_of(screen, b, opposite[f, 0], i1, i2) == side:
-                code |= 1
-            if opposite[f, 1] < 0 or _left_of(screen, b, opposite[f, 1], i2, i0) == side:
-                code |= 2
-            if opposite[f, 2] < 0 or _left_of(screen, b, opposite[f, 2], i0, i1) == side:
-                code |= 4
-            out[b, f] = code
+def silhouette_edges(first, last, screen, tri, opposite, out):
+    """Bit k of out (B, F) uint8: the edge opposite corner k is a silhouette. Tasks are faces, over all views."""
+    n_faces = tri.shape[0]
+    for task in range(first, last):
+        b, f = task // n_faces, task % n_faces
+        i0, i1, i2 = tri[f, 0], tri[f, 1], tri[f, 2]
+        side = _left_of(screen, b, i0, i1, i2)
+        code = 0
+        if opposite[f, 0] < 0 or _left_of(screen, b, opposite[f, 0], i1, i2) == side:
+            code |= 1
+        if opposite[f, 1] < 0 or _left_of(screen, b, opposite[f, 1], i2, i0) == side:
+            code |= 2
+        if opposite[f, 2] < 0 or _left_of(screen, b, opposite[f, 2], i0, i1) == side:
+            code |= 4
+        out[b, f] = code
 
 
 @inline
@@ -68,14 +60,14 @@ def _front_face(id0, z0, id1, z1):
 
 @kernel
 @no_type_check
-def find_candidates(rast, flags, n_bands, candidate, count):
+def find_candidates(first, last, rast, flags, n_bands, candidate, count):
     """Marks pixel pairs whose nearer face has a silhouette edge.
 
     candidate (B, H, W) uint8: bit 0 for the pair with the right, bit 1 for the pair with the lower neighbour; bits 2
     and 3 say that the neighbour's face is the nearer one. count (B * n_bands,) of pairs in each (view, band).
     """
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
-    for task in prange(n_views * n_bands):
+    height, width = rast.shape[1], rast.shape[2]
+    for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
         found = 0
@@ -122,14 +114,14 @@ def _crossing(screen, b, ia, ib, fx, fy, down):
 
 @kernel
 @no_type_check
-def find_crossings(rast, screen, tri, flags, candidate, n_bands, start, pixel, code, alpha):
+def find_crossings(first, last, rast, screen, tri, flags, candidate, n_bands, start, pixel, code, alpha):
     """Fills the items of each (view, band) from start[task] on: pixel index in the view, code and alpha.
 
     code = 4 * neighbour's face + 8 * down + edge. alpha is the blending weight of Laine et al. 2020: positive blends
     the neighbour into the pixel, negative the pixel into the neighbour, 0 marks a candidate without a crossing.
     """
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
-    for task in prange(n_views * n_bands):
+    height, width = rast.shape[1], rast.shape[2]
+    for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
         n = start[task]
@@ -172,10 +164,10 @@ def find_crossings(rast, screen, tri, flags, candidate, n_bands, start, pixel, c
 
 @kernel
 @no_type_check
-def blend(color, start, pixel, code, alpha, width, out):
+def blend(first, last, color, start, pixel, code, alpha, width, out):
     """Adds the blends of view b, items start[b] to start[b + 1], to out (B, H * W, C), which holds a copy of color."""
-    n_views, n_channels = color.shape[0], color.shape[2]
-    for b in prange(n_views):
+    n_channels = color.shape[2]
+    for b in range(first, last):
         for n in range(start[b], start[b + 1]):
             a = alpha[n]
             if a == 0.0:
@@ -189,11 +181,13 @@ def blend(color, start, pixel, code, alpha, width, out):
 
 @kernel
 @no_type_check
-def blend_backward(color, rast, pos, screen, tri, start, pixel, code, alpha, grad_out, grad_color, grad_pos, need_pos):
+def blend_backward(
+    first, last, color, rast, pos, screen, tri, start, pixel, code, alpha, grad_out, grad_color, grad_pos, need_pos
+):
     """Adds to grad_color (B, H * W, C), which holds a copy of grad_out, and to grad_pos (B, V, 4)."""
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    height, width = rast.shape[1], rast.shape[2]
     n_channels = color.shape[2]
-    for b in prange(n_views):
+    for b in range(first, last):
         for n in range(start[b], start[b + 1]):
             a = alpha[n]
             if a == 0.0:

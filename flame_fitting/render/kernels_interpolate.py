@@ -3,19 +3,18 @@
 from typing import no_type_check
 
 import numpy as np
-from numba import prange
 
 from flame_fitting.render.jit import kernel
 
 
 @kernel
 @no_type_check
-def interpolate_forward(attr, rast, tri, out):
+def interpolate_forward(first, last, attr, rast, tri, out):
     """Fills out (B, H, W, A) from attr (1|B, V, A)."""
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    height, width = rast.shape[1], rast.shape[2]
     n_attr = attr.shape[2]
     shared = attr.shape[0] == 1
-    for row in prange(n_views * height):
+    for row in range(first, last):
         b = row // height
         j = row % height
         ab = 0 if shared else b
@@ -34,12 +33,12 @@ def interpolate_forward(attr, rast, tri, out):
 
 @kernel
 @no_type_check
-def interpolate_forward_da(attr, rast, rast_db, tri, diff, out):
+def interpolate_forward_da(first, last, attr, rast, rast_db, tri, diff, out):
     """Fills out (B, H, W, 2 D) with picture derivatives of the attributes listed in diff (D,): (dA/dX, dA/dY) each."""
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    height, width = rast.shape[1], rast.shape[2]
     n_diff = diff.shape[0]
     shared = attr.shape[0] == 1
-    for row in prange(n_views * height):
+    for row in range(first, last):
         b = row // height
         j = row % height
         ab = 0 if shared else b
@@ -62,16 +61,16 @@ def interpolate_forward_da(attr, rast, rast_db, tri, diff, out):
 
 @kernel
 @no_type_check
-def interpolate_backward(attr, rast, tri, grad_out, n_bands, grad_attr, grad_rast):
+def interpolate_backward(first, last, attr, rast, tri, grad_out, n_bands, grad_attr, grad_rast):
     """Adds to zeroed grad_attr (B * n_bands, V, A), parts to be added up in order, and to grad_rast (B, H, W, 4).
 
     Either may be empty where that gradient is not needed.
     """
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    height, width = rast.shape[1], rast.shape[2]
     n_attr = attr.shape[2]
     shared = attr.shape[0] == 1
     need_attr, need_rast = grad_attr.shape[0] > 0, grad_rast.shape[0] > 0
-    for task in prange(n_views * n_bands):
+    for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
         ab = 0 if shared else b
@@ -104,12 +103,12 @@ def interpolate_backward(attr, rast, tri, grad_out, n_bands, grad_attr, grad_ras
 
 @kernel
 @no_type_check
-def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, grad_attr, grad_db):
+def interpolate_backward_da(first, last, attr, rast, rast_db, tri, diff, grad_da, n_bands, grad_attr, grad_db):
     """As `interpolate_backward`, for the picture derivatives: attr parts and rast_db (B, H, W, 4)."""
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    height, width = rast.shape[1], rast.shape[2]
     shared = attr.shape[0] == 1
     need_attr, need_db = grad_attr.shape[0] > 0, grad_db.shape[0] > 0
-    for task in prange(n_views * n_bands):
+    for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
         ab = 0 if shared else b
@@ -147,19 +146,14 @@ def interpolate_backward_da(attr, rast, rast_db, tri, diff, grad_da, n_bands, gr
 
 @kernel
 @no_type_check
-def sum_parts(parts, n_groups):
-    """Adds parts (n_groups * n, V, A) within each group, in order: (n_groups, V, A)."""
-    n = parts.shape[0] // n_groups
-    n_vertices, n_attr = parts.shape[1], parts.shape[2]
-    out = np.empty((n_groups, n_vertices, n_attr), np.float32)
-    n_chunks = 8
-    for task in prange(n_groups * n_chunks):
-        g = task // n_chunks
-        chunk = task % n_chunks
-        for i in range(n_vertices * chunk // n_chunks, n_vertices * (chunk + 1) // n_chunks):
-            for k in range(n_attr):
-                total = parts[g * n, i, k]
-                for p in range(1, n):
-                    total += parts[g * n + p, i, k]
-                out[g, i, k] = total
-    return out
+def sum_parts(first, last, parts, out):
+    """Adds parts (G * n, V, A) within each of G groups, in order: out (G, V, A). Tasks are vertices, over groups."""
+    n_vertices, n_attr = out.shape[1], out.shape[2]
+    n = parts.shape[0] // out.shape[0]
+    for task in range(first, last):
+        g, i = task // n_vertices, task % n_vertices
+        for k in range(n_attr):
+            total = parts[g * n, i, k]
+            for p in range(1, n):
+                total += parts[g * n + p, i, k]
+            out[g, i, k] = total

@@ -11,7 +11,6 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import prange
 
 from flame_fitting.render.jit import inline, kernel
 
@@ -38,45 +37,41 @@ def _snap(x, y, w, half_w, half_h):
 
 @kernel
 @no_type_check
-def project_vertices(pos, height, width, n_chunks):
-    """Snapped positions (B, V, 2) int32, depths z/w (B, V) and outcodes (B, V) uint8."""
-    n_views, n_vertices = pos.shape[0], pos.shape[1]
-    snapped = np.empty((n_views, n_vertices, 2), np.int32)
-    depth = np.empty((n_views, n_vertices), np.float64)
-    outcode = np.empty((n_views, n_vertices), np.uint8)
+def project_vertices(first, last, pos, height, width, snapped, depth, outcode):
+    """Snapped positions (B, V, 2) int32, depths z/w (B, V) float64 and outcodes (B, V) uint8 of pos (B, V, 4).
+
+    Tasks are vertices, over all views.
+    """
     half_w = width * (_SUBPIXELS // 2)
     half_h = height * (_SUBPIXELS // 2)
-    for task in prange(n_views * n_chunks):
-        b = task // n_chunks
-        chunk = task % n_chunks
-        for i in range(n_vertices * chunk // n_chunks, n_vertices * (chunk + 1) // n_chunks):
-            x, y, z, w = pos[b, i, 0], pos[b, i, 1], pos[b, i, 2], pos[b, i, 3]
-            code = 0
-            if not (z >= -w):  # also true of NaN
-                code |= _NEAR | _MUST_CLIP
-            if z > w:
-                code |= _FAR
-            if x < -w:
-                code |= _LEFT
-            if x > w:
-                code |= _RIGHT
-            if y < -w:
-                code |= _TOP
-            if y > w:
-                code |= _BOTTOM
-            limit = w * np.float32(_LIMIT)
-            if w > 0 and abs(x) * half_w < limit and abs(y) * half_h < limit:
-                sx, sy = _snap(x, y, w, half_w, half_h)
-                snapped[b, i, 0] = sx
-                snapped[b, i, 1] = sy
-                depth[b, i] = np.float64(z) / np.float64(w)
-            else:
-                code |= _MUST_CLIP
-                snapped[b, i, 0] = 0
-                snapped[b, i, 1] = 0
-                depth[b, i] = 0.0
-            outcode[b, i] = code
-    return snapped, depth, outcode
+    for task in range(first, last):
+        b, i = task // pos.shape[1], task % pos.shape[1]
+        x, y, z, w = pos[b, i, 0], pos[b, i, 1], pos[b, i, 2], pos[b, i, 3]
+        code = 0
+        if not (z >= -w):  # also true of NaN
+            code |= _NEAR | _MUST_CLIP
+        if z > w:
+            code |= _FAR
+        if x < -w:
+            code |= _LEFT
+        if x > w:
+            code |= _RIGHT
+        if y < -w:
+            code |= _TOP
+        if y > w:
+            code |= _BOTTOM
+        limit = w * np.float32(_LIMIT)
+        if w > 0 and abs(x) * half_w < limit and abs(y) * half_h < limit:
+            sx, sy = _snap(x, y, w, half_w, half_h)
+            snapped[b, i, 0] = sx
+            snapped[b, i, 1] = sy
+            depth[b, i] = np.float64(z) / np.float64(w)
+        else:
+            code |= _MUST_CLIP
+            snapped[b, i, 0] = 0
+            snapped[b, i, 1] = 0
+            depth[b, i] = 0.0
+        outcode[b, i] = code
 
 
 @inline
@@ -207,12 +202,12 @@ def _edge_functions(pos, b, i0, i1, i2, fx, fy):
 
 @kernel
 @no_type_check
-def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, n_bands, rast, rast_db):
+def rasterize_forward(first, last, pos, tri, face_mask, snapped, depth, outcode, n_bands, rast, rast_db):
     """Fills rast and rast_db, each (B, H, W, 4). `face_mask` is (B, F), or (0, 0) for none."""
-    n_views, n_faces = pos.shape[0], tri.shape[0]
+    n_faces = tri.shape[0]
     height, width = rast.shape[1], rast.shape[2]
     masked = face_mask.shape[0] > 0
-    for task in prange(n_views * n_bands):
+    for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
         row0 = height * band // n_bands
@@ -289,18 +284,18 @@ def rasterize_forward(pos, tri, face_mask, snapped, depth, outcode, n_bands, ras
 
 @kernel
 @no_type_check
-def rasterize_backward(pos, tri, rast, grad_rast, grad_db, n_bands, grad):
+def rasterize_backward(first, last, pos, tri, rast, grad_rast, grad_db, n_bands, grad):
     """Adds to zeroed grad (B * n_bands, V, 4), parts to be added up in order.
 
     `grad_rast` and `grad_db` are (B, H, W, 4) or empty. With the edge functions a_k (Laine et al. 2020, section 3.2),
     S = a_0 + a_1 + a_2: u = a_0 / S, du/dX = c (a_0' - u S') / S with c = d fx / dX, and likewise v.
     """
-    n_views, height, width = rast.shape[0], rast.shape[1], rast.shape[2]
+    height, width = rast.shape[1], rast.shape[2]
     use_rast = grad_rast.shape[0] > 0
     use_db = grad_db.shape[0] > 0
     scale_x = 2.0 / width
     scale_y = 2.0 / height
-    for task in prange(n_views * n_bands):
+    for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
         for j in range(height * band // n_bands, height * (band + 1) // n_bands):

@@ -12,12 +12,12 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import prange
 
 from flame_fitting.render.jit import inline, kernel
 
 NEAREST, LINEAR, MIPMAP = 0, 1, 2
 CLAMP, WRAP, ZERO = 0, 1, 2
+ACCUMULATE_TASKS = 64
 
 
 @inline
@@ -38,16 +38,21 @@ def _downsample_row(data, src_at, src_height, src_width, n_channels, y, dst_at, 
 
 @kernel
 @no_type_check
-def build_mips(data, heights, widths, offsets, n_textures, n_channels):
-    """Fills the levels from 1 on: 2x2 means (2x1 where an extent is 1)."""
-    for row in prange(n_textures * heights[1]):
+def build_first_mip(first, last, data, heights, widths, offsets, n_channels):
+    """Fills level 1 with 2x2 means (2x1 where an extent is 1). Tasks are its rows, over all textures."""
+    for row in range(first, last):
         t = row // heights[1]
         _downsample_row(
             data, t * heights[0] * widths[0] * n_channels, heights[0], widths[0], n_channels, row % heights[1],
             offsets[1] + t * heights[1] * widths[1] * n_channels, widths[1],
         )  # fmt: skip
-    # The small levels are not worth a parallel loop each.
-    for t in prange(n_textures):
+
+
+@kernel
+@no_type_check
+def build_small_mips(first, last, data, heights, widths, offsets, n_channels):
+    """Fills the levels from 2 on. Tasks are textures: these levels are not worth more."""
+    for t in range(first, last):
         for lv in range(2, heights.shape[0]):
             for y in range(heights[lv]):
                 _downsample_row(
@@ -71,9 +76,9 @@ def _pull_row(src_at, src_width, n_channels, y, data, dst_at, dst_height, dst_wi
 
 @kernel
 @no_type_check
-def pull_gradients(data, heights, widths, offsets, n_textures, n_channels):
-    """Adjoint of `build_mips`: adds each level's gradient to the one below, coarsest first. All levels are in data."""
-    for t in prange(n_textures):
+def pull_small_gradients(first, last, data, heights, widths, offsets, n_channels):
+    """Adjoint of `build_small_mips`: adds each level's gradient to the one below, coarsest first, down to level 1."""
+    for t in range(first, last):
         for lv in range(heights.shape[0] - 1, 1, -1):
             for y in range(heights[lv - 1]):
                 _pull_row(
@@ -81,7 +86,13 @@ def pull_gradients(data, heights, widths, offsets, n_textures, n_channels):
                     data, offsets[lv - 1] + t * heights[lv - 1] * widths[lv - 1] * n_channels,
                     heights[lv - 1], widths[lv - 1],
                 )  # fmt: skip
-    for row in prange(n_textures * heights[0]):
+
+
+@kernel
+@no_type_check
+def pull_first_gradient(first, last, data, heights, widths, offsets, n_channels):
+    """Adjoint of `build_first_mip`. Tasks are the rows of level 0, over all textures."""
+    for row in range(first, last):
         t = row // heights[0]
         _pull_row(
             offsets[1] + t * heights[1] * widths[1] * n_channels, widths[1], n_channels, row % heights[0],
@@ -232,13 +243,13 @@ def _same_footprint(uv_da, mode, b, j, i):
 
 @kernel
 @no_type_check
-def texture_forward(data, heights, widths, offsets, n_textures, uv, uv_da, mode, boundary, out, level):
+def texture_forward(first, last, data, heights, widths, offsets, n_textures, uv, uv_da, mode, boundary, out, level):
     """Fills out (B, H, W, C), and in MIPMAP mode level (B, H, W), the fractional mip level."""
-    n_views, height, width, n_channels = out.shape
+    height, width, n_channels = out.shape[1], out.shape[2], out.shape[3]
     max_level = heights.shape[0] - 1
     h0, w0 = heights[0], widths[0]
     one = np.float32(1.0)
-    for row in prange(n_views * height):
+    for row in range(first, last):
         b = row // height
         j = row % height
         t = 0 if n_textures == 1 else b
@@ -329,18 +340,18 @@ def _any(grad, b, j, i):
 @kernel
 @no_type_check
 def coordinate_gradients(
-    data, heights, widths, offsets, n_textures, uv, uv_da, level, mode, boundary, grad, grad_uv, grad_da
+    first, last, data, heights, widths, offsets, n_textures, uv, uv_da, level, mode, boundary, grad, grad_uv, grad_da
 ):
     """Gradients of the texture coordinates (B, H, W, 2) and, unless empty, of their derivatives (B, H, W, 4).
 
     With the level lv = log2(m + r) / 2, m the mean and r the half difference of the eigenvalues of J^T J.
     """
-    n_views, height, width, n_channels = grad.shape
+    height, width, n_channels = grad.shape[1], grad.shape[2], grad.shape[3]
     h0, w0 = heights[0], widths[0]
     half_log2e = np.float32(0.5 / math.log(2.0))
     one = np.float32(1.0)
     need_da = grad_da.shape[0] > 0
-    for row in prange(n_views * height):
+    for row in range(first, last):
         b = row // height
         j = row % height
         t = 0 if n_textures == 1 else b
@@ -389,15 +400,17 @@ def coordinate_gradients(
 
 @kernel
 @no_type_check
-def bin_pixels(heights, n_textures, uv, level, mode, boundary, grad, shifts, first_bin, n_bins, n_bands, cursor, items):
+def bin_pixels(
+    first, last, heights, n_textures, uv, level, mode, boundary, grad, shifts, first_bin, n_bins, n_bands, cursor, items
+):
     """Sorts pixels by the band of texel rows they write to.
 
     Run once with empty `items` to count into cursor (B * n_bands, n_textures * n_bins), and again with the start
     positions in `cursor` to fill `items` with pixel indices.
     """
-    n_views, height, width = grad.shape[0], grad.shape[1], grad.shape[2]
+    height, width = grad.shape[1], grad.shape[2]
     fill = items.shape[0] > 0
-    for task in prange(n_views * n_bands):
+    for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
         first = 0 if n_textures == 1 else b * n_bins
@@ -442,19 +455,19 @@ def _add_texel(data, row_at, column, n_channels, weight, grad, p):
 @kernel
 @no_type_check
 def accumulate_texels(
-    data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, mode, boundary,
+    first, last, data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, mode, boundary,
     uv, level, grad, items, starts,
 ):  # fmt: skip
     """Adds the pixels of every bin to its band of texel rows, or to the bin's halo row.
 
     data holds all levels and the halos; uv (P, 2), level (P,) and grad (P, C) are flat over pixels; starts (bins + 1,).
+    Tasks are ACCUMULATE_TASKS groups of bins.
     """
     one = np.float32(1.0)
     n_total = starts.shape[0] - 1
-    n_tasks = 64
-    for task in prange(n_tasks):
+    for task in range(first, last):
         # Bins in turn: the busy ones lie next to each other.
-        for q in range(task, n_total, n_tasks):
+        for q in range(task, n_total, ACCUMULATE_TASKS):
             if starts[q] == starts[q + 1]:
                 continue
             lv, row0, row1, base, halo = _bin_target(
@@ -507,9 +520,9 @@ def _bin_target(q, heights, widths, offsets, halo_offsets, n_channels, shifts, f
 
 @kernel
 @no_type_check
-def add_halos(data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, starts):
-    """Adds each band's halo to the row below the band (to row 0 from the last band, for wrapping)."""
-    for q in prange(starts.shape[0] - 1):
+def add_halos(first, last, data, heights, widths, offsets, halo_offsets, n_channels, shifts, first_bin, n_bins, starts):
+    """Adds each band's halo to the row below the band (to row 0 from the last band, for wrapping). Tasks are bins."""
+    for q in range(first, last):
         if starts[q] == starts[q + 1]:
             continue
         lv, _, row1, base, halo = _bin_target(
