@@ -15,10 +15,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind, to_uint8
+from flame_fitting.avatar.head_calibration import (
+    head_frame,
+    landmark_embedding,
+    render_views,
+    shading_kind,
+    to_uint8,
+)
 from flame_fitting.avatar.mesh import Avatar
 from flame_fitting.avatar.rendering import render_avatar
-from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras, landmark_angles
+from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama
 from flame_fitting.errors import NoFaceError
@@ -44,12 +50,12 @@ class FaceFindingConfig:
     """Largest residual of a single probe's picture that is worth a second look."""
     early_residual: float = 0.065
     """A face below this, seen in all aimed views, ends the search."""
-    max_candidates: int = 40
+    max_candidates: int = 80
     """Second looks per kind of shading."""
     aim_resolution: int = 384
     """Side of the pictures that aim the cameras, px."""
-    final_rounds: int = 3
-    """Rounds over the landmark views at the end: the frame must not depend on the probe that found it."""
+    final_rounds: int = 2
+    """Most rounds of views at full resolution at the end: the frame must not depend on the probe that found it."""
 
 
 @dataclass(eq=False)
@@ -65,7 +71,7 @@ class FaceFinding:
     shading: str
     """unlit or clay: the pictures in which the face was found."""
     n_views: int
-    """Landmark views that saw the face."""
+    """Views, of seven around the face, that saw it."""
     up: ndarray
     """(3,) unit vector in the world."""
     forward: ndarray
@@ -86,25 +92,25 @@ class FaceFinding:
             "residual_mm": self.residual_mm,
             "residual_relative": self.residual_relative,
             "shading": self.shading,
-            "landmark_views_with_face": self.n_views,
+            "views_with_face": self.n_views,
             "probes_rendered": self.n_probes,
             "probes_with_face": self.probes,
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
     """One picture of the search."""
 
     part: str
     """whole, or the end it shows, e.g. `+Y 25%`."""
-    center: tuple[float, float, float]
+    center: ndarray
     radius: float
     """Sphere around the part, world units."""
-    direction: tuple[float, float, float]
-    """From the part to the camera."""
-    up: tuple[float, float, float]
-    """Toward the picture's top."""
+    direction: ndarray
+    """Unit vector from the part to the camera."""
+    up: ndarray
+    """Unit vector toward the picture's top."""
     turns: tuple[int, ...] = (0,)
     """Quarter turns in the picture plane that are tried on the same picture."""
 
@@ -212,13 +218,13 @@ class _Search:
         size = self.config.probe_resolution
         K = intrinsics_from_fov(FOV, size, size)
         for probe in probes_of(self.avatar):
-            center, direction = np.array(probe.center), np.array(probe.direction)
-            eye = center + camera_distance(probe.radius, FOV) * direction
-            camera = look_at(eye, center, np.array(probe.up))
+            eye = probe.center + camera_distance(probe.radius, FOV) * probe.direction
+            camera = look_at(eye, probe.center, probe.up)
             views = render_avatar(
                 self.avatar, K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
             )
             self.n_probes += 1
+            assert views.image is not None
             image = to_uint8(views.image)[0]
             for turn in probe.turns:
                 turned = np.ascontiguousarray(np.rot90(image, turn))
@@ -231,11 +237,10 @@ class _Search:
         landmarks = self.detector.detect(image[None])[:, self.inner]
         if not np.isfinite(landmarks).all():
             return None
-        geometry = render_avatar(
-            self.avatar, K[None], camera[None], size, size, self.shading, supersample=1, outputs=("depth", "normal")
-        )
+        geometry = render_avatar(self.avatar, K[None], camera[None], size, size, self.shading, outputs=("depth",))
+        assert geometry.depth is not None
         points, _ = lift_by_depth(
-            landmarks[..., :2].astype(np.float64), geometry.depth, geometry.normal, K[None], camera[None], 0.0
+            landmarks[..., :2].astype(np.float64), geometry.depth, None, K[None], camera[None], 0.0
         )
         weights = self.weights * landmarks[0, :, 2]
         fit = self._similarity(points[0], weights)
@@ -246,6 +251,8 @@ class _Search:
     def _aim(self, matrix: ndarray) -> tuple[ndarray, float, float] | None:
         """Re-aims until the frame stands still. Returns the frame, its residual, and the share of views with a face."""
         angles = np.array([(0.0, 0.0), (-25.0, 0.0), (25.0, 0.0), (0.0, 12.0), (0.0, -12.0)])
+        if not self._shows_a_face(matrix):
+            return None
         result = None
         for _ in range(5):
             looked = self._look(matrix, angles, self.config.aim_resolution)
@@ -262,11 +269,18 @@ class _Search:
                 break
         return result
 
+    def _shows_a_face(self, matrix: ndarray) -> bool:
+        """A cheap look from the front and from one side: most false alarms end here."""
+        size = self.config.probe_resolution
+        cameras = head_cameras(np.array([(0.0, 0.0), (20.0, 5.0)]), matrix, self.frame, FOV)
+        K = np.broadcast_to(intrinsics_from_fov(FOV, size, size), (2, 3, 3))
+        rotation = decompose_similarity(matrix)[1]
+        views = render_views(self.avatar, K, cameras, size, self.shading, rotation, supersample=1)
+        return bool(self.detector.found(views.images).any())
+
     def _finish(self, matrix: ndarray) -> FaceFinding | None:
-        """The frame from the landmark views, which are also the ones that a capture uses."""
-        angles = landmark_angles()
-        # The outermost views often see no face and take long: the capture has them, the frame does without.
-        angles = angles[np.abs(angles[:, 0]) <= 40.0]
+        """The frame from a cross of views at the resolution of the landmark views."""
+        angles = np.array([(yaw, 0.0) for yaw in (-40, -20, 0, 20, 40)] + [(0.0, -15.0), (0.0, 15.0)])
         result: tuple[SimilarityFit, ndarray] | None = None
         for _ in range(self.config.final_rounds):
             result = self._look(matrix, angles, 512)
@@ -274,11 +288,11 @@ class _Search:
                 return None
             moved = _difference(matrix, result[0].matrix)
             matrix = result[0].matrix
-            if moved < 0.001:
+            if moved < 0.01:
                 break
         if result is None or self._relative(result[0]) > self.config.max_residual or result[1].mean() < 0.6:
             return None
-        scale, rotation, _ = decompose_similarity(matrix)
+        rotation = decompose_similarity(matrix)[1]
         relative = self._relative(result[0])
         return FaceFinding(
             head_from_world=matrix,
@@ -295,8 +309,8 @@ class _Search:
         cameras = head_cameras(angles, matrix, self.frame, FOV)
         K = np.broadcast_to(intrinsics_from_fov(FOV, size, size), (len(angles), 3, 3))
         rotation = decompose_similarity(matrix)[1]
-        views = render_avatar(self.avatar, K, cameras, size, size, self.shading, light_rotation=rotation)
-        landmarks = self.detector.detect(to_uint8(views.image))
+        views = render_views(self.avatar, K, cameras, size, self.shading, rotation)
+        landmarks = self.detector.detect(views.images)
         seen = np.isfinite(landmarks[:, 0, 0])
         if seen.sum() < max(2, len(angles) // 2):
             return None
@@ -341,9 +355,7 @@ def probes_of(avatar: Avatar) -> list[Probe]:
         if key not in seen:
             seen.add(key)
             center, radius = parts[part]
-            probes.append(
-                Probe(part, tuple(map(float, center)), radius, tuple(map(float, direction)), tuple(map(float, up)), turns)
-            )
+            probes.append(Probe(part, center, radius, direction, up, turns))
 
     def tops(up: str) -> list[str]:
         return ["whole"] + [part for part in parts if part.startswith(up)]
@@ -359,11 +371,9 @@ def probes_of(avatar: Avatar) -> list[Probe]:
     for turned in (False, True):
         for part in parts:
             for direction in _directions():
-                up = _any_up(direction)
-                if turned:
-                    right = np.cross(up, direction)
-                    up = (up + right) / np.sqrt(2.0)
-                add(part, direction, up, (0, 1, 2, 3))
+                level = _any_up(direction)
+                slanted = (level + np.cross(level, direction)) / np.sqrt(2.0)
+                add(part, direction, slanted if turned else level, (0, 1, 2, 3))
     return probes
 
 

@@ -28,7 +28,7 @@ class LandmarkEmbedding:
     """Landmark order, e.g. mediapipe478."""
     detector: str
     shading: str
-    """textured or clay: the kind of pictures it was calibrated on."""
+    """textured, lit or clay: the kind of pictures it was calibrated on."""
     head_hash: str
 
     @property

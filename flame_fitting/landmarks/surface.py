@@ -1,4 +1,9 @@
-"""Nearest points on a triangle mesh, for few points."""
+"""Nearest points on a triangle mesh, for few points.
+
+`no_type_check` keeps the tests' run-time type checker from wrapping what Numba has to compile.
+"""
+
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,11 +15,11 @@ def nearest_on_surface(
     points: Float[ndarray, "N 3"],
     vertices: Float[ndarray, "V 3"],
     faces: Int[ndarray, "F 3"],
-    allowed: Bool[ndarray, "N F"] | None = None,
+    allowed: Bool[ndarray, "#N F"] | None = None,
 ) -> tuple[Int[ndarray, " N"], Float[ndarray, "N 3"], Float[ndarray, " N"]]:
     """Triangle, barycentric coordinates and distance of the surface point nearest to each point.
 
-    Exhaustive over the triangles (of the `allowed` ones). Triangle -1 where no triangle is allowed or the point is not
+    Exhaustive over the triangles (of the `allowed` ones; one row may serve all points). Triangle -1 where no triangle is allowed or the point is not
     finite.
     """
     corners = np.ascontiguousarray(np.asarray(vertices, dtype=np.float64)[faces])
@@ -23,6 +28,7 @@ def nearest_on_surface(
 
 
 @njit(cache=True)
+@no_type_check
 def _nearest(points, corners, allowed):
     count = len(points)
     face = np.full(count, -1, dtype=np.int64)
@@ -48,9 +54,7 @@ def _nearest(points, corners, allowed):
         for f in range(len(corners)):
             if not row[f]:
                 continue
-            to_middle = np.sqrt(
-                (p[0] - middle[f, 0]) ** 2 + (p[1] - middle[f, 1]) ** 2 + (p[2] - middle[f, 2]) ** 2
-            )
+            to_middle = np.sqrt((p[0] - middle[f, 0]) ** 2 + (p[1] - middle[f, 1]) ** 2 + (p[2] - middle[f, 2]) ** 2)
             if to_middle - radius[f] > distance[i]:
                 continue
             u, v, w = _closest(p, corners[f])
@@ -65,6 +69,7 @@ def _nearest(points, corners, allowed):
 
 
 @njit(cache=True)
+@no_type_check
 def _closest(p, triangle):
     """Barycentric coordinates of the triangle's point nearest to p (Ericson, Real-Time Collision Detection, 5.1.5)."""
     a, b, c = triangle[0], triangle[1], triangle[2]

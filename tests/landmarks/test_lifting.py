@@ -154,7 +154,7 @@ def test_grazing_views_are_left_out():
     K, w2c = ring_of_cameras()
     depth, normal = sphere_views(K, w2c)
     rim = np.array([[0.985 * RADIUS, 0.0, np.sqrt(1 - 0.985**2) * RADIUS]])
-    points, facing = lift_by_depth(observe(rim, K, w2c)[..., :2], depth, normal, K, w2c, 0.005)
+    _, facing = lift_by_depth(observe(rim, K, w2c)[..., :2], depth, normal, K, w2c, 0.005)
     assert facing[2, 0] < 0.3 < facing[4, 0]
 
 

@@ -1,0 +1,195 @@
+"""Calibrated landmarks: they repeat, they are found again by hash, and lips and eyes keep to their own surfaces."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting.avatar import head_calibration
+from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, painted_colors, render_head
+from flame_fitting.avatar.view_planning import head_cameras
+from flame_fitting.capture.camera import intrinsics_from_fov, project
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.head.loading import load_head
+from flame_fitting.landmarks.calibration import (
+    CalibrationConfig,
+    HeadViews,
+    allowed_faces,
+    calibrate,
+    detect_on_head,
+    identity_coefficients,
+    lip_sides,
+    spread_table,
+)
+from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.ibug68 import inner_indices
+from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
+from flame_fitting.landmarks.surface import nearest_on_surface
+
+
+@pytest.fixture(scope="module")
+def head():
+    return load_head("open")
+
+
+@pytest.fixture(scope="module", params=["textured", "lit", "clay"])
+def embedding(request, head):
+    return landmark_embedding(head, MediaPipeDetector(), request.param)
+
+
+def test_shipped_embedding_belongs_to_the_shipped_head(head, embedding):
+    assert embedding.head_hash == head.file_hash, "run scripts/calibrate_landmarks.py after changing the open head"
+    assert embedding.valid.all() and embedding.scheme == "mediapipe478"
+    np.testing.assert_allclose(embedding.barycentric.sum(1), 1, atol=1e-6)
+    assert (embedding.barycentric >= -1e-9).all()
+
+
+def test_shipped_embedding_repeats_over_views(embedding):
+    rows = {name: (median, p95) for name, _, median, p95 in spread_table(embedding)}
+    assert rows["inner 51"][0] < 2.0 and rows["all"][0] < 2.0
+
+
+def test_points_reproject_into_a_view_that_took_no_part(head, embedding):
+    """A new view of the template: detected points lie where the embedding says, within a few pixels."""
+    from flame_fitting.avatar.head_calibration import CALIBRATION_SHADING, head_avatar, render_views
+
+    camera = head_cameras(np.array([[10.0, 7.0]]), np.eye(4), head_frame(head))
+    K = intrinsics_from_fov(25.0, 512, 512)[None]
+    vertices = head.v_template.numpy().astype(np.float64)
+    views = render_views(
+        head_avatar(head, vertices, embedding.shading),
+        K,
+        camera,
+        512,
+        CALIBRATION_SHADING[embedding.shading],
+        np.eye(3),
+    )
+    found = MediaPipeDetector(config=MediaPipeConfig(jitter=4)).detect(views.images)[0]
+    expected = project(embedding.points(head.v_template[None], head.faces)[0].numpy(), K[0], camera[0])
+    inner = inner_indices("mediapipe478")
+    error = np.linalg.norm(found[inner, :2] - expected[inner, :2], axis=1)
+    assert np.median(error) < 2.0 and np.percentile(error, 95) < 6.0  # a pixel is 1 mm
+
+
+def test_embedding_is_nearly_symmetric(head, embedding):
+    from flame_fitting.landmarks.mediapipe_topology import mirror_permutation
+
+    points = embedding.points(head.v_template[None], head.faces)[0].numpy()
+    mirrored = points[mirror_permutation()] * [-1, 1, 1]
+    inner = inner_indices("mediapipe478")
+    assert np.median(np.linalg.norm(points - mirrored, axis=1)[inner]) < 0.0025
+
+
+def test_points_keep_to_their_own_surface(head, embedding):
+    allowed = allowed_faces(head, "mediapipe478")
+    assert allowed[np.arange(478), embedding.face_index].all()
+    jaw = head.weights[:, 2].numpy()[head.faces.numpy()].mean(1)
+    upper, lower = lip_sides("mediapipe478")
+    assert jaw[embedding.face_index[upper]].max() < 0.5 <= jaw[embedding.face_index[lower]].min()
+    eyeballs = {"right": 4, "left": 3}
+    weights = head.weights.numpy()[head.faces.numpy()].mean(1)
+    assert (weights[embedding.face_index[468:473], eyeballs["right"]] > 0.5).all()
+    assert (weights[embedding.face_index[473:478], eyeballs["left"]] > 0.5).all()
+
+
+class ExactDetector(LandmarkDetector):
+    """Knows its points on the head that is shown: projections of fixed surface points."""
+
+    name, scheme, n_points, version = "exact", "mediapipe478", 478, "1"
+
+    def __init__(self, truth: np.ndarray, faces: np.ndarray) -> None:
+        self.face, self.faces, self.vertices, self.views = truth, faces, None, None
+
+    def detect(self, images):
+        points = self.vertices[self.faces[self.face]].mean(1)
+        out = project(points, self.views.K, self.views.world_to_camera)
+        out[..., 2] = 1.0
+        return out.astype(np.float32)
+
+
+def test_calibration_recovers_known_surface_points(head):
+    """A detector without error: the embedding is its own points, up to the pixels of the depth maps."""
+    faces = head.faces.numpy()
+    template = head.v_template.numpy().astype(np.float64)
+    front = np.flatnonzero(head.face_mask("forehead", "left_cheek", "right_cheek").numpy())
+    truth = front[np.linspace(0, len(front) - 1, 478).astype(int)]
+    detector = ExactDetector(truth, faces)
+    shown = render_head(head, "clay")
+
+    def render(vertices) -> HeadViews:
+        views = shown(vertices)
+        detector.vertices, detector.views = vertices, views
+        return views
+
+    groups_free = np.array(
+        [i for i in range(478) if i not in set(np.concatenate(lip_sides("mediapipe478"))) and i < 468]
+    )
+    embedding = calibrate(head, detector, "clay", render, CalibrationConfig(identities=0))
+    points = embedding.points(head.v_template[None].double(), head.faces)[0].numpy()
+    error = np.linalg.norm(points - template[faces[truth]].mean(1), axis=1)[groups_free]
+    assert np.nanmedian(error) < 3e-4 and np.nanpercentile(error, 95) < 2e-3
+    assert embedding.head_hash == head.file_hash and embedding.detector == "exact"
+
+
+def test_embeddings_are_cached_by_what_decides_them(head, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAME_FITTING_CACHE", str(tmp_path))
+    made = []
+
+    def fake(head, detector, kind, config):
+        made.append(kind)
+        count = 478
+        return LandmarkEmbedding(
+            np.zeros(count, int), np.ones((count, 3)) / 3, np.ones(count), np.ones(count, int), "mediapipe478",
+            detector.name, kind, head.file_hash,
+        )  # fmt: skip
+
+    monkeypatch.setattr(head_calibration, "calibrate_head", fake)
+    detector, config = MediaPipeDetector(), CalibrationConfig(identities=1)
+    for _ in range(2):
+        landmark_embedding(head, detector, "clay", config)
+    assert made == ["clay"]
+    landmark_embedding(head, detector, "textured", config)
+    landmark_embedding(head, detector, "clay", replace(config, seed=7))
+    landmark_embedding(head, MediaPipeDetector(config=MediaPipeConfig(jitter=1)), "clay", config)
+    assert made == ["clay", "textured", "clay", "clay"]
+
+
+def test_identities_start_with_the_mean_and_come_in_opposite_pairs(head):
+    coefficients = identity_coefficients(head, CalibrationConfig(identities=4))
+    assert len(coefficients) == 5 and not coefficients[0].any()
+    np.testing.assert_array_equal(coefficients[1], -coefficients[2])
+    assert np.abs(coefficients[3] - coefficients[1]).max() > 0.1
+
+
+def test_painted_head_shows_a_face(head, embedding):
+    """A model without a texture is painted by region, well enough for the detector."""
+    if embedding.shading != "clay":
+        pytest.skip("painted from the clay embedding")
+    colors = painted_colors(head, embedding)
+    assert len(np.unique(colors, axis=0)) >= 5
+    found = detect_on_head(
+        render_head(head, "textured", colors), head.v_template.numpy().astype(np.float64),
+        MediaPipeDetector(config=MediaPipeConfig(jitter=0)),
+    )  # fmt: skip
+    assert found.valid[inner_indices("mediapipe478")].all() and np.median(found.n_views) >= 7
+
+
+def test_frame_holds_the_head_without_its_neck(head):
+    frame = head_frame(head)
+    template = head.v_template
+    distance = torch.linalg.norm(template - torch.tensor(frame.center), dim=1)
+    assert (distance[head.region_mask("face", "scalp", "ears")] < frame.radius).all()
+    assert 0.15 < frame.radius < 0.26 and frame.center[0] == 0
+
+
+def test_nearest_surface_points():
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5]])
+    faces = np.array([[0, 1, 2], [0, 1, 3]])
+    points = np.array([[0.2, 0.3, 0.4], [2.0, -1, 0], [-1, -1, 0], [0.3, 0.9, 0.0], [np.nan, 0, 0]])
+    face, barycentric, distance = nearest_on_surface(points, vertices, faces, np.array([[True, False]]))
+    np.testing.assert_array_equal(face, [0, 0, 0, 0, -1])
+    nearest = np.einsum("nk,nkc->nc", barycentric, vertices[faces[face]])
+    np.testing.assert_allclose(nearest[:4], [[0.2, 0.3, 0], [1, 0, 0], [0, 0, 0], [0.2, 0.8, 0]], atol=1e-12)
+    np.testing.assert_allclose(distance[:4], np.linalg.norm(nearest - points, axis=1)[:4], atol=1e-12)
+    assert nearest_on_surface(points[:1], vertices, faces, np.array([[False, True]]))[0][0] == 1
