@@ -8,7 +8,5 @@ setup_environment draco
 cd "$ROOT"
 OUTPUT="${FLAME_FITTING_DEMO_OUTPUT:-output/demo}"
 
-if [ ! -f "$OUTPUT/avatar/manifest.json" ]; then
-  "$BIN/flame-fitting" make-demo-avatar --output "$OUTPUT/avatar"
-fi
+"$BIN/flame-fitting" make-demo-avatar --output "$OUTPUT/avatar"
 "$BIN/flame-fitting" run "$OUTPUT/avatar/demo_avatar.glb" --output "$OUTPUT" "$@"

@@ -6,13 +6,14 @@ The picture in the README shows the demo avatar, so that no licence but the proj
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-from flame_fitting.capture.camera import project
+from flame_fitting.capture.camera import look_at, project, transform_points
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
@@ -35,13 +36,15 @@ def front_view(capture: Capture, fit: FitResult, role: str | None = None) -> Vie
     return views[int(np.argmax(seen[:, 2] / np.linalg.norm(seen, axis=1)))]
 
 
-def novel_view(capture: Capture, fit: FitResult) -> View:
-    """The held-out view nearest to a quarter turn of the head."""
-    views = capture.views_of("heldout") or capture.views
-    centers = np.stack([np.linalg.inv(view.world_to_camera)[:3, 3] for view in views])
-    seen = centers @ fit.head_from_world[:3, :3].T + fit.head_from_world[:3, 3]
-    wanted = np.array([0.64, 0.12, 0.76])
-    return views[int(np.argmax(seen @ wanted / np.linalg.norm(seen, axis=1)))]
+def novel_view(front: View, fit: FitResult, center: ndarray) -> View:
+    """A camera of no capture: a bit to the side and above, looking at `center` (3,) in head space."""
+    world_from_head = np.linalg.inv(fit.head_from_world)
+    eye = transform_points(fit.head_from_world, np.linalg.inv(front.world_to_camera)[:3, 3])
+    yaw, pitch = np.radians(38.0), np.radians(8.0)
+    toward = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
+    place = transform_points(world_from_head, center + toward * np.linalg.norm(eye - center)).reshape(3)
+    target = transform_points(world_from_head, center).reshape(3)
+    return replace(front, world_to_camera=look_at(place, target, world_from_head[:3, 1]))
 
 
 def landmark_panel(capture: Capture, view: View, detector: str) -> ndarray:
@@ -89,15 +92,12 @@ def make_teaser(folder: Path) -> Image.Image:
     """The row of panels for a fit."""
     fit, head, capture = open_fit(folder)
     vertices = fit.vertices_world(head)[0]
-    marked, front, side = (
-        front_view(capture, fit, "landmark"),
-        front_view(capture, fit, "fit"),
-        novel_view(capture, fit),
-    )
-    over, new = draw_fit(fit, head, capture, [front, side])
+    head_space = fit.vertices_head(head)[0]
+    marked, front = front_view(capture, fit, "landmark"), front_view(capture, fit, "fit")
+    side = novel_view(front, fit, 0.5 * (head_space.min(axis=0) + head_space.max(axis=0)))
+    over, new = (draw_fit(fit, head, capture, [view])[0] for view in (front, side))
     seen = visible_surface(capture, fit.head_from_world, capture.timesteps[0])
     assert seen is not None, "the capture has no geometry"
-    head_space = fit.vertices_head(head)[0]
     errors = error_map(head, head_space, seen.surface.distance(head_space) * 1000, SIDE)
     middle = errors[:, SIDE : 2 * SIDE]  # right side, front, left side, colour bar
     panels = [
@@ -105,7 +105,7 @@ def make_teaser(folder: Path) -> Image.Image:
         panel(landmark_panel(capture, marked, "mediapipe"), head_crop(marked, vertices), "landmarks"),
         panel(as_bytes(blend_mesh(capture.image(front), over, front)), head_crop(front, vertices), "the head over it"),
         panel(middle, None, "distance, blue 0 to red 3 mm"),
-        panel(as_bytes(new.image[0].transpose(1, 2, 0)), head_crop(side, vertices), "the fit in an unseen view"),
+        panel(as_bytes(new.image[0].transpose(1, 2, 0)), head_crop(side, vertices), "the fit in a new view"),
     ]
     row = Image.new("RGB", (len(panels) * SIDE, SIDE + CAPTION), "white")
     for number, part in enumerate(panels):
