@@ -182,6 +182,7 @@ class _Search:
         self.model_inner = model[self.inner]
         eye_corners = model[ibug_indices(detector.scheme)[[36, 45]]]
         self.eye_distance = float(np.linalg.norm(eye_corners[0] - eye_corners[1]))
+        self.K = intrinsics_from_fov(FOV, config.probe_resolution, config.probe_resolution)
         self.log: list[dict[str, Any]] = []
         self.n_probes = 0
 
@@ -189,8 +190,8 @@ class _Search:
         """The first face beyond doubt, else the best acceptable one."""
         accepted: list[tuple[float, ndarray]] = []
         looked_at: list[ndarray] = []
-        for probe, image, views in self._pictures():
-            first = self._first_guess(probe, image, views)
+        for probe, landmarks, camera in self._pictures():
+            first = self._first_guess(landmarks, camera)
             if first is None or any(_alike(first, other) for other in looked_at):
                 continue
             looked_at.append(first)
@@ -213,36 +214,29 @@ class _Search:
                 return finding
         return None
 
-    def _pictures(self) -> Iterator[tuple[Probe, ndarray, Any]]:
-        """Pictures in which the coarse detector sees a face, turned so that it saw it."""
+    def _pictures(self) -> Iterator[tuple[Probe, ndarray, ndarray]]:
+        """Pictures in which a quick detection sees a face: the 51 inner points (x, y, confidence) and the camera."""
         size = self.config.probe_resolution
-        K = intrinsics_from_fov(FOV, size, size)
         for probe in probes_of(self.avatar):
             eye = probe.center + camera_distance(probe.radius, FOV) * probe.direction
             camera = look_at(eye, probe.center, probe.up)
             views = render_avatar(
-                self.avatar, K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
+                self.avatar, self.K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
             )
             self.n_probes += 1
             assert views.image is not None
             image = to_uint8(views.image)[0]
             for turn in probe.turns:
-                turned = np.ascontiguousarray(np.rot90(image, turn))
-                if self.detector.found(turned[None])[0]:
-                    yield probe, turned, (K, _turned_camera(camera, turn))
+                landmarks = self.detector.detect_quickly(np.ascontiguousarray(np.rot90(image, turn))[None])
+                if np.isfinite(landmarks[0, self.inner]).all():
+                    yield probe, landmarks[0, self.inner].astype(np.float64), _turned_camera(camera, turn)
 
-    def _first_guess(self, probe: Probe, image: ndarray, views: Any) -> ndarray | None:
-        K, camera = views
-        size = self.config.probe_resolution
-        landmarks = self.detector.detect(image[None])[:, self.inner]
-        if not np.isfinite(landmarks).all():
-            return None
-        geometry = render_avatar(self.avatar, K[None], camera[None], size, size, self.shading, outputs=("depth",))
+    def _first_guess(self, landmarks: ndarray, camera: ndarray) -> ndarray | None:
+        size, K = self.config.probe_resolution, self.K[None]
+        geometry = render_avatar(self.avatar, K, camera[None], size, size, self.shading, outputs=("depth",))
         assert geometry.depth is not None
-        points, _ = lift_by_depth(
-            landmarks[..., :2].astype(np.float64), geometry.depth, None, K[None], camera[None], 0.0
-        )
-        weights = self.weights * landmarks[0, :, 2]
+        points, _ = lift_by_depth(landmarks[None, :, :2], geometry.depth, None, K, camera[None], 0.0)
+        weights = self.weights * landmarks[:, 2]
         fit = self._similarity(points[0], weights)
         if fit is None or self._relative(fit) > self.config.first_residual:
             return None
@@ -254,7 +248,7 @@ class _Search:
         if not self._shows_a_face(matrix):
             return None
         result = None
-        for _ in range(5):
+        for turn in range(5):
             looked = self._look(matrix, angles, self.config.aim_resolution)
             if looked is None:
                 return None
@@ -263,9 +257,8 @@ class _Search:
             moved = _difference(matrix, fit.matrix)
             matrix = fit.matrix
             result = matrix, residual, float(seen.mean())
-            if moved < 0.01:
-                break
-            if residual > 2.5 * self.config.max_residual and moved < 0.05:
+            # A second look at a real face fits well; an ear or a knee is not worth a third.
+            if moved < 0.01 or (turn > 0 and residual > 1.5 * self.config.max_residual):
                 break
         return result
 
@@ -276,7 +269,7 @@ class _Search:
         K = np.broadcast_to(intrinsics_from_fov(FOV, size, size), (2, 3, 3))
         rotation = decompose_similarity(matrix)[1]
         views = render_views(self.avatar, K, cameras, size, self.shading, rotation, supersample=1)
-        return bool(self.detector.found(views.images).any())
+        return bool(np.isfinite(self.detector.detect_quickly(views.images)[:, 0, 0]).any())
 
     def _finish(self, matrix: ndarray) -> FaceFinding | None:
         """The frame from a cross of views at the resolution of the landmark views."""

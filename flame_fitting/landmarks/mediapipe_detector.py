@@ -91,29 +91,23 @@ class MediaPipeDetector(LandmarkDetector):
 
     def detect(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
         """See `LandmarkDetector.detect`."""
+        return self._detect(images, self.config.jitter > 0)
+
+    def detect_quickly(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
+        """See `LandmarkDetector.detect_quickly`: one pass over each whole picture."""
+        return self._detect(images, False)
+
+    def _detect(self, images: ndarray, refine: bool) -> ndarray:
         out = np.full((len(images), self.n_points, 3), np.nan, dtype=np.float32)
         for i, image in enumerate(images):
             points = self._first(image)
             if points is None:
                 continue
             spread = np.zeros(self.n_points)
-            if self.config.jitter > 0:
+            if refine:
                 points, spread = self._refine(image, points)
             out[i, :, :2] = points[:, :2]
             out[i, :, 2] = topology.visibility(points) * _agreement(points, spread)
-        return out
-
-    def found(self, images: UInt8[ndarray, "B H W 3"]) -> ndarray:
-        """See `LandmarkDetector.found`: one network pass a picture."""
-        return np.array([self._first(image) is not None for image in images], dtype=bool)
-
-    def coarse(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
-        """One pass over each whole picture, unrefined: x px, y px, z px (smaller is nearer); NaN where no face is."""
-        out = np.full((len(images), self.n_points, 3), np.nan, dtype=np.float32)
-        for i, image in enumerate(images):
-            points = self._first(image)
-            if points is not None:
-                out[i] = points
         return out
 
     def close(self) -> None:

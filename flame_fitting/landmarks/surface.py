@@ -19,8 +19,8 @@ def nearest_on_surface(
 ) -> tuple[Int[ndarray, " N"], Float[ndarray, "N 3"], Float[ndarray, " N"]]:
     """Triangle, barycentric coordinates and distance of the surface point nearest to each point.
 
-    Exhaustive over the triangles (of the `allowed` ones; one row may serve all points). Triangle -1 where no triangle is allowed or the point is not
-    finite.
+    Exhaustive over the triangles (of the `allowed` ones; one row may serve all points). Triangle -1 where no triangle
+    is allowed or the point is not finite.
     """
     corners = np.ascontiguousarray(np.asarray(vertices, dtype=np.float64)[faces])
     mask = np.ones((1, len(faces)), dtype=np.bool_) if allowed is None else np.asarray(allowed, dtype=np.bool_)

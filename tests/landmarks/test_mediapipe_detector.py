@@ -27,12 +27,18 @@ def test_finds_the_face_where_it_is(head_pictures):
 def test_nothing_on_a_blank_picture():
     detector = quick()
     blank = np.full((2, 128, 128, 3), 200, np.uint8)
-    assert np.isnan(detector.detect(blank)).all() and not detector.found(blank).any()
+    assert np.isnan(detector.detect(blank)).all() and np.isnan(detector.detect_quickly(blank)).all()
 
 
 def test_same_picture_gives_same_points(head_pictures):
     first, second = quick().detect(head_pictures.images[:1]), quick().detect(head_pictures.images[:1])
     np.testing.assert_array_equal(first, second)
+
+
+def test_quick_detection_is_near_the_precise_one(head_pictures):
+    image = head_pictures.images[:1]
+    apart = np.linalg.norm((quick().detect_quickly(image) - quick(6).detect(image))[0, :, :2], axis=1)
+    assert 0 < np.median(apart) < 2.0
 
 
 def test_points_move_with_the_picture(head_pictures):
