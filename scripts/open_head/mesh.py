@@ -87,7 +87,7 @@ def refine_long_edges(
     middle = {(int(a), int(b)): n + i for i, (a, b) in enumerate(split)}
     out_faces, out_cavity = [], []
     midpoints = np.concatenate([vertices, vertices[split].mean(1)])
-    for face, tag in zip(faces, cavity):
+    for face, tag in zip(faces, cavity, strict=True):
         mids = [middle.get((min(face[k], face[(k + 1) % 3]), max(face[k], face[(k + 1) % 3]))) for k in range(3)]
         count = sum(m is not None for m in mids)
         if count == 0:
@@ -151,7 +151,7 @@ def clip_above(
         return cut[key]
 
     out_faces, out_cavity = [], []
-    for face, tag in zip(faces, cavity):
+    for face, tag in zip(faces, cavity, strict=True):
         values = level[face]
         if (values <= 0).all() and (values < 0).any():
             polygons = [list(face)]

