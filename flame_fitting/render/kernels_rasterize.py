@@ -22,7 +22,7 @@ _RIGHT = 4
 _TOP = 8
 _BOTTOM = 16
 _FAR = 32
-_MUST_CLIP = 64
+_UNSNAPPED = 64
 
 
 @inline
@@ -49,7 +49,7 @@ def project_vertices(first, last, pos, height, width, snapped, depth, outcode):
         x, y, z, w = pos[b, i, 0], pos[b, i, 1], pos[b, i, 2], pos[b, i, 3]
         code = 0
         if not (z >= -w):  # also true of NaN
-            code |= _NEAR | _MUST_CLIP
+            code |= _NEAR
         if z > w:
             code |= _FAR
         if x < -w:
@@ -67,7 +67,7 @@ def project_vertices(first, last, pos, height, width, snapped, depth, outcode):
             snapped[b, i, 1] = sy
             depth[b, i] = np.float64(z) / np.float64(w)
         else:
-            code |= _MUST_CLIP
+            code |= _UNSNAPPED
             snapped[b, i, 0] = 0
             snapped[b, i, 1] = 0
             depth[b, i] = 0.0
@@ -154,7 +154,7 @@ def _clip_plane(src, n, dst, a, b, c, d):
 @inline
 @no_type_check
 def _fill_clipped(pos, b, i0, i1, i2, label, row0, row1, height, width, zbuffer, index):
-    """Clips a triangle at the near plane and far outside the picture, then draws the pieces."""
+    """Clips a triangle to the view frustum and draws the pieces."""
     poly = np.empty((10, 4), np.float64)
     temp = np.empty((10, 4), np.float64)
     for q in range(4):
@@ -165,25 +165,26 @@ def _fill_clipped(pos, b, i0, i1, i2, label, row0, row1, height, width, zbuffer,
         for q in range(4):
             if not math.isfinite(poly[i, q]):
                 return
-    guard = 64.0
-    n = _clip_plane(poly, 3, temp, 0.0, 0.0, 1.0, 1.0)
-    n = _clip_plane(temp, n, poly, 1.0, 0.0, 0.0, guard)
-    n = _clip_plane(poly, n, temp, -1.0, 0.0, 0.0, guard)
-    n = _clip_plane(temp, n, poly, 0.0, 1.0, 0.0, guard)
-    n = _clip_plane(poly, n, temp, 0.0, -1.0, 0.0, guard)
+    # CudaRaster's order; the corners are snapped again, so it matters.
+    n = _clip_plane(poly, 3, temp, 1.0, 0.0, 0.0, 1.0)
+    n = _clip_plane(temp, n, poly, -1.0, 0.0, 0.0, 1.0)
+    n = _clip_plane(poly, n, temp, 0.0, 1.0, 0.0, 1.0)
+    n = _clip_plane(temp, n, poly, 0.0, -1.0, 0.0, 1.0)
+    n = _clip_plane(poly, n, temp, 0.0, 0.0, 1.0, 1.0)
+    n = _clip_plane(temp, n, poly, 0.0, 0.0, -1.0, 1.0)
     half_w = width * (_SUBPIXELS // 2)
     half_h = height * (_SUBPIXELS // 2)
-    if n < 3 or not temp[0, 3] > 0:
+    if n < 3 or not poly[0, 3] > 0:
         return
-    x0, y0 = _snap(temp[0, 0], temp[0, 1], temp[0, 3], half_w, half_h)
-    z0 = temp[0, 2] / temp[0, 3]
+    x0, y0 = _snap(poly[0, 0], poly[0, 1], poly[0, 3], half_w, half_h)
+    z0 = poly[0, 2] / poly[0, 3]
     for k in range(1, n - 1):
-        if not (temp[k, 3] > 0 and temp[k + 1, 3] > 0):
+        if not (poly[k, 3] > 0 and poly[k + 1, 3] > 0):
             continue
-        x1, y1 = _snap(temp[k, 0], temp[k, 1], temp[k, 3], half_w, half_h)
-        x2, y2 = _snap(temp[k + 1, 0], temp[k + 1, 1], temp[k + 1, 3], half_w, half_h)
-        z1 = temp[k, 2] / temp[k, 3]
-        z2 = temp[k + 1, 2] / temp[k + 1, 3]
+        x1, y1 = _snap(poly[k, 0], poly[k, 1], poly[k, 3], half_w, half_h)
+        x2, y2 = _snap(poly[k + 1, 0], poly[k + 1, 1], poly[k + 1, 3], half_w, half_h)
+        z1 = poly[k, 2] / poly[k, 3]
+        z2 = poly[k + 1, 2] / poly[k + 1, 3]
         _fill_triangle(x0, y0, z0, x1, y1, z1, x2, y2, z2, label, row0, row1, width, zbuffer, index)
 
 
@@ -221,15 +222,16 @@ def rasterize_forward(first, last, pos, tri, face_mask, snapped, depth, outcode,
                 continue
             i0, i1, i2 = tri[f, 0], tri[f, 1], tri[f, 2]
             c0, c1, c2 = outcode[b, i0], outcode[b, i1], outcode[b, i2]
-            if c0 & c1 & c2 & ~_MUST_CLIP:
-                continue
-            if (c0 | c1 | c2) & _MUST_CLIP:
-                _fill_clipped(pos, b, i0, i1, i2, f + 1, row0, row1, height, width, zbuffer, index)
-                continue
+            if c0 & c1 & c2 & ~_UNSNAPPED:
+                continue  # beyond one plane of the frustum
+            outside = c0 | c1 | c2
             y0 = np.int64(snapped[b, i0, 1])
             y1 = np.int64(snapped[b, i1, 1])
             y2 = np.int64(snapped[b, i2, 1])
-            if max(y0, y1, y2) < top or min(y0, y1, y2) > bottom:
+            if not outside & _UNSNAPPED and (max(y0, y1, y2) < top or min(y0, y1, y2) > bottom):
+                continue
+            if outside:
+                _fill_clipped(pos, b, i0, i1, i2, f + 1, row0, row1, height, width, zbuffer, index)
                 continue
             _fill_triangle(
                 np.int64(snapped[b, i0, 0]), y0, depth[b, i0],
