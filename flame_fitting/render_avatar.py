@@ -64,7 +64,7 @@ def render(config: RenderConfig) -> "Capture":
 
     from flame_fitting import progress
     from flame_fitting.avatar.face_finding import find_face
-    from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding
+    from flame_fitting.avatar.head_calibration import head_frame
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.avatar.rendering import VIEWS_AT_ONCE, render_avatar
     from flame_fitting.avatar.view_planning import plan_views
@@ -80,10 +80,8 @@ def render(config: RenderConfig) -> "Capture":
         head = load_head(config.head)
         detector = make_detector(config.detector, config.model_path)
         shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
-        found = find_face(
-            avatar, detector, head, lambda kind: landmark_embedding(head, detector, kind, notify=progress.say)
-        )
-        head_from_world, finding = found.head_from_world, found.as_dict()
+        found = find_face(avatar, detector, head, notify=progress.say)
+        head_from_world = found.head_from_world
         for _ in range(_FRAME_ROUNDS):
             head_from_world = _refined_frame(avatar, head, detector, shading, head_from_world)
         planned = plan_views(
@@ -96,7 +94,7 @@ def render(config: RenderConfig) -> "Capture":
             "sha256": avatar.file_hash,
             "format": avatar.format,
             "notes": list(avatar.notes),
-            "face": finding,
+            "face": found.to_dict(),
             "head_from_world": head_from_world.tolist(),
             "views": [{"role": v.role, "yaw": v.yaw, "pitch": v.pitch} for v in planned],
         }

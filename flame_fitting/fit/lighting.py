@@ -8,9 +8,10 @@ robust linear least-squares problem over skin texels, with mean shading 1.
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.texture import Bake, TexelMap
+from flame_fitting.fit.texture import Bake
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import sh_basis, vertex_normals
+from flame_fitting.render.texturing import TexelMap
 
 
 def estimate_lights(head: HeadModel, vertices: Tensor, baked: Bake, texels: TexelMap) -> tuple[Tensor, Tensor]:

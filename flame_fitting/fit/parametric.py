@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.linearize import Columns, linearize
+from flame_fitting.fit.linearize import Columns, Linearizer
 from flame_fitting.fit.losses.normal_equations import (
     Quadratic,
     gather_points,
@@ -45,8 +45,8 @@ class PriorWeights:
     """Eye rotation, rad."""
     vergence: float = 0.05
     """Difference of the two eyes, rad."""
-    log_scale: float = 1.0
-    """Change of scale against the landmarks' first estimate."""
+    log_scale: float = 0.03
+    """Change of scale against the landmarks' first estimate: a face alone fixes it to a few percent."""
 
 
 @dataclass
@@ -214,10 +214,12 @@ def fit_landmarks(
 ) -> FitParameters:
     """Levenberg-Marquardt on 3D landmarks and priors."""
 
+    linearize = Linearizer(head, columns)
+
     def terms(now: FitParameters) -> list[Quadratic]:
         out = []
         for timestep, target in enumerate(targets):
-            vertices, jacobian = linearize(head, now, columns, timestep)
+            vertices, jacobian = linearize(now, timestep)
             landmark = landmark_term(
                 vertices, jacobian, target.landmarks, weights.landmark_count, weights.landmark_cut
             )
@@ -249,6 +251,7 @@ def fit_geometry(
         for t, target in enumerate(targets)
     ]
     back = surface.back_weight
+    linearize = Linearizer(head, columns)
 
     def terms(now: FitParameters, iteration: int) -> list[Quadratic]:
         progress = min(iteration / max(iterations * 0.6, 1), 1.0)
@@ -257,7 +260,7 @@ def fit_geometry(
             report(iteration)
         out = []
         for timestep, target in enumerate(targets):
-            vertices, jacobian = linearize(head, now, columns, timestep)
+            vertices, jacobian = linearize(now, timestep)
             total = landmark_term(vertices, jacobian, target.landmarks, weights.landmark_count, weights.landmark_cut)
             total = total + prior_term(now, columns, timestep, prior)
             if target.surface is not None:

@@ -18,11 +18,13 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.targets import FrameTarget
-from flame_fitting.fit.texture import TexelMap, bake, complete, region_smoothed
+from flame_fitting.fit.texture import bake, complete, region_smoothed
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
-from flame_fitting.render.shading import shade_sh, vertex_normals
+from flame_fitting.render.mesh import clip_positions
+from flame_fitting.render.shading import shade, vertex_normals
+from flame_fitting.render.texturing import TexelMap, uv_to_texture
 from flame_fitting.render.winding import front_faces
 
 
@@ -91,19 +93,17 @@ def render_head(
     Returns color (B, H, W, 3), alpha (B, H, W), rast and cluster (B, H, W). Back faces are culled.
     """
     points = vertices.float().expand(len(views.views), -1, -1)
-    homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
-    pos = (homogeneous @ views.clip.transpose(1, 2)).contiguous()
+    pos = clip_positions(points, views.clip).contiguous()
     faces, uv_faces = head.faces.int(), head.uv_faces.int()
     rast, rast_db = rasterizer.rasterize(pos, faces, views.resolution, front_faces(pos, faces))
-    uv = head.uv.float()
-    uv = torch.stack([uv[:, 0], 1 - uv[:, 1]], dim=-1)[None].contiguous()
+    uv = uv_to_texture(head.uv.float())[None].contiguous()
     at, at_da = rasterizer.interpolate(uv, rast, uv_faces, rast_db, "all" if mipmap else None)
     levels = int(np.log2(texture.shape[1])) - 2
     color = rasterizer.texture(texture, at, at_da if mipmap else None, max_mip_level=levels if mipmap else None)
     if lights is not None:
         normals = vertex_normals(points[:1], head.faces)
         normal, _ = rasterizer.interpolate(normals.contiguous(), rast, faces)
-        color = shade_sh(color, torch.nn.functional.normalize(normal, dim=-1), lights)
+        color = shade(color, torch.nn.functional.normalize(normal, dim=-1), lights)
     drawn = rast[..., 3:] > 0
     color = torch.where(drawn, color, background)
     cluster = rast[..., 3].long()

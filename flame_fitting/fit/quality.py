@@ -67,7 +67,7 @@ def worsened(before: Quality, after: Quality) -> str | None:
     if after.folded > before.folded and after.folded > 0:
         return f"{after.folded} triangles of the face turned over"
     for name, label, relative, absolute in (
-        ("landmark_mm", "landmarks", 1.25, 0.7),
+        ("landmark_mm", "landmarks", 1.5, 2.0),
         ("face_mm", "the face's distance to the avatar", 1.10, 0.05),
     ):
         old, new = getattr(before, name), getattr(after, name)

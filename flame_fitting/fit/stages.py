@@ -21,10 +21,11 @@ from flame_fitting.fit.quality import Quality, measure, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.targets import FrameTarget
-from flame_fitting.fit.texture import TexelMap, bake, complete, texel_map
+from flame_fitting.fit.texture import bake, complete, texel_map
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
+from flame_fitting.render.texturing import TexelMap
 
 
 @dataclass(eq=False)
@@ -71,7 +72,7 @@ def priors(config: FitConfig) -> PriorWeights:
         neck=config.w.reg_neck,
         jaw=0.3 if config.expressive else config.w.reg_jaw,
         eyes=config.w.reg_eyes,
-        log_scale=1e-4 if config.scale == "fixed" else 1.0,
+        log_scale=1e-4 if config.scale == "fixed" else 0.03,
     )
 
 

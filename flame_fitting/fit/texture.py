@@ -15,34 +15,17 @@ from torch.nn.functional import grid_sample, max_pool2d
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
+from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
+from flame_fitting.render.texturing import TexelMap, rasterize_uv
 
 _OCCLUSION_TOLERANCE = 0.003
 """Metres that a texel may lie behind the drawn surface and still count as seen."""
 
 
-@dataclass(eq=False)
-class TexelMap:
-    """Where each texel of a head's texture lies on the mesh."""
-
-    face: Tensor
-    """(R, R) triangle, -1 outside all islands."""
-    barycentric: Tensor
-    """(R, R, 3)."""
-
-    @property
-    def covered(self) -> Tensor:
-        """Bool (R, R)."""
-        return self.face >= 0
-
-
 def texel_map(rasterizer: Rasterizer, head: HeadModel, resolution: int) -> TexelMap:
-    """Rasterizes the head in texture space; row 0 is the picture's top, v = 1."""
-    uv = head.uv.float()
-    pos = torch.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], torch.zeros_like(uv[:, 0]), torch.ones_like(uv[:, 0])], -1)
-    rast, _ = rasterizer.rasterize(pos[None], head.uv_faces.int(), (resolution, resolution))
-    u, v = rast[0, ..., 0], rast[0, ..., 1]
-    return TexelMap(rast[0, ..., 3].long() - 1, torch.stack([u, v, 1 - u - v], dim=-1))
+    """Where each texel of a square texture lies on the head."""
+    return rasterize_uv(rasterizer, head.uv, head.uv_faces, (resolution, resolution))
 
 
 @dataclass(eq=False)
@@ -102,9 +85,7 @@ def bake(
 
 def fitted_depth(rasterizer: Rasterizer, head: HeadModel, vertices: Tensor, views: ViewSet) -> Tensor:
     """(B, H, W) depth (m) of the posed head along each camera's z; large where nothing is drawn."""
-    points = vertices.float()
-    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=-1)
-    pos = homogeneous @ views.clip.transpose(1, 2)
+    pos = clip_positions(vertices.float()[None], views.clip)
     rast, _ = rasterizer.rasterize(pos, head.faces.int(), views.resolution)
     # w of clip space is the depth
     depth, _ = rasterizer.interpolate(pos[..., 3:].contiguous(), rast, head.faces.int())
