@@ -46,7 +46,7 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         manifest = plan(config)
         head = load_head(config.head)
         detector = make_detector(config.data.detector, config.model_path)
-        embedding = landmark_embedding(head, detector, shading_kind(capture.shading), notify=progress.say)
+        embedding = landmark_embedding(head, detector, shading_kind(capture.landmark_shading), notify=progress.say)
         double = copy.deepcopy(head).double()
         fixed = METRES_PER_UNIT[config.unit] if config.scale == "fixed" else None
         start = start_from_capture(double, embedding, capture, detected, fixed)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.view_planning import PlannedView
     from flame_fitting.capture.capture import Capture
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.detector import LandmarkDetector
@@ -82,8 +83,10 @@ def render(config: RenderConfig) -> "Capture":
         shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
         found = find_face(avatar, detector, head, notify=progress.say)
         head_from_world = found.head_from_world
+        # flat colours hide the nose from a detector, and soft light shows it
+        landmark_shading = "lit" if shading == "unlit" else shading
         for _ in range(_FRAME_ROUNDS):
-            head_from_world = _refined_frame(avatar, head, detector, shading, head_from_world)
+            head_from_world = _refined_frame(avatar, head, detector, landmark_shading, head_from_world)
         planned = plan_views(
             head_from_world, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
         )
@@ -96,39 +99,40 @@ def render(config: RenderConfig) -> "Capture":
             "notes": list(avatar.notes),
             "face": found.to_dict(),
             "head_from_world": head_from_world.tolist(),
+            "landmark_shading": landmark_shading,
             "views": [{"role": v.role, "yaw": v.yaw, "pitch": v.pitch} for v in planned],
         }
         with (
             CaptureWriter(config.output, background, shading, avatar_json, config.force) as writer,
             progress.Bar(len(planned), "render", "view") as bar,
         ):
-            for first in range(0, len(planned), VIEWS_AT_ONCE):
-                chunk = planned[first : first + VIEWS_AT_ONCE]
-                for size in sorted({view.width for view in chunk}):
-                    same = [(first + i, view) for i, view in enumerate(chunk) if view.width == size]
+            for camera in range(0, len(planned), VIEWS_AT_ONCE):
+                chunk = planned[camera : camera + VIEWS_AT_ONCE]
+                for alike in _alike(chunk):
+                    first = chunk[alike[0]]
                     pictures = render_avatar(
                         avatar,
-                        np.stack([view.K for _, view in same]),
-                        np.stack([view.world_to_camera for _, view in same]),
-                        size,
-                        size,
-                        shading,
+                        np.stack([chunk[k].K for k in alike]),
+                        np.stack([chunk[k].world_to_camera for k in alike]),
+                        first.width,
+                        first.height,
+                        landmark_shading if first.role == "landmark" else shading,
                         background,
                         light_rotation=rotation,
                     )
                     assert pictures.image is not None and pictures.alpha is not None
                     assert pictures.depth is not None and pictures.normal is not None
-                    for k, (camera, view) in enumerate(same):
+                    for i, k in enumerate(alike):
                         writer.add(
                             timestep=0,
-                            camera=camera,
-                            role=view.role,
-                            K=view.K,
-                            world_to_camera=view.world_to_camera,
-                            image=pictures.image[k],
-                            alpha=pictures.alpha[k],
-                            depth=pictures.depth[k],
-                            normal=pictures.normal[k],
+                            camera=camera + k,
+                            role=chunk[k].role,
+                            K=chunk[k].K,
+                            world_to_camera=chunk[k].world_to_camera,
+                            image=pictures.image[i],
+                            alpha=pictures.alpha[i],
+                            depth=pictures.depth[i],
+                            normal=pictures.normal[i],
                         )
                 bar.advance(len(chunk))
             manifest.transforms = {"head_from_world": head_from_world.tolist()}
@@ -215,6 +219,14 @@ def _refined_frame(
     double = copy.deepcopy(head).double()
     embedding = landmark_embedding(head, detector, shading_kind(shading))
     return rough_head_frame(double, embedding, lifted, surface)
+
+
+def _alike(views: "list[PlannedView]") -> list[list[int]]:
+    """Indices of views that can be drawn in one call: same size, and landmark views apart."""
+    groups: dict[tuple[int, int, bool], list[int]] = {}
+    for index, view in enumerate(views):
+        groups.setdefault((view.width, view.height, view.role == "landmark"), []).append(index)
+    return list(groups.values())
 
 
 def _rotation_of(similarity: "np.ndarray") -> "np.ndarray":

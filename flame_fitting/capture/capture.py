@@ -64,6 +64,11 @@ class Capture:
         """The cameras that have a view, ascending."""
         return sorted({view.camera for view in self.views})
 
+    @property
+    def landmark_shading(self) -> str:
+        """How the landmark views are shaded, where that differs from the rest."""
+        return str(self.avatar.get("landmark_shading", self.shading))
+
     def views_of(self, *roles: Role, timestep: int | None = None) -> list[View]:
         """Views with one of the roles (all if none is named), of one timestep if it is named."""
         return [
