@@ -160,6 +160,6 @@ def check_head(result: FitResult, head: HeadModel) -> None:
     """Refuses to pose a model with another model's parameters."""
     if result.head_hash != head.file_hash:
         raise InputError(
-            f"{result.folder}: was fitted with another file of the head model {result.head_name} than {head.name} is now. "
+            f"{result.folder}: was fitted with another file of the head model {result.head_name} than is loaded now. "
             "Fit again, or give that file with --head."
         )
