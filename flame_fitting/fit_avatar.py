@@ -72,11 +72,11 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
             save_fit(staged, result, state, config)
             if config.log.tensorboard:
                 write_tensorboard(staged, state.records)
-            uv = (head.uv.numpy(), head.uv_faces.numpy()) if head.has_uv else (None, None)
+            uv, uv_faces = (head.uv.numpy(), head.uv_faces.numpy()) if head.has_uv else (None, None)
             texture = "texture.png" if result.texture is not None else None
             faces = head.faces.numpy()
-            write_obj(staged / "fitted.obj", result.vertices_world(head)[0], faces, *uv, texture=texture)
-            write_obj(staged / "fitted_head_space.obj", result.vertices_head(head)[0], faces, *uv, texture=texture)
+            write_obj(staged / "fitted.obj", result.vertices_world(head)[0], faces, uv, uv_faces, texture)
+            write_obj(staged / "fitted_head_space.obj", result.vertices_head(head)[0], faces, uv, uv_faces, texture)
             manifest.transforms = {
                 "reference_from_world": start.reference_from_world.tolist(),
                 "head_from_world": result.head_from_world.tolist(),

@@ -94,8 +94,8 @@ def vertex_difference_mm(path: Path, fit: FitResult, other_path: Path, other: Fi
     """Median and 95 % distance between the face vertices of the fits of two files of one head.
 
     The similarity between the two files' coordinates is found from the files themselves (iterated closest vertices,
-    started at the fits' frames), not from the fitted heads, so that a shifted or scaled fit counts as an error. Measured
-    in the other fit's head-space millimetres.
+    started at the fits' frames), not from the fitted heads, so that a shifted or scaled fit counts as an error. In the
+    other fit's head-space millimetres.
     """
     from scipy.spatial import cKDTree
 

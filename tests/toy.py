@@ -32,9 +32,7 @@ def toy_head_data(n_shape: int = 6, n_expr: int = 4, seed: int = 0) -> HeadData:
         "scalp": np.flatnonzero(height > 0.08),
         "neck_left_point": np.array([int(np.argmin(np.sum((vertices - [0.06, -0.07, 0]) ** 2, -1)))]),
         "neck_right_point": np.array([int(np.argmin(np.sum((vertices - [-0.06, -0.07, 0]) ** 2, -1)))]),
-        "front_middle_bottom_point_boundary": np.array(
-            [int(np.argmin(np.sum((vertices - [0, -0.1, 0.03]) ** 2, -1)))]
-        ),
+        "front_middle_bottom_point_boundary": np.array([int(np.argmin(np.sum((vertices - [0, -0.1, 0.03]) ** 2, -1)))]),
     }
     spherical = np.asarray(sphere.vertices)
     uv = np.stack([0.5 + np.arctan2(spherical[:, 0], spherical[:, 2]) / 6.30, 0.5 + spherical[:, 1] * 0.49], axis=1)

@@ -75,8 +75,9 @@ def decode_texture(content: bytes, main: Path, what: str, note: Callable[[str], 
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.load()
+            image: Image.Image = opened
             if image.mode.startswith("I;16"):
                 gray = (np.asarray(image).astype(np.float64) / 257.0).round().astype(np.uint8)
                 image = Image.fromarray(gray)

@@ -223,7 +223,12 @@ def _capped(offsets: np.ndarray, caps: np.ndarray) -> np.ndarray:
 
 
 def _relaxed(
-    head: HeadModel, before: FitParameters, solution: np.ndarray, previous: np.ndarray, where: np.ndarray, edges: np.ndarray
+    head: HeadModel,
+    before: FitParameters,
+    solution: np.ndarray,
+    previous: np.ndarray,
+    where: np.ndarray,
+    edges: np.ndarray,
 ) -> np.ndarray:
     """Smooths the offsets around folds until none is left (at most 40 rounds), the rest untouched."""
     laplacian = uniform_laplacian(edges, len(solution))

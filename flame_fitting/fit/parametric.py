@@ -65,9 +65,7 @@ class GaussNewtonWeights:
     """Geman-McClure scale of landmarks, in standard deviations."""
 
 
-def landmark_term(
-    vertices: Tensor, jacobian: Tensor, target: LandmarkTarget, count: float, cut: float
-) -> Quadratic:
+def landmark_term(vertices: Tensor, jacobian: Tensor, target: LandmarkTarget, count: float, cut: float) -> Quadratic:
     """3D landmarks, robust."""
     points, moved = gather_points(vertices, jacobian, target.corners, target.barycentric)
     residuals = points - target.points
@@ -127,7 +125,8 @@ def surface_back_term(
     found &= (facing[nearest_face] * planes).sum(-1) > 0.5
     chosen = nearest_face[found]
     residuals = (planes[found] * (centres[chosen] - points[found])).sum(-1)
-    scale = torch.where(residuals < 0, cut * weights.outside_cut[corners[chosen]].mean(1), torch.full_like(residuals, cut))
+    outside = cut * weights.outside_cut[corners[chosen]].mean(1)
+    scale = torch.where(residuals < 0, outside, torch.full_like(residuals, cut))
     robust = weights.face[active[chosen]] * geman_mcclure_weight(residuals, scale)
     moved = jacobian[corners[chosen]].mean(1)
     rows = torch.einsum("nc,ncp->np", planes[found], moved)
@@ -172,9 +171,9 @@ def prior_term(parameters: FitParameters, columns: Columns, timestep: int, prior
 def solve_step(
     parameters: FitParameters, columns: Columns, terms: list[Quadratic], damping: float = 1e-6
 ) -> FitParameters:
-    """One damped Gauss-Newton step of all timesteps together: placement and shape are shared, the rest is per timestep."""
+    """One damped Gauss-Newton step of all timesteps together; they share placement and shape."""
     slices, steps = columns.slices(), parameters.timesteps
-    shared = [name for name in ("placement", "shape") if name in slices]
+    shared: list[str] = [name for name in ("placement", "shape") if name in slices]
     own = [name for name in slices if name not in shared]
     width = {name: span.stop - span.start for name, span in slices.items()}
     shared_size, own_size = sum(width[n] for n in shared), sum(width[n] for n in own)
@@ -220,9 +219,7 @@ def fit_landmarks(
         out = []
         for timestep, target in enumerate(targets):
             vertices, jacobian = linearize(now, timestep)
-            landmark = landmark_term(
-                vertices, jacobian, target.landmarks, weights.landmark_count, weights.landmark_cut
-            )
+            landmark = landmark_term(vertices, jacobian, target.landmarks, weights.landmark_count, weights.landmark_cut)
             out.append(landmark + prior_term(now, columns, timestep, prior))
         return out
 

@@ -176,9 +176,7 @@ def refine(
 
         def disturb(color: Tensor, cluster: Tensor, target: Tensor = target) -> Tensor:
             donors = torch.where(cluster[..., None] > 0, color, target)
-            return perturb_by_region(
-                color, cluster, donors, config.disturb_rate_fg, config.disturb_rate_bg, generator
-            )
+            return perturb_by_region(color, cluster, donors, config.disturb_rate_fg, config.disturb_rate_bg, generator)
 
         drawn = render_head(
             rasterizer, head, vertices[batch.timestep], batch, texture, target, topology, lights, clusters, disturb
@@ -236,5 +234,3 @@ def _prior(parameters: FitParameters, prior: PriorWeights) -> Tensor:
         + (eyes / prior.eyes).square().sum()
         + ((eyes[:, :3] - eyes[:, 3:]) / prior.vergence).square().sum()
     )
-
-

@@ -45,7 +45,9 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
             surface.append(np.where(found, distance, 0.03))
             areas.append(vertex_areas(vertices, head.faces)[face].numpy())
     folded = int(folded_triangles(head, parameters)[head.face_mask("face").numpy()].sum())
-    spread = weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95)) if surface else (np.nan,) * 2
+    spread: tuple[float, ...] = (np.nan, np.nan)
+    if surface:
+        spread = weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95))
     return Quality(
         landmark_mm=1000 * float(np.median(np.concatenate(landmark))) if landmark else np.nan,
         face_mm=1000 * float(spread[0]),

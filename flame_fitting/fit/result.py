@@ -35,8 +35,8 @@ class FitResult:
     head_name: str
     head_hash: str
     parameters: dict[str, np.ndarray]
-    """VHAP's keys: rotation (T, 3), translation (T, 3), neck_pose (T, 3), jaw_pose (T, 3), eyes_pose (T, 6), shape (S,),
-    expr (T, E), static_offset (1, V, 3); radians and metres."""
+    """VHAP's keys: rotation, translation, neck_pose and jaw_pose (T, 3), eyes_pose (T, 6), shape (S,), expr (T, E),
+    static_offset (1, V, 3); radians and metres."""
     head_from_world: np.ndarray
     """(4, 4) similarity from the avatar's coordinates to head space."""
     image_size: tuple[int, int]

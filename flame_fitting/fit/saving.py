@@ -71,7 +71,7 @@ def save_fit(folder: Path, result: FitResult, state: FitState, config: FitConfig
         with atomic_write(folder / "texture.png") as temporary:
             Image.fromarray(result.texture).save(temporary)
     with atomic_write(folder / "landmarks3d.npz") as temporary:
-        np.savez_compressed(temporary, **result.landmarks3d)
+        np.savez_compressed(temporary, **result.landmarks3d)  # type: ignore[arg-type]  # one of its keywords is a bool
     with atomic_write(folder / "config.yml") as temporary:
         temporary.write_text(yaml.safe_dump(config_as_dict(config), sort_keys=False), encoding="utf-8")
     save_checkpoint(folder, result, state)

@@ -18,7 +18,7 @@ from flame_fitting.fit.parameters import FitParameters, placement_matrix
 from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
 from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, refine
 from flame_fitting.fit.quality import Quality, measure, worsened
-from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
+from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import bake, complete, texel_map

@@ -35,7 +35,12 @@ class SurfaceCloud:
         return cKDTree(self.points)
 
     def closest(
-        self, queries: np.ndarray, normals: np.ndarray, max_distance: float, min_cosine: float = 0.5, neighbours: int = 6
+        self,
+        queries: np.ndarray,
+        normals: np.ndarray,
+        max_distance: float,
+        min_cosine: float = 0.5,
+        neighbours: int = 6,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Nearest point of compatible orientation for each query (n, 3) with unit normal (n, 3).
 

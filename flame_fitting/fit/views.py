@@ -10,7 +10,6 @@ from flame_fitting.capture.camera import clip_from_world, move_camera
 from flame_fitting.capture.capture import Capture, View
 
 
-
 @dataclass(eq=False)
 class ViewSet:
     """B views of one size."""

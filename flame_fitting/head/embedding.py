@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class LandmarkEmbedding:
         """Reads what `save` wrote."""
         try:
             with np.load(path, allow_pickle=False) as data:
-                values = {key: data[key] if data[key].ndim else str(data[key]) for key in data.files}
+                values: dict[str, Any] = {k: data[k] if data[k].ndim else str(data[k]) for k in data.files}
             return cls(**values)
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a landmark embedding ({error}). Delete it to have it made again.") from error

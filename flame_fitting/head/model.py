@@ -151,7 +151,8 @@ class HeadModel(nn.Module):
         `eyes_pose` is left then right. `static_offset` (1 or T, V, 3) is added before joint regression. What is None
         is zero.
         """
-        timed = [a for a in (expr, rotation, neck_pose, jaw_pose, eyes_pose, translation, static_offset) if a is not None]
+        given = (expr, rotation, neck_pose, jaw_pose, eyes_pose, translation, static_offset)
+        timed = [a for a in given if a is not None]
         steps = max((a.shape[0] for a in timed), default=1)
         rest = self.v_template
         if shape is not None:

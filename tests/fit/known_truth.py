@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 import trimesh
-from tests.toy import toy_head
 
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, vertex_areas
 from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.head.embedding import LandmarkEmbedding
+from tests.toy import toy_head
 
 
 def cloud_of(vertices, faces, count=60000, seed=0):
@@ -30,7 +30,14 @@ def embedding_on(head, count=80, seed=1):
     front = np.flatnonzero((head.v_template[head.faces][..., 2] > 0.02).all(1).numpy())
     weights = rng.dirichlet([1, 1, 1], size=count)
     return LandmarkEmbedding(
-        rng.choice(front, count, replace=False), weights, np.full(count, 0.5), np.full(count, 9), "toy", "toy", "clay", "toy"
+        rng.choice(front, count, replace=False),
+        weights,
+        np.full(count, 0.5),
+        np.full(count, 9),
+        "toy",
+        "toy",
+        "clay",
+        "toy",
     )
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from tests.toy import toy_head
 
 from flame_fitting.fit.linearize import Columns, linearize, skinning_rotations
 from flame_fitting.fit.parameters import POSES, FitParameters
+from tests.toy import toy_head
 
 
 def _random_parameters(head, timesteps=2):

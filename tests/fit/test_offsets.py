@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from tests.fit.known_truth import problem
 
 from flame_fitting.fit.offsets import (
     OffsetConfig,
@@ -12,6 +11,7 @@ from flame_fitting.fit.offsets import (
     mesh_edges,
     uniform_laplacian,
 )
+from tests.fit.known_truth import problem
 
 
 def _bumps(head):
@@ -26,8 +26,9 @@ def test_offsets_reach_a_surface_outside_the_basis():
     start.static_offset.zero_()
     found = fit_offsets(head, start, targets, weights, OffsetConfig())
     vertices = found.vertices(head)[0].numpy()
-    distance, index = targets[0].surface.tree.query(vertices)
-    plane = np.abs(np.einsum("nc,nc->n", targets[0].surface.normals[index], vertices - targets[0].surface.points[index]))
+    surface = targets[0].surface
+    _, index = surface.tree.query(vertices)
+    plane = np.abs(np.einsum("nc,nc->n", surface.normals[index], vertices - surface.points[index]))
     assert np.median(plane) < 5e-5 and np.quantile(plane, 0.95) < 3e-4
     error = 1000 * (found.vertices(head) - truth.vertices(head)).norm(dim=-1)
     assert error.median() < 0.35  # tangential motion is not observed, but kept small

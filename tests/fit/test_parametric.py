@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.fit.known_truth import problem
 
 from flame_fitting.fit.linearize import Columns, linearize
 from flame_fitting.fit.parameters import FitParameters
@@ -18,6 +17,7 @@ from flame_fitting.fit.parametric import (
     prior_term,
     surface_term,
 )
+from tests.fit.known_truth import problem
 
 LOOSE = PriorWeights(shape=10, expr=10, jaw=1, neck=1e-3, eyes=1e-3)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from tests.toy import toy_head
 
 from flame_fitting.head.rotations import rotation_matrix
+from tests.toy import toy_head
 
 
 def _parameters(head, steps=2, seed=0):
