@@ -1,5 +1,6 @@
 """From a capture with 2D landmarks to the fit's starting state: 3D landmarks, similarity, surface, views."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from flame_fitting.capture.similarity import decompose_similarity, robust_umeyam
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
-from flame_fitting.fit.surface import SurfaceCloud, fuse_surface, surface_views
+from flame_fitting.fit.surface import SurfaceCloud, SurfaceView, fuse_surface, surface_views
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
@@ -19,7 +20,7 @@ from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.ibug68 import groups_of, inner_indices, inner_weights
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
 
-GROUP_WEIGHT = {"outline": 0.0, "jawline": 0.0, "brows": 0.5, "irises": 0.3}
+GROUP_WEIGHT = {"outline": 0.0, "jawline": 0.0, "brows": 0.2, "irises": 0.3}
 """Weight of named groups of landmarks where it is not 1: an outline is no fixed set of points of the head."""
 
 
@@ -93,7 +94,7 @@ def make_start(
     head: HeadModel,
     embedding: LandmarkEmbedding,
     landmarks: list[Landmarks3D],
-    surfaces: list[list] | None,
+    surfaces: Sequence[Iterable[SurfaceView]] | None,
     metres_per_unit: float | None = None,
     spacing: float = 0.001,
 ) -> Start:
@@ -134,7 +135,7 @@ def start_from_capture(
     surfaces = None
     if all(view.geometry_path for view in capture.views_of("fit")) and capture.views_of("fit"):
         surfaces = [surface_views(capture, capture.views_of("fit", timestep=t)) for t in capture.timesteps]
-    return make_start(head, embedding, landmarks, surfaces, metres_per_unit)  # type: ignore[arg-type]
+    return make_start(head, embedding, landmarks, surfaces, metres_per_unit)
 
 
 def masked_surface_weights(head: HeadModel, occluded: tuple[str, ...]) -> SurfaceWeights:

@@ -148,7 +148,7 @@ def brow_picture(rng: np.random.Generator, density: int = 420) -> tuple[np.ndarr
 
 def BROW_HEIGHT(t: float) -> float:
     """Height over the eye centre of the brow's middle line, t from the nose outward."""
-    return 0.0178 + 0.0052 * np.sin(np.pi * min(t / 1.25, 1.0)) - 0.0030 * max(t - 0.7, 0) / 0.3
+    return 0.0145 + 0.0046 * np.sin(np.pi * min(t / 1.25, 1.0)) - 0.0030 * max(t - 0.7, 0) / 0.3
 
 
 def paint(
