@@ -23,4 +23,6 @@ def glb_bytes(
     )
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
-    return mesh.export(file_type="glb")
+    content = mesh.export(file_type="glb")
+    assert isinstance(content, bytes)
+    return content

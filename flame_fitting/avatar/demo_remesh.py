@@ -6,6 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+FOLDED = 0.1
+"""Cosine between a new triangle's normal and the old surface's below which the triangle counts as folded over."""
+MAX_TRIES = 4
+"""Times that folds are mended by keeping the old triangles there."""
+
 
 @dataclass
 class Remeshed:
@@ -33,23 +38,33 @@ def remesh(
     """New triangulation of a mesh whose charts do not fold over in `uv`.
 
     Chart borders keep their vertices, so the charts still fit together; so do creases, which new triangles would
-    notch, and the vertices in `keep`. `density` is the number of new vertices over old ones, roughly. A chart whose
-    border the new triangles would cross keeps its old triangles.
+    notch. Triangles between vertices in `keep` stay, and those where new ones would cross a border or fold over.
+    `density` is the number of new vertices over old ones, roughly.
     """
     spacing = _spacing(vertices, faces) / np.sqrt(density)
     creases = _creases(vertices, faces, crease_degrees)
-    if keep is not None:
-        creases |= keep
-    parts, offset = [], 0
-    for rows in _charts(uv_faces):
-        part = _remesh_chart(vertices, faces[rows], uv, uv_faces[rows], spacing, creases, rng)
-        part.source_face = rows[part.source_face]
+    kept = np.zeros(len(faces), dtype=bool) if keep is None else keep[faces].all(1)
+    parts = [_unchanged(vertices, faces, uv, uv_faces, np.flatnonzero(kept))]
+    todo = [(rows, 0) for rows in _charts(uv_faces, np.flatnonzero(~kept))]
+    while todo:
+        rows, tries = todo.pop(0)
+        part, crossed = _remesh_chart(vertices, faces, uv, uv_faces, rows, spacing, creases, rng, tries >= MAX_TRIES)
+        if part is not None:
+            parts.append(part)
+            continue
+        beside = np.isin(uv_faces[rows], crossed).any(1)
+        parts.append(_unchanged(vertices, faces, uv, uv_faces, rows[beside]))
+        todo += [(rest, tries + 1) for rest in _charts(uv_faces, rows[~beside])]
+    offset = 0
+    for part in parts:
         part.faces = part.faces + offset
         offset += len(part.vertices)
-        parts.append(part)
     return Remeshed(
-        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("vertices", "uv", "faces", "source_face")),
-        np.concatenate([p.barycentric for p in parts]),
+        vertices=np.concatenate([part.vertices for part in parts]),
+        uv=np.concatenate([part.uv for part in parts]),
+        faces=np.concatenate([part.faces for part in parts]),
+        source_face=np.concatenate([part.source_face for part in parts]),
+        barycentric=np.concatenate([part.barycentric for part in parts]),
     )
 
 
@@ -78,17 +93,28 @@ def _creases(vertices: ndarray, faces: ndarray, degrees: float) -> ndarray:
     return mask
 
 
-def _charts(uv_faces: ndarray) -> list[ndarray]:
-    """Rows of `uv_faces` of each connected chart."""
+def _charts(uv_faces: ndarray, rows: ndarray) -> list[ndarray]:
+    """Of some rows of `uv_faces`, those of each connected chart."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    edges = np.concatenate([uv_faces[:, [0, 1]], uv_faces[:, [1, 2]]])
-    count = int(uv_faces.max()) + 1
-    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    # triangles that meet in a point only are not connected: a border must be a simple loop
+    edges = np.sort(uv_faces[rows][:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    owner = np.repeat(np.arange(len(rows)), 3)
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    twin = np.flatnonzero((edges[order][1:] == edges[order][:-1]).all(1))
+    one, two = owner[order[twin]], owner[order[twin + 1]]
+    graph = coo_matrix((np.ones(len(one)), (one, two)), shape=(len(rows), len(rows)))
     _, label = connected_components(graph, directed=False)
-    label = label[uv_faces[:, 0]]
-    return [np.flatnonzero(label == i) for i in np.unique(label)]
+    return [rows[label == i] for i in np.unique(label)]
+
+
+def _unchanged(vertices: ndarray, faces: ndarray, uv: ndarray, uv_faces: ndarray, rows: ndarray) -> Remeshed:
+    """The old triangles of some rows."""
+    ids, first = np.unique(uv_faces[rows].ravel(), return_index=True)
+    face, corner = rows[first // 3], first % 3
+    local = np.searchsorted(ids, uv_faces[rows])
+    return Remeshed(vertices[faces[face, corner]], uv[ids], local, face, np.eye(3)[corner])
 
 
 def _border(faces: ndarray) -> ndarray:
@@ -103,11 +129,16 @@ def _remesh_chart(
     faces: ndarray,
     uv: ndarray,
     uv_faces: ndarray,
+    rows: ndarray,
     spacing: ndarray,
     creases: ndarray,
     rng: np.random.Generator,
-) -> Remeshed:
+    last_try: bool,
+) -> tuple[Remeshed | None, ndarray]:
+    """New triangles for some rows; or None, and the texture coordinates where they cross the border or fold over."""
     from scipy.spatial import Delaunay
+
+    faces, uv_faces = faces[rows], uv_faces[rows]
 
     # one corner that shows each old texture coordinate
     ids, first = np.unique(uv_faces.ravel(), return_index=True)
@@ -136,12 +167,15 @@ def _remesh_chart(
     wanted = {tuple(sorted(edge)) for edge in np.searchsorted(on_border, border).tolist()}
     found = {tuple(sorted(edge)) for edge in _border(triangles).tolist()}
     if wanted != found:
-        positions = vertices[faces[corner_face, corner]]
-        return Remeshed(positions, uv[ids], local, corner_face, corner_weights)
+        wrong = np.array(sorted(wanted ^ found)).ravel()
+        return None, ids[on_border[np.unique(wrong[wrong < len(on_border)])]]
     positions = np.einsum("nk,nkc->nc", weights, vertices[faces[face]])
-    return Remeshed(
-        positions, points, _flipped_to_fit(positions, points, triangles, _normal(vertices, faces)[face]), face, weights
-    )
+    normals = _normal(vertices, faces)[face]
+    triangles = _flipped_to_fit(positions, points, triangles, normals)
+    folded = _agreement(positions, normals, triangles) < FOLDED
+    if folded.any() and not last_try:
+        return None, np.unique(uv_faces[face[triangles[folded]]])
+    return Remeshed(positions, points, triangles, rows[face], weights), np.zeros(0, dtype=np.int64)
 
 
 def _spread(
@@ -197,7 +231,7 @@ def _keep(points: ndarray, triangles: ndarray, n_border: int, chart: ndarray) ->
 def _contains(triangles: ndarray, point: ndarray) -> ndarray:
     a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
     signs = np.stack([_cross(q - p, point - p) for p, q in ((a, b), (b, c), (c, a))])
-    return (signs >= 0).all(0) | (signs <= 0).all(0)
+    return np.logical_or((signs >= 0).all(0), (signs <= 0).all(0))
 
 
 def _cross(a: ndarray, b: ndarray) -> ndarray:

@@ -52,9 +52,9 @@ def _detailed(color: ndarray, values: ndarray, head: "HeadModel", rng: np.random
     low, high = TONES[(k := int(rng.integers(len(TONES) - 1)))], TONES[k + 1]
     share = rng.random()
     tone = (1 - share) * np.array(low) + share * np.array(high)
-    color *= 1 + skin * (tone - 1) * (1 - 0.5 * lips[:, None])
+    color *= 1 + skin * (tone - 1) * (1 - 0.2 * lips[:, None])
     color *= 1 + np.clip(iris, 0, 1)[:, None] * (np.array(IRISES[rng.integers(len(IRISES))]) - 1)
-    color *= 1 + (0.15 * rng.standard_normal() * lips)[:, None] * np.array([0.2, 1.0, 0.8])
+    color *= 1 + (rng.uniform(-0.20, 0.05) * lips)[:, None] * np.array([0.2, 1.0, 0.8])
     color *= 1 - (hair * rng.uniform(0.0, 0.5))[:, None]
 
     plain = (1 - np.clip(eyeball + lips + hair, 0, 1))[:, None]
