@@ -53,11 +53,11 @@ class RenderGroup:
 class LearningRates:
     """Step sizes of the photometric stages (Adam)."""
 
-    shape: float = 1e-2
+    shape: float = 4e-3
     """Identity coefficients."""
-    expr: float = 1e-2
+    expr: float = 4e-3
     """Expression coefficients."""
-    pose: float = 1e-3
+    pose: float = 5e-4
     """Neck and jaw, rad."""
     eyes: float = 2e-3
     """Eyes, rad."""
@@ -69,13 +69,13 @@ class LearningRates:
 class WeightConfig:
     """Balance of the terms."""
 
-    photo: float = 30.0
+    photo: float = 100.0
     """Photometric L1, sRGB."""
     silhouette: float = 10.0
     """Head outside the avatar's outline."""
     landmark: float = 1.0
     """Landmarks in the photometric stages."""
-    surface: float = 2.0
+    surface: float = 30.0
     """Avatar's surface in the photometric stages."""
     landmark_count: float = 60.0
     """Independent measurements that all landmarks count for in the second-order stages."""
@@ -127,11 +127,11 @@ class PipelineConfig:
     """Similarity from 3D landmarks, closed form."""
     lmk_init_all: StepsConfig = field(default_factory=lambda: StepsConfig(25))
     """Gauss-Newton on landmarks: placement, shape, expression, joints."""
-    geo_init_all: StepsConfig = field(default_factory=lambda: StepsConfig(30))
+    geo_init_all: StepsConfig = field(default_factory=lambda: StepsConfig(25))
     """Gauss-Newton on landmarks and the avatar's surface."""
     rgb_init_texture: StepsConfig = field(default_factory=lambda: StepsConfig(1))
     """Texture baked from the pictures; light where the capture is lit."""
-    rgb_init_all: StepsConfig = field(default_factory=lambda: StepsConfig(80))
+    rgb_init_all: StepsConfig = field(default_factory=lambda: StepsConfig(40))
     """Adam on pictures, outline, landmarks and surface."""
     rgb_init_offset: StepsConfig = field(default_factory=lambda: StepsConfig(8))
     """Static offsets by sparse non-rigid registration, then the final texture."""

@@ -32,13 +32,13 @@ from flame_fitting.render.winding import front_faces
 class PhotometricWeights:
     """Balance of the photometric stages; every term is a mean, so weights do not depend on views or resolution."""
 
-    photo: float = 30.0
+    photo: float = 100.0
     """Photometric L1 in sRGB."""
     silhouette: float = 10.0
     """Area of the head outside the avatar, and of bare skin not covered by the head."""
     landmark: float = 1.0
     """Landmarks, in squared standard deviations."""
-    surface: float = 2.0
+    surface: float = 30.0
     """Point-to-plane distance to the avatar, in squared millimetres."""
     prior: float = 0.02
     """Gaussian priors of shape, expression and joints, in squared standard deviations."""
@@ -48,7 +48,7 @@ class PhotometricWeights:
 class PhotometricConfig:
     """One photometric stage."""
 
-    steps: int = 100
+    steps: int = 40
     """Adam steps."""
     views_per_step: int = 8
     """Pictures drawn in one step."""
@@ -65,12 +65,12 @@ class PhotometricConfig:
     disturb_rate_bg: float = 0.5
     """The same for the background."""
     lr: tuple[tuple[str, float], ...] = (
-        ("shape", 5e-3),
-        ("expr", 5e-3),
-        ("neck_pose", 1e-3),
-        ("jaw_pose", 1e-3),
+        ("shape", 4e-3),
+        ("expr", 4e-3),
+        ("neck_pose", 5e-4),
+        ("jaw_pose", 5e-4),
         ("eyes_pose", 2e-3),
-        ("placement", 2e-4),
+        ("placement", 1e-4),
     )
     """Adam's step size of each parameter that moves."""
 

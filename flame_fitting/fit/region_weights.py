@@ -21,14 +21,15 @@ SURFACE_WEIGHT = {
     "eyelids": 1.0,
     "boundary": 0.1,
     "bottomline": 0.0,
-    "eyeballs": 0.0,
+    "eyeballs": 0.2,
     "lip_inside": 0.0,
     "teeth": 0.0,
 }
 """Weight of the distance between model and avatar, per unit of area."""
 
-OUTSIDE_CUT = {"neck": 0.5, "scalp": 0.5, "hair": 0.5, "ears": 0.7, "face": 1.0, "boundary": 0.3}
-"""Robust scale, relative, where the avatar lies outside the model: hair and clothes do, a skull under them must not."""
+OUTSIDE_CUT = {"neck": 0.5, "scalp": 0.5, "hair": 0.5, "ears": 0.7, "face": 1.0, "boundary": 0.3, "eyeballs": 0.3}
+"""Robust scale, relative, where the avatar lies outside the model: hair, clothes and lids do, and what is
+under them must not follow."""
 
 
 @dataclass(eq=False)
