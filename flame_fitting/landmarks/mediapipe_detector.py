@@ -25,7 +25,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
 from flame_fitting.landmarks import mediapipe_topology as topology
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.native_output import native_stderr_to
+from flame_fitting.log import quiet_native_stderr
 
 MODEL_VARIABLE = "FLAME_FITTING_MEDIAPIPE_MODEL"
 MODEL_FILE = "face_landmarker_v2.task"
@@ -114,7 +114,7 @@ class MediaPipeDetector(LandmarkDetector):
         """Frees the network."""
         if self._landmarker is not None:
             landmarker, self._landmarker = self._landmarker, None
-            with native_stderr_to(self._log_file):
+            with quiet_native_stderr(self._log_file):
                 landmarker.close()
 
     def _first(self, image: ndarray) -> ndarray | None:
@@ -162,7 +162,7 @@ class MediaPipeDetector(LandmarkDetector):
     def _start(self) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with native_stderr_to(self._log_file):
+        with quiet_native_stderr(self._log_file):
             try:
                 import mediapipe
                 from mediapipe.tasks.python import BaseOptions, vision

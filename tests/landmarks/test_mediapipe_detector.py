@@ -75,8 +75,8 @@ def test_libraries_print_nothing():
 
 def test_python_errors_stay_visible_while_libraries_are_silenced(tmp_path):
     code = (
-        "import os, sys\nfrom flame_fitting.landmarks.native_output import native_stderr_to\n"
-        f"with native_stderr_to({str(tmp_path / 'log.txt')!r}):\n"
+        "import os, sys\nfrom flame_fitting.log import quiet_native_stderr\n"
+        f"with quiet_native_stderr({str(tmp_path / 'log.txt')!r}):\n"
         "    os.write(2, b'native')\n    print('python', file=sys.stderr)\nos.write(2, b'after')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
