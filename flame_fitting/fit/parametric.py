@@ -24,7 +24,7 @@ from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.surface import SurfaceCloud
-from flame_fitting.fit.targets import FrameTarget, LandmarkTarget
+from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
 
@@ -72,6 +72,33 @@ def landmark_term(vertices: Tensor, jacobian: Tensor, target: LandmarkTarget, co
     normalised = residuals.norm(dim=-1) / target.sigma
     weight = target.weight * geman_mcclure_weight(normalised, cut) / target.sigma.square()
     return quadratic_of_vectors(residuals, moved, weight * (count / max(len(points), 1)))
+
+
+def pixel_term(vertices: Tensor, jacobian: Tensor, target: PixelTarget, share: float, cut: float) -> Quadratic:
+    """Landmarks that only have pixels: the distance across the ray at the point's depth, m, robust.
+
+    `share` is what one such landmark counts for, as a 3D one does.
+    """
+    points, moved = gather_points(vertices, jacobian, target.corners, target.barycentric)
+    rotation, offset = target.camera[:, :, :3], target.camera[:, :, 3]
+    local = torch.einsum("nij,nj->ni", rotation, points) + offset
+    local_moved = torch.einsum("nij,njp->nip", rotation, moved)
+    # x - z * ray: the reprojection error in metres, linear in the point
+    residuals = local[:, :2] - local[:, 2:] * target.rays
+    rows = local_moved[:, :2] - target.rays[..., None] * local_moved[:, 2:]
+    normalised = residuals.norm(dim=-1) / target.sigma
+    weight = share * target.weight * geman_mcclure_weight(normalised, cut) / target.sigma**2
+    return quadratic_of_residuals(residuals.reshape(-1), rows.flatten(0, 1), weight.repeat_interleave(2))
+
+
+def marks_term(vertices: Tensor, jacobian: Tensor, target: FrameTarget, weights: GaussNewtonWeights) -> Quadratic:
+    """All landmarks of one timestep: in space where they have a point, else in the pictures."""
+    count, cut = weights.landmark_count, weights.landmark_cut
+    total = landmark_term(vertices, jacobian, target.landmarks, count, cut)
+    if target.pixels is not None:
+        share = count / max(len(target.landmarks.points), 1)
+        total = total + pixel_term(vertices, jacobian, target.pixels, share, cut)
+    return total
 
 
 def surface_term(
@@ -219,7 +246,7 @@ def fit_landmarks(
         out = []
         for timestep, target in enumerate(targets):
             vertices, jacobian = linearize(now, timestep)
-            landmark = landmark_term(vertices, jacobian, target.landmarks, weights.landmark_count, weights.landmark_cut)
+            landmark = marks_term(vertices, jacobian, target, weights)
             out.append(landmark + prior_term(now, columns, timestep, prior))
         return out
 
@@ -258,8 +285,7 @@ def fit_geometry(
         out = []
         for timestep, target in enumerate(targets):
             vertices, jacobian = linearize(now, timestep)
-            total = landmark_term(vertices, jacobian, target.landmarks, weights.landmark_count, weights.landmark_cut)
-            total = total + prior_term(now, columns, timestep, prior)
+            total = marks_term(vertices, jacobian, target, weights) + prior_term(now, columns, timestep, prior)
             if target.surface is not None:
                 normals = vertex_normals(vertices[None], head.faces)[0]
                 args = (weights.surface_sigma, cut)

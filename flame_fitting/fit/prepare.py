@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flame_fitting.capture.camera import transform_points
+from flame_fitting.capture.camera import move_camera, transform_points
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.similarity import decompose_similarity, robust_umeyama
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
 from flame_fitting.fit.surface import SurfaceCloud, SurfaceView, fuse_surface, surface_views
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, make_landmark_target, make_pixel_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
@@ -35,8 +35,21 @@ class Start:
     targets: list[FrameTarget]
 
 
-def lift_capture(capture: Capture, detected: Landmarks2D, head_from_world: np.ndarray | None) -> list[Landmarks3D]:
-    """3D landmarks of every timestep, in the world."""
+@dataclass(eq=False)
+class Detections:
+    """What a detector found in the views of one timestep that show a face."""
+
+    landmarks: np.ndarray
+    """(C, N, 3) x px, y px, confidence."""
+    K: np.ndarray
+    """(C, 3, 3) px."""
+    world_to_camera: np.ndarray
+    """(C, 4, 4)."""
+    views: list[View]
+
+
+def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
+    """The views of every timestep in which a face was found (of the most frequent picture size)."""
     camera_row = {camera: row for row, camera in enumerate(capture.cameras)}
     out = []
     for row, timestep in enumerate(capture.timesteps):
@@ -49,19 +62,32 @@ def lift_capture(capture: Capture, detected: Landmarks2D, head_from_world: np.nd
                 "--shading."
             )
         views = max(by_size, key=len)
-        geometry = [capture.geometry(view) for view in views] if all(view.geometry_path for view in views) else None
         out.append(
-            lift_landmarks(
+            Detections(
                 detected.landmarks[row, [camera_row[view.camera] for view in views]],
                 np.stack([view.K for view in views]),
                 np.stack([view.world_to_camera for view in views]),
-                detected.scheme,
-                depth=np.stack([depth for depth, _ in geometry]) if geometry else None,
-                normal=np.stack([normal for _, normal in geometry]) if geometry else None,
-                head_from_world=head_from_world,
+                views,
             )
         )
     return out
+
+
+def lift_detections(
+    capture: Capture, detections: Detections, scheme: str, head_from_world: np.ndarray | None
+) -> Landmarks3D:
+    """3D landmarks of one timestep, in the world: by the depth maps where the capture has them, else by rays."""
+    views = detections.views
+    geometry = [capture.geometry(view) for view in views] if all(view.geometry_path for view in views) else None
+    return lift_landmarks(
+        detections.landmarks,
+        detections.K,
+        detections.world_to_camera,
+        scheme,
+        depth=np.stack([depth for depth, _ in geometry]) if geometry else None,
+        normal=np.stack([normal for _, normal in geometry]) if geometry else None,
+        head_from_world=head_from_world,
+    )
 
 
 def similarity_from_landmarks(
@@ -74,6 +100,11 @@ def similarity_from_landmarks(
     inner = inner_indices(landmarks.scheme)
     template = embedding.points(head.v_template[None], head.faces)[0].double().numpy()[inner]
     source = landmarks.points[inner]
+    if np.isfinite(source + template).all(axis=1).sum() < 6:
+        raise NoFaceError(
+            "fewer than 6 inner landmarks could be placed in space: the face is seen from too few sides. "
+            "Give more views."
+        )
     if metres_per_unit is not None:
         unit = np.diag([metres_per_unit] * 3 + [1.0])
         return robust_umeyama(source * metres_per_unit, template, inner_weights(), with_scale=False).matrix @ unit
@@ -117,7 +148,10 @@ def make_start(
             landmark_weights(points.scheme, len(points.points)),
         )
         if len(target.index) < 20:
-            raise NoFaceError("fewer than 20 landmarks could be placed in space; the face is not seen well enough.")
+            raise NoFaceError(
+                "fewer than 20 landmarks could be placed in space: the face is seen from too few sides. "
+                "Give more views."
+            )
         targets.append(FrameTarget(target, cloud))
     return Start(reference, landmarks, targets)
 
@@ -131,11 +165,24 @@ def start_from_capture(
 ) -> Start:
     """`make_start` on a capture's own files."""
     known = capture.avatar.get("head_from_world")
-    landmarks = lift_capture(capture, detected, np.asarray(known, dtype=np.float64) if known is not None else None)
+    rough = np.asarray(known, dtype=np.float64) if known is not None else None
+    detections = detections_of(capture, detected)
+    landmarks = [lift_detections(capture, found, detected.scheme, rough) for found in detections]
     surfaces = None
     if all(view.geometry_path for view in capture.views_of("fit")) and capture.views_of("fit"):
         surfaces = [surface_views(capture, capture.views_of("fit", timestep=t)) for t in capture.timesteps]
-    return make_start(head, embedding, landmarks, surfaces, metres_per_unit)
+    start = make_start(head, embedding, landmarks, surfaces, metres_per_unit)
+    for found, points, target in zip(detections, landmarks, start.targets, strict=True):
+        target.pixels = make_pixel_target(
+            head,
+            embedding,
+            ~points.valid,
+            found.landmarks.astype(np.float64),
+            found.K,
+            move_camera(found.world_to_camera, start.reference_from_world),
+            landmark_weights(points.scheme, len(points.points)),
+        )
+    return start
 
 
 def masked_surface_weights(head: HeadModel, occluded: tuple[str, ...]) -> SurfaceWeights:

@@ -63,9 +63,60 @@ def make_landmark_target(
 
 
 @dataclass(eq=False)
+class PixelTarget:
+    """Detections of landmarks that have no 3D point: one row for each view that saw one."""
+
+    camera: Tensor
+    """(m, 3, 4) K-normalised camera from the reference frame (rows x, y, z in metres)."""
+    rays: Tensor
+    """(m, 2) x / z and y / z of the detected pixel."""
+    weight: Tensor
+    """(m,) relative weight times confidence."""
+    corners: Tensor
+    """(m, 3) vertex ids."""
+    barycentric: Tensor
+    """(m, 3)."""
+    sigma: float = 0.002
+    """Standard deviation at the head's distance, m."""
+
+
+def make_pixel_target(
+    head: HeadModel,
+    embedding: LandmarkEmbedding,
+    missing: np.ndarray,
+    detections: np.ndarray,
+    K: np.ndarray,
+    camera: np.ndarray,
+    weight: np.ndarray,
+    min_confidence: float = 0.5,
+) -> PixelTarget | None:
+    """2D targets for the landmarks in `missing` (N,), so that no detection counts twice; None where there are none.
+
+    `detections` (C, N, 3) are x px, y px, confidence; `K` (C, 3, 3) and `camera` (C, 4, 4, from the reference frame, m)
+    belong to the same views; `weight` (N,) by scheme.
+    """
+    seen = np.isfinite(detections).all(-1) & (np.nan_to_num(detections[..., 2]) >= min_confidence)
+    view, point = np.nonzero(seen & (missing & embedding.valid & (weight > 0))[None])
+    if not len(view):
+        return None
+    homogeneous = np.concatenate([detections[view, point, :2], np.ones((len(view), 1))], axis=1)
+    rays = np.einsum("nij,nj->ni", np.linalg.inv(K)[view], homogeneous)[:, :2]
+    kind = head.v_template.dtype
+    return PixelTarget(
+        camera=torch.as_tensor(camera[view, :3], dtype=kind),
+        rays=torch.as_tensor(rays, dtype=kind),
+        weight=torch.as_tensor(weight[point] * detections[view, point, 2], dtype=kind),
+        corners=head.faces[torch.as_tensor(embedding.face_index[point])],
+        barycentric=torch.as_tensor(embedding.barycentric[point], dtype=kind),
+    )
+
+
+@dataclass(eq=False)
 class FrameTarget:
     """All targets of one timestep."""
 
     landmarks: LandmarkTarget
     surface: SurfaceCloud | None
     """None where the capture has no geometry."""
+    pixels: PixelTarget | None = None
+    """Detections of landmarks without a 3D point."""

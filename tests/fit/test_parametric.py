@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.fit.linearize import Columns, linearize
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import (
@@ -14,10 +15,12 @@ from flame_fitting.fit.parametric import (
     fit_geometry,
     fit_landmarks,
     landmark_term,
+    pixel_term,
     prior_term,
     surface_term,
 )
-from tests.fit.known_truth import problem
+from flame_fitting.fit.targets import FrameTarget, make_landmark_target, make_pixel_target
+from tests.fit.known_truth import embedding_on, problem
 
 LOOSE = PriorWeights(shape=10, expr=10, jaw=1, neck=1e-3, eyes=1e-3)
 
@@ -86,6 +89,55 @@ def test_terms_are_linearisations_of_their_costs():
                     costs.append(total(replace(at, **{name: moved}))[pick].cost)
                 numeric = (costs[0] - costs[1]) / 2e-5
                 torch.testing.assert_close(term.gradient[span.start + k], numeric, rtol=1e-3, atol=1e-5)
+
+
+def test_landmarks_without_a_point_are_fitted_in_the_pictures():
+    head, truth, targets, _ = problem()
+    embedding = embedding_on(head)
+    points = targets[0].landmarks.model_points(truth.vertices(head)[0]).numpy()
+    K = intrinsics_from_fov(25.0, 512, 512)
+    camera = look_at([[0.2, 0.1, 1.0], [-0.3, 0.0, 1.0]], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+    pixels = np.stack([project(points, K, c) for c in camera])
+    pixels[..., 2] = 0.9
+    missing = np.ones(len(points), dtype=bool)
+    missing[:20] = False  # these have a point in space
+    marks = make_landmark_target(
+        head, embedding, np.where(missing[:, None], np.nan, points), np.full(80, 2e-4), np.ones(80)
+    )
+    only_points = [FrameTarget(marks, None)]
+    views = make_pixel_target(head, embedding, missing, pixels, np.stack([K, K]), camera, np.ones(80))
+    assert views is not None and len(views.rays) == 2 * 60
+    columns = Columns(True, head.n_shape, head.n_expr, ("jaw_pose",))
+    errors = []
+    for target in (only_points, [FrameTarget(marks, None, views)]):
+        found = fit_landmarks(
+            head, FitParameters.neutral(head), target, columns, PriorWeights(), GaussNewtonWeights(), iterations=40
+        )
+        errors.append(float(_error_mm(head, found, truth)[0, head.region_mask("face")].median()))
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_pixel_term_is_zero_at_the_truth_and_linearised_right():
+    head, truth, targets, _ = problem()
+    embedding = embedding_on(head)
+    K, camera = intrinsics_from_fov(25.0, 512, 512), look_at([[0.2, 0.1, 1.0]], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+    points = targets[0].landmarks.model_points(truth.vertices(head)[0]).numpy()
+    pixels = np.stack([project(points, K, camera[0])])
+    pixels[..., 2] = 1.0
+    views = make_pixel_target(head, embedding, np.ones(80, dtype=bool), pixels, K[None], camera, np.ones(80))
+    columns = Columns(True, head.n_shape, 0, ())
+    assert pixel_term(*linearize(head, truth, columns), views, 1.0, 1e3).cost < 1e-9
+    at = replace(truth, shape=truth.shape + 0.05)
+    term = pixel_term(*linearize(head, at, columns), views, 1.0, 1e3)
+    for k in range(head.n_shape):
+        costs = []
+        for sign in (1, -1):
+            moved = at.shape.clone()
+            moved[k] += sign * 1e-5
+            costs.append(pixel_term(*linearize(head, replace(at, shape=moved), columns), views, 1.0, 1e3).cost)
+        torch.testing.assert_close(
+            term.gradient[columns.slices()["shape"].start + k], (costs[0] - costs[1]) / 2e-5, rtol=1e-3, atol=1e-5
+        )
 
 
 def test_jaw_does_not_close_further_than_shut():
