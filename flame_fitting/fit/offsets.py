@@ -56,6 +56,10 @@ class OffsetConfig:
     """Robust scale at the start, m."""
     cut_to: float = 0.002
     """Robust scale at the end, m."""
+    rim: float = 0.3
+    """Weight of the neck's rim to an open edge of the avatar, where one is within `rim_reach`."""
+    rim_reach: float = 0.012
+    """Metres."""
 
 
 def fit_offsets(
@@ -74,6 +78,7 @@ def fit_offsets(
     caps = by_region(head, CAP, 0.02).numpy()
     out = parameters.clone()
     extra = np.ones(head.n_vertices)
+    rims = _rim_edges(head, out, targets, config)
     rest_faces = head.faces
     for iteration in range(config.iterations):
         if report is not None:
@@ -82,7 +87,7 @@ def fit_offsets(
         membrane = config.stiffness_from * (config.stiffness_to / config.stiffness_from) ** progress
         cut = config.cut_from * (config.cut_to / config.cut_from) ** progress
         current = out.static_offset[0].numpy()
-        matrix, right = _data_system(head, out, targets, surface, config, cut)
+        matrix, right = _data_system(head, out, targets, surface, config, cut, rims)
         pull = strength * np.maximum(extra[edges[:, 0]], extra[edges[:, 1]])
         smooth = membrane * graph_laplacian(edges, pull, head.n_vertices)
         plate = laplacian.T @ sparse.diags(stiffness * extra) @ laplacian
@@ -147,6 +152,7 @@ def _data_system(
     surface: SurfaceWeights,
     config: OffsetConfig,
     cut: float,
+    rims: list[np.ndarray],
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Normal equations (3V, 3V), (3V,) of the data terms for the offsets themselves, summed over timesteps."""
     count = head.n_vertices
@@ -188,6 +194,14 @@ def _data_system(
                 np.einsum("nc,nc->n", plane, point - base[chosen]),
                 weight,
             )
+        if len(rims[timestep]):
+            rim = head.regions["bottomline"].numpy()
+            distance, nearest = cKDTree(rims[timestep]).query(vertices[rim], distance_upper_bound=config.rim_reach)
+            reached = np.isfinite(distance)
+            rim, goal = rim[reached], rims[timestep][nearest[reached]]
+            weight = config.rim / (1 + (distance[reached] / (0.5 * config.rim_reach)) ** 2) ** 2
+            for axis in range(3):
+                add(rim[:, None], carry[rim][:, None, axis], goal[:, axis] - base[rim][:, axis], weight)
         marks = target.landmarks
         corners, barycentric = marks.corners.numpy(), marks.barycentric.numpy()
         if len(corners):
@@ -203,6 +217,20 @@ def _data_system(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(total, 3 * count)
     )
     return (matrix.T @ matrix).tocsr(), matrix.T @ np.concatenate(right)
+
+
+def _rim_edges(
+    head: HeadModel, parameters: FitParameters, targets: list[FrameTarget], config: OffsetConfig
+) -> list[np.ndarray]:
+    """Open edges (E, 3) of each timestep's surface around the neck's rim: a bust ends somewhere, a body does not."""
+    rim = head.regions.get("bottomline")
+    if rim is None or config.rim <= 0:
+        return [np.zeros((0, 3)) for _ in targets]
+    places = parameters.vertices(head)[:, rim].numpy()
+    return [
+        target.surface.edges_near(places[t], 1.5 * config.rim_reach) if target.surface is not None else np.zeros((0, 3))
+        for t, target in enumerate(targets)
+    ]
 
 
 def _tie_eyeballs(head: HeadModel, edges: np.ndarray, strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

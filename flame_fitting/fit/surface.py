@@ -53,6 +53,21 @@ class SurfaceCloud:
         first = compatible.argmax(axis=1)
         return index[np.arange(len(index)), first], compatible.any(axis=1)
 
+    def edges_near(self, places: np.ndarray, radius: float = 0.02, neighbours: int = 32) -> np.ndarray:
+        """Points (E, 3) of the surface's open edges within `radius` (m) of `places` (n, 3).
+
+        A point lies on an edge where its neighbours all lie to one side: the middle of a half disc is 0.42 of its
+        radius away from the centre of the full one, 0 inside a surface.
+        """
+        near = np.unique(np.concatenate([*map(np.asarray, self.tree.query_ball_point(places, radius)), []])).astype(int)
+        if len(self.points) <= neighbours or not len(near):
+            return np.zeros((0, 3))
+        distance, index = self.tree.query(self.points[near], k=neighbours)
+        lean = self.points[index].mean(axis=1) - self.points[near]
+        normal = self.normals[near]
+        lean -= np.einsum("nc,nc->n", lean, normal)[:, None] * normal
+        return self.points[near][np.linalg.norm(lean, axis=1) > 0.3 * distance[:, -1]]
+
 
 @dataclass(eq=False)
 class SurfaceView:

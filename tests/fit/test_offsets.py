@@ -11,6 +11,7 @@ from flame_fitting.fit.offsets import (
     mesh_edges,
     uniform_laplacian,
 )
+from flame_fitting.fit.surface import SurfaceCloud
 from tests.fit.known_truth import problem
 
 
@@ -61,3 +62,13 @@ def test_laplacians():
     expected = (weight * (values[edges[:, 0]] - values[edges[:, 1]]) ** 2).sum()
     np.testing.assert_allclose(values @ (graph_laplacian(edges, weight, head.n_vertices) @ values), expected)
     np.testing.assert_allclose(uniform_laplacian(edges, head.n_vertices) @ np.ones(head.n_vertices), 0, atol=1e-12)
+
+
+def test_open_edges_of_a_surface_are_found_and_reached():
+    cloud = problem()[2][0].surface
+    assert len(cloud.edges_near(cloud.points[::500])) < 0.01 * len(cloud.points)  # closed: none but chance
+    height = cloud.points[:, 1]
+    cut = SurfaceCloud(cloud.points[height > -0.06], cloud.normals[height > -0.06], cloud.colors[height > -0.06])
+    edges = cut.edges_near(cut.points[np.abs(cut.points[:, 1] + 0.06) < 0.004])
+    # samples are random, so a few inner points lean as well
+    assert len(edges) > 100 and np.quantile(np.abs(edges[:, 1] + 0.06), 0.9) < 0.002
