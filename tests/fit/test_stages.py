@@ -1,0 +1,143 @@
+"""A stage may only improve: what counts as worse, and the roll-back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting import progress
+from flame_fitting.fit import stages
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.quality import Quality, measure, weighted_quantiles, worsened
+from flame_fitting.fit.stages import FitState, _stage, run_stages
+from tests.fit.known_truth import problem
+
+GOOD = Quality(landmark_mm=1.0, face_mm=0.3, face_p95_mm=1.0, folded=0)
+
+
+def test_what_counts_as_worse() -> None:
+    assert worsened(GOOD, GOOD) is None
+    assert worsened(GOOD, replace(GOOD, landmark_mm=0.1, face_mm=0.1)) is None
+    # one term may lose a little for another's gain
+    assert worsened(GOOD, replace(GOOD, landmark_mm=2.9, face_mm=0.34)) is None
+    assert "landmarks" in str(worsened(GOOD, replace(GOOD, landmark_mm=3.1)))
+    assert "0.30 to 0.40" in str(worsened(GOOD, replace(GOOD, face_mm=0.4)))
+    assert "2 triangles" in str(worsened(GOOD, replace(GOOD, folded=2)))
+    assert worsened(replace(GOOD, folded=3), replace(GOOD, folded=2)) is None
+
+
+def test_nothing_to_measure_is_not_worse_but_losing_the_measure_is() -> None:
+    nothing = replace(GOOD, face_mm=np.nan)
+    assert worsened(nothing, nothing) is None and worsened(nothing, GOOD) is None
+    assert worsened(GOOD, nothing) is not None
+
+
+def test_quantiles_are_of_weight() -> None:
+    values, weights = np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 8.0])
+    assert weighted_quantiles(values, weights, (0.05, 0.5, 0.95)) == (1.0, 2.0, 3.0)
+
+
+def test_measured_quality_is_the_distance_to_the_surface() -> None:
+    head, truth, targets, _ = problem()
+    exact = measure(head, truth, targets)
+    assert exact.face_mm < 0.05 and exact.landmark_mm < 1e-6 and exact.folded == 0
+    pushed = truth.clone()
+    pushed.placement[5] += 0.002  # toward the viewer, and the face looks there
+    moved = measure(head, pushed, targets)
+    assert 1.0 < moved.face_mm < 2.05 and moved.landmark_mm == pytest.approx(2.0, abs=0.01)
+
+
+def _state() -> FitState:
+    head, _, targets, surface = problem()
+    world = np.diag([0.01, 0.01, 0.01, 1.0])
+    return FitState(head, FitParameters.neutral(head), targets, surface, world)
+
+
+def _run(state: FitState, work) -> None:
+    seen = []
+    with progress.silent():
+        _stage(state, "toy", work, progress.Bar(1, "toy", "step"), lambda s: seen.append(s))
+    assert seen == [state], "the checkpoint comes after every stage, rolled back or not"
+
+
+def test_a_stage_that_worsens_is_rolled_back_recorded_and_said() -> None:
+    state = _state()
+    before, quality = state.parameters.clone(), measure(state.head, state.parameters, state.targets)
+
+    def work(_) -> None:
+        state.parameters = state.parameters.clone()
+        state.parameters.placement[4] += 0.02
+
+    _run(state, work)
+    torch.testing.assert_close(state.parameters.placement, before.placement, rtol=0, atol=0)
+    (record,) = state.records
+    assert record.name == "toy" and not record.accepted and record.summary == quality.as_dict()
+    assert len(state.warnings) == 1 and "toy was rolled back" in state.warnings[0]
+    np.testing.assert_allclose(record.vertices_world, state.vertices_world())
+    np.testing.assert_allclose(record.vertices_world[0] * 0.01, before.vertices(state.head)[0].numpy(), atol=1e-9)
+
+
+def test_work_on_the_tensors_in_place_is_rolled_back_too() -> None:
+    state = _state()
+
+    def work(_) -> None:
+        state.parameters.placement[4] += 0.02
+
+    _run(state, work)
+    assert state.parameters.placement[4] == 0 and not state.records[0].accepted
+
+
+def test_parameters_that_are_not_finite_are_rolled_back() -> None:
+    state = _state()
+
+    def work(_) -> None:
+        state.parameters.shape[0] = torch.nan
+
+    _run(state, work)
+    assert torch.isfinite(state.parameters.shape).all()
+    assert "finite" in state.warnings[0] and not state.records[0].accepted
+
+
+def test_a_stage_that_improves_is_kept() -> None:
+    state = _state()
+    _, truth, _, _ = problem()
+
+    def work(_) -> None:
+        state.parameters = truth
+
+    _run(state, work)
+    assert state.parameters is truth and state.warnings == [] and state.records[0].accepted
+    assert state.records[0].summary["face_mm"] < 0.05
+
+
+def test_geometric_stages_run_in_order_and_reach_the_truth(tmp_path: Path) -> None:
+    state = _state()
+    truth = problem()[1]
+    checkpoints: list[int] = []
+    with progress.silent():
+        run_stages(state, FitConfig(tmp_path), lambda s: checkpoints.append(len(s.records)))
+    assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "rgb_init_offset"]
+    assert checkpoints == [1, 2, 3] and state.warnings == []
+    assert measure(state.head, state.parameters, state.targets).face_mm < 0.1
+    found, expected = state.parameters.vertices(state.head), truth.vertices(state.head)
+    assert 1000 * (found - expected).norm(dim=-1)[0, state.head.region_mask("face")].median() < 1.0
+
+
+def test_a_stage_can_be_left_out(tmp_path: Path) -> None:
+    state = _state()
+    config = FitConfig(tmp_path)
+    config.pipeline.geo_init_all.num_steps = 0
+    config.model.use_static_offset = False
+    with progress.silent():
+        run_stages(state, config)
+    assert [record.name for record in state.records] == ["lmk_init_all"]
+    assert state.parameters.static_offset.abs().max() == 0
+
+
+def test_flags_reach_the_priors(tmp_path: Path) -> None:
+    plain, wide = stages.priors(FitConfig(tmp_path)), stages.priors(FitConfig(tmp_path, expressive=True))
+    assert wide.expr > plain.expr and wide.jaw > plain.jaw and wide.shape == plain.shape
+    assert stages.priors(FitConfig(tmp_path, scale="fixed")).log_scale < 0.01 * plain.log_scale
