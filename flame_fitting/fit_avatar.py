@@ -66,7 +66,8 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         result.seconds = {record.name: record.seconds for record in state.records}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
-        stale = ("metrics.json", "report.html", "overlays", "figures")
+        old_events = (path.name for path in folder.glob("events.out.tfevents*"))
+        stale = ("metrics.json", "report.html", "overlays", *old_events)
         with staged_folder(folder, config.force, stale=stale) as staged:
             result.folder = staged
             save_fit(staged, result, state, config)

@@ -75,8 +75,8 @@ def run_avatar(path: Path, output: Path, truth: Path | None = None, **options: o
 
     row, started = Row(path.name), time.perf_counter()
     try:
-        with progress.quiet(True):
-            run(RunConfig(avatar=path, output=output, ground_truth=truth, force=True, **options), show=False)  # type: ignore[arg-type]
+        with progress.silent(True):
+            run(RunConfig(avatar=path, output=output, ground_truth=truth, force=True, **options))  # type: ignore[arg-type]
     except InputError as error:
         row.refused = str(error)
         row.seconds = time.perf_counter() - started

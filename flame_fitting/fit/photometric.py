@@ -200,7 +200,8 @@ def refine(
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            moving["jaw_pose"][:, 0].clamp_(min=-0.02)
+            if "jaw_pose" in moving:
+                moving["jaw_pose"][:, 0].clamp_(min=-0.02)
             if step >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
                 for name, value in moving.items():
                     averaged[name] = averaged.get(name, torch.zeros_like(value)) + value.detach()
