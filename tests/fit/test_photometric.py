@@ -1,0 +1,141 @@
+"""The photometric stage on pictures of a toy head whose regions have colours of their own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.parametric import PriorWeights
+from flame_fitting.fit.photometric import (
+    CLUSTERS,
+    PhotometricConfig,
+    PhotometricWeights,
+    cluster_table,
+    refine,
+    render_head,
+)
+from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.texture import texel_map
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.backend import make_rasterizer
+from tests.fit.known_truth import embedding_on
+from tests.fit.pictures import around, draw
+from tests.toy import toy_head_data
+
+SIZE = 128
+
+
+def patched_head() -> HeadModel:
+    """The toy head with lips, irises, ears and neck as patches on its front."""
+    data = toy_head_data()
+    v = data.v_template
+    places = {
+        "lips_tight": ((0.0, -0.05), 0.022),
+        "irises": ((0.03, 0.03), 0.018),
+        "sclerae": ((-0.03, 0.03), 0.018),
+        "ears": ((0.0, 0.07), 0.02),
+    }
+    front = v[:, 2] > 0.0
+    regions = dict(data.regions)
+    for name, (centre, radius) in places.items():
+        regions[name] = np.flatnonzero(front & (np.linalg.norm(v[:, :2] - centre, axis=1) < radius))
+        assert len(regions[name]) > 5
+    regions["skin"] = np.arange(len(v))
+    return HeadModel(replace(data, regions=regions)).double()
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Head, texel map, truth (slightly turned) and pictures of it from the front."""
+    head = patched_head()
+    rasterizer = make_rasterizer("cpu")
+    texels = texel_map(rasterizer, head, SIZE)
+    clusters = cluster_table(head)
+    palette = np.random.default_rng(5).integers(40, 220, (len(CLUSTERS) + 2, 3)).astype(np.uint8)
+    texture = palette[clusters[texels.face.clamp_min(0)].numpy() + 1]
+    truth = FitParameters.neutral(head)
+    views = draw(head, truth.vertices(head)[0].numpy(), texture, around(6, 0.1, 80.0), SIZE)
+    return head, rasterizer, texels, truth, views, torch.as_tensor(texture).float() / 255
+
+
+def _targets(head: HeadModel) -> list[FrameTarget]:
+    embedding = embedding_on(head)
+    nothing = np.full((len(embedding.valid), 3), np.nan)
+    marks = make_landmark_target(head, embedding, nothing, nothing[:, 0], np.ones(len(nothing)))
+    assert len(marks.index) == 0
+    return [FrameTarget(marks, None)]
+
+
+def _refined(scene, start: FitParameters, **options) -> FitParameters:
+    head, rasterizer, texels, _, views, _ = scene
+    weights = PhotometricWeights(prior=0.0)
+    config = PhotometricConfig(
+        downsample=1,
+        views_per_step=6,
+        texture_resolution=SIZE,
+        rebake=5,
+        **({"steps": 40, "lr": (("placement", 1e-3),)} | options),
+    )
+    surface, prior = surface_weights(head), PriorWeights()
+    return refine(rasterizer, head, start, _targets(head), views, surface, prior, weights, config, texels)
+
+
+def _perturbed(truth: FitParameters) -> FitParameters:
+    moved = truth.clone()
+    moved.placement[:] = torch.tensor([0.03, -0.06, 0.04, 0.002, -0.002, 0.0, 0.0])
+    return moved
+
+
+def test_pictures_alone_bring_a_turned_head_back(scene) -> None:
+    head, truth = scene[0], scene[3]
+    start = _perturbed(truth)
+    found = _refined(scene, start, steps=80, lr=(("placement", 2e-3),))
+    front = head.region_mask("face")
+    before, after = (1000 * (p.vertices(head) - truth.vertices(head))[0, front].norm(dim=-1) for p in (start, found))
+    assert before.median() > 3.0
+    assert after.median() < 0.5
+    # only what has a step size moves
+    for name, value in found.items().items():
+        if name != "placement":
+            torch.testing.assert_close(value, getattr(start, name), rtol=0, atol=0)
+
+
+def test_the_truth_stays_where_it_is(scene) -> None:
+    head, truth = scene[0], scene[3]
+    found = _refined(scene, truth.clone(), steps=15)
+    apart = 1000 * (found.vertices(head) - truth.vertices(head)).norm(dim=-1)
+    assert apart.median() < 0.7
+
+
+def test_a_seed_gives_the_same_again_and_the_start_is_left_alone(scene) -> None:
+    start = _perturbed(scene[3])
+    kept = start.clone()
+    first, second = _refined(scene, start, steps=3), _refined(scene, start, steps=3)
+    torch.testing.assert_close(first.placement, second.placement, rtol=0, atol=0)
+    torch.testing.assert_close(start.placement, kept.placement, rtol=0, atol=0)
+    assert not torch.equal(first.placement, start.placement)
+    assert not first.placement.requires_grad
+
+
+def test_drawn_head_is_the_avatar_renderers(scene) -> None:
+    head, rasterizer, _, truth, views, texture = scene
+    background = torch.ones(len(views.views), SIZE, SIZE, 3)
+    topology = rasterizer.topology(head.faces.int())
+    with torch.no_grad():
+        out = render_head(rasterizer, head, truth.vertices(head), views, texture[None], background, topology)
+    assert (out["alpha"] - views.alphas).abs().mean() < 0.006
+    error = (out["color"] - views.images.permute(0, 2, 3, 1)).abs().mean(-1)
+    assert error[views.alphas > 0.99].mean() < 0.02 and error[views.alphas == 0].max() < 1e-6
+
+
+def test_clusters_are_of_regions_and_later_names_win(scene) -> None:
+    head = scene[0]
+    table = cluster_table(head)
+    assert (table[head.face_mask("lips_tight")] == CLUSTERS.index("lips_tight") + 1).all()
+    only_skin = ~head.face_mask("scalp", "neck", "ears", "lips_tight", "sclerae", "irises")
+    assert (table[only_skin] == CLUSTERS.index("skin") + 1).all()
+    bare = HeadModel(replace(toy_head_data(), regions={}))
+    assert (cluster_table(bare) == -1).all()

@@ -1,0 +1,135 @@
+"""A fit's folder read back: parameters, placement, texture, landmarks, stages and warnings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting.errors import InputError
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.parameters import placement_matrix
+from flame_fitting.fit.prepare import Start
+from flame_fitting.fit.quality import measure
+from flame_fitting.fit.result import PARAMETER_KEYS, FitResult, check_head, load_fit
+from flame_fitting.fit.saving import make_result, save_fit
+from flame_fitting.fit.stages import FitState, add_record
+from flame_fitting.landmarks.lifting import Landmarks3D
+from tests.fit.known_truth import problem
+from tests.synthetic import known_fit, render_case, similarity
+from tests.toy import toy_head
+
+WORLD = similarity(0.01)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult, FitState]:
+    """The truth of the toy problem, saved as if it had been fitted to a capture in centimetres."""
+    folder = tmp_path_factory.mktemp("fit")
+    plain = toy_head()
+    capture = render_case(folder, plain, known_fit(plain, WORLD), n_fit=2, n_heldout=1, size=64)
+    head, truth, targets, surface = problem(offset=lambda h: 1e-3 * torch.sin(60 * h.v_template))
+    state = FitState(head, truth, targets, surface, WORLD, texture=torch.rand(32, 32, 3), lights=torch.rand(9, 3))
+    state.warnings.append("stage toy was rolled back: it was worse")
+    quality = measure(head, truth, targets)
+    add_record(state, "lmk_init_all", 1.5, quality)
+    add_record(state, "geo_init_all", 2.5, quality, accepted=False)
+    count = 80
+    points = np.random.default_rng(0).normal(size=(count, 3))
+    marks = Landmarks3D(points, np.full(count, 0.1), np.full(count, 3), np.full(count, "depth"), "toy")
+    config = FitConfig(capture.root, folder / "fit", seed=7)
+    result = make_result(state, Start(WORLD, [marks], targets), capture, config)
+    result.seconds = {"fit": 4.0}
+    (folder / "fit").mkdir()
+    save_fit(folder / "fit", result, state, config)
+    return folder / "fit", result, state
+
+
+def test_parameters_and_placement_come_back(saved) -> None:
+    folder, result, state = saved
+    loaded = load_fit(folder)
+    assert set(loaded.parameters) == set(PARAMETER_KEYS) == set(result.parameters)
+    for name in PARAMETER_KEYS:
+        np.testing.assert_allclose(loaded.parameters[name], result.parameters[name], rtol=1e-6, atol=1e-8)
+        assert loaded.parameters[name].dtype == np.float32
+    np.testing.assert_array_equal(loaded.head_from_world, result.head_from_world)
+    assert (loaded.head_name, loaded.head_hash) == ("toy", "toy")
+    assert loaded.timestep_id == ["00000"] and loaded.image_size == (64, 64) and loaded.scale_source == "estimated"
+    np.testing.assert_allclose(loaded.lights, state.lights.numpy(), rtol=1e-6)
+    assert np.abs(loaded.texture / 255 - state.texture.numpy()).max() < 0.51 / 255
+
+
+def test_placement_is_folded_into_head_from_world(saved) -> None:
+    folder, _, state = saved
+    loaded = load_fit(folder)
+    assert state.parameters.placement.abs().max() > 1e-3
+    expected = np.linalg.inv(placement_matrix(state.parameters.placement)) @ WORLD
+    np.testing.assert_allclose(loaded.head_from_world, expected, rtol=1e-9)
+    # the same vertices in the avatar's coordinates, by either way
+    head = toy_head().double()
+    np.testing.assert_allclose(loaded.vertices_world(head), state.vertices_world(), atol=1e-6 / 0.01)
+    assert loaded.mm_per_unit == pytest.approx(10 / np.exp(float(state.parameters.placement[6])))
+    bare = loaded.without_offsets()
+    assert np.abs(bare.vertices_head(head) - loaded.vertices_head(head)).max() > 5e-4
+
+
+def test_stages_warnings_and_times_come_back(saved) -> None:
+    folder, result, _ = saved
+    loaded = load_fit(folder)
+    assert loaded.warnings == ["stage toy was rolled back: it was worse"] and loaded.seconds == {"fit": 4.0}
+    assert [(s.name, s.seconds, s.accepted) for s in loaded.stages] == [
+        ("lmk_init_all", 1.5, True),
+        ("geo_init_all", 2.5, False),
+    ]
+    for was, now in zip(result.stages, loaded.stages, strict=True):
+        assert now.summary == was.summary
+        np.testing.assert_allclose(now.vertices_world, was.vertices_world, rtol=1e-5, atol=1e-5)
+
+
+def test_landmarks_come_back_in_the_world(saved) -> None:
+    folder, _, state = saved
+    marks = load_fit(folder).landmarks3d
+    assert marks["points"].shape == marks["model"].shape == (1, 80, 3) and marks["used"].all()
+    np.testing.assert_allclose(marks["spread_mm"], 0.1 * load_fit(folder).mm_per_unit)
+    corners = state.targets[0].landmarks
+    on_head = corners.model_points(state.parameters.vertices(state.head)[0]).numpy()
+    inverse = np.linalg.inv(WORLD)
+    np.testing.assert_allclose(marks["model"][0], on_head @ inverse[:3, :3].T + inverse[:3, 3], atol=1e-9)
+
+
+def test_files_are_plain_data(saved) -> None:
+    import yaml
+    from safetensors.numpy import load_file
+
+    folder, _, state = saved
+    assert yaml.safe_load((folder / "config.yml").read_text())["seed"] == 7
+    with np.load(folder / "tracked_flame_params.npz", allow_pickle=False) as file:
+        assert {*PARAMETER_KEYS, "timestep_id", "image_size", "head_from_world", "lights"} <= set(file.files)
+    tensors = load_file(folder / "checkpoint.safetensors")
+    np.testing.assert_array_equal(tensors["parameters/shape"], state.parameters.shape.numpy())
+    assert json.loads((folder / "checkpoint.json").read_text())["stages"][1]["accepted"] is False
+
+
+def test_a_fit_of_another_head_or_a_broken_file_is_refused(saved, tmp_path: Path) -> None:
+    folder, _, _ = saved
+    loaded = load_fit(folder)
+    check_head(loaded, toy_head())
+    other = toy_head()
+    other.file_hash = "other"
+    with pytest.raises(InputError, match="another file of the head model"):
+        check_head(loaded, other)
+    with pytest.raises(InputError, match="no fit here"):
+        load_fit(tmp_path)
+    (tmp_path / "tracked_flame_params.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"tracked_flame_params\.npz"):
+        load_fit(tmp_path)
+
+
+def test_the_last_time_stamped_child_is_taken(saved, tmp_path: Path) -> None:
+    import shutil
+
+    folder, _, _ = saved
+    for stamp in ("2024-01-02_00-00-00", "2024-01-01_00-00-00"):
+        shutil.copytree(folder, tmp_path / stamp)
+    assert load_fit(tmp_path).folder == tmp_path / "2024-01-02_00-00-00"

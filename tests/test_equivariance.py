@@ -1,0 +1,134 @@
+"""Turned and scaled avatars give the same head."""
+
+from dataclasses import dataclass
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flame_fitting.fit.result import FitResult, load_fit
+from flame_fitting.head.loading import load_head
+from flame_fitting.report.closest import TriangleTree
+
+SCALES = (1.0, 100.0, 1000.0)
+QUICK = {"views": 12, "resolution": 256, "photometric": False}
+"""Options of the sample in the default tests."""
+
+
+def axis_rotations() -> list[np.ndarray]:
+    """The 24 rotations (3, 3) that map axes onto axes; the first is the identity."""
+    out = []
+    for order, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
+        matrix = np.diag(signs)[:, list(order)]
+        if np.linalg.det(matrix) > 0:
+            out.append(matrix)
+    return out
+
+
+def write_moved(source: Path, path: Path, linear: np.ndarray) -> Path:
+    """The GLB `source` with its geometry multiplied by `linear` (3, 3); the picture is stored without loss."""
+    import trimesh
+
+    (mesh,) = trimesh.load_scene(source, process=False).dump()
+    transform = np.eye(4)
+    transform[:3, :3] = linear
+    mesh.apply_transform(transform)
+    # a converted picture has no format of its own, and is written as PNG
+    mesh.visual.material.baseColorTexture = mesh.visual.material.baseColorTexture.convert("RGB")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mesh.export(path)
+    return path
+
+
+def fit_once(avatar: Path, folder: Path, **options: object) -> FitResult:
+    """The whole chain without the dataset's pictures; the fit is read from its files."""
+    import flame_fitting
+
+    flame_fitting.fit_head(avatar, folder, **options)
+    return load_fit(folder / "fit")
+
+
+def differences_mm(fitted: FitResult, linear: np.ndarray, reference: FitResult, mm_per_unit: float) -> dict[str, float]:
+    """Face distances between the fit of a moved avatar, moved back, and the fit of the avatar as it is."""
+    head = load_head("open")
+    face = head.regions["face"].numpy()
+    expected = reference.vertices_world(head)[0]
+    found = fitted.vertices_world(head)[0] @ np.linalg.inv(linear).T
+    apart = np.linalg.norm(found - expected, axis=1)[face]
+    surface = TriangleTree(expected, head.faces.numpy()).closest(found[face]).distance
+    return {
+        "vertex_median": float(np.median(apart) * mm_per_unit),
+        "vertex_p95": float(np.percentile(apart, 95) * mm_per_unit),
+        "surface_p95": float(np.percentile(surface, 95) * mm_per_unit),
+    }
+
+
+@dataclass(eq=False)
+class Reference:
+    """The demo avatar as it is, and its fits."""
+
+    avatar: Path
+    folder: Path
+    mm_per_unit: float
+    fits: dict[str, FitResult]
+
+    def fit(self, name: str, options: dict[str, object]) -> FitResult:
+        """Made once for each set of options."""
+        if name not in self.fits:
+            self.fits[name] = fit_once(self.avatar, self.folder / name, **options)
+        return self.fits[name]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    from flame_fitting.make_demo_avatar import MakeDemoAvatarConfig, make_demo_avatar
+
+    folder = tmp_path_factory.mktemp("equivariance")
+    avatar = make_demo_avatar(MakeDemoAvatarConfig(output=folder / "avatar"))
+    with np.load(folder / "avatar" / "ground_truth.npz", allow_pickle=False) as truth:
+        return Reference(avatar, folder, float(truth["mm_per_unit"]), {})
+
+
+def _check(reference: Reference, rotation: int, scale: float, name: str, options: dict, folder: Path) -> None:
+    expected = reference.fit(name, options)
+    linear = scale * axis_rotations()[rotation]
+    moved = write_moved(reference.avatar, folder / "moved.glb", linear)
+    found = differences_mm(fit_once(moved, folder / "out", **options), linear, expected, reference.mm_per_unit)
+    print(f"rotation {rotation}, scale {scale:g}:", {key: round(value, 4) for key, value in found.items()})
+    assert found["surface_p95"] <= 0.2 and found["vertex_median"] <= 0.5, found
+
+
+def test_there_are_24_rotations() -> None:
+    rotations = np.stack(axis_rotations())
+    assert len(np.unique(rotations, axis=0)) == 24 and (rotations[0] == np.eye(3)).all()
+    np.testing.assert_allclose(np.linalg.det(rotations), 1.0)
+
+
+def test_moved_avatar_is_the_avatar_moved(reference: Reference, tmp_path: Path) -> None:
+    from flame_fitting.avatar.loading import load_avatar
+
+    linear = 100.0 * axis_rotations()[5]
+    was, now = (load_avatar(p) for p in (reference.avatar, write_moved(reference.avatar, tmp_path / "a.glb", linear)))
+    np.testing.assert_allclose(now.vertices, was.vertices @ linear.T, rtol=1e-6, atol=1e-3)
+    np.testing.assert_array_equal(now.faces, was.faces)
+    np.testing.assert_array_equal(now.parts[0].texture, was.parts[0].texture)
+
+
+@pytest.mark.parametrize(("rotation", "scale"), [(9, 1000.0), (14, 100.0)])
+def test_a_turned_and_scaled_avatar_gives_the_same_head(
+    reference: Reference, rotation: int, scale: float, tmp_path: Path
+) -> None:
+    _check(reference, rotation, scale, "quick", QUICK, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("rotation", range(24))
+def test_all_axes_and_scales_give_the_same_head(
+    reference: Reference, rotation: int, scale: float, tmp_path: Path
+) -> None:
+    import shutil
+
+    _check(reference, rotation, scale, "default", {}, tmp_path)
+    shutil.rmtree(tmp_path / "out")
