@@ -17,6 +17,9 @@ GRAZING_COSINE = 0.25
 _STEP_AT_EDGE = 0.010
 """Metres of depth between neighbours that mark an occlusion edge."""
 
+_EDGE_MARGIN = 0.0015
+"""Metres along a surface's outline that `fuse_surface` leaves out (a pixel and a half at 512 px)."""
+
 
 @dataclass(eq=False)
 class SurfaceCloud:
@@ -54,10 +57,11 @@ class SurfaceCloud:
         return index[np.arange(len(index)), first], compatible.any(axis=1)
 
     def edges_near(self, places: np.ndarray, radius: float = 0.02, neighbours: int = 32) -> np.ndarray:
-        """Points (E, 3) of the surface's open edges within `radius` (m) of `places` (n, 3).
+        """Points (E, 3) of the surface's open edges within about `radius` (m) of `places` (n, 3).
 
         A point lies on an edge where its neighbours all lie to one side: the middle of a half disc is 0.42 of its
-        radius away from the centre of the full one, 0 inside a surface.
+        radius away from the centre of the full one, 0 inside a surface. The points are moved outward by what fusing
+        leaves out along an edge.
         """
         near = np.unique(np.concatenate([*map(np.asarray, self.tree.query_ball_point(places, radius)), []])).astype(int)
         if len(self.points) <= neighbours or not len(near):
@@ -66,7 +70,9 @@ class SurfaceCloud:
         lean = self.points[index].mean(axis=1) - self.points[near]
         normal = self.normals[near]
         lean -= np.einsum("nc,nc->n", lean, normal)[:, None] * normal
-        return self.points[near][np.linalg.norm(lean, axis=1) > 0.3 * distance[:, -1]]
+        size = np.linalg.norm(lean, axis=1)
+        edge = size > 0.3 * distance[:, -1]
+        return self.points[near][edge] - _EDGE_MARGIN * lean[edge] / size[edge][:, None]
 
 
 @dataclass(eq=False)
