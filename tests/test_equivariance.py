@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from flame_fitting.head.loading import load_head
 from flame_fitting.report.closest import TriangleTree
 
 SCALES = (1.0, 100.0, 1000.0)
-QUICK = {"views": 12, "resolution": 256, "photometric": False}
+QUICK: dict[str, Any] = {"views": 12, "resolution": 256, "photometric": False}
 """Options of the sample in the default tests."""
 
 
@@ -31,17 +32,19 @@ def write_moved(source: Path, path: Path, linear: np.ndarray) -> Path:
     import trimesh
 
     (mesh,) = trimesh.load_scene(source, process=False).dump()
+    assert isinstance(mesh, trimesh.Trimesh)
     transform = np.eye(4)
     transform[:3, :3] = linear
     mesh.apply_transform(transform)
+    material: Any = mesh.visual.material  # type: ignore[union-attr]  # it has a picture
     # a converted picture has no format of its own, and is written as PNG
-    mesh.visual.material.baseColorTexture = mesh.visual.material.baseColorTexture.convert("RGB")
+    material.baseColorTexture = material.baseColorTexture.convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
     mesh.export(path)
     return path
 
 
-def fit_once(avatar: Path, folder: Path, **options: object) -> FitResult:
+def fit_once(avatar: Path, folder: Path, **options: Any) -> FitResult:
     """The whole chain without the dataset's pictures; the fit is read from its files."""
     import flame_fitting
 
@@ -73,7 +76,7 @@ class Reference:
     mm_per_unit: float
     fits: dict[str, FitResult]
 
-    def fit(self, name: str, options: dict[str, object]) -> FitResult:
+    def fit(self, name: str, options: dict[str, Any]) -> FitResult:
         """Made once for each set of options."""
         if name not in self.fits:
             self.fits[name] = fit_once(self.avatar, self.folder / name, **options)

@@ -69,15 +69,11 @@ def _targets(head: HeadModel) -> list[FrameTarget]:
     return [FrameTarget(marks, None)]
 
 
-def _refined(scene, start: FitParameters, **options) -> FitParameters:
+def _refined(scene, start: FitParameters, steps: int = 40, rate: float = 1e-3) -> FitParameters:
     head, rasterizer, texels, _, views, _ = scene
     weights = PhotometricWeights(prior=0.0)
     config = PhotometricConfig(
-        downsample=1,
-        views_per_step=6,
-        texture_resolution=SIZE,
-        rebake=5,
-        **({"steps": 40, "lr": (("placement", 1e-3),)} | options),
+        steps=steps, downsample=1, views_per_step=6, texture_resolution=SIZE, rebake=5, lr=(("placement", rate),)
     )
     surface, prior = surface_weights(head), PriorWeights()
     return refine(rasterizer, head, start, _targets(head), views, surface, prior, weights, config, texels)
@@ -92,7 +88,7 @@ def _perturbed(truth: FitParameters) -> FitParameters:
 def test_pictures_alone_bring_a_turned_head_back(scene) -> None:
     head, truth = scene[0], scene[3]
     start = _perturbed(truth)
-    found = _refined(scene, start, steps=80, lr=(("placement", 2e-3),))
+    found = _refined(scene, start, steps=80, rate=2e-3)
     front = head.region_mask("face")
     before, after = (1000 * (p.vertices(head) - truth.vertices(head))[0, front].norm(dim=-1) for p in (start, found))
     assert before.median() > 3.0

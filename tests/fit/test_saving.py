@@ -56,6 +56,8 @@ def test_parameters_and_placement_come_back(saved) -> None:
     np.testing.assert_array_equal(loaded.head_from_world, result.head_from_world)
     assert (loaded.head_name, loaded.head_hash) == ("toy", "toy")
     assert loaded.timestep_id == ["00000"] and loaded.image_size == (64, 64) and loaded.scale_source == "estimated"
+    assert loaded.lights is not None and loaded.texture is not None and state.lights is not None
+    assert state.texture is not None
     np.testing.assert_allclose(loaded.lights, state.lights.numpy(), rtol=1e-6)
     assert np.abs(loaded.texture / 255 - state.texture.numpy()).max() < 0.51 / 255
 

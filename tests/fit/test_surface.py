@@ -9,7 +9,6 @@ from flame_fitting.fit.surface import GRAZING_COSINE, SurfaceCloud, SurfaceView,
 from flame_fitting.head.model import HeadData, HeadModel
 from tests.fit.pictures import around, depth_maps, plates
 from tests.synthetic import similarity
-from tests.toy import toy_head_data
 
 RADIUS = 0.1
 
@@ -18,17 +17,20 @@ RADIUS = 0.1
 def sphere() -> HeadModel:
     """A finely divided sphere, exactly RADIUS at its vertices."""
     mesh = trimesh.creation.icosphere(subdivisions=5, radius=RADIUS)
-    toy, count = toy_head_data(), len(mesh.vertices)
-    values = {
-        "v_template": np.asarray(mesh.vertices),
-        "faces": np.asarray(mesh.faces),
-        "shapedirs": np.zeros((count, 3, 1)),
-        "exprdirs": np.zeros((count, 3, 1)),
-        "posedirs": np.zeros((count, 3, 36)),
-        "J_regressor": np.full((5, count), 1 / count),
-        "weights": np.tile([1.0, 0, 0, 0, 0], (count, 1)),
-    }
-    return HeadModel(HeadData(name="sphere", file_hash="", parents=toy.parents, **values))
+    count = len(mesh.vertices)
+    data = HeadData(
+        name="sphere",
+        file_hash="",
+        v_template=np.asarray(mesh.vertices),
+        faces=np.asarray(mesh.faces),
+        shapedirs=np.zeros((count, 3, 1)),
+        exprdirs=np.zeros((count, 3, 1)),
+        posedirs=np.zeros((count, 3, 36)),
+        J_regressor=np.full((5, count), 1 / count),
+        parents=[-1, 0, 1, 1, 1],
+        weights=np.tile([1.0, 0, 0, 0, 0], (count, 1)),
+    )
+    return HeadModel(data)
 
 
 def test_points_lie_on_the_sphere_and_normals_point_outward(sphere: HeadModel) -> None:

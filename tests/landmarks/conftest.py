@@ -31,6 +31,7 @@ def head_pictures() -> HeadPictures:
     cameras = head_cameras(np.array([[0.0, 0.0], [40.0, 0.0], [0.0, 12.0]]), np.eye(4), head_frame(head))
     K = np.broadcast_to(intrinsics_from_fov(25.0, 512, 512), (3, 3, 3))
     views = render_avatar(head_avatar(head, vertices, "textured"), K, cameras, 512, 512, outputs=("image",))
+    assert views.image is not None
     embedding = landmark_embedding(head, MediaPipeDetector(), "textured")
     points = embedding.points(head.v_template[None], head.faces)[0].numpy().astype(np.float64)
     parts = {}
