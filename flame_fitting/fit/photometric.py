@@ -23,7 +23,7 @@ from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.mesh import clip_positions
-from flame_fitting.render.shading import shade, vertex_normals
+from flame_fitting.render.shading import vertex_normals
 from flame_fitting.render.texturing import TexelMap, uv_to_texture
 from flame_fitting.render.winding import front_faces
 
@@ -83,7 +83,6 @@ def render_head(
     texture: Tensor,
     background: Tensor,
     topology: object,
-    lights: Tensor | None = None,
     cluster_of_face: Tensor | None = None,
     disturb: Callable[[Tensor, Tensor], Tensor] | None = None,
     mipmap: bool = True,
@@ -100,10 +99,6 @@ def render_head(
     at, at_da = rasterizer.interpolate(uv, rast, uv_faces, rast_db, "all" if mipmap else None)
     levels = int(np.log2(texture.shape[1])) - 2
     color = rasterizer.texture(texture, at, at_da if mipmap else None, max_mip_level=levels if mipmap else None)
-    if lights is not None:
-        normals = vertex_normals(points[:1], head.faces)
-        normal, _ = rasterizer.interpolate(normals.contiguous(), rast, faces)
-        color = shade(color, torch.nn.functional.normalize(normal, dim=-1), lights)
     drawn = rast[..., 3:] > 0
     color = torch.where(drawn, color, background)
     cluster = rast[..., 3].long()
@@ -139,11 +134,13 @@ def refine(
     weights: PhotometricWeights,
     config: PhotometricConfig,
     texels: TexelMap,
-    lights: Tensor | None = None,
     seed: int = 0,
     report: Callable[[int, float], None] | None = None,
 ) -> FitParameters:
-    """Adam on pictures, silhouette, landmarks, geometry and priors. `head` and `parameters` are double precision."""
+    """Adam on pictures, silhouette, landmarks, geometry and priors. `head` and `parameters` are double precision.
+
+    Light needs no model here: it stands still in the head's frame and shading is diffuse, so it is part of the texture.
+    """
     views = views.downsampled(config.downsample)
     generator = torch.Generator().manual_seed(seed)
     clusters = cluster_table(head)
@@ -179,7 +176,7 @@ def refine(
             return perturb_by_region(color, cluster, donors, config.disturb_rate_fg, config.disturb_rate_bg, generator)
 
         drawn = render_head(
-            rasterizer, head, vertices[batch.timestep], batch, texture, target, topology, lights, clusters, disturb
+            rasterizer, head, vertices[batch.timestep], batch, texture, target, topology, clusters, disturb
         )
         loss = weights.photo * photometric_l1(drawn["color"], target, (drawn["alpha"].detach() > 0).float())
         outside = (drawn["alpha"] * (1 - batch.alphas)).mean() / batch.alphas.mean()

@@ -49,7 +49,7 @@ class FitState:
     texture: Tensor | None = None
     """(R, R, 3)."""
     lights: Tensor | None = None
-    """(9, 3), reference frame."""
+    """(9, 3), head space."""
     records: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -158,7 +158,6 @@ def run_stages(state: FitState, config: FitConfig, checkpoint: Callable[[FitStat
                         lr=_learning_rates(config, state.parameters.timesteps),
                     ),
                     texel_map(state.rasterizer, state.head, 512),
-                    lights=state.lights,
                     seed=config.seed,
                     report=report,
                 )
@@ -235,6 +234,7 @@ def _texture(state: FitState, config: FitConfig) -> None:
     vertices = state.parameters.vertices(state.head)[0].detach()
     baked = bake(state.rasterizer, state.head, vertices, state.views, state.texels)
     if state.lit:
-        state.lights, shading = estimate_lights(state.head, vertices, baked, state.texels)
+        in_head_space = state.parameters.head_vertices(state.head)[0].detach()
+        state.lights, shading = estimate_lights(state.head, in_head_space, baked, state.texels)
         baked = replace(baked, color=(baked.color / shading.clamp_min(0.05)).clamp(0, 1))
     state.texture = complete(baked, state.head, state.texels)
