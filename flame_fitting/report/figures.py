@@ -64,7 +64,9 @@ def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> di
     centers = np.stack([np.linalg.inv(view.world_to_camera)[:3, 3] for view in capture.views])
     seen = centers @ head_from_world[:3, :3].T + head_from_world[:3, 3]
     seen /= np.linalg.norm(seen, axis=1, keepdims=True)
-    preference = {"fit": 0.0, "heldout": 0.0, "landmark": 0.05}
+    # landmark views may be lit where the fit's pictures are not: colours could not be compared there
+    alike = capture.landmark_shading == capture.shading
+    preference = {"fit": 0.0, "heldout": 0.0, "landmark": 0.05 if alike else np.pi}
     chosen: dict[float, View] = {}
     for yaw in OVERLAY_YAWS:
         wanted = np.array([np.sin(np.radians(yaw)), 0.0, np.cos(np.radians(yaw))])
