@@ -78,7 +78,7 @@ def run_avatar(path: Path, output: Path, truth: Path | None = None, **options: o
         with progress.silent(True):
             run(RunConfig(avatar=path, output=output, ground_truth=truth, force=True, **options))  # type: ignore[arg-type]
     except InputError as error:
-        row.refused = str(error)
+        row.refused = str(error).replace(f"{path}: ", "")
         row.seconds = time.perf_counter() - started
         return row
     row.seconds = time.perf_counter() - started
