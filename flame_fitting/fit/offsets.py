@@ -79,14 +79,12 @@ def fit_offsets(
     out = parameters.clone()
     extra = np.ones(head.n_vertices)
     rims = _rim_edges(head, out, targets, config)
-    rest_faces = head.faces
     for iteration in range(config.iterations):
         if report is not None:
             report(iteration)
         progress = iteration / max(config.iterations - 1, 1)
         membrane = config.stiffness_from * (config.stiffness_to / config.stiffness_from) ** progress
         cut = config.cut_from * (config.cut_to / config.cut_from) ** progress
-        current = out.static_offset[0].numpy()
         matrix, right = _data_system(head, out, targets, surface, config, cut, rims)
         pull = strength * np.maximum(extra[edges[:, 0]], extra[edges[:, 1]])
         smooth = membrane * graph_laplacian(edges, pull, head.n_vertices)
@@ -101,15 +99,15 @@ def fit_offsets(
         if folded.any():
             # stiffen around folds, and solve again from here
             touched = np.zeros(head.n_vertices, dtype=bool)
-            touched[rest_faces[torch.as_tensor(folded)].numpy().ravel()] = True
+            touched[head.faces[torch.as_tensor(folded)].numpy().ravel()] = True
             ring = np.zeros_like(touched)
             ring[edges[touched[edges[:, 0]], 1]] = True
             ring[edges[touched[edges[:, 1]], 0]] = True
             extra = np.where(touched | ring, extra * 4, extra)
             if iteration == config.iterations - 1:
-                trial.static_offset[0] = torch.as_tensor(
-                    _relaxed(head, out, solution, current, touched | ring, edges)
-                ).to(out.static_offset)
+                trial.static_offset[0] = torch.as_tensor(_relaxed(head, out, solution, touched | ring, edges)).to(
+                    out.static_offset
+                )
         out = trial
     return out
 
@@ -254,7 +252,6 @@ def _relaxed(
     head: HeadModel,
     before: FitParameters,
     solution: np.ndarray,
-    previous: np.ndarray,
     where: np.ndarray,
     edges: np.ndarray,
 ) -> np.ndarray:
