@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flame_fitting import __version__, progress
+from flame_fitting import __version__, assets, progress
 from flame_fitting.errors import InputError
 from flame_fitting.log import command_log, get_logger, log_path_after
 
@@ -94,6 +94,17 @@ STAGES = (
         "evaluate",
         "Measures a fit in millimetres, pixels and decibels; writes metrics.json and pictures.",
         ("evaluate O/fit", "evaluate output/demo/fit --ground-truth output/demo/avatar"),
+    ),
+    Stage(
+        "convert",
+        "convert",
+        "ConvertConfig",
+        "convert",
+        "Rewrites FLAME parameters for another program: VHAP, GaussianAvatars, smplx, trackers.",
+        (
+            "convert O/fit --output O/smplx.npz --to smplx",
+            "convert tracker/checkpoint --output O/vhap --to vhap",
+        ),
     ),
     Stage(
         "make-demo-avatar",
@@ -184,8 +195,8 @@ def execute(
     with command_log(output) as log:
         logger = get_logger("flame_fitting.cli")
         logger.info("%s %s, version %s, %r", PROGRAM, stage.name, __version__, config)
-        progress.say(head_line(config, arguments))
         try:
+            progress.say(head_line(config, arguments))
             result = function(config)
         except InputError as error:
             logger.error("%s", error, exc_info=True)
@@ -226,9 +237,8 @@ def head_line(config: Any, arguments: Sequence[str] = ()) -> str:
     head = getattr(config, "head", None) or getattr(getattr(config, "model", None), "head", None)
     if isinstance(head, str):
         asked = any(a.split("=")[0].replace("_", "-") in ("--head", "--model.head") for a in arguments)
-        if asked:
-            return f"head: {head} (--head {head})" if head == "open" else f"head: {Path(head).stem} (--head {head})"
-        return f"head: {head} (default; no FLAME file asked for)"
+        found = assets.find_head(head, getattr(config, "flame_dir", None), getattr(config, "flame_masks", None))
+        return f"head: {found.name} ({found.why if asked or head == 'auto' else 'default'})"
     for name in ("fit", "src_folder", "capture"):
         folder = getattr(config, name, None)
         if isinstance(folder, Path) and (recorded := _recorded_head(folder)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flame_fitting.head.model import HeadModel
     from flame_fitting.report.metrics import Truth
 
-PLAN_IGNORES = ("fit", "capture_folder", "head")
+PLAN_IGNORES = ("fit", "capture_folder", "head", "flame_dir", "flame_masks")
 REPORT_FOLDER = "overlays"
 """Folder in a fit that holds the pictures and the manifest of `evaluate`."""
 
@@ -39,7 +39,11 @@ class EvaluateConfig:
     capture_folder: Path | None = None
     """Where the capture lies, if it is not where the fit left it."""
     head: str | None = None
-    """Head model file, if it is not where the fit found it."""
+    """Head model, if its file is not where the fit found it."""
+    flame_dir: Path | None = None
+    """Folder of FLAME's files, searched before all others."""
+    flame_masks: Path | None = None
+    """FLAME_masks.pkl, if it is not where the fit found it."""
 
 
 @dataclass
@@ -60,7 +64,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
     with progress.stage("evaluate") as line:
         manifest = plan(config)
-        fit, head, capture = open_fit(config.fit, config.capture_folder, config.head)
+        fit, head, capture = open_fit(
+            config.fit, config.capture_folder, config.head, config.flame_dir, config.flame_masks
+        )
         folder = fit.folder or config.fit
         truth = load_truth(config.ground_truth, head) if config.ground_truth is not None else None
         if config.ground_truth is not None and truth is None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flame_fitting.export.nerf_dataset import ExportSummary
     from flame_fitting.manifest import Manifest
 
-PLAN_IGNORES = ("src_folder", "tgt_folder", "force", "capture_folder", "head")
+PLAN_IGNORES = ("src_folder", "tgt_folder", "force", "capture_folder", "head", "flame_dir", "flame_masks")
 
 
 @dataclass
@@ -41,7 +41,11 @@ class ExportConfig:
     capture_folder: Path | None = None
     """Where the capture lies, if it is not where the fit left it."""
     head: str | None = None
-    """Head model file, if it is not where the fit found it."""
+    """Head model, if its file is not where the fit found it."""
+    flame_dir: Path | None = None
+    """Folder of FLAME's files, searched before all others."""
+    flame_masks: Path | None = None
+    """FLAME_masks.pkl, if it is not where the fit found it."""
     force: bool = False
     """Write into a folder that is not empty and not ours."""
 
@@ -62,7 +66,9 @@ def export(config: ExportConfig) -> "ExportSummary":
             mask_below_line=config.mask_below_line and config.create_mask_from_mesh,
             landmark_views=config.landmark_views,
         )
-        fit, head, capture = open_fit(config.src_folder, config.capture_folder, config.head)
+        fit, head, capture = open_fit(
+            config.src_folder, config.capture_folder, config.head, config.flame_dir, config.flame_masks
+        )
         target = config.tgt_folder
         if config.epoch >= 0:
             fit = open_epoch(fit, config.epoch)

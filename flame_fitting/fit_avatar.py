@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.files import Landmarks2D
 
-PLAN_IGNORES = ("capture", "output", "force", "device", "model_path", "detect", "log")
+PLAN_IGNORES = (
+    "capture",
+    "output",
+    "force",
+    "device",
+    "model_path",
+    "detect",
+    "log",
+    "head",
+    "flame_dir",
+    "flame_masks",
+)
 
 __all__ = ["FitConfig", "fit", "plan"]
 
@@ -44,7 +55,7 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         capture = read_capture(config.capture)
         detected = _landmarks(config, capture)
         manifest = plan(config)
-        head = load_head(config.head)
+        head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
         detector = make_detector(config.data.detector, config.model_path)
         embedding = landmark_embedding(head, detector, shading_kind(capture.landmark_shading), notify=progress.say)
         double = copy.deepcopy(head).double()
@@ -96,18 +107,20 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
 
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
-    from flame_fitting.head.loading import head_identity
+    from flame_fitting.head.loading import head_identity, head_inputs
     from flame_fitting.landmarks.files import landmarks_path
 
     inputs = {"capture": input_record(config.capture, config.folder, hash_capture(config.capture))}
     landmarks = landmarks_path(config.capture, config.data.detector)
     if landmarks.is_file():
         inputs["landmarks"] = input_record(landmarks, config.folder)
+    chosen = (config.head, config.flame_dir, config.flame_masks)
+    inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
     return Manifest(
         stage="fit",
         config=config_as_dict(config),
         inputs=inputs,
-        head=head_identity(config.head),
+        head=head_identity(*chosen, add_teeth=config.model.add_teeth),
         detector=config.data.detector,
         seeds={"seed": config.seed},
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.detector import LandmarkDetector
 
-PLAN_IGNORES = ("avatar", "output", "force", "device", "model_path")
+PLAN_IGNORES = ("avatar", "output", "force", "device", "model_path", "head", "flame_dir", "flame_masks")
 _FRAME_ROUNDS = 2
 """Times that the head frame is found anew from views planned in the frame before."""
 _PROBES = ((0.0, 0.0), (-30.0, 0.0), (30.0, 0.0), (0.0, 15.0), (0.0, -15.0), (-50.0, 10.0), (50.0, 10.0))
@@ -43,8 +43,12 @@ class RenderConfig:
     """Background: white, black, or red,green,blue from 0 to 255."""
     shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
     """auto: unlit where the avatar has colour, else clay."""
-    head: str = "open"
-    """Head model that defines the head frame: open, or the path of a FLAME-format .npz file."""
+    head: str = "auto"
+    """Head model: auto, open, flame2020, flame2023, flame2023-open, or the path of a FLAME-format .pkl or .npz."""
+    flame_dir: Path | None = None
+    """Folder of FLAME's files, searched before all others."""
+    flame_masks: Path | None = None
+    """FLAME_masks.pkl, if it is not beside the model."""
     heldout_views: int = 8
     """Views kept apart for measuring."""
     detector: str = "mediapipe"
@@ -78,7 +82,8 @@ def render(config: RenderConfig) -> "Capture":
         manifest = plan(config)
         check_output_folder(config.output, config.force)
         avatar = load_avatar(config.avatar)
-        head = load_head(config.head)
+        # No teeth: they are never seen here.
+        head = load_head(config.head, config.flame_dir, config.flame_masks, add_teeth=False)
         detector = make_detector(config.detector, config.model_path)
         shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
         found = find_face(avatar, detector, head, notify=progress.say)
@@ -146,15 +151,17 @@ def render(config: RenderConfig) -> "Capture":
 
 def plan(config: RenderConfig) -> Manifest:
     """What decides the result."""
-    from flame_fitting.head.loading import head_identity
+    from flame_fitting.head.loading import head_identity, head_inputs
     from flame_fitting.landmarks.detector import make_detector
 
     detector = make_detector(config.detector, config.model_path)
+    chosen = (config.head, config.flame_dir, config.flame_masks)
+    inputs = {"avatar": config.avatar} | head_inputs(*chosen)
     return Manifest(
         stage="render",
         config=config_as_dict(config),
-        inputs={"avatar": input_record(config.avatar, config.output)},
-        head=head_identity(config.head),
+        inputs={role: input_record(path, config.output) for role, path in inputs.items()},
+        head=head_identity(*chosen, add_teeth=False),
         detector=f"{detector.name} {detector.version}",
         seeds={"seed": config.seed},
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -26,8 +26,12 @@ class RunConfig:
     """Views the head is fitted to."""
     resolution: int = 512
     """Width and height of a view, px."""
-    head: str = "open"
-    """Head model: open, or the path of a FLAME-format .npz file."""
+    head: str = "auto"
+    """Head model: auto, open, flame2020, flame2023, flame2023-open, or the path of a FLAME-format .pkl or .npz."""
+    flame_dir: Path | None = None
+    """Folder of FLAME's files, searched before all others."""
+    flame_masks: Path | None = None
+    """FLAME_masks.pkl, if it is not beside the model."""
     shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
     """How the avatar is rendered; auto: unlit where it has colour, else clay."""
     scale: Literal["estimate", "fixed"] = "estimate"
@@ -38,6 +42,8 @@ class RunConfig:
     """The face is at rest: no expression, closed jaw."""
     expressive: tyro.conf.FlagCreatePairsOff[bool] = False
     """The face may be far from rest."""
+    add_teeth: Annotated[bool, tyro.conf.arg(aliases=["--model.add-teeth"])] = True
+    """Give FLAME heads teeth; other heads stay as they are."""
     photometric: bool = True
     """Fit colours too: slower, closer."""
     use_static_offset: bool = True
@@ -90,7 +96,8 @@ class Step:
 
 # Where a stage reads and writes does not decide its result: inputs count by their content.
 _PLACES = frozenset(
-    {"output", "force", "avatar", "capture", "src_folder", "tgt_folder", "fit", "capture_folder", "model_path", "head"}
+    {"output", "force", "avatar", "capture", "src_folder", "tgt_folder", "fit", "capture_folder", "model_path"}
+    | {"head", "flame_dir", "flame_masks"}  # which head model it is stands in Manifest.head
 )
 
 
@@ -123,6 +130,8 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
         avatar=config.avatar,
         output=render,
         head=config.head,
+        flame_dir=config.flame_dir,
+        flame_masks=config.flame_masks,
         views=config.views,
         resolution=config.resolution,
         shading=config.shading,
@@ -161,6 +170,8 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
         capture=capture,
         output=folder,
         head=config.head,
+        flame_dir=config.flame_dir,
+        flame_masks=config.flame_masks,
         neutral=config.neutral,
         expressive=config.expressive,
         scale=config.scale,
@@ -171,6 +182,7 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
         force=config.force,
     )
     fit.data.detector = config.detector
+    fit.model.add_teeth = config.add_teeth
     fit.model.use_static_offset = config.use_static_offset
     fit.exp.photometric = config.photometric
     return fit

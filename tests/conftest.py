@@ -7,6 +7,11 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# Whoever runs the tests may have FLAME: --head auto must find none of it, here and in commands that tests start.
+for _name in ("FLAME_MODEL_PATH", "FLAME_FITTING_ASSETS"):
+    os.environ.pop(_name, None)
+os.environ["FLAME_FITTING_SEARCH_PATH"] = ""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-snapshots", action="store_true", help="write tests/snapshots/*.txt anew")

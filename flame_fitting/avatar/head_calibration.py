@@ -201,6 +201,8 @@ def _inside(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarra
 
 
 def _cache_path(head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig) -> Path:
-    text = f"{REVISION} {head.file_hash} {detector.name} {detector.version} {kind} {config}"
+    # Teeth come after all other triangles and are out of sight; masks decide how a model without texture is painted.
+    painted = f" {masks}" if (masks := head.identity.get("masks", "none")) != "none" else ""
+    text = f"{REVISION} {head.file_hash}{painted} {detector.name} {detector.version} {kind} {config}"
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
     return assets.cache_dir() / "landmark_embeddings" / f"{key}.npz"

@@ -314,7 +314,7 @@ def _write_transforms(
     provenance = {
         "world": "head space: metres, right-handed, +Y up, face toward +Z",
         "head_from_world": fit.head_from_world.tolist(),
-        "head_model": {"name": fit.head_name, "sha256": fit.head_hash},
+        "head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity,
         "scale_source": fit.scale_source,
         "mask_below_line": options.mask_below_line,
     }

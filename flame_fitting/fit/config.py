@@ -29,6 +29,8 @@ class ModelConfig:
     """Identity components used (at most what the model has)."""
     n_expr: int = 100
     """Expression components used (at most what the model has)."""
+    add_teeth: Annotated[bool, tyro.conf.arg(aliases=["--add-teeth"])] = True
+    """Give FLAME heads teeth; other heads stay as they are."""
     use_static_offset: Annotated[bool, tyro.conf.arg(aliases=["--use-static-offset"])] = True
     """Offsets of single vertices on top of the model."""
     tex_resolution: int = 1024
@@ -145,8 +147,12 @@ class FitConfig:
     """Folder of a capture, as `render` writes it."""
     output: Path | None = None
     """Folder of the fit (default: `fit` beside the capture)."""
-    head: str = "open"
-    """Head model: open, or the path of a FLAME-format .npz file."""
+    head: str = "auto"
+    """Head model: auto, open, flame2020, flame2023, flame2023-open, or the path of a FLAME-format .pkl or .npz."""
+    flame_dir: Path | None = None
+    """Folder of FLAME's files, searched before all others."""
+    flame_masks: Path | None = None
+    """FLAME_masks.pkl, if it is not beside the model."""
     neutral: bool = False
     """Take the face to be near neutral (the default)."""
     expressive: bool = False

@@ -1,5 +1,6 @@
 """A finished fit and its folder: `tracked_flame_params.npz` with VHAP's keys, texture, landmarks, checkpoint."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class FitResult:
     scale_source: str = "estimated"
     seconds: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    head_identity: dict[str, str] = field(default_factory=dict)
+    """What tells the head model from others (`head.loading.head_identity`); empty in older results."""
     capture: Path | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -87,6 +90,7 @@ def save_parameters(path: Path, result: FitResult) -> None:
     arrays["image_size"] = np.array(result.image_size)
     arrays["head_from_world"] = result.head_from_world
     arrays["head_model"] = np.array([result.head_name, result.head_hash])
+    arrays["head_identity"] = np.array(json.dumps(result.head_identity))
     arrays["scale_source"] = np.array(result.scale_source)
     if result.lights is not None:
         arrays["lights"] = result.lights.astype(np.float32)
@@ -110,10 +114,11 @@ def load_fit(folder: Path | str) -> FitResult:
             image_size=(int(arrays["image_size"][0]), int(arrays["image_size"][1])),
             timestep_id=[str(t) for t in arrays["timestep_id"]],
             lights=arrays.get("lights"),
+            head_identity={str(k): str(v) for k, v in json.loads(str(arrays.get("head_identity", "{}"))).items()},
             scale_source=str(arrays.get("scale_source", "estimated")),
             folder=folder,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a fit's parameter file ({error}). Run `flame-fitting fit` again.") from error
     texture = folder / "texture.png"
     if texture.is_file():
@@ -130,8 +135,6 @@ def load_fit(folder: Path | str) -> FitResult:
 
 def _load_checkpoint(folder: Path, result: FitResult) -> None:
     """Stages, warnings and times, where the folder has them."""
-    import json
-
     path, tensors = folder / "checkpoint.json", folder / "checkpoint.safetensors"
     if not (path.is_file() and tensors.is_file()):
         return
@@ -156,10 +159,30 @@ def find_fit_folder(folder: Path) -> Path:
     return children[-1]
 
 
+_HOW_TO_MATCH = {
+    "teeth": "Give --model.add_teeth or --no-model.add_teeth as then.",
+    "masks": "Give the masks file of then with --flame-masks.",
+    "uv": "Its texture has another layout: put head_template_mesh.obj or FLAME_texture.npz of then beside the model.",
+}
+
+
 def check_head(result: FitResult, head: HeadModel) -> None:
-    """Refuses to pose a model with another model's parameters."""
+    """Refuses to pose a model with another model's parameters, or with another choice of teeth, masks or UV."""
     if result.head_hash != head.file_hash:
+        named = "" if head.name == result.head_name else f", not {head.name}"
         raise InputError(
-            f"{result.folder}: was fitted with another file of the head model {result.head_name} than is loaded now. "
-            "Fit again, or give that file with --head."
+            f"{result.folder}: was fitted with another file of the head model {result.head_name}{named} than is loaded "
+            "now. Fit again, or give that file with --head."
+        )
+    for key, how in _HOW_TO_MATCH.items():
+        then, now = result.head_identity.get(key), head.identity.get(key)
+        if result.head_identity and then != now:
+            raise InputError(
+                f"{result.folder}: was fitted with the head model {result.head_name} with {key}: {then or 'none'}, but "
+                f"{key}: {now or 'none'} is loaded now. {how} Or fit again."
+            )
+    count = result.parameters["static_offset"].shape[-2]
+    if count != head.n_vertices:
+        raise InputError(
+            f"{result.folder}: has {count} vertices, the head model {head.name} has {head.n_vertices}. Fit again."
         )

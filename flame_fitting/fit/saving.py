@@ -37,6 +37,7 @@ def make_result(state: FitState, start: Start, capture: Capture, config: FitConf
     result = FitResult(
         head_name=state.head.name,
         head_hash=state.head.file_hash,
+        head_identity=dict(state.head.identity),
         parameters=parameters,
         head_from_world=head_from_world,
         image_size=(view.height, view.width),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_fitting.assets import FLAME_VERSIONS
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import TRANSFORMS_NAME, read_capture
 from flame_fitting.errors import InputError
@@ -18,18 +19,23 @@ from flame_fitting.manifest import InputRecord, input_record, read_manifest
 
 
 def open_fit(
-    folder: Path | str, capture_folder: Path | None = None, head_spec: str | None = None
+    folder: Path | str,
+    capture_folder: Path | None = None,
+    head_spec: str | None = None,
+    flame_dir: Path | None = None,
+    flame_masks: Path | None = None,
 ) -> tuple[FitResult, HeadModel, Capture]:
     """The fit in `folder` (or in its last time-stamped child), its head model and its capture.
 
-    `capture_folder` and `head_spec` stand in for what the fit's manifest says, where files have moved.
+    `capture_folder`, `head_spec`, `flame_dir` and `flame_masks` stand in for what the fit's manifest says, where files
+    have moved.
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder. Give the output folder of: flame-fitting fit")
     fit = load_fit(folder)
     root = fit.folder or Path(folder)
     capture = read_capture(capture_folder or find_capture(root, fit.capture))
-    head = load_head(head_spec or recorded_head_spec(root, fit.head_name))
+    head = _head_of(fit, root, head_spec, flame_dir, flame_masks)
     check_head(fit, head)
     return fit, head, capture
 
@@ -51,23 +57,30 @@ def find_capture(fit_folder: Path, recorded: Path | None = None) -> Path:
 
 
 def recorded_head_spec(fit_folder: Path, name: str) -> str:
-    """The --head that a fit was made with: `open`, or a path found in its manifest's configuration."""
-    if name == "open":
-        return name
+    """The --head that loads the model of a fit again: the file that its manifest names, else the model's name."""
     manifest = read_manifest(fit_folder)
-    if manifest is not None:
-        for value in _strings(manifest.config):
-            if value.endswith(".npz") and Path(value).stem == name:
-                return value
-    return f"{name}.npz"
+    path = manifest.input_path("head", fit_folder) if manifest is not None else None
+    if path is not None and path.is_file():
+        return str(path)
+    if name == "open" or name in FLAME_VERSIONS:
+        return name
+    return str(path or f"{name}.npz")
 
 
-def _strings(value: object) -> list[str]:
-    if isinstance(value, dict):
-        return [text for child in value.values() for text in _strings(child)]
-    if isinstance(value, (list, tuple)):
-        return [text for child in value for text in _strings(child)]
-    return [value] if isinstance(value, str) else []
+def _head_of(
+    fit: FitResult, root: Path, spec: str | None, flame_dir: Path | None, flame_masks: Path | None
+) -> HeadModel:
+    spec = spec or recorded_head_spec(root, fit.head_name)
+    if spec == "open":
+        return load_head(spec)
+    manifest = read_manifest(root)
+    recorded = {role: manifest.input_path(role, root) for role in manifest.inputs} if manifest is not None else {}
+    there = {role: path for role, path in recorded.items() if path is not None and path.is_file()}
+    if fit.head_identity.get("masks", "none") != "none":
+        flame_masks = flame_masks or there.get("flame_masks")
+    beside = there.get("flame_template") or there.get("flame_texture")
+    flame_dir = flame_dir or (beside.parent if beside is not None else None)
+    return load_head(spec, flame_dir, flame_masks, add_teeth=fit.head_identity.get("teeth") == "yes")
 
 
 def open_epoch(fit: FitResult, epoch: int) -> FitResult:

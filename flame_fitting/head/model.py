@@ -54,6 +54,8 @@ class HeadData:
     texture: np.ndarray | None = None
     """(R, R, 3) uint8 sRGB, neutral albedo."""
     metadata: dict = field(default_factory=dict)
+    identity: dict[str, str] = field(default_factory=dict)
+    """What tells this model from others, see `head.loading.head_identity`; empty: name and file hash."""
 
 
 class HeadModel(nn.Module):
@@ -74,6 +76,7 @@ class HeadModel(nn.Module):
         self.name, self.file_hash = data.name, data.file_hash
         self.parents = list(data.parents)
         self.texture, self.metadata = data.texture, data.metadata
+        self.identity = dict(data.identity) or {"name": data.name, "sha256": data.file_hash}
         vertex_count = len(data.v_template)
 
         def buffer(name: str, array: np.ndarray, kind: torch.dtype) -> None:

@@ -249,7 +249,7 @@ class _Machine:
     def ordered_dtype(self, dtype: np.dtype, state: Any) -> np.dtype:
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
             raise _RefusedError("it has an array of records, not of numbers")
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|"):
             raise ValueError("an array of unknown byte order")
         return dtype if order == "|" else dtype.newbyteorder(order)
@@ -340,7 +340,7 @@ class _Machine:
 
     def sparse(self, state: dict, depth: int) -> SparseColumns:
         parts = {key: self.resolve(state.get(key), depth + 1) for key in ("data", "indices", "indptr")}
-        shape = state.get("_shape", state.get("shape"))
+        shape: Any = state.get("_shape", state.get("shape"))
         if _size(shape) < 0 or len(shape) != 2 or not all(isinstance(part, np.ndarray) for part in parts.values()):
             raise ValueError("a sparse matrix that lacks a part")
         return SparseColumns(shape=(int(shape[0]), int(shape[1])), **parts)

@@ -132,7 +132,7 @@ def evaluate_fit(
     workings = workings or Workings()
     mm = 1000.0 if mm_per_unit is None else 1000.0 * mm_per_unit / fit.mm_per_unit
     vertices = fit.vertices_head(head)
-    metrics: dict[str, Any] = {"head_model": {"name": fit.head_name, "sha256": fit.head_hash}}
+    metrics: dict[str, Any] = {"head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity}
     visible = [visible_surface(capture, fit.head_from_world, t, avatar) for t in capture.timesteps]
     workings.visible = visible
     metrics["regions"] = region_metrics(head, vertices, visible, mm)

@@ -280,7 +280,7 @@ def test_stage_finds_its_inputs_and_is_reusable(
     from flame_fitting import export_as_nerf_dataset as stage
 
     _, _, head, folder = case
-    monkeypatch.setattr("flame_fitting.fit.sources.load_head", lambda spec: head)
+    monkeypatch.setattr("flame_fitting.fit.sources.load_head", lambda *asked, **options: head)
     config = ExportConfig(src_folder=folder, tgt_folder=tmp_path / "data", background_color="black")  # VHAP: the parent
     summary = export(config)
     assert summary.counts == {"train": 9, "val": 1, "test": 3}
@@ -294,7 +294,7 @@ def test_missing_epoch_and_missing_fit_are_input_errors(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, head, folder = case
-    monkeypatch.setattr("flame_fitting.fit.sources.load_head", lambda spec: head)
+    monkeypatch.setattr("flame_fitting.fit.sources.load_head", lambda *asked, **options: head)
     with pytest.raises(InputError, match="tracked_flame_params_5"):
         export(ExportConfig(src_folder=folder / "fit", tgt_folder=tmp_path / "a", epoch=5))
     with pytest.raises(InputError, match="nowhere"):

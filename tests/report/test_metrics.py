@@ -247,7 +247,7 @@ def test_keys_of_metrics_json(case: Case) -> None:
 
 def test_stage(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     fit, _, head, folder = case
-    monkeypatch.setattr("flame_fitting.fit.sources.load_head", lambda spec: head)
+    monkeypatch.setattr("flame_fitting.fit.sources.load_head", lambda *asked, **options: head)
     np.savez(tmp_path / "truth.npz", vertices=fit.vertices_world(head)[0], head_from_world=fit.head_from_world)
     config = EvaluateConfig(fit=folder / "fit", ground_truth=tmp_path, figures=False)
     result = evaluate(config)
