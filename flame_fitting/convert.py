@@ -1,0 +1,172 @@
+"""`convert`: FLAME parameters in the words of another program."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from flame_fitting.errors import InputError
+from flame_fitting.export.dialects.vocabulary import DialectName
+from flame_fitting.manifest import Manifest, config_as_dict, input_record
+
+if TYPE_CHECKING:
+    from flame_fitting.export.dialects.conversion import JointOf
+    from flame_fitting.export.dialects.dialect import Dialect
+    from flame_fitting.export.dialects.parameters import FlameParams
+
+PLAN_IGNORES = ("input", "output", "force")
+_SUFFIXES = (".npz", ".frame")
+
+
+@dataclass
+class ConvertConfig:
+    """Options of `flame-fitting convert`."""
+
+    input: tyro.conf.Positional[Path]
+    """File of FLAME parameters, or a folder with one file for each timestep."""
+    output: Path
+    """File to write (.npz or .frame), or a folder for one file per timestep."""
+    to: DialectName
+    """Whose parameters to write."""
+    source: Annotated[Literal["auto"] | DialectName, tyro.conf.arg(name="from")] = "auto"
+    """Whose they are; auto: by the names in the file."""
+    head: str | None = None
+    """Head model of the parameters; needed only where the two programs turn the head about different points."""
+    timestep: int | None = None
+    """Only this timestep, counted from 0."""
+    camera_space: tyro.conf.FlagCreatePairsOff[bool] = False
+    """From metrical-tracker: take the camera as the world (x right, y up, z back). Its mesh stands still otherwise."""
+    force: bool = False
+    """Write over a file, or into a folder that was not made by this program."""
+
+
+@dataclass
+class Conversion:
+    """What was written."""
+
+    output: Path
+    timesteps: int
+    source: str
+    """The dialect that was read."""
+    warnings: list[str] = field(default_factory=list)
+
+
+def convert(config: ConvertConfig) -> Conversion:
+    """Writes the parameters; raises InputError where they cannot be read or the output cannot hold them."""
+    from flame_fitting import progress
+    from flame_fitting.export.dialects.conversion import adapted
+    from flame_fitting.export.dialects.registry import dialect_named, read_parameters
+
+    with progress.stage("convert") as line:
+        target = dialect_named(config.to)
+        params, source = read_parameters(
+            config.input, None if config.source == "auto" else config.source, config.timestep
+        )
+        _check_output(config, params.count, target)
+        if config.camera_space:
+            params = _in_camera(config, params, source)
+        params, warnings = adapted(params, source, target, _joint_of(config, params, source, target))
+        if source.name == "metrical-tracker" != target.name and not config.camera_space:
+            warnings.append("the head stands still and its camera is left out; --camera-space keeps the head's motion")
+        _write(config, params, target)
+        line.result(f"{params.count} timestep(s), {source.name} to {target.name} -> {config.output}")
+    for text in warnings:
+        progress.warn(text)
+    return Conversion(config.output, params.count, source.name, warnings)
+
+
+def plan(config: ConvertConfig) -> Manifest:
+    """What decides the result, for folders that `convert` writes."""
+    return Manifest(
+        stage="convert",
+        config=config_as_dict(config),
+        inputs={"parameters": input_record(config.input, config.output)},
+    )
+
+
+def _in_camera(config: ConvertConfig, params: "FlameParams", source: "Dialect") -> "FlameParams":
+    from flame_fitting.export.dialects.metrical_tracker import head_in_camera
+
+    if source.name != "metrical-tracker" or "world_to_camera" not in params.extras:
+        raise InputError(f"--camera-space: {config.input} has no camera of metrical-tracker. Leave the flag out.")
+    return head_in_camera(params)
+
+
+def _joint_of(config: ConvertConfig, params: "FlameParams", source: "Dialect", target: "Dialect") -> "JointOf":
+    """Where the head turns, from the head model: loaded only when it is asked for."""
+    import numpy as np
+
+    def joint_of(params: "FlameParams") -> np.ndarray:
+        from flame_fitting.export.dialects.parameters import root_joint
+        from flame_fitting.head.loading import load_head
+
+        spec = config.head
+        if spec is None and params.head_model is not None and params.head_model[0] == "open":
+            spec = "open"
+        if spec is None:
+            raise InputError(
+                f"{config.input}: {source.name} and {target.name} turn the head about different points, and where they "
+                "lie is known to the head model only. Give the FLAME file of the parameters: --head PATH."
+            )
+        head = load_head(spec)
+        if params.head_model is not None and params.head_model[1] != head.file_hash:
+            raise InputError(
+                f"{config.input}: was made with another file of the head model {params.head_model[0]} than --head "
+                f"{spec}. Give that one."
+            )
+        return root_joint(params, head.double())
+
+    return joint_of
+
+
+def _check_output(config: ConvertConfig, timesteps: int, target: "Dialect") -> None:
+    """Refuses an output that this dialect cannot be written to."""
+    output = config.output
+    if output.suffix in _SUFFIXES:
+        if output.suffix != target.suffix:
+            raise InputError(f"--output {output}: files of {target.name} end in {target.suffix}.")
+        if target.frame_per_file and timesteps > 1:
+            raise InputError(
+                f"--output {output}: a file of {target.name} holds one timestep, these are {timesteps}. "
+                "Give a folder, or choose one with --timestep."
+            )
+        if output.exists() and not config.force:
+            raise InputError(f"{output}: is there already. Choose another name, or add --force.")
+        if output.is_dir() or not _can_be_made(output):
+            raise InputError(f"{output}: cannot be written. Choose another place.")
+    elif not target.frame_per_file and target.name != "vhap":
+        raise InputError(f"--output {output}: {target.name} has one file for a sequence. Give a name ending in .npz.")
+
+
+def _write(config: ConvertConfig, params: "FlameParams", target: "Dialect") -> None:
+    from flame_fitting.export.dialects import vhap
+    from flame_fitting.folders import staged_folder
+
+    output = config.output
+    if output.suffix in _SUFFIXES:
+        target.write(params, output)
+        return
+    with staged_folder(output, config.force, stale=("flame_param", "canonical_flame_param.npz")) as folder:
+        if target is vhap.DIALECT:
+            vhap.write_folder(params, folder)
+        else:
+            for timestep in range(params.count):
+                target.write(params.at(timestep), folder / f"{timestep:05d}{target.suffix}")
+        manifest = plan(config)
+        manifest.finished = True
+        manifest.write(folder)
+
+
+def _can_be_made(path: Path) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return path.parent.is_dir()
+
+
+if __name__ == "__main__":
+    from flame_fitting.cli import main_of
+
+    main_of("convert")

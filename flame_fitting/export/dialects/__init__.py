@@ -1,0 +1,1 @@
+"""FLAME parameters in the words of other programs: one small module per dialect."""

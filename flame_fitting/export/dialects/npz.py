@@ -1,0 +1,70 @@
+"""Reading and writing .npz files without pickles, one key at a time."""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from flame_fitting.errors import InputError
+from flame_fitting.files import atomic_write
+
+
+class Arrays:
+    """The arrays of an open .npz file; only those that are asked for are read."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self._file = path, file
+        self.names = frozenset(file.files)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def get(self, name: str) -> ndarray | None:
+        """An array, or None where the file has none of that name."""
+        return self[name] if name in self.names else None
+
+    def offsets(self, name: str) -> ndarray | None:
+        """An array (1 or T, V, 3) of offsets, or None where the file has none."""
+        values = self.get(name)
+        if values is None:
+            return None
+        if values.ndim != 3 or values.shape[2] != 3 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+            raise InputError(f"{self.path}: {name} has shape {values.shape}, finite numbers (T, V, 3) are expected.")
+        return values.astype(np.float64)
+
+    def __getitem__(self, name: str) -> ndarray:
+        if name not in self.names:
+            raise InputError(f"{self.path}: lacks the array {name}. Is it a file of another program? Give --from.")
+        try:
+            return self._file[name]
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+            raise InputError(f"{self.path}: its array {name} cannot be read without a pickle ({error}).") from error
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Arrays]:
+    """The file's arrays; never a pickled object."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Check the path.")
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable .npz file ({error}).") from error
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise InputError(f"{path}: holds one array, an .npz file with named arrays is expected.")
+    with file:
+        yield Arrays(path, file)
+
+
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes float arrays as float32, everything else as it is."""
+    out: dict[str, Any] = {}
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        out[name] = array.astype(np.float32) if array.dtype.kind == "f" and name != "head_from_world" else array
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **out)

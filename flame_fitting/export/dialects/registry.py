@@ -1,0 +1,137 @@
+"""All dialects, and reading files and folders of any of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flame_fitting.errors import InputError
+from flame_fitting.export.dialects import (
+    body_models,
+    flame_head_tracker,
+    metrical_tracker,
+    nersemble,
+    pixel3dmm,
+    smplx,
+    vhap,
+)
+from flame_fitting.export.dialects.dialect import Dialect
+from flame_fitting.export.dialects.frame_files import names_of
+from flame_fitting.export.dialects.npz import open_npz
+from flame_fitting.export.dialects.parameters import PER_TIMESTEP_EXTRAS, FlameParams
+
+# In the order of asking: the first one that recognises a file has it.
+DIALECTS: tuple[Dialect, ...] = (
+    nersemble.DIALECT,
+    smplx.DIALECT,
+    body_models.DIALECT,
+    vhap.DIALECT,
+    flame_head_tracker.DIALECT,
+    pixel3dmm.DIALECT,
+    metrical_tracker.DIALECT,
+)
+
+
+def dialect_named(name: str) -> Dialect:
+    """The dialect of this name."""
+    return next(dialect for dialect in DIALECTS if dialect.name == name)
+
+
+def recognise(path: Path) -> Dialect:
+    """The dialect of a file, by the names in it."""
+    if path.suffix == ".npz":
+        with open_npz(path) as arrays:
+            names = arrays.names
+    elif path.suffix == ".frame":
+        names = names_of(path)
+    else:
+        raise InputError(f"{path}: neither an .npz nor a .frame file. Other formats of parameters are not read.")
+    for dialect in DIALECTS:
+        if dialect.suffix == path.suffix and dialect.recognises(names):
+            return dialect
+    shown = ", ".join(sorted(names)[:8]) or "nothing"
+    raise InputError(f"{path}: holds {shown}: no known FLAME parameters. If you know whose they are, give --from.")
+
+
+def read_parameters(path: Path, name: str | None = None, timestep: int | None = None) -> tuple[FlameParams, Dialect]:
+    """The parameters of a file, or of a folder with one file for each timestep; `name` None: recognised by content."""
+    files = _files_of(path)
+    if timestep is not None and len(files) > 1:
+        files, timestep = [files[_checked(path, timestep, len(files))]], 0
+    dialect = dialect_named(name) if name is not None else recognise(files[0])
+    params = _joined(path, [dialect.read(file) for file in files])
+    if timestep is not None:
+        params = params.at(_checked(path, timestep, params.count))
+    return params, dialect
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder. Check the path.")
+    for inner in ("flame_param", "checkpoint"):  # where GaussianAvatars and metrical-tracker keep them
+        if (path / inner).is_dir():
+            path = path / inner
+            break
+    tracked = list(path.glob("tracked_flame_params*.npz"))
+    if tracked:  # VHAP writes one after every so many epochs
+        return [max(tracked, key=lambda file: (_trailing_number(file), file.name))]
+    found = [file for file in path.iterdir() if file.suffix in (".npz", ".frame") and "canonical" not in file.name]
+    if not found:
+        raise InputError(f"{path}: no .npz or .frame files in this folder. Give the file of the parameters.")
+    if len({file.suffix for file in found}) > 1:
+        raise InputError(f"{path}: has .npz and .frame files. Give one file, or a folder of one kind.")
+    return sorted(found, key=lambda file: (_trailing_number(file), file.name))
+
+
+def _trailing_number(file: Path) -> int:
+    digits = file.stem[len(file.stem.rstrip("0123456789")) :]
+    return int(digits) if digits else -1
+
+
+def _checked(path: Path, timestep: int, count: int) -> int:
+    if not 0 <= timestep < count:
+        raise InputError(f"--timestep {timestep}: {path} has the timesteps 0 to {count - 1}.")
+    return timestep
+
+
+def _joined(path: Path, parts: list[FlameParams]) -> FlameParams:
+    """Files of single timesteps as one sequence."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    changed: dict[str, Any] = {}
+    for name in ("expr", "rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "world_rotation"):
+        values = [getattr(part, name) for part in parts]
+        if len({value.shape[1] for value in values}) > 1:
+            raise InputError(f"{path}: its files have different numbers of {name}.")
+        changed[name] = np.concatenate(values)
+    for name in ("dynamic_offset", "eyelids"):
+        values = [getattr(part, name) for part in parts]
+        if all(value is not None for value in values) and len({value.shape[1:] for value in values}) == 1:
+            changed[name] = np.concatenate(values)
+        elif any(value is not None for value in values):
+            raise InputError(f"{path}: some of its files have another {name} than others.")
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    if any(part.shape.shape != first.shape.shape or np.abs(part.shape - first.shape).max() > 1e-5 for part in parts):
+        notes.append("shape differs between the files; the first one's is taken for all")
+    if any(_offset_differs(part, first) for part in parts):
+        notes.append("static_offset differs between the files; the first one's is taken for all")
+    if any(abs(part.scale - first.scale) > 1e-6 for part in parts):
+        raise InputError(f"{path}: its files have different scales. Convert them one by one.")
+    changed["extras"] = {
+        name: np.concatenate([part.extras[name] for part in parts]) if name in PER_TIMESTEP_EXTRAS else value
+        for name, value in first.extras.items()
+        if name not in PER_TIMESTEP_EXTRAS or all(name in part.extras for part in parts)
+    }
+    changed["timestep_id"] = [name for part in parts for name in part.timestep_id]
+    return replace(first, notes=notes, **changed)
+
+
+def _offset_differs(part: FlameParams, first: FlameParams) -> bool:
+    one, other = part.static_offset, first.static_offset
+    if one is None or other is None:
+        return one is not other
+    return one.shape != other.shape or bool(np.abs(one - other).max() > 1e-6)
