@@ -4,6 +4,7 @@ Each row is a bent sheet of three strips: front, edge and back. The upper one fo
 """
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int
@@ -103,7 +104,7 @@ def _rows(upper_lip: ndarray, lower_lip: ndarray) -> dict[str, ndarray]:
 def _strips(rows: list[ndarray]) -> Int[ndarray, "F 3"]:
     """Triangles between successive rows that run from left to right, wound toward a viewer who sees them so."""
     out = []
-    for above, below in zip(rows[:-1], rows[1:], strict=True):
+    for above, below in pairwise(rows):
         out.append(np.stack([above[:-1], above[1:], below[1:]], axis=1))
         out.append(np.stack([above[:-1], below[1:], below[:-1]], axis=1))
     return np.concatenate(out)
