@@ -52,8 +52,8 @@ def decode_pickle(data: bytes, source: str, object_arrays: bool = False) -> Any:
     With `object_arrays`, an array of objects comes as a list of its items in order, a 0-d one as its single item.
     """
     try:
-        return _Machine(data, object_arrays).run()
-    except _RefusedError as error:
+        return PickleMachine(data, object_arrays).run()
+    except RefusedError as error:
         raise InputError(f"{source}: refused, nothing in it was run: {error}. {_HOME}") from error
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError) as error:
         text = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
@@ -87,12 +87,12 @@ class SparseColumns:
         return dense
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The pickle holds what a head model does not."""
 
 
 @dataclass(frozen=True)
-class _Name:
+class PickleName:
     """Something that the pickle names; never the thing itself."""
 
     role: str
@@ -133,7 +133,9 @@ _CHUMPY = re.compile(r"chumpy(_fork)?(\.ch)?\.Ch|chumpy(_fork)?\.reordering\.Sel
 _DTYPE = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248])")
 
 
-class _Machine:
+class PickleMachine:
+    """The stack, the memo and what may be done with them; other formats that hold pickles build on it."""
+
     def __init__(self, data: bytes, object_arrays: bool) -> None:
         self.data, self.object_arrays = data, object_arrays
         self.stack: list[Any] = []
@@ -145,12 +147,12 @@ class _Machine:
     def run(self) -> Any:
         for count, (name, argument) in enumerate(_instructions(self.data)):
             if count >= MAX_OPCODES:
-                raise _RefusedError(f"it has more than {MAX_OPCODES} instructions")
+                raise RefusedError(f"it has more than {MAX_OPCODES} instructions")
             if name == "STOP":
                 break
-            handler = _HANDLERS.get(name)
+            handler = HANDLERS.get(name)
             if handler is None:
-                raise _RefusedError(f"it has the instruction {name}")
+                raise RefusedError(f"it has the instruction {name}")
             handler(self, argument)
         if len(self.stack) != 1:
             raise ValueError("it ends with more or less than one object")
@@ -184,7 +186,7 @@ class _Machine:
             raise ValueError("a dictionary with a key too many")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if not isinstance(key, (str, bytes, int)):
-                raise _RefusedError(f"a dictionary has a key of the kind {type(key).__name__}")
+                raise RefusedError(f"a dictionary has a key of the kind {type(key).__name__}")
             target[key] = value
 
     def tuple_of(self, count: int) -> None:
@@ -199,28 +201,28 @@ class _Machine:
         text = f"{module}.{name}"
         role = "chumpy" if _CHUMPY.fullmatch(text) else _NAMES.get(text)
         if role is None:
-            raise _RefusedError(f"it names {text[:80]!r}")
-        self.stack.append(_Name(role, text))
+            raise RefusedError(f"it names {text[:80]!r}")
+        self.stack.append(PickleName(role, text))
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise _RefusedError("it calls something that is no name")
+        if not isinstance(function, PickleName) or not isinstance(arguments, tuple):
+            raise RefusedError("it calls something that is no name")
         call = _CALLS.get(function.role)
         if call is None:
-            raise _RefusedError(f"it calls {function.text}")
+            raise RefusedError(f"it calls {function.text}")
         self.stack.append(call(self, *arguments))
 
     def new_object(self) -> None:
         arguments, kind = self.pop(), self.pop()
-        if not isinstance(kind, _Name) or kind.role not in ("chumpy", "sparse") or arguments != ():
-            raise _RefusedError("it makes an object of a kind that head models do not have")
+        if not isinstance(kind, PickleName) or kind.role not in ("chumpy", "sparse") or arguments != ():
+            raise RefusedError("it makes an object of a kind that head models do not have")
         self.stack.append(_Object(kind.text if kind.role == "chumpy" else kind.role))
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
         if not isinstance(target, _Object) or target.built:
-            raise _RefusedError("it changes an object that is none of its own")
+            raise RefusedError("it changes an object that is none of its own")
         if target.role == "dtype":
             target.value = self.ordered_dtype(target.value, state)
         elif target.role == "array":
@@ -228,14 +230,14 @@ class _Machine:
         elif isinstance(state, dict):
             target.value = state
         else:
-            raise _RefusedError(f"the state of {target.role} is no dictionary")
+            raise RefusedError(f"the state of {target.role} is no dictionary")
         target.built = True
 
     # What the names stand for
 
     def call_reconstruct(self, kind: Any, shape: Any, code: Any) -> _Object:
-        if not isinstance(kind, _Name) or kind.role != "ndarray":
-            raise _RefusedError("it makes an array of a kind of its own")
+        if not isinstance(kind, PickleName) or kind.role != "ndarray":
+            raise RefusedError("it makes an array of a kind of its own")
         return _Object("array")
 
     def call_dtype(self, code: Any, align: Any = False, copy: Any = False) -> _Object:
@@ -243,12 +245,12 @@ class _Machine:
         if isinstance(code, str) and code in ("O", "O8", "|O") and self.object_arrays:
             return _Object("dtype", np.dtype(object))
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise _RefusedError(f"it has an array of the type {str(code)[:20]!r}, not of numbers")
+            raise RefusedError(f"it has an array of the type {str(code)[:20]!r}, not of numbers")
         return _Object("dtype", np.dtype(code))
 
     def ordered_dtype(self, dtype: np.dtype, state: Any) -> np.dtype:
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise _RefusedError("it has an array of records, not of numbers")
+            raise RefusedError("it has an array of records, not of numbers")
         order: Any = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|"):
             raise ValueError("an array of unknown byte order")
@@ -267,7 +269,7 @@ class _Machine:
         size = _size(shape) * kind.itemsize
         # Python 2 writes an array's bytes as text.
         if not isinstance(raw, (str, bytes, bytearray)) or len(raw) != size:
-            raise _RefusedError(f"an array of shape {str(shape)[:60]} does not have the bytes for it")
+            raise RefusedError(f"an array of shape {str(shape)[:60]} does not have the bytes for it")
         self.spend(size)
         content = raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)
         array = np.frombuffer(content, dtype=kind).reshape(shape, order="F" if fortran else "C")
@@ -280,7 +282,7 @@ class _Machine:
 
     def numbers(self, dtype: Any) -> np.dtype:
         if not isinstance(dtype, _Object) or dtype.role != "dtype" or dtype.value == np.dtype(object):
-            raise _RefusedError("it has an array that is not of numbers")
+            raise RefusedError("it has an array that is not of numbers")
         return dtype.value
 
     def call_scalar(self, dtype: Any, raw: Any = b"") -> Any:
@@ -292,20 +294,20 @@ class _Machine:
     def call_encode(self, text: Any, encoding: Any = "latin1") -> bytes:
         # Python 3 writes bytes this way where the protocol has none.
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise _RefusedError("it encodes what is no text of bytes")
+            raise RefusedError("it encodes what is no text of bytes")
         self.spend(len(text))
         return text.encode("latin-1")
 
     def call_set(self, items: Any = ()) -> set:
         if not isinstance(items, (list, tuple)) or not all(isinstance(i, (str, int, float)) for i in items):
-            raise _RefusedError("a set of objects")
+            raise RefusedError("a set of objects")
         self.count_items(len(items))
         return set(items)
 
     def call_reconstructor(self, kind: Any, base: Any, state: Any) -> _Object:
-        plain = isinstance(base, _Name) and base.role == "object" and state is None
-        if not plain or not isinstance(kind, _Name) or kind.role not in ("chumpy", "sparse"):
-            raise _RefusedError("it makes an object of a kind that head models do not have")
+        plain = isinstance(base, PickleName) and base.role == "object" and state is None
+        if not plain or not isinstance(kind, PickleName) or kind.role not in ("chumpy", "sparse"):
+            raise RefusedError("it makes an object of a kind that head models do not have")
         return _Object(kind.text if kind.role == "chumpy" else kind.role)
 
     # The result
@@ -313,7 +315,7 @@ class _Machine:
     def resolve(self, value: Any, depth: int) -> Any:
         """The value with arrays in place of what stood for them."""
         if depth > MAX_DEPTH:
-            raise _RefusedError(f"its containers are nested more than {MAX_DEPTH} deep")
+            raise RefusedError(f"its containers are nested more than {MAX_DEPTH} deep")
         self.count_items(1)
         if isinstance(value, dict):
             return {key: self.resolve(item, depth + 1) for key, item in value.items()}
@@ -321,8 +323,8 @@ class _Machine:
             return [self.resolve(item, depth + 1) for item in value]
         if isinstance(value, tuple):
             return tuple(self.resolve(item, depth + 1) for item in value)
-        if isinstance(value, _Name) or value is _MARK:
-            raise _RefusedError("it has a name as a value")
+        if isinstance(value, PickleName) or value is _MARK:
+            raise RefusedError("it has a name as a value")
         if isinstance(value, _Object):
             return self.resolve_object(value, depth)
         return value
@@ -335,7 +337,7 @@ class _Machine:
         if target.role == "sparse":
             return self.sparse(target.value, depth)
         if target.role == "dtype":
-            raise _RefusedError("it has a type as a value")
+            raise RefusedError("it has a type as a value")
         return self.chumpy(target.role, target.value, depth)
 
     def sparse(self, state: dict, depth: int) -> SparseColumns:
@@ -365,12 +367,12 @@ class _Machine:
     def spend(self, size: int) -> None:
         self.bytes_left -= size
         if self.bytes_left < 0:
-            raise _RefusedError("its arrays add up to more than the file holds")
+            raise RefusedError("its arrays add up to more than the file holds")
 
     def count_items(self, count: int) -> None:
         self.items += count
         if self.items > MAX_ITEMS:
-            raise _RefusedError(f"its containers hold more than {MAX_ITEMS} items")
+            raise RefusedError(f"its containers hold more than {MAX_ITEMS} items")
 
 
 def _size(shape: Any) -> int:
@@ -404,61 +406,61 @@ def _quoted(line: bytes) -> str:
     return codecs.escape_decode(text[1:-1])[0].decode("latin-1")  # type: ignore[attr-defined]
 
 
-def _push(machine: _Machine, value: Any) -> None:
+def _push(machine: PickleMachine, value: Any) -> None:
     machine.stack.append(value)
 
 
-def _append(machine: _Machine, values: list[Any]) -> None:
+def _append(machine: PickleMachine, values: list[Any]) -> None:
     machine.top(list).extend(values)
 
 
-def _put(machine: _Machine, index: int | None) -> None:
+def _put(machine: PickleMachine, index: int | None) -> None:
     value = machine.stack[-1]
     if value is _MARK:
         raise ValueError("an instruction lacks its operands")
     machine.memo[len(machine.memo) if index is None else index] = value
 
 
-def _stack_name(machine: _Machine) -> None:
+def _stack_name(machine: PickleMachine) -> None:
     name, module = machine.pop(), machine.pop()
     if not isinstance(name, str) or not isinstance(module, str):
         raise ValueError("a name that is no text")
     machine.name(module, name)
 
 
-def _pair(machine: _Machine) -> list[Any]:
+def _pair(machine: PickleMachine) -> list[Any]:
     value, key = machine.pop(), machine.pop()
     return [key, value]
 
 
-def _dict_of(machine: _Machine) -> None:
+def _dict_of(machine: PickleMachine) -> None:
     pairs = machine.pop_marked()
     machine.stack.append({})
     machine.set_items(pairs)
 
 
-def _add_items(machine: _Machine) -> None:
+def _add_items(machine: PickleMachine) -> None:
     items = machine.pop_marked()
     machine.top(set).update(machine.call_set(items))
 
 
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _CALLS: dict[str, Callable[..., Any]] = {
-    "_reconstruct": _Machine.call_reconstruct,
-    "scalar": _Machine.call_scalar,
-    "_frombuffer": _Machine.call_frombuffer,
-    "dtype": _Machine.call_dtype,
-    "encode": _Machine.call_encode,
+    "_reconstruct": PickleMachine.call_reconstruct,
+    "scalar": PickleMachine.call_scalar,
+    "_frombuffer": PickleMachine.call_frombuffer,
+    "dtype": PickleMachine.call_dtype,
+    "encode": PickleMachine.call_encode,
     # Python 3 writes empty bytes as a call without arguments.
     "bytes": lambda machine: b"",
-    "set": _Machine.call_set,
-    "_reconstructor": _Machine.call_reconstructor,
+    "set": PickleMachine.call_set,
+    "_reconstructor": PickleMachine.call_reconstructor,
 }
 _VALUES = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES "
     "SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
 )
-_HANDLERS: dict[str, Callable[[_Machine, Any], Any]] = {
+HANDLERS: dict[str, Callable[[PickleMachine, Any], Any]] = {
     **dict.fromkeys(_VALUES.split(), _push),
     "PROTO": lambda m, a: None,
     "FRAME": lambda m, a: None,

@@ -17,10 +17,14 @@ import numpy as np
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
-from flame_fitting.head.pickles import _HANDLERS, MAX_FILE_BYTES, MAX_OPCODES
-from flame_fitting.head.pickles import _Machine as PickleMachine
-from flame_fitting.head.pickles import _Name as PickleName
-from flame_fitting.head.pickles import _RefusedError as RefusedError
+from flame_fitting.head.pickles import (
+    HANDLERS,
+    MAX_FILE_BYTES,
+    MAX_OPCODES,
+    PickleMachine,
+    PickleName,
+    RefusedError,
+)
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -126,8 +130,8 @@ class _TorchMachine(PickleMachine):
                 break
             if opcode.name == "BINPERSID":
                 self.persistent()
-            elif opcode.name in _HANDLERS:
-                _HANDLERS[opcode.name](self, argument)
+            elif opcode.name in HANDLERS:
+                HANDLERS[opcode.name](self, argument)
             else:
                 raise RefusedError(f"it has the instruction {opcode.name}")
         if len(self.stack) != 1:
