@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.vocabulary import DialectName
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
@@ -32,7 +33,9 @@ class ConvertConfig:
     source: Annotated[Literal["auto"] | DialectName, tyro.conf.arg(name="from")] = "auto"
     """Whose they are; auto: by the names in the file."""
     head: str | None = None
-    """Head model of the parameters; needed only where the two programs turn the head about different points."""
+    """Head model of the parameters, for programs that turn the head about different points (default: the source's)."""
+    flame_dir: Path | None = None
+    """Folder of FLAME's files, searched before all others."""
     timestep: int | None = None
     """Only this timestep, counted from 0."""
     camera_space: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -99,23 +102,25 @@ def _joint_of(config: ConvertConfig, params: "FlameParams", source: "Dialect", t
 
     def joint_of(params: "FlameParams") -> np.ndarray:
         from flame_fitting.export.dialects.parameters import root_joint
-        from flame_fitting.head.loading import load_head
+        from flame_fitting.head.flame_files import read_flame
+        from flame_fitting.head.model import HeadModel
 
-        spec = config.head
-        if spec is None and params.head_model is not None and params.head_model[0] == "open":
-            spec = "open"
-        if spec is None:
+        recorded = params.head_model[0] if params.head_model is not None else None
+        spec = config.head or recorded or source.flame
+        try:
+            files = assets.find_head(spec or "", config.flame_dir)
+        except InputError as error:
             raise InputError(
-                f"{config.input}: {source.name} and {target.name} turn the head about different points, and where they "
-                "lie is known to the head model only. Give the FLAME file of the parameters: --head PATH."
-            )
-        head = load_head(spec)
+                f"{config.input}: {source.name} and {target.name} turn the head about different points, which only the "
+                f"head model knows. Give the FLAME file of the parameters: --head PATH. ({error})"
+            ) from error
+        head = HeadModel(read_flame(files.path, files.name)).double()
         if params.head_model is not None and params.head_model[1] != head.file_hash:
             raise InputError(
-                f"{config.input}: was made with another file of the head model {params.head_model[0]} than --head "
-                f"{spec}. Give that one."
+                f"{config.input}: was made with another file of the head model {recorded} than {files.path}. "
+                "Give that one: --head PATH."
             )
-        return root_joint(params, head.double())
+        return root_joint(params, head)
 
     return joint_of
 

@@ -165,6 +165,11 @@ def test_to_body_models(data: HeadData, tmp_path: Path) -> None:
     assert np.abs(expected(data, load(tmp_path / "d.npz")) - vertices).max() < METRES
 
 
+def assert_only_versions(result: Conversion) -> None:
+    """Nothing is lost; the two programs have other versions of FLAME."""
+    assert len(result.warnings) == 1 and "flame2020" in result.warnings[0]
+
+
 def write(data: HeadData, folder: Path) -> str:
     return str(reference.write_head(data, folder / "toy.npz"))
 
@@ -185,7 +190,7 @@ def test_to_nersemble(data: HeadData, head_file: str, tmp_path: Path) -> None:
 
 def test_to_pixel3dmm(data: HeadData, head_file: str, tmp_path: Path) -> None:
     arrays = vhap_file(tmp_path / "a.npz")
-    assert run(tmp_path / "a.npz", tmp_path / "frames", "pixel3dmm", head=head_file).warnings == []
+    assert_only_versions(run(tmp_path / "a.npz", tmp_path / "frames", "pixel3dmm", head=head_file))
     for t, vertices in enumerate(expected(data, arrays)):
         flame = torch.load(tmp_path / "frames" / f"{t:05d}.frame", weights_only=False)["flame"]
         assert np.abs(reference.pixel3dmm_vertices(data, flame) - vertices).max() < METRES
@@ -194,7 +199,7 @@ def test_to_pixel3dmm(data: HeadData, head_file: str, tmp_path: Path) -> None:
 
 def test_to_metrical_tracker(data: HeadData, head_file: str, tmp_path: Path) -> None:
     arrays = vhap_file(tmp_path / "a.npz", neck_pose=np.zeros((T, 3)))
-    assert run(tmp_path / "a.npz", tmp_path / "frames", "metrical-tracker", head=head_file).warnings == []
+    assert_only_versions(run(tmp_path / "a.npz", tmp_path / "frames", "metrical-tracker", head=head_file))
     for t, vertices in enumerate(expected(data, arrays)):
         frame = torch.load(tmp_path / "frames" / f"{t:05d}.frame", weights_only=False)
         canonical = reference.frame_vertices(data, frame["flame"])
@@ -204,7 +209,7 @@ def test_to_metrical_tracker(data: HeadData, head_file: str, tmp_path: Path) -> 
 
 def test_to_flame_head_tracker(data: HeadData, tmp_path: Path) -> None:
     arrays = vhap_file(tmp_path / "a.npz", translation=np.zeros((T, 3)))
-    assert run(tmp_path / "a.npz", tmp_path / "frames", "flame-head-tracker").warnings == []
+    assert_only_versions(run(tmp_path / "a.npz", tmp_path / "frames", "flame-head-tracker"))
     for t, vertices in enumerate(expected(data, arrays)):
         file = load(tmp_path / "frames" / f"{t:05d}.npz")
         assert file["exp"].shape == (1, 100)
@@ -300,7 +305,7 @@ def test_from_flame_head_tracker(data: HeadData, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", lmks_ears=np.array(None), **file)  # an object that must not be unpickled
     result = run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
     assert result.source == "flame-head-tracker"
-    assert result.warnings == ["vhap has no place for cam: left out"]
+    assert "vhap has no place for cam: left out" in result.warnings
     assert (
         np.abs(expected(data, load(tmp_path / "b.npz"))[0] - reference.head_tracker_vertices(data, file)).max() < METRES
     )
@@ -374,6 +379,7 @@ def test_own_fit_is_read_and_what_is_lost_is_named(data: HeadData, tmp_path: Pat
         static_offset=np.full((1, len(data.v_template), 3), 2e-3),
         head_from_world=np.eye(4),
         head_model=np.array(["open", "0" * 64]),
+        head_identity=np.array("{}"),
         lights=np.ones((9, 3)),
         timestep_id=np.array(["00000", "00001", "00002"]),
         image_size=np.array([512, 512]),
@@ -385,10 +391,12 @@ def test_own_fit_is_read_and_what_is_lost_is_named(data: HeadData, tmp_path: Pat
     assert "static_offset (up to 3.46 mm)" in text
     assert "head_from_world, lights" in text
     assert "not FLAME's" in text
-    assert "timestep_id" not in text and "image_size" not in text
+    assert "timestep_id" not in text and "head_identity" not in text and "image_size" not in text
     kept = run(tmp_path, tmp_path / "c.npz", "vhap")
     assert kept.warnings == []
-    assert {"head_from_world", "lights", "head_model", "static_offset"} <= set(load(tmp_path / "c.npz"))
+    assert {"head_from_world", "lights", "head_model", "head_identity", "static_offset"} <= set(
+        load(tmp_path / "c.npz")
+    )
 
 
 def test_lost_parameters_are_named(tmp_path: Path) -> None:
@@ -502,7 +510,10 @@ def test_wrong_arrays_are_input_errors(tmp_path: Path, arrays: dict[str, Any], t
         run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
 
 
-def test_head_is_asked_for_only_where_pivots_differ(head_file: str, tmp_path: Path) -> None:
+def test_head_is_asked_for_only_where_pivots_differ(
+    head_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     vhap_file(tmp_path / "a.npz")
     with pytest.raises(InputError, match="--head PATH"):
         run(tmp_path / "a.npz", tmp_path / "b.npz", "nersemble")

@@ -22,6 +22,9 @@ def adapted(params: FlameParams, source: Dialect, target: Dialect, joint_of: Joi
         warnings.append(
             f"the parameters are the open head's, not FLAME's: {target.name} will make another face of them"
         )
+    elif source.flame and target.flame and source.flame != target.flame and params.head_model is None:
+        text = "the same numbers are another face there, unless both use one FLAME file"
+        warnings.append(f"{source.name} is made with {source.flame}, {target.name} with {target.flame}: {text}")
     if source.name != target.name and params.extras:
         warnings.append(f"{target.name} has no place for {', '.join(params.extras)}: left out")
         params = replace(params, extras={})

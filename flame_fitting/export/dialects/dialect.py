@@ -31,6 +31,8 @@ class Dialect:
     n_expr: int | None = None
     frame_per_file: bool = False
     """Whether a file holds one timestep, and a sequence is a folder."""
+    flame: str | None = None
+    """The FLAME that its program uses, where it says so: flame2020 or flame2023."""
 
 
 def npz_dialect(
@@ -43,6 +45,7 @@ def npz_dialect(
     n_shape: int | None = None,
     n_expr: int | None = None,
     frame_per_file: bool = False,
+    flame: str | None = None,
 ) -> Dialect:
     """A dialect whose files are .npz."""
 
@@ -59,4 +62,5 @@ def npz_dialect(
         n_shape=n_shape,
         n_expr=n_expr,
         frame_per_file=frame_per_file,
+        flame=flame,
     )

@@ -66,5 +66,6 @@ DIALECT = npz_dialect(
     lambda names: {"shape", "exp"} <= names,
     n_shape=300,
     n_expr=100,
+    flame="flame2020",
     frame_per_file=True,
 )

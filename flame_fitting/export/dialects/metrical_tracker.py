@@ -105,5 +105,6 @@ DIALECT = Dialect(
     suffix=".frame",
     n_shape=300,
     n_expr=100,
+    flame="flame2020",
     frame_per_file=True,
 )

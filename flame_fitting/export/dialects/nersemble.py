@@ -88,4 +88,5 @@ DIALECT = npz_dialect(
     lambda names: {"shape", "expression", "rotation", "jaw"} <= names,
     n_shape=300,
     n_expr=100,
+    flame="flame2023",
 )

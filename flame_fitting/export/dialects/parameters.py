@@ -47,6 +47,8 @@ class FlameParams:
     timestep_id: list[str] = field(default_factory=list)
     head_model: tuple[str, str] | None = None
     """Name and SHA-256 of the head model, where the file says so."""
+    head_identity: str = ""
+    """What else tells the head model from others: JSON of this program's own fits."""
     extras: dict[str, Any] = field(default_factory=dict)
     """What else the file holds and no other dialect understands: lights, textures, cameras."""
     notes: list[str] = field(default_factory=list)

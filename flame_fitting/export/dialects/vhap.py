@@ -20,7 +20,7 @@ from flame_fitting.export.dialects.npz import Arrays, write_npz
 from flame_fitting.export.dialects.parameters import FlameParams, make_params
 
 _POSES = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose")
-_BOOKKEEPING = {"timestep_id", "n_processed_frames", "image_size", "head_model", "scale_source"}
+_BOOKKEEPING = {"timestep_id", "n_processed_frames", "image_size", "head_model", "head_identity", "scale_source"}
 _KNOWN = {"shape", "expr", "scale", "static_offset", "dynamic_offset", *_POSES, *_BOOKKEEPING}
 CANONICAL_JAW = 0.3
 """rad: the mouth of the canonical head is slightly open."""
@@ -29,6 +29,7 @@ CANONICAL_JAW = 0.3
 def read(arrays: Arrays) -> FlameParams:
     """See the module."""
     scale, model, ids = arrays.get("scale"), arrays.get("head_model"), arrays.get("timestep_id")
+    identity = arrays.get("head_identity")
     params = make_params(
         str(arrays.path),
         shape=arrays["shape"],
@@ -38,6 +39,7 @@ def read(arrays: Arrays) -> FlameParams:
         static_offset=arrays.offsets("static_offset"),
         dynamic_offset=arrays.offsets("dynamic_offset"),
         head_model=None if model is None else (str(model[0]), str(model[1])),
+        head_identity=str(identity) if identity is not None else "",
         extras={name: arrays[name] for name in sorted(arrays.names - _KNOWN)},
     )
     # VHAP lists every timestep of the data set there, also those that it left out
@@ -63,7 +65,9 @@ def write_folder(params: FlameParams, folder: Path) -> None:
         write_npz(folder / "flame_param" / f"{timestep:05d}.npz", arrays)
     first = _arrays(params.at(0))
     canonical = {name: np.zeros_like(first[name]) for name in (*_POSES, "expr")}
-    canonical |= {name: first[name] for name in ("shape", "static_offset", "head_model") if name in first}
+    canonical |= {
+        name: first[name] for name in ("shape", "static_offset", "head_model", "head_identity") if name in first
+    }
     canonical["jaw_pose"] = np.array([[CANONICAL_JAW, 0.0, 0.0]])
     write_npz(folder / "canonical_flame_param.npz", canonical)
 
@@ -78,6 +82,8 @@ def _arrays(params: FlameParams) -> dict[str, np.ndarray]:
         arrays["scale"] = np.array([params.scale])
     if params.head_model is not None:
         arrays["head_model"] = np.array(params.head_model)
+    if params.head_identity:
+        arrays["head_identity"] = np.array(params.head_identity)
     return arrays | params.extras
 
 
@@ -89,4 +95,5 @@ DIALECT = npz_dialect(
     lambda names: {"shape", "expr"} <= names,
     n_shape=300,
     n_expr=100,
+    flame="flame2023",
 )
