@@ -1,18 +1,19 @@
 """Head models by name or path: found, read, completed, and what identifies them in a result."""
 
+import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flame_fitting import assets
-from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
 from flame_fitting.head.flame_files import has_flame_topology, read_flame, read_masks
 from flame_fitting.head.model import HeadData, HeadModel
 
 _DIGITS = 16
-"""Of a companion file's hash, enough to tell files apart."""
+"""Of a hash that only tells the choices of one user apart."""
+_identities: dict[Any, dict[str, str]] = {}
 
 
 def load_head(
@@ -33,32 +34,34 @@ def load_head_data(
     files = assets.find_head(spec, flame_dir, flame_masks)
     data = read_flame(files.path, files.name)
     given = _given(files, data, add_teeth)
-    data.identity = _identity(files, data, given)
-    if not given.complete:
-        return data
-    from flame_fitting.head.completion import complete_flame
+    if given.complete:
+        from flame_fitting.head.completion import complete_flame
 
-    masks: dict[str, np.ndarray] | None = read_masks(given.masks) if given.masks is not None else None
-    completed = complete_flame(
-        data, masks=masks, template_obj=given.template, texture_npz=given.texture, add_teeth=given.teeth
-    )
-    completed.identity = data.identity
-    return completed
+        masks: dict[str, np.ndarray] | None = read_masks(given.masks) if given.masks is not None else None
+        data = complete_flame(
+            data, masks=masks, template_obj=given.template, texture_npz=given.texture, add_teeth=given.teeth
+        )
+    data.identity = _identity(files, data, given)
+    return data
 
 
 def head_identity(
     spec: str = "auto", flame_dir: Path | None = None, flame_masks: Path | None = None, add_teeth: bool = True
 ) -> dict[str, str]:
-    """What identifies a head model in manifests and results, as `load_head` would make it.
+    """What identifies a head model in manifests and results: the `identity` that `load_head` would give it.
 
-    name, sha256 of its file; where it is completed: title (FLAME's version), teeth, masks and uv (with the hashes of
-    the files behind them). Equal identities have the same vertices, regions and texture layout.
+    name, sha256 of its file; where it is completed: title (FLAME's version), teeth, masks (hash of their file) and uv
+    (hash of the texture layout). Equal identities have the same vertices, regions and texture layout.
     """
     files = assets.find_head(spec, flame_dir, flame_masks)
     if files.name == "open" and files.path.is_file():
         return {"name": files.name, "sha256": sha256_of_file(files.path)}
-    data = read_flame(files.path, files.name)
-    return _identity(files, data, _given(files, data, add_teeth))
+    sources = (files.path, files.masks, files.template, files.texture)
+    stamps = tuple((path, path.stat().st_mtime_ns) for path in sources if path is not None and path.is_file())
+    key = (spec, flame_dir, flame_masks, add_teeth, stamps)
+    if key not in _identities:
+        _identities[key] = load_head_data(spec, flame_dir, flame_masks, add_teeth).identity
+    return dict(_identities[key])
 
 
 def head_inputs(spec: str = "auto", flame_dir: Path | None = None, flame_masks: Path | None = None) -> dict[str, Path]:
@@ -105,15 +108,12 @@ def _identity(files: assets.HeadFiles, data: HeadData, given: _Given) -> dict[st
     if not given.complete:
         return identity
     identity["teeth"] = "yes" if given.teeth else "no"
-    identity["masks"] = _short_hash(given.masks) or "none"
-    identity["uv"] = _short_hash(given.template) or _short_hash(given.texture) or "own"
+    identity["masks"] = sha256_of_file(given.masks)[:_DIGITS] if given.masks is not None else "none"
+    identity["uv"] = "none" if data.uv is None or data.uv_faces is None else _layout_hash(data.uv, data.uv_faces)
     return identity
 
 
-def _short_hash(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return sha256_of_file(path)[:_DIGITS]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its rights.") from error
+def _layout_hash(uv: np.ndarray, uv_faces: np.ndarray) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(uv, dtype=np.float32).tobytes())
+    digest.update(np.ascontiguousarray(uv_faces, dtype=np.int64).tobytes())
+    return digest.hexdigest()[:_DIGITS]

@@ -10,6 +10,7 @@ from flame_fitting import assets, cli
 from flame_fitting.assets import find_head
 from flame_fitting.errors import InputError
 from flame_fitting.evaluate import EvaluateConfig
+from flame_fitting.files import sha256_of_file
 from flame_fitting.fit.result import FitResult, check_head, load_fit, save_parameters
 from flame_fitting.fit.sources import _head_of, recorded_head_spec
 from flame_fitting.fit_avatar import FitConfig
@@ -149,7 +150,9 @@ def flame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def complete(data: HeadData, *, masks, template_obj, texture_npz, add_teeth) -> HeadData:
         note = {"masks": masks, "obj": template_obj, "npz": texture_npz, "teeth": add_teeth}
-        return replace(data, metadata=note, regions={"face": np.array([0])})
+        uv = np.full((3, 2), 0.5 if template_obj is None else 0.7)
+        uv_faces = np.zeros_like(data.faces)
+        return replace(data, metadata=note, regions={"face": np.array([0])}, uv=uv, uv_faces=uv_faces)
 
     monkeypatch.setattr("flame_fitting.head.completion.complete_flame", complete)
     folder = tmp_path / "models"
@@ -175,9 +178,10 @@ def test_flame_heads_are_completed_with_what_lies_beside_them(flame: Path) -> No
 
 def test_identity_tells_teeth_masks_and_uv_apart_and_is_what_the_model_says(flame: Path) -> None:
     bare = head_identity(str(flame))
-    assert bare | {"sha256": ""} == {
-        "name": "flame2023", "sha256": "", "title": "FLAME 2023", "teeth": "yes", "masks": "none", "uv": "own"
+    assert bare | {"sha256": "", "uv": ""} == {
+        "name": "flame2023", "sha256": "", "title": "FLAME 2023", "teeth": "yes", "masks": "none", "uv": ""
     }  # fmt: skip
+    assert bare["sha256"] == sha256_of_file(flame)
     seen = [bare, head_identity(str(flame), add_teeth=False)]
     masks = masks_file(flame.parent / "masks.npz")
     seen.append(head_identity(str(flame), None, masks))
@@ -216,7 +220,7 @@ def result_of(head, folder: Path) -> FitResult:
     [
         ({"teeth": "no"}, "with teeth: yes, but teeth: no is loaded now"),
         ({"masks": "beef"}, "with masks: none, but masks: beef is loaded now.*--flame-masks"),
-        ({"uv": "beef"}, "with uv: own, but uv: beef is loaded now.*head_template_mesh"),
+        ({"uv": "beef"}, "with uv: .*, but uv: beef is loaded now.*head_template_mesh"),
     ],
 )
 def test_a_result_is_not_loaded_onto_another_choice(change: dict, message: str, flame: Path, tmp_path: Path) -> None:
