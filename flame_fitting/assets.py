@@ -27,7 +27,7 @@ class FlameVersion:
 
 FLAME_VERSIONS = {
     "flame2023": FlameVersion("FLAME 2023", ("flame2023",), "FLAME 2023 (versions w/ jaw rotation)"),
-    "flame2023-open": FlameVersion("FLAME 2023 Open", ("flame2023_open", "flame2023-open"), "FLAME 2023 Open"),
+    "flame2023-open": FlameVersion("FLAME 2023 Open", ("flame2023_Open", "flame2023-open"), "FLAME 2023 Open"),
     "flame2020": FlameVersion("FLAME 2020", ("generic_model", "flame2020"), "FLAME 2020"),
 }
 """By the name that --head takes, in the order of --head auto."""
@@ -132,7 +132,7 @@ def find_head(spec: str = "auto", flame_dir: Path | None = None, flame_masks: Pa
 def version_of(path: Path) -> str | None:
     """Which of `FLAME_VERSIONS` a file is, by its name."""
     stem = path.stem.lower()
-    return next((name for name, version in FLAME_VERSIONS.items() if stem in version.files), None)
+    return next((name for name, version in FLAME_VERSIONS.items() if stem in map(str.lower, version.files)), None)
 
 
 def companion(path: Path, name: str, flame_dir: Path | None = None) -> Path | None:
@@ -160,7 +160,7 @@ def _version_file(folder: Path, version: str) -> Path | None:
     if not folder.is_dir():
         return None
     found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".pkl", ".npz")}
-    names = [f"{stem}{ending}" for stem in FLAME_VERSIONS[version].files for ending in (".pkl", ".npz")]
+    names = [f"{stem.lower()}{ending}" for stem in FLAME_VERSIONS[version].files for ending in (".pkl", ".npz")]
     return next((found[name] for name in names if name in found), None)
 
 

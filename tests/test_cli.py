@@ -119,7 +119,7 @@ STAGE = cli.STAGES[0]
 
 def test_result_without_warnings_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.execute(STAGE, lambda config: FakeResult(), FakeConfig(tmp_path), strict=True) == 0
-    assert capsys.readouterr().err == "head: open (default; no FLAME file asked for)\n"
+    assert capsys.readouterr().err == "head: open (default)\n"
 
 
 def test_warnings_exit_with_3_only_under_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,9 +214,12 @@ def test_head_line_names_the_head_and_why(tmp_path: Path) -> None:
         src_folder: Path
 
     config = FakeConfig(tmp_path)
-    assert cli.head_line(config) == "head: open (default; no FLAME file asked for)"
+    assert cli.head_line(config) == "head: open (default)"
     assert cli.head_line(config, ["--head", "open"]) == "head: open (--head open)"
-    other = FakeConfig(tmp_path, head="models/flame2023.npz")
-    assert cli.head_line(other, ["--head=models/flame2023.npz"]) == "head: flame2023 (--head models/flame2023.npz)"
+    assert cli.head_line(FakeConfig(tmp_path, head="auto")) == "head: open (auto, no FLAME file was found)"
+    path = tmp_path / "mine.npz"
+    path.touch()
+    other = FakeConfig(tmp_path, head=str(path))
+    assert cli.head_line(other, [f"--head={path}"]) == f"head: mine (--head {path})"
     (tmp_path / "manifest.json").write_text('{"head": {"name": "flame2023", "sha256": "0"}}')
     assert cli.head_line(OfAFit(tmp_path)) == f"head: flame2023 (recorded in {tmp_path})"

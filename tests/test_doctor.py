@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flame_fitting import assets, doctor
+from tests.head.flame_like import write_npz
 
 
 def findings() -> dict[str, doctor.Finding]:
@@ -53,3 +54,66 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     doctor.doctor(doctor.DoctorConfig(json=True))
     subjects = [entry["subject"] for entry in json.loads(capsys.readouterr().out)]
     assert {"torch", "detector model", "nvdiffrast", "head: open"} <= set(subjects)
+
+
+@pytest.fixture
+def flame(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The only folder where FLAME is looked for."""
+    monkeypatch.setenv("FLAME_FITTING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLAME_FITTING_SEARCH_PATH", str(tmp_path / "flame"))
+    (tmp_path / "flame").mkdir()
+    return tmp_path / "flame"
+
+
+def test_what_is_not_there_comes_with_its_download_and_its_users(flame: Path) -> None:
+    found = findings()
+    for name, file, download in (
+        ("head: flame2023", "flame2023.pkl", "FLAME 2023 (versions w/ jaw rotation)"),
+        ("head: flame2023-open", "flame2023_Open.pkl", "FLAME 2023 Open"),
+        ("head: flame2020", "generic_model.pkl", "FLAME 2020"),
+        ("FLAME masks", "beside FLAME", "FLAME Vertex Masks"),
+    ):
+        assert found[name].state == "optional"
+        assert "https://flame.is.tue.mpg.de" in found[name].mend
+        assert f"'{download}'" in found[name].mend and file in found[name].mend
+        assert "fit" in found[name].used_by
+    assert found["head taken"].text == "open (auto, no FLAME file was found)"
+
+
+def test_files_of_flame_are_named_with_version_and_hash(flame: Path) -> None:
+    from flame_fitting.files import sha256_of_file
+
+    path = write_npz(flame / "flame2023_Open.npz")
+    found = findings()
+    assert found["head: flame2023-open"].state == "ok"
+    assert found["head: flame2023-open"].text == (
+        f"FLAME 2023 Open, {path} ({sha256_of_file(path)[:12]}; 642 vertices, 6 + 4 components)"
+    )
+    assert found["head taken"].text.startswith("flame2023-open (auto, flame2023_Open.npz in ")
+
+
+def test_a_broken_file_counts_where_it_would_be_taken(flame: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (flame / "generic_model.pkl").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    broken = findings()["head: flame2020"]
+    assert broken.state == "missing" and "posix.system" in broken.text and "flame.is.tue.mpg.de" in broken.mend
+    assert doctor.doctor(doctor.DoctorConfig()) == 2
+    assert "Not ready: head: flame2020" in capsys.readouterr().out
+    write_npz(flame / "flame2023.npz")
+    assert findings()["head: flame2020"].state == "optional"
+    assert doctor.doctor(doctor.DoctorConfig()) == 0
+    (flame / "FLAME_masks.pkl").write_bytes(b"junk")
+    assert findings()["FLAME masks"].state == "missing"
+
+
+def test_a_folder_given_by_flag(tmp_path: Path) -> None:
+    write_npz(tmp_path / "flame2020.npz")
+    found = {finding.subject: finding for finding in doctor.examine(tmp_path)}
+    assert found["head taken"].text == f"flame2020 (auto, flame2020.npz in {tmp_path} (--flame-dir))"
+    found = {finding.subject: finding for finding in doctor.examine(tmp_path / "none")}
+    assert found["head taken"].state == "missing" and "none: no such folder" in found["head taken"].text
+
+
+def test_the_detector_is_named_with_its_hash() -> None:
+    found = findings()["detector model"]
+    assert found.state == "ok" and found.text.endswith(")") and "render" in found.used_by
+    assert doctor._line(found).startswith("ok        detector model       MediaPipe Face Landmarker, ")

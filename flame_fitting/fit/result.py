@@ -160,7 +160,7 @@ def find_fit_folder(folder: Path) -> Path:
 
 
 _HOW_TO_MATCH = {
-    "teeth": "Give --model.add_teeth or --no-model.add_teeth as then.",
+    "teeth": "Give --model.add_teeth or --model.no_add_teeth as then.",
     "masks": "Give the masks file of then with --flame-masks.",
     "uv": "Its texture has another layout: put head_template_mesh.obj or FLAME_texture.npz of then beside the model.",
 }

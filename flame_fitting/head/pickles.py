@@ -57,6 +57,8 @@ def decode_pickle(data: bytes, source: str, object_arrays: bool = False) -> Any:
         raise InputError(f"{source}: refused, nothing in it was run: {error}. {_HOME}") from error
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError) as error:
         text = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        if isinstance(error, (KeyError, IndexError)):
+            text = "it refers to something that it does not hold"
         raise InputError(f"{source}: not a readable pickle ({text}). {_HOME}") from error
 
 
