@@ -15,9 +15,11 @@ from flame_fitting.avatar.view_planning import HeadFrame, head_cameras, landmark
 from flame_fitting.capture.camera import intrinsics_from_fov
 from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.head.licensed_embeddings import load_licensed_embedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import REVISION, CalibrationConfig, HeadViews, RenderHead, calibrate
 from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS
 
 CALIBRATION_SHADING = {"textured": "unlit", "lit": "lit", "clay": "clay"}
@@ -27,6 +29,9 @@ RESOLUTION = 512
 
 _SKIN, _LIP, _BROW = (0.82, 0.63, 0.53), (0.70, 0.38, 0.36), (0.25, 0.17, 0.12)
 _SCLERA, _IRIS, _HAIR, _LID = (0.93, 0.92, 0.90), (0.30, 0.20, 0.13), (0.30, 0.22, 0.17), (0.68, 0.48, 0.41)
+_TOOTH = (0.86, 0.83, 0.77)
+_SOFT_EDGE = 0.002
+"""Metres over which paint fades at an outline: vertices are coarse, and a hard edge would be a saw."""
 
 
 def shading_kind(shading: str) -> str:
@@ -37,7 +42,8 @@ def shading_kind(shading: str) -> str:
 def head_frame(head: HeadModel) -> HeadFrame:
     """What cameras aim at: the middle of the head without its neck, and a radius that leaves room for hair."""
     template = head.v_template.detach().cpu().numpy().astype(np.float64)
-    mask = head.region_mask("face", "scalp", "left_ear", "right_ear", "ears").cpu().numpy()
+    # FLAME's scalp goes down the nape.
+    mask = (head.region_mask("face", "scalp", "left_ear", "right_ear") & ~head.region_mask("neck")).cpu().numpy()
     if not mask.any():
         # No regions: everything above the chin, the lowest point that the jaw moves.
         jaw = head.weights[:, 2].cpu().numpy() > 0.5
@@ -55,10 +61,16 @@ def landmark_embedding(
     kind: str,
     config: CalibrationConfig | None = None,
     notify: Callable[[str], None] | None = None,
+    licensed: Path | None = None,
 ) -> LandmarkEmbedding:
-    """The embedding for a model, detector and kind of shading: shipped, from the cache, or calibrated now."""
+    """The embedding for a model, detector and kind of shading: shipped, from the cache, or calibrated now.
+
+    `licensed` names a file of FLAME's own embeddings, which is taken instead for every kind.
+    """
     if kind not in KINDS:
         raise ValueError(f"{kind} is not one of {KINDS}")
+    if licensed is not None:
+        return for_scheme(load_licensed_embedding(licensed, head), detector.scheme, head)
     shipped = assets.asset_dir() / "open_head" / f"embedding_{detector.name}_{kind}.npz"
     if config is None and shipped.is_file():
         embedding = LandmarkEmbedding.load(shipped)
@@ -149,8 +161,9 @@ def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "
     points = clay.points(head.v_template[None], head.faces)[0].cpu().numpy().astype(np.float64)
     colors = np.tile(_SKIN, (head.n_vertices, 1))
 
-    def paint(mask: ndarray, color: tuple[float, float, float]) -> None:
-        colors[mask] = color
+    def paint(cover: ndarray, color: tuple[float, float, float]) -> None:
+        share = cover.astype(np.float64)[:, None]
+        colors[:] = (1 - share) * colors + share * np.array(color)
 
     def region(*names: str) -> ndarray:
         return head.region_mask(*names).cpu().numpy()
@@ -160,11 +173,15 @@ def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "
         groups = MEDIAPIPE_GROUPS
         front = template[:, 2] > np.nanmedian(points[groups["outline"], 2])
         for side in ("left", "right"):
-            paint(front & _inside(template, points[groups[f"{side}_brow"]], ordered=False), _BROW)
-            paint(front & _inside(template, points[groups[f"{side}_eye"]]), _LID)
+            paint(front * _cover(template, points[groups[f"{side}_brow"]], ordered=False), _BROW)
+            paint(front * _cover(template, points[groups[f"{side}_eye"]]), _LID)
         if not region("lips_tight").any():
-            paint(front & _inside(template, points[groups["outer_lips"]]), _LIP)
-    paint(region("lips_tight"), _LIP)
+            paint(front * _cover(template, points[groups["outer_lips"]]), _LIP)
+    lips = region("lips_tight")
+    paint(lips, _LIP)
+    # The red ends on the contour, so paint on it is halved.
+    paint(0.5 * (region("lip_outside_ring_upper", "lip_outside_ring_lower") & ~lips), _LIP)
+    paint(region("teeth"), _TOOTH)
     weights = head.weights.cpu().numpy()
     for joint in (3, 4):
         eyeball = weights[:, joint] > 0.5
@@ -183,13 +200,13 @@ def to_uint8(images: Float[ndarray, "B 3 H W"]) -> ndarray:
     return np.ascontiguousarray(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def _inside(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarray:
-    """Bool (V,): vertices in front of which the contour (seen from the front) closes."""
+def _cover(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarray:
+    """Share (V,) of paint: 1 where the contour, seen from the front, closes before a vertex, with a soft edge."""
     from scipy.spatial import ConvexHull
 
     outline = contour[np.isfinite(contour).all(1), :2]
     if len(outline) < 3:
-        return np.zeros(len(template), dtype=bool)
+        return np.zeros(len(template))
     if not ordered:
         outline = outline[ConvexHull(outline).vertices]
     # Even-odd rule: count the edges that a ray toward +x crosses.
@@ -197,7 +214,11 @@ def _inside(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarra
     (x0, y0), (x1, y1) = outline.T, np.roll(outline, -1, axis=0).T
     straddles = (y0 > y) != (y1 > y)
     rise = np.where(y1 == y0, 1.0, y1 - y0)
-    return (straddles & (x < x0 + (y - y0) * (x1 - x0) / rise)).sum(1) % 2 == 1
+    inside = (straddles & (x < x0 + (y - y0) * (x1 - x0) / rise)).sum(1) % 2 == 1
+    along = ((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / np.maximum((x1 - x0) ** 2 + (y1 - y0) ** 2, 1e-12)
+    along = np.clip(along, 0, 1)
+    distance = np.hypot(x - x0 - along * (x1 - x0), y - y0 - along * (y1 - y0)).min(1)
+    return np.clip(0.5 + np.where(inside, distance, -distance) / _SOFT_EDGE, 0, 1)
 
 
 def _cache_path(head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig) -> Path:

@@ -20,7 +20,7 @@ from flame_fitting.landmarks.ibug68 import groups_of, ibug_indices
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, robust_median
 from flame_fitting.landmarks.surface import nearest_on_surface
 
-REVISION = 1
+REVISION = 2
 """Counts up whenever the method changes, so that cached results of an older one are not used."""
 
 
@@ -122,7 +122,7 @@ def calibrate(
 def allowed_faces(head: HeadModel, scheme: str) -> Bool[ndarray, "N F"]:
     """Which triangles each point may lie on.
 
-    Iris points lie on their eyeball and all others on the skin: a ray that misses a lid's rim by a hair hits the
+    Iris points lie on their eyeball and all others on the skin, never on teeth: a ray that misses a lid's rim by a hair hits the
     eyeball, which turns on its own. Upper and lower lip points lie on their own lip, told apart by the jaw's skinning
     weight: with closed lips both are seen at the same place.
     """
@@ -130,7 +130,8 @@ def allowed_faces(head: HeadModel, scheme: str) -> Bool[ndarray, "N F"]:
     count = {"mediapipe478": 478, "ibug68": 68}[scheme]
     weights = head.weights.cpu().numpy()[faces].mean(1)  # (F, J): root, neck, jaw, left eye, right eye
     eyeballs = {"left": weights[:, 3] > 0.5, "right": weights[:, 4] > 0.5}
-    allowed = np.broadcast_to(~(eyeballs["left"] | eyeballs["right"]), (count, len(faces))).copy()
+    other = eyeballs["left"] | eyeballs["right"] | head.face_mask("teeth").cpu().numpy()
+    allowed = np.broadcast_to(~other, (count, len(faces))).copy()
     groups = groups_of(scheme)
     for side, own in eyeballs.items():
         if own.any() and f"{side}_iris" in groups:
