@@ -25,6 +25,7 @@ PLAN_IGNORES = (
     "head",
     "flame_dir",
     "flame_masks",
+    "landmark_embedding",
 )
 
 __all__ = ["FitConfig", "fit", "plan"]
@@ -57,7 +58,13 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         manifest = plan(config)
         head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
         detector = make_detector(config.data.detector, config.model_path)
-        embedding = landmark_embedding(head, detector, shading_kind(capture.landmark_shading), notify=progress.say)
+        embedding = landmark_embedding(
+            head,
+            detector,
+            shading_kind(capture.landmark_shading),
+            notify=progress.say,
+            licensed=config.landmark_embedding,
+        )
         double = copy.deepcopy(head).double()
         fixed = METRES_PER_UNIT[config.unit] if config.scale == "fixed" else None
         start = start_from_capture(double, embedding, capture, detected, fixed)
@@ -116,6 +123,8 @@ def plan(config: FitConfig) -> Manifest:
         inputs["landmarks"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
+    if config.landmark_embedding is not None:
+        inputs["landmark_embedding"] = input_record(config.landmark_embedding, config.folder)
     return Manifest(
         stage="fit",
         config=config_as_dict(config),

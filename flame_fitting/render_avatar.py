@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from flame_fitting.avatar.mesh import Avatar
     from flame_fitting.avatar.view_planning import PlannedView
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.head.embedding import LandmarkEmbedding
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.detector import LandmarkDetector
 
-PLAN_IGNORES = ("avatar", "output", "force", "device", "model_path", "head", "flame_dir", "flame_masks")
+PLAN_IGNORES = (
+    "avatar",
+    "output",
+    "force",
+    "device",
+    "model_path",
+    "head",
+    "flame_dir",
+    "flame_masks",
+    "landmark_embedding",
+)
 _FRAME_ROUNDS = 2
 """Times that the head frame is found anew from views planned in the frame before."""
 _PROBES = ((0.0, 0.0), (-30.0, 0.0), (30.0, 0.0), (0.0, 15.0), (0.0, -15.0), (-50.0, 10.0), (50.0, 10.0))
@@ -49,6 +60,8 @@ class RenderConfig:
     """Folder of FLAME's files, searched before all others."""
     flame_masks: Path | None = None
     """FLAME_masks.pkl, if it is not beside the model."""
+    landmark_embedding: Path | None = None
+    """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
     heldout_views: int = 8
     """Views kept apart for measuring."""
     detector: str = "mediapipe"
@@ -69,7 +82,7 @@ def render(config: RenderConfig) -> "Capture":
 
     from flame_fitting import progress
     from flame_fitting.avatar.face_finding import find_face
-    from flame_fitting.avatar.head_calibration import head_frame
+    from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.avatar.rendering import VIEWS_AT_ONCE, render_avatar
     from flame_fitting.avatar.view_planning import plan_views
@@ -86,12 +99,15 @@ def render(config: RenderConfig) -> "Capture":
         head = load_head(config.head, config.flame_dir, config.flame_masks, add_teeth=False)
         detector = make_detector(config.detector, config.model_path)
         shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
-        found = find_face(avatar, detector, head, notify=progress.say)
+        found = find_face(avatar, detector, head, notify=progress.say, licensed=config.landmark_embedding)
         head_from_world = found.head_from_world
         # flat colours hide the nose from a detector, and soft light shows it
         landmark_shading = "lit" if shading == "unlit" else shading
+        embedding = landmark_embedding(
+            head, detector, shading_kind(landmark_shading), licensed=config.landmark_embedding
+        )
         for _ in range(_FRAME_ROUNDS):
-            head_from_world = _refined_frame(avatar, head, detector, landmark_shading, head_from_world)
+            head_from_world = _refined_frame(avatar, head, detector, embedding, landmark_shading, head_from_world)
         planned = plan_views(
             head_from_world, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
         )
@@ -157,6 +173,8 @@ def plan(config: RenderConfig) -> Manifest:
     detector = make_detector(config.detector, config.model_path)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs = {"avatar": config.avatar} | head_inputs(*chosen)
+    if config.landmark_embedding is not None:
+        inputs["landmark_embedding"] = config.landmark_embedding
     return Manifest(
         stage="render",
         config=config_as_dict(config),
@@ -193,14 +211,19 @@ def _check(config: RenderConfig) -> None:
 
 
 def _refined_frame(
-    avatar: "Avatar", head: "HeadModel", detector: "LandmarkDetector", shading: str, head_from_world: "np.ndarray"
+    avatar: "Avatar",
+    head: "HeadModel",
+    detector: "LandmarkDetector",
+    embedding: "LandmarkEmbedding",
+    shading: str,
+    head_from_world: "np.ndarray",
 ) -> "np.ndarray":
     """The head frame of a rough fit to a few probe views planned in the frame given."""
     import copy
 
     import numpy as np
 
-    from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind, to_uint8
+    from flame_fitting.avatar.head_calibration import head_frame, to_uint8
     from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov
@@ -224,7 +247,6 @@ def _refined_frame(
         for i in range(len(cameras))
     ]
     double = copy.deepcopy(head).double()
-    embedding = landmark_embedding(head, detector, shading_kind(shading))
     return rough_head_frame(double, embedding, lifted, surface)
 
 

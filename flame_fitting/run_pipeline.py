@@ -32,6 +32,8 @@ class RunConfig:
     """Folder of FLAME's files, searched before all others."""
     flame_masks: Path | None = None
     """FLAME_masks.pkl, if it is not beside the model."""
+    landmark_embedding: Path | None = None
+    """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
     shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
     """How the avatar is rendered; auto: unlit where it has colour, else clay."""
     scale: Literal["estimate", "fixed"] = "estimate"
@@ -97,7 +99,7 @@ class Step:
 # Where a stage reads and writes does not decide its result: inputs count by their content.
 _PLACES = frozenset(
     {"output", "force", "avatar", "capture", "src_folder", "tgt_folder", "fit", "capture_folder", "model_path"}
-    | {"head", "flame_dir", "flame_masks"}  # which head model it is stands in Manifest.head
+    | {"head", "flame_dir", "flame_masks", "landmark_embedding"}  # which head model it is stands in Manifest.head
 )
 
 
@@ -132,6 +134,7 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
         head=config.head,
         flame_dir=config.flame_dir,
         flame_masks=config.flame_masks,
+        landmark_embedding=config.landmark_embedding,
         views=config.views,
         resolution=config.resolution,
         shading=config.shading,
@@ -172,6 +175,7 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
         head=config.head,
         flame_dir=config.flame_dir,
         flame_masks=config.flame_masks,
+        landmark_embedding=config.landmark_embedding,
         neutral=config.neutral,
         expressive=config.expressive,
         scale=config.scale,

@@ -9,6 +9,7 @@ fires at ears, knees and heads seen upside down; these do not survive the second
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices, inner_we
 from flame_fitting.landmarks.lifting import lift_by_depth, lift_landmarks
 
 FOV = 25.0
+EYE_DISTANCE = 0.09
+"""Between the outer eye corners, m, where a landmark embedding does not have them."""
 AXES = {"+X": (1, 0, 0), "-X": (-1, 0, 0), "+Y": (0, 1, 0), "-Y": (0, -1, 0), "+Z": (0, 0, 1), "-Z": (0, 0, -1)}
 ENDS = (0.5, 0.35, 0.25, 0.18)
 
@@ -122,12 +125,14 @@ def find_face(
     config: FaceFindingConfig | None = None,
     notify: Callable[[str], None] | None = None,
     frame: HeadFrame | None = None,
+    licensed: Path | None = None,
 ) -> FaceFinding:
     """The similarity between an avatar and head space.
 
     Args:
         notify: told in words when something takes long.
         frame: what cameras aim at; the head model's by default.
+        licensed: file of a landmark embedding to take instead of the calibrated one.
 
     Raises:
         NoFaceError: nothing that looks like a human head from several sides.
@@ -138,7 +143,7 @@ def find_face(
     probes: list[dict[str, Any]] = []
     count = 0
     for shading in ("unlit", "clay") if avatar.has_color else ("clay",):
-        search = _Search(avatar, detector, head, shading, config, frame, notify)
+        search = _Search(avatar, detector, head, shading, config, frame, notify, licensed)
         finding = search.run()
         probes += search.log
         count += search.n_probes
@@ -172,16 +177,18 @@ class _Search:
         config: FaceFindingConfig,
         frame: HeadFrame,
         notify: Callable[[str], None] | None,
+        licensed: Path | None,
     ) -> None:
         self.avatar, self.detector, self.shading = avatar, detector, shading
         self.config, self.frame = config, frame
-        embedding = landmark_embedding(head, detector, shading_kind(shading), notify=notify)
+        embedding = landmark_embedding(head, detector, shading_kind(shading), notify=notify, licensed=licensed)
         self.inner = inner_indices(detector.scheme)
         self.weights = inner_weights()
         model = embedding.points(head.v_template[None], head.faces)[0].cpu().numpy().astype(np.float64)
         self.model_inner = model[self.inner]
         eye_corners = model[ibug_indices(detector.scheme)[[36, 45]]]
-        self.eye_distance = float(np.linalg.norm(eye_corners[0] - eye_corners[1]))
+        distance = float(np.linalg.norm(eye_corners[0] - eye_corners[1]))
+        self.eye_distance = distance if np.isfinite(distance) else EYE_DISTANCE
         self.K = intrinsics_from_fov(FOV, config.probe_resolution, config.probe_resolution)
         self.log: list[dict[str, Any]] = []
         self.n_probes = 0

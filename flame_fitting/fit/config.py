@@ -153,6 +153,8 @@ class FitConfig:
     """Folder of FLAME's files, searched before all others."""
     flame_masks: Path | None = None
     """FLAME_masks.pkl, if it is not beside the model."""
+    landmark_embedding: Path | None = None
+    """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
     neutral: bool = False
     """Take the face to be near neutral (the default)."""
     expressive: bool = False
