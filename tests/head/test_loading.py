@@ -21,6 +21,7 @@ from flame_fitting.manifest import Manifest, input_record
 from flame_fitting.render_avatar import RenderConfig
 from flame_fitting.run_pipeline import RunConfig
 from tests.head.flame_like import write_npz
+from tests.head.hostile import hostile
 from tests.toy import toy_head
 
 
@@ -260,3 +261,17 @@ def test_a_fit_is_opened_with_the_head_that_it_was_made_with(flame: Path, tmp_pa
     with pytest.raises(InputError, match="another file of the head model flame2023"):
         check_head(result, head)
     assert cli.head_line(EvaluateConfig(tmp_path / "fit")) == f"head: flame2023 (recorded in {tmp_path / 'fit'})"
+
+
+def test_a_hostile_head_ends_a_command_with_2_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = put(tmp_path / "models", "a.glb")
+    path, mark = folder / "flame2023.pkl", tmp_path / "it_ran"
+    path.write_bytes(hostile(mark)["posix.system, protocol 0"])
+    code = cli.main(["render", str(folder / "a.glb"), "--output", str(tmp_path / "o"), "--flame-dir", str(folder)])
+    said = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert said[0] == f"head: flame2023 (auto, flame2023.pkl in {folder} (--flame-dir))"
+    assert said[-1].startswith(f"flame-fitting: {path}: refused, nothing in it was run: it names 'posix.system'")
+    assert not mark.exists() and not (tmp_path / "o").exists()
