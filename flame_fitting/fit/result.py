@@ -160,20 +160,20 @@ def find_fit_folder(folder: Path) -> Path:
 
 
 _HOW_TO_MATCH = {
-    "teeth": "Give --model.add_teeth or --model.no_add_teeth as then.",
-    "masks": "Give the masks file of then with --flame-masks.",
-    "uv": "Its texture has another layout: put head_template_mesh.obj or FLAME_texture.npz of then beside the model.",
+    "teeth": "Give --model.add_teeth or --model.no_add_teeth as the fit had it.",
+    "masks": "Give the fit's masks file with --flame-masks, or none where it had none.",
+    "uv": "Its texture has another layout: put the fit's head_template_mesh.obj or FLAME_texture.npz beside the model.",
 }
 
 
 def check_head(result: FitResult, head: HeadModel) -> None:
     """Refuses to pose a model with another model's parameters, or with another choice of teeth, masks or UV."""
     if result.head_hash != head.file_hash:
-        named = "" if head.name == result.head_name else f", not {head.name}"
-        raise InputError(
-            f"{result.folder}: was fitted with another file of the head model {result.head_name}{named} than is loaded "
-            "now. Fit again, or give that file with --head."
-        )
+        if head.name != result.head_name:
+            what = f"with the head model {result.head_name}, but {head.name} is loaded now"
+        else:
+            what = f"with another file of the head model {result.head_name} than is loaded now"
+        raise InputError(f"{result.folder}: was fitted {what}. Fit again, or give that file with --head.")
     for key, how in _HOW_TO_MATCH.items():
         then, now = result.head_identity.get(key), head.identity.get(key)
         if result.head_identity and then != now:

@@ -73,14 +73,19 @@ def _head_of(
     spec = spec or recorded_head_spec(root, fit.head_name)
     if spec == "open":
         return load_head(spec)
-    manifest = read_manifest(root)
-    recorded = {role: manifest.input_path(role, root) for role in manifest.inputs} if manifest is not None else {}
-    there = {role: path for role, path in recorded.items() if path is not None and path.is_file()}
-    if fit.head_identity.get("masks", "none") != "none":
-        flame_masks = flame_masks or there.get("flame_masks")
-    beside = there.get("flame_template") or there.get("flame_texture")
-    flame_dir = flame_dir or (beside.parent if beside is not None else None)
-    return load_head(spec, flame_dir, flame_masks, add_teeth=fit.head_identity.get("teeth") == "yes")
+    add_teeth, manifest = fit.head_identity.get("teeth") == "yes", read_manifest(root)
+    if manifest is None or "head" not in manifest.inputs or flame_dir is not None:
+        return load_head(spec, flame_dir, flame_masks, add_teeth)
+    # What lies beside the model now may have come since: the fit opens with what it was made with.
+    beside = {role: manifest.input_path(f"flame_{role}", root) for role in ("masks", "template", "texture")}
+    beside |= {"masks": flame_masks} if flame_masks is not None else {}
+    for path in beside.values():
+        if path is not None and not path.is_file():
+            raise InputError(
+                f"{path}: the fit {root} was made with it, and it is not there. Put it back, or give the folder that "
+                "it is in with --flame-dir."
+            )
+    return load_head(spec, None, flame_masks, add_teeth, beside)
 
 
 def open_epoch(fit: FitResult, epoch: int) -> FitResult:

@@ -1,6 +1,7 @@
 """Head models by name or path: found, read, completed, and what identifies them in a result."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,21 +18,26 @@ _identities: dict[Any, dict[str, str]] = {}
 
 
 def load_head(
-    spec: str = "auto", flame_dir: Path | None = None, flame_masks: Path | None = None, add_teeth: bool = True
+    spec: str = "auto",
+    flame_dir: Path | None = None,
+    flame_masks: Path | None = None,
+    add_teeth: bool = True,
+    beside: dict[str, Path | None] | None = None,
 ) -> HeadModel:
     """The head model that `spec` asks for (see `assets.find_head`), float32, on the CPU.
 
     A file that brings no regions of its own, such as FLAME's, gets regions, texture coordinates and, where it has
-    FLAME's topology and `add_teeth` says so, teeth. `identity` of the model says which files it was made from.
+    FLAME's topology and `add_teeth` says so, teeth. `identity` of the model says what it was made from. `beside` names
+    masks, template and texture to use instead of those that lie beside the model; None leaves one out.
     """
-    return HeadModel(load_head_data(spec, flame_dir, flame_masks, add_teeth))
-
-
-def load_head_data(
-    spec: str = "auto", flame_dir: Path | None = None, flame_masks: Path | None = None, add_teeth: bool = True
-) -> HeadData:
-    """`load_head` before it becomes a model."""
     files = assets.find_head(spec, flame_dir, flame_masks)
+    if beside is not None:
+        masks, template, texture = (beside.get(role) for role in ("masks", "template", "texture"))
+        files = replace(files, masks=masks, template=template, texture=texture)
+    return HeadModel(_complete(files, add_teeth))
+
+
+def _complete(files: assets.HeadFiles, add_teeth: bool) -> HeadData:
     data = read_flame(files.path, files.name)
     given = _given(files, data, add_teeth)
     if given.complete:
@@ -60,7 +66,7 @@ def head_identity(
     stamps = tuple((path, path.stat().st_mtime_ns) for path in sources if path is not None and path.is_file())
     key = (spec, flame_dir, flame_masks, add_teeth, stamps)
     if key not in _identities:
-        _identities[key] = load_head_data(spec, flame_dir, flame_masks, add_teeth).identity
+        _identities[key] = _complete(files, add_teeth).identity
     return dict(_identities[key])
 
 

@@ -236,7 +236,7 @@ def test_a_result_is_not_loaded_onto_another_choice(change: dict, message: str, 
 
 def test_a_result_is_not_loaded_onto_another_model(flame: Path, tmp_path: Path) -> None:
     result = result_of(load_head(str(flame)), tmp_path / "fit")
-    with pytest.raises(InputError, match="flame2023, not toy"):
+    with pytest.raises(InputError, match="with the head model flame2023, but toy is loaded now"):
         check_head(result, toy_head())
     result.parameters["static_offset"] = np.zeros((1, 762, 3))
     with pytest.raises(InputError, match="has 762 vertices, the head model flame2023 has 642"):
@@ -254,6 +254,14 @@ def test_a_fit_is_opened_with_the_head_that_it_was_made_with(flame: Path, tmp_pa
     head = _head_of(result, tmp_path / "fit", None, None, None)
     assert head.identity == result.head_identity
     check_head(result, head)
+    # what comes to lie beside the model later does not count
+    put(flame.parent, "FLAME_masks.pkl", "head_template_mesh.obj")
+    assert _head_of(result, tmp_path / "fit", None, None, None).identity == result.head_identity
+    masks.rename(tmp_path / "masks.npz")
+    with pytest.raises(InputError, match=r"masks\.npz: the fit .* was made with it, and it is not there"):
+        _head_of(result, tmp_path / "fit", None, None, None)
+    assert _head_of(result, tmp_path / "fit", None, None, tmp_path / "masks.npz").identity == result.head_identity
+    (tmp_path / "masks.npz").rename(masks)
     # the file is gone, another of the same name is found
     flame.unlink()
     write_npz(tmp_path / "asset" / "flame" / "flame2023.npz", v_template=toy_head().v_template.numpy() * 1.1)
