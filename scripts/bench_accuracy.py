@@ -76,7 +76,9 @@ def run_avatar(path: Path, output: Path, truth: Path | None = None, **options: o
     row, started = Row(path.name), time.perf_counter()
     try:
         with progress.silent(True):
-            run(RunConfig(avatar=path, output=output, ground_truth=truth, force=True, **options))  # type: ignore[arg-type]
+            # The table is of the open head, whatever FLAME files this machine has.
+            flags: dict = {"head": "open"} | options
+            run(RunConfig(avatar=path, output=output, ground_truth=truth, force=True, **flags))
     except InputError as error:
         row.refused = str(error).replace(f"{path}: ", "")
         row.seconds = time.perf_counter() - started

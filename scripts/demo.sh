@@ -9,4 +9,4 @@ cd "$ROOT"
 OUTPUT="${FLAME_FITTING_DEMO_OUTPUT:-output/demo}"
 
 "$BIN/flame-fitting" make-demo-avatar --output "$OUTPUT/avatar"
-"$BIN/flame-fitting" run "$OUTPUT/avatar/demo_avatar.glb" --output "$OUTPUT" "$@"
+"$BIN/flame-fitting" run "$OUTPUT/avatar/demo_avatar.glb" --output "$OUTPUT" --head open "$@"
