@@ -3,7 +3,6 @@
 Names are those of FLAME_masks.pkl and those that trackers built on FLAME add. The subject's left is +x.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -284,13 +283,14 @@ def _of_eyes(vertices: ndarray, eyes: dict[str, Eye], known: dict[str, Mask]) ->
 def _of_mouth(ring: ndarray, rings: mouth.MouthRings | None) -> dict[str, Mask]:
     out: dict[str, Mask] = {"lip_inside_ring": ring == 0, "lip_inside": ring <= mouth.INSIDE}
     out["lips_tight"] = ring <= mouth.RED
-    split: dict[str, Callable[[], tuple[ndarray, ndarray] | None]] = {
-        "lip_inside_ring": lambda: None if rings is None else rings.arcs(0),
-        "lip_outside_ring": lambda: None if rings is None else rings.contour_pairs(),
-    }
-    for name, halves in split.items():
-        for part, ids in zip(("upper", "lower"), halves() or ([], []), strict=True):
-            out[f"{name}_{part}"] = np.isin(np.arange(len(ring)), ids)
+    nothing = np.zeros(0, dtype=np.int64)
+    everything = np.arange(len(ring))
+    for name, halves in (
+        ("lip_inside_ring", None if rings is None else rings.arcs(0)),
+        ("lip_outside_ring", None if rings is None else rings.contour_pairs()),
+    ):
+        upper, lower = halves or (nothing, nothing)
+        out[f"{name}_upper"], out[f"{name}_lower"] = np.isin(everything, upper), np.isin(everything, lower)
     # The red of the lower lip is one ring wider than that of the upper one.
     corners_and_lower = (ring == mouth.UPPER_CONTOUR) & ~out["lip_outside_ring_upper"]
     if out["lip_outside_ring_upper"].any():

@@ -1,6 +1,7 @@
-"""Texture coordinates of a FLAME head: from a file of FLAME's own layout, or unwrapped by xatlas, once.
+"""Texture coordinates of a FLAME head: from a file of FLAME's own layout, or made, once.
 
-FLAME's pickles hold none. The origin is at the picture's bottom left, as in OBJ files.
+FLAME's pickles hold none. A head of FLAME's kind is laid out in a few charts (`flat_map`), any other mesh by xatlas.
+The origin is at the picture's bottom left, as in OBJ files.
 """
 
 import hashlib
@@ -14,9 +15,10 @@ from numpy import ndarray
 from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write
+from flame_fitting.head.flat_map import flat_map
 from flame_fitting.head.model import HeadData
 
-REVISION = 1
+REVISION = 2
 """Of the unwrapping: another number makes cached layouts void."""
 RESOLUTION, PADDING = 1024, 6
 """Texels that charts are packed for, and between them."""
@@ -30,7 +32,7 @@ def flame_uv(
     """UV (VT, 2) and its triangles, row for row with the head's.
 
     template_obj: `head_template_mesh.obj` or another OBJ with the head's triangles; texture_npz: `FLAME_texture.npz`.
-    The first one given is used; without any, the head's own UV, or else charts by xatlas, kept in the cache.
+    The first one given is used; without any, the head's own UV, or else one that is made and kept in the cache.
     """
     if template_obj is not None:
         return _from_obj(Path(template_obj), data.faces)
@@ -116,7 +118,7 @@ def _cached(data: HeadData) -> tuple[ndarray, ndarray]:
                 return _checked(path, file["uv"], file["uv_faces"], faces)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, InputError):
             path.unlink(missing_ok=True)
-    uv, uv_faces = unwrap(shape, faces)
+    uv, uv_faces = flat_map(shape.astype(np.float64), faces) or unwrap(shape, faces)
     try:
         with atomic_write(path) as temporary:
             np.savez_compressed(temporary, uv=uv, uv_faces=uv_faces)

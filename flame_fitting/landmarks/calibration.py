@@ -122,9 +122,9 @@ def calibrate(
 def allowed_faces(head: HeadModel, scheme: str) -> Bool[ndarray, "N F"]:
     """Which triangles each point may lie on.
 
-    Iris points lie on their eyeball and all others on the skin, never on teeth: a ray that misses a lid's rim by a hair hits the
-    eyeball, which turns on its own. Upper and lower lip points lie on their own lip, told apart by the jaw's skinning
-    weight: with closed lips both are seen at the same place.
+    Iris points lie on their eyeball and all others on the skin, never on teeth: a ray that misses a lid's rim by a
+    hair hits the eyeball, which turns on its own. Upper and lower lip points lie on their own lip, told apart by the
+    jaw's skinning weight: with closed lips both are seen at the same place.
     """
     faces = head.faces.cpu().numpy()
     count = {"mediapipe478": 478, "ibug68": 68}[scheme]
