@@ -110,9 +110,11 @@ def _joint_of(config: ConvertConfig, params: "FlameParams", source: "Dialect", t
         try:
             files = assets.find_head(spec or "", config.flame_dir)
         except InputError as error:
+            if config.head is not None or config.flame_dir is not None:
+                raise
             raise InputError(
                 f"{config.input}: {source.name} and {target.name} turn the head about different points, which only the "
-                f"head model knows. Give the FLAME file of the parameters: --head PATH. ({error})"
+                "head model knows. Give the FLAME file of the parameters: --head PATH."
             ) from error
         head = HeadModel(read_flame(files.path, files.name)).double()
         if params.head_model is not None and params.head_model[1] != head.file_hash:

@@ -71,7 +71,8 @@ def _files_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder. Check the path.")
-    for inner in ("flame_param", "checkpoint"):  # where GaussianAvatars and metrical-tracker keep them
+    # where a run of this program, GaussianAvatars and metrical-tracker keep them
+    for inner in ("fit", "flame_param", "checkpoint"):
         if (path / inner).is_dir():
             path = path / inner
             break
