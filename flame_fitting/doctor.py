@@ -29,6 +29,7 @@ CORE = (
     "jaxtyping",
     "pyyaml",
     "safetensors",
+    "xatlas",
 )
 OPTIONAL = {
     "DracoPy": ("draco", "reads Draco-compressed glTF", "render, run"),
