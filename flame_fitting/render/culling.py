@@ -1,7 +1,8 @@
 """Dropping faces per view with shapes that do not depend on how many are dropped (for nvdiffrast's range mode).
 
 All views share one list of B x F index triples into their stacked vertices. A dropped face is a degenerate triple,
-which no rasterizer draws. Triangle numbers in the result count through the list and are brought back to 0..F afterwards.
+which no rasterizer draws. Triangle numbers in the result count through the list and are brought back to 0..F
+afterwards.
 """
 
 from functools import lru_cache
