@@ -1,31 +1,32 @@
 """The photometric stages: first-order refinement of all parameters against the pictures, with geometry kept in play.
 
-The texture is not optimised: it is baked from the pictures at the current geometry and smoothed inside each region of
-the head, so that what pulls is where regions (lips, lids, brows, skin, hair) begin and end, and a texture cannot
-explain a misalignment away. Random replacement of colours by region acts before antialiasing, as in VHAP.
+By default the texture is not optimised: it is baked from the pictures at the current geometry and smoothed inside each
+region of the head, so that what pulls is where regions (lips, lids, brows, skin, hair) begin and end, and a texture
+cannot explain a misalignment away. A residual texture and static offsets are optimised as well where they have a step
+size. Random replacement of colours by region acts before antialiasing, as in VHAP.
+
+One step: the head model once (`GeometryStep`, on a GPU one CUDA graph), then its vertices through all views in chunks
+whose gradients add up, then back through the head model, then Adam.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.losses.photometric import perturb_by_region, photometric_l1
-from flame_fitting.fit.losses.robust import geman_mcclure
+from flame_fitting.fit.geometry_step import GeometryStep, GeometryWeights
+from flame_fitting.fit.losses.photometric import ColorPools, color_pools, picture_loss, total_variation
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import bake, complete, region_smoothed
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
-from flame_fitting.render.mesh import clip_positions
-from flame_fitting.render.shading import vertex_normals
-from flame_fitting.render.texturing import TexelMap, uv_to_texture
-from flame_fitting.render.winding import front_faces
+from flame_fitting.render.texturing import TexelMap
 
 
 @dataclass
@@ -36,12 +37,10 @@ class PhotometricWeights:
     """Photometric L1 in sRGB."""
     silhouette: float = 10.0
     """Area of the head outside the avatar, and of bare skin not covered by the head."""
-    landmark: float = 1.0
-    """Landmarks, in squared standard deviations."""
-    surface: float = 30.0
-    """Point-to-plane distance to the avatar, in squared millimetres."""
-    prior: float = 0.02
-    """Gaussian priors of shape, expression and joints, in squared standard deviations."""
+    texture_variation: float = 100.0
+    """Squared differences of neighbouring texels, where the texture is optimised."""
+    geometry: GeometryWeights = field(default_factory=GeometryWeights)
+    """Terms that look at vertices and parameters alone."""
 
 
 @dataclass
@@ -52,8 +51,8 @@ class PhotometricConfig:
     """Adam steps."""
     views_per_step: int = 8
     """Pictures drawn in one step."""
-    downsample: int = 2
-    """Whole factor by which pictures are reduced."""
+    downsample: tuple[int, ...] = (2,)
+    """Whole factors by which pictures are reduced, coarse to fine, for equal shares of the steps."""
     rebake: int = 25
     """Steps between two bakes of the texture and two searches of correspondences."""
     texture_resolution: int = 512
@@ -64,6 +63,10 @@ class PhotometricConfig:
     """Share of the head's pixels whose colour is drawn at random from the same region."""
     disturb_rate_bg: float = 0.5
     """The same for the background."""
+    pool_every: int = 10
+    """Steps between two drawings of the colour pools."""
+    pixels_per_chunk: int = 2**24
+    """Pixels that are drawn at once (about 250 bytes each); more views are taken in chunks that add up."""
     lr: tuple[tuple[str, float], ...] = (
         ("shape", 4e-3),
         ("expr", 4e-3),
@@ -72,43 +75,7 @@ class PhotometricConfig:
         ("eyes_pose", 2e-3),
         ("placement", 1e-4),
     )
-    """Adam's step size of each parameter that moves."""
-
-
-def render_head(
-    rasterizer: Rasterizer,
-    head: HeadModel,
-    vertices: Tensor,
-    views: ViewSet,
-    texture: Tensor,
-    background: Tensor,
-    topology: object,
-    cluster_of_face: Tensor | None = None,
-    disturb: Callable[[Tensor, Tensor], Tensor] | None = None,
-    mipmap: bool = True,
-) -> dict[str, Tensor]:
-    """Draws the posed head (1 or B, V, 3) over `background` (B, H, W, 3) with `texture` (1, R, R, 3).
-
-    Returns color (B, H, W, 3), alpha (B, H, W), rast and cluster (B, H, W). Back faces are culled.
-    """
-    points = vertices.float().expand(len(views.views), -1, -1)
-    pos = clip_positions(points, views.clip).contiguous()
-    faces, uv_faces = head.faces.int(), head.uv_faces.int()
-    rast, rast_db = rasterizer.rasterize(pos, faces, views.resolution, front_faces(pos, faces))
-    uv = uv_to_texture(head.uv.float())[None].contiguous()
-    at, at_da = rasterizer.interpolate(uv, rast, uv_faces, rast_db, "all" if mipmap else None)
-    levels = int(np.log2(texture.shape[1])) - 2
-    color = rasterizer.texture(texture, at, at_da if mipmap else None, max_mip_level=levels if mipmap else None)
-    drawn = rast[..., 3:] > 0
-    color = torch.where(drawn, color, background)
-    cluster = rast[..., 3].long()
-    if cluster_of_face is not None:
-        cluster = torch.where(drawn[..., 0], cluster_of_face[(cluster - 1).clamp_min(0)], torch.zeros_like(cluster))
-        if disturb is not None:
-            color = disturb(color, cluster)
-    painted = torch.cat([color, drawn.float()], dim=-1).contiguous()
-    painted = rasterizer.antialias(painted, rast, pos, faces, topology)
-    return {"color": painted[..., :3], "alpha": painted[..., 3], "rast": rast, "cluster": cluster}
+    """Adam's step size of each parameter that moves: fields of `FitParameters`, and `texture`."""
 
 
 CLUSTERS = ("skin", "scalp", "neck", "ears", "lips_tight", "eyelids", "sclerae", "irises", "lip_inside", "teeth")
@@ -117,10 +84,151 @@ CLUSTERS = ("skin", "scalp", "neck", "ears", "lips_tight", "eyelids", "sclerae",
 
 def cluster_table(head: HeadModel) -> Tensor:
     """(F,) cluster of each triangle, from 1; -1 for triangles in none."""
-    out = torch.full((head.faces.shape[0],), -1, dtype=torch.long)
+    out = torch.full((head.faces.shape[0],), -1, dtype=torch.long, device=head.faces.device)
     for number, name in enumerate(CLUSTERS, start=1):
         out[head.face_mask(name)] = number
     return out
+
+
+class PhotometricStep:
+    """The state of one photometric stage: everything constant on the device, and Adam."""
+
+    def __init__(
+        self,
+        rasterizer: Rasterizer,
+        head: HeadModel,
+        parameters: FitParameters,
+        targets: list[FrameTarget],
+        views: ViewSet,
+        surface: SurfaceWeights,
+        prior: PriorWeights,
+        weights: PhotometricWeights,
+        config: PhotometricConfig,
+        texels: TexelMap,
+        seed: int = 0,
+    ) -> None:
+        device = rasterizer.device
+        self.rasterizer, self.weights, self.config, self.texels = rasterizer, weights, config, texels
+        self.levels = [views.downsampled(factor) for factor in config.downsample]
+        clusters = cluster_table(head)
+        self._labels = torch.where(texels.covered, clusters[texels.face.clamp_min(0)], -1)
+        self.renderer = HeadRenderer(rasterizer, head, clusters)
+        rates = dict(config.lr)
+        self.geometry = GeometryStep(head, parameters, targets, views, surface, prior, weights.geometry, rates)
+        self.moving = self.geometry.moving
+        self.texture = torch.zeros(1, 1, 1, 3, device=device)
+        """(1, R, R, 3): baked."""
+        size = texels.face.shape[0]
+        self.residual: Tensor | None = None
+        groups = [{"params": [value], "lr": rates[name]} for name, value in self.moving.items()]
+        if "texture" in rates:
+            self.residual = torch.zeros(1, size, size, 3, device=device, requires_grad=True)
+            groups.append({"params": [self.residual], "lr": rates["texture"]})
+        self.optimizer = torch.optim.Adam(groups, fused=device.type == "cuda")
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._order_generator = torch.Generator().manual_seed(seed)
+        self._order: list[int] = []
+        self._pools: ColorPools | None = None
+        self._count = torch.ones((), device=device)
+
+    def level(self, step: int) -> ViewSet:
+        """The pictures for a step: coarse to fine."""
+        share = step * len(self.levels) // max(self.config.steps, 1)
+        return self.levels[min(share, len(self.levels) - 1)]
+
+    def bake(self, step: int) -> None:
+        """Texture and correspondences anew from where the head is now."""
+        views, texels = self.level(step), self.texels
+        with torch.no_grad():
+            vertices = self.geometry.vertices()
+            baked = bake(self.rasterizer, self.geometry.head, vertices[0], views, texels)
+            filled = complete(baked, self.geometry.head, texels)
+            sigma = self.config.smooth * texels.face.shape[0]
+            self.texture = region_smoothed(filled, baked.weight, self._labels, sigma)[None].contiguous()
+            self.geometry.find_correspondences(vertices)
+
+    def draw_pools(self, step: int) -> None:
+        """Colour pools of all views together, from pictures of a quarter of the size."""
+        views, config = self.level(step), self.config
+        height, width = views.resolution
+        small = (max(height // 4, 1), max(width // 4, 1))
+        with torch.no_grad():
+            pos = self.geometry.positions()
+            rows = torch.arange(small[0], device=pos.device) * height // small[0]
+            cols = torch.arange(small[1], device=pos.device) * width // small[1]
+            background = views.rgba[:, rows][:, :, cols][..., :3].float()
+            background = background / 255 if views.rgba.dtype == torch.uint8 else background
+            drawn = self.renderer.draw(pos, small, self.current_texture(), background, antialias=False)
+            assert drawn.cluster is not None
+            self._pools = color_pools(
+                drawn.cluster,
+                drawn.painted[..., :3],
+                len(CLUSTERS) + 1,
+                config.disturb_rate_fg,
+                config.disturb_rate_bg,
+                self._generator,
+            )
+            share = min(config.views_per_step, len(views.views)) / len(views.views)
+            pixels = height * width / (small[0] * small[1])
+            self._count = (drawn.drawn.sum() * (share * pixels)).clamp_min(1.0)
+
+    def current_texture(self) -> Tensor:
+        """(1, R, R, 3) as drawn."""
+        return self.texture if self.residual is None else self.texture + self.residual
+
+    def choose_views(self, step: int) -> Tensor | None:
+        """Rows of the views of this step, None for all; every view comes round before one comes again."""
+        total, wanted = len(self.level(step).views), self.config.views_per_step
+        if wanted >= total:
+            return None
+        if len(self._order) < wanted:
+            self._order += torch.randperm(total, generator=self._order_generator).tolist()
+        chosen, self._order = self._order[:wanted], self._order[wanted:]
+        return torch.tensor(chosen, device=self.rasterizer.device)
+
+    def __call__(self, step: int) -> Tensor:
+        """One step of Adam; returns the loss (detached, on the device)."""
+        config = self.config
+        if step % config.rebake == 0:
+            self.bake(step)
+        if self._pools is None or step % config.pool_every == 0:
+            self.draw_pools(step)
+        loss = self.gradients(step)
+        self.optimizer.step()
+        return loss
+
+    def gradients(self, step: int) -> Tensor:
+        """Loss and gradients of all terms at the current parameters."""
+        views = self.level(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        pos, loss = self.geometry()
+        chosen = self.choose_views(step)
+        shown = pos if chosen is None else pos.index_select(0, chosen)
+        leaf = shown.detach().requires_grad_()
+        texture = self.current_texture()
+        shared = texture.detach().requires_grad_(texture.requires_grad)
+        with torch.no_grad():
+            front = self.renderer.front(leaf)
+        height, width = views.resolution
+        size = max(1, self.config.pixels_per_chunk // (height * width))
+        total = torch.zeros((), device=leaf.device)
+        for start in range(0, len(leaf), size):
+            part = slice(start, start + size)
+            target = views.pictures(part if chosen is None else chosen[part])
+            drawn = self.renderer.draw(
+                leaf[part], (height, width), shared, target[..., :3], front[part], self._pools, self._generator
+            )
+            pictures = picture_loss(drawn.painted, target, self._count, self.weights.photo, self.weights.silhouette)
+            pictures.backward()
+            total += pictures.detach()
+        roots: list[tuple[Tensor, Tensor | None]] = [(shown, leaf.grad), (loss, None)]
+        if texture.requires_grad:
+            variation = self.weights.texture_variation * total_variation(texture[0])
+            roots += [(texture, shared.grad), (variation, None)]
+            total += variation.detach()
+        roots = [root for root in roots if root[0].requires_grad]  # a loss of nothing that moves has no gradient
+        torch.autograd.backward([tensor for tensor, _ in roots], [slope for _, slope in roots])
+        return total + loss.detach()
 
 
 def refine(
@@ -135,100 +243,28 @@ def refine(
     config: PhotometricConfig,
     texels: TexelMap,
     seed: int = 0,
-    report: Callable[[int, float], None] | None = None,
+    report: Callable[[int, Callable[[], float]], None] | None = None,
 ) -> FitParameters:
-    """Adam on pictures, silhouette, landmarks, geometry and priors. `head` and `parameters` are double precision.
+    """Adam on pictures, silhouette, landmarks, geometry and priors; all on the rasterizer's device, float32 inside.
 
     Light needs no model here: it stands still in the head's frame and shading is diffuse, so it is part of the texture.
+    `report` gets the step and a function that reads the loss, which waits for the device.
     """
-    views = views.downsampled(config.downsample)
-    generator = torch.Generator().manual_seed(seed)
-    clusters = cluster_table(head)
-    labels = torch.where(texels.covered, clusters[texels.face.clamp_min(0)], torch.full_like(texels.face, -1))
-    topology = rasterizer.topology(head.faces.int())
-    moving = {name: getattr(parameters, name).clone().requires_grad_() for name, _ in config.lr}
-    optimizer = torch.optim.Adam([{"params": [moving[name]], "lr": lr} for name, lr in config.lr])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps, eta_min=0.0)
-    target_images = views.images.permute(0, 2, 3, 1).contiguous()
-    order: list[int] = []
-    texture = torch.zeros(0)
-    planes: list[tuple[Tensor, Tensor, Tensor, Tensor] | None] = []
-    averaged: dict[str, Tensor] = {}
+    step = PhotometricStep(rasterizer, head, parameters, targets, views, surface, prior, weights, config, texels, seed)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(step.optimizer, max(config.steps, 1), eta_min=0.0)
+    averaged = {name: torch.zeros_like(value) for name, value in step.moving.items()}
     averaged_from = int(config.steps * 0.7)
-    for step in range(config.steps):
-        now = replace(parameters, **moving)
-        vertices = now.vertices(head)
-        if step % config.rebake == 0:
-            with torch.no_grad():
-                baked = bake(rasterizer, head, vertices[0], views, texels)
-                filled = complete(baked, head, texels)
-                smoothed = region_smoothed(filled, baked.weight, labels, config.smooth * texels.face.shape[0])
-                texture = smoothed[None].contiguous()
-                planes = [_planes(vertices[t], head, target, surface) for t, target in enumerate(targets)]
-        if len(order) < config.views_per_step:
-            order += torch.randperm(len(views.views), generator=generator).tolist()
-        chosen, order = order[: config.views_per_step], order[config.views_per_step :]
-        batch = views.subset(chosen)
-        target = target_images[chosen]
-
-        def disturb(color: Tensor, cluster: Tensor, target: Tensor = target) -> Tensor:
-            donors = torch.where(cluster[..., None] > 0, color, target)
-            return perturb_by_region(color, cluster, donors, config.disturb_rate_fg, config.disturb_rate_bg, generator)
-
-        drawn = render_head(
-            rasterizer, head, vertices[batch.timestep], batch, texture, target, topology, clusters, disturb
-        )
-        loss = weights.photo * photometric_l1(drawn["color"], target, (drawn["alpha"].detach() > 0).float())
-        outside = (drawn["alpha"] * (1 - batch.alphas)).mean() / batch.alphas.mean()
-        loss = loss + weights.silhouette * outside
-        for timestep, frame in enumerate(targets):
-            marks = frame.landmarks
-            if len(marks.index):
-                squared = (marks.model_points(vertices[timestep]) - marks.points).square().sum(-1) / marks.sigma**2
-                loss = loss + weights.landmark * (marks.weight * geman_mcclure(squared, 4.0)).mean()
-            plane = planes[timestep]
-            if plane is not None:
-                ids, point, normal, weight = plane
-                distance = 1000 * ((vertices[timestep][ids] - point) * normal).sum(-1)
-                loss = loss + weights.surface * (weight * geman_mcclure(distance.square(), 3.0)).sum() / weight.sum()
-        loss = loss + weights.prior * _prior(now, prior)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    for number in range(config.steps):
+        loss = step(number)
         schedule.step()
         with torch.no_grad():
-            if "jaw_pose" in moving:
-                moving["jaw_pose"][:, 0].clamp_(min=-0.02)
-            if step >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
-                for name, value in moving.items():
-                    averaged[name] = averaged.get(name, torch.zeros_like(value)) + value.detach()
+            if "jaw_pose" in step.moving:
+                step.moving["jaw_pose"][:, 0].clamp_(min=-0.02)
+            if number >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
+                for name, value in step.moving.items():
+                    averaged[name] += value
         if report is not None:
-            report(step, float(loss.detach()))
+            report(number, loss.item)
     count = max(config.steps - averaged_from, 1)
-    return replace(parameters, **{name: total / count for name, total in averaged.items()}).clone()
-
-
-def _planes(
-    vertices: Tensor, head: HeadModel, target: FrameTarget, surface: SurfaceWeights
-) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    if target.surface is None:
-        return None
-    normals = vertex_normals(vertices[None], head.faces)[0]
-    active = surface.active
-    index, found = target.surface.closest(vertices[active].numpy(), normals[active].numpy(), max_distance=0.008)
-    ids, index = active[found], index[found]
-    point, normal = torch.as_tensor(target.surface.points[index]), torch.as_tensor(target.surface.normals[index])
-    return ids, point.to(vertices), normal.to(vertices), surface.vertex[ids]
-
-
-def _prior(parameters: FitParameters, prior: PriorWeights) -> Tensor:
-    jaw = parameters.jaw_pose / (torch.tensor([1, 1 / 3, 1 / 3]).to(parameters.jaw_pose) * prior.jaw)
-    eyes = parameters.eyes_pose
-    return (
-        (parameters.shape / prior.shape).square().sum()
-        + (parameters.expr / prior.expr).square().sum()
-        + (parameters.neck_pose / prior.neck).square().sum()
-        + jaw.square().sum()
-        + (eyes / prior.eyes).square().sum()
-        + ((eyes[:, :3] - eyes[:, 3:]) / prior.vergence).square().sum()
-    )
+    found = {name: (total / count).to(getattr(parameters, name)) for name, total in averaged.items()}
+    return replace(parameters, **found).clone()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.losses.photometric import perturb_by_region, photometric_l1
+from flame_fitting.fit.losses.photometric import ColorPools, color_pools, paint, picture_loss, total_variation
 from flame_fitting.fit.losses.robust import geman_mcclure, geman_mcclure_weight
 
 SHAPE = (2, 40, 50)
@@ -18,33 +18,55 @@ def regions() -> tuple[Tensor, Tensor]:
     return cluster, torch.stack([cluster.float(), own, torch.zeros(SHAPE)], dim=-1)
 
 
-def _perturbed(cluster: Tensor, color: Tensor, foreground=0.5, background=0.25, seed=0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return perturb_by_region(color, cluster, color, foreground, background, generator)
+def _pools(cluster: Tensor, color: Tensor, foreground=0.5, background=0.25, seed=0, clusters=3) -> ColorPools:
+    return color_pools(cluster, color, clusters, foreground, background, torch.Generator().manual_seed(seed))
+
+
+def _painted(cluster: Tensor, color: Tensor, foreground=0.5, background=0.25, seed=0, clusters=3) -> Tensor:
+    pools = _pools(cluster, color, foreground, background, seed, clusters)
+    generator = torch.Generator().manual_seed(seed + 1)
+    return paint(color, color.detach(), cluster != 0, cluster, pools, generator)
 
 
 def test_colours_come_from_the_same_cluster(regions) -> None:
     cluster, color = regions
-    out = _perturbed(cluster, color)
+    out = _painted(cluster, color)[..., :3]
     torch.testing.assert_close(out[..., 0], cluster.float())
     taken = (out[..., 1] * cluster.numel()).round().long()
     torch.testing.assert_close(cluster.reshape(-1)[taken], cluster)
 
 
+def test_alpha_is_where_the_head_is_drawn_and_the_background_behind(regions) -> None:
+    cluster, color = regions
+    drawn = cluster > 0
+    out = paint(color, torch.full_like(color, 7.0), drawn)
+    torch.testing.assert_close(out[..., 3], drawn.float())
+    torch.testing.assert_close(out[..., :3], torch.where(drawn[..., None], color, torch.tensor(7.0)))
+
+
 def test_rates_of_head_and_background_and_pixels_that_stay(regions) -> None:
     cluster, color = regions
-    changed = (_perturbed(cluster, color) != color).any(-1)
+    changed = (_painted(cluster, color)[..., :3] != color).any(-1)
     assert not changed[cluster == -1].any()
     assert abs(changed[cluster == 0].float().mean() - 0.25) < 0.05
     assert abs(changed[cluster > 0].float().mean() - 0.5) < 0.05
-    nothing = _perturbed(cluster, color, 0.0, 0.0)
-    torch.testing.assert_close(nothing, color)
+    torch.testing.assert_close(_painted(cluster, color, 0.0, 0.0)[..., :3], color)
+
+
+def test_clusters_without_a_pool_stay_as_they_are(regions) -> None:
+    cluster, color = regions
+    out = _painted(cluster, color, 1.0, 1.0, clusters=2)[..., :3]  # cluster 2 is beyond the last pool
+    assert torch.equal(out[cluster == 2], color[cluster == 2]) and not torch.equal(
+        out[cluster == 1], color[cluster == 1]
+    )
+    pools = _pools(cluster, color, 1.0, 1.0, clusters=5)  # clusters 3 and 4 have no pixel
+    assert pools.thresholds.tolist() == [65536, 65536, 65536, 0, 0]
 
 
 def test_donors_are_drawn_from_all_over_the_cluster(regions) -> None:
     cluster, color = regions
-    out = _perturbed(cluster, color, 1.0, 1.0)
     inside = cluster == 1
+    out = _painted(cluster, color, 1.0, 1.0)[..., :3]
     drawn = out[inside][:, 1]
     # uniform over both views: mean and spread of the donors' numbers are those of the cluster
     assert abs(drawn.mean() - color[inside][:, 1].mean()) < 0.03
@@ -54,29 +76,50 @@ def test_donors_are_drawn_from_all_over_the_cluster(regions) -> None:
 
 def test_the_generator_decides(regions) -> None:
     cluster, color = regions
-    torch.testing.assert_close(_perturbed(cluster, color, seed=3), _perturbed(cluster, color, seed=3), rtol=0, atol=0)
-    assert not torch.equal(_perturbed(cluster, color, seed=3), _perturbed(cluster, color, seed=4))
+    torch.testing.assert_close(_painted(cluster, color, seed=3), _painted(cluster, color, seed=3), rtol=0, atol=0)
+    assert not torch.equal(_painted(cluster, color, seed=3), _painted(cluster, color, seed=4))
 
 
 def test_replaced_pixels_carry_no_gradient(regions) -> None:
     cluster, color = regions
+    pools = _pools(cluster, color + 5.0)  # no donor looks like a pixel
     color = color.clone().requires_grad_()
-    out = _perturbed(cluster, color)
+    drawn = cluster != 0
+    out = paint(color, color.detach(), drawn, cluster, pools, torch.Generator().manual_seed(0))
     out.sum().backward()
-    kept = (out == color).all(-1)
-    assert color.grad is not None
+    kept = (out[..., :3] == color).all(-1) & drawn  # the background is no colour of the head
+    assert color.grad is not None and 0 < kept.sum() < drawn.sum()
     torch.testing.assert_close(color.grad[..., 0], kept.float())
 
 
-def test_l1_of_a_known_difference_counts_the_mask_only() -> None:
-    target = torch.full((2, 8, 8, 3), 0.5)
-    rendered, mask = target.clone(), torch.zeros(2, 8, 8)
-    mask[0, :4], mask[1, :2] = 1.0, 1.0
-    rendered[0, :4] += torch.tensor([0.1, -0.2, 0.3])
-    rendered[mask == 0] = 9.0
-    # 32 of the 48 pixels differ by 0.2 on average
-    torch.testing.assert_close(photometric_l1(rendered, target, mask), torch.tensor(0.2 * 32 / 48))
-    assert photometric_l1(rendered, target, torch.zeros(2, 8, 8)) == 0
+def _loss_by_hand(painted: Tensor, target: Tensor, count: float, photo: float, silhouette: float) -> Tensor:
+    mask = (painted[..., 3].detach() > 0).to(painted)
+    pictures = ((painted - target)[..., :3].abs() * mask[..., None]).sum() / (3 * count)
+    return photo * pictures + silhouette * (painted[..., 3] * (1 - target[..., 3])).sum() / count
+
+
+def test_picture_loss_and_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    painted = torch.rand(2, 6, 7, 4, generator=generator, dtype=torch.float64)
+    painted[0, :3, :, 3] = 0.0
+    target = torch.rand(2, 6, 7, 4, generator=generator, dtype=torch.float64)
+    count = torch.tensor(11.0, dtype=torch.float64)
+    painted.requires_grad_()
+    expected = _loss_by_hand(painted, target, 11.0, 30.0, 4.0)
+    (slope,) = torch.autograd.grad(expected, painted)
+    found = picture_loss(painted, target, count, 30.0, 4.0)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(2 * found, painted)[0], 2 * slope)
+    parts = [picture_loss(painted[i : i + 1], target[i : i + 1], count, 30.0, 4.0) for i in range(2)]
+    torch.testing.assert_close(parts[0] + parts[1], found), "chunks of views add up"
+
+
+def test_total_variation_and_its_gradient() -> None:
+    texture = torch.rand(6, 5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    expected = (texture[1:] - texture[:-1]).square().mean() + (texture[:, 1:] - texture[:, :-1]).square().mean()
+    torch.testing.assert_close(total_variation(texture), expected)
+    assert torch.autograd.gradcheck(total_variation, texture)
+    assert total_variation(torch.full((4, 4, 3), 0.3)) == 0
 
 
 def test_robust_weight_is_the_slope_of_the_kernel() -> None:

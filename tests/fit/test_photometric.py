@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.photometric import (
@@ -14,13 +15,14 @@ from flame_fitting.fit.photometric import (
     PhotometricWeights,
     cluster_table,
     refine,
-    render_head,
 )
 from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.fit.texture import texel_map
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.backend import make_rasterizer
+from flame_fitting.render.mesh import clip_positions
 from tests.fit.known_truth import embedding_on
 from tests.fit.pictures import around, draw
 from tests.toy import toy_head_data
@@ -71,9 +73,9 @@ def _targets(head: HeadModel) -> list[FrameTarget]:
 
 def _refined(scene, start: FitParameters, steps: int = 40, rate: float = 1e-3) -> FitParameters:
     head, rasterizer, texels, _, views, _ = scene
-    weights = PhotometricWeights(prior=0.0)
+    weights = PhotometricWeights(geometry=GeometryWeights(prior=0.0))
     config = PhotometricConfig(
-        steps=steps, downsample=1, views_per_step=6, texture_resolution=SIZE, rebake=5, lr=(("placement", rate),)
+        steps=steps, downsample=(1,), views_per_step=6, texture_resolution=SIZE, rebake=5, lr=(("placement", rate),)
     )
     surface, prior = surface_weights(head), PriorWeights()
     return refine(rasterizer, head, start, _targets(head), views, surface, prior, weights, config, texels)
@@ -119,11 +121,11 @@ def test_a_seed_gives_the_same_again_and_the_start_is_left_alone(scene) -> None:
 def test_drawn_head_is_the_avatar_renderers(scene) -> None:
     head, rasterizer, _, truth, views, texture = scene
     background = torch.ones(len(views.views), SIZE, SIZE, 3)
-    topology = rasterizer.topology(head.faces.int())
     with torch.no_grad():
-        out = render_head(rasterizer, head, truth.vertices(head), views, texture[None], background, topology)
-    assert (out["alpha"] - views.alphas).abs().mean() < 0.006
-    error = (out["color"] - views.images.permute(0, 2, 3, 1)).abs().mean(-1)
+        pos = clip_positions(truth.vertices(head).float(), views.clip)
+        out = HeadRenderer(rasterizer, head).draw(pos, (SIZE, SIZE), texture[None], background).painted
+    assert (out[..., 3] - views.alphas).abs().mean() < 0.006
+    error = (out[..., :3] - views.pictures()[..., :3]).abs().mean(-1)
     assert error[views.alphas > 0.99].mean() < 0.02 and error[views.alphas == 0].max() < 1e-6
 
 

@@ -1,0 +1,76 @@
+"""Draws the fitted head into all views of a step, from one rasterization, with constants kept on the device."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from flame_fitting.fit.losses.photometric import ColorPools, paint
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.interface import Rasterizer
+from flame_fitting.render.texturing import uv_to_texture
+from flame_fitting.render.winding import front_faces
+
+
+@dataclass(eq=False)
+class Drawing:
+    """What `HeadRenderer.draw` gives."""
+
+    painted: Float[Tensor, "B H W 4"]
+    """Antialiased sRGB and alpha."""
+    color: Float[Tensor, "B H W 3"]
+    """The texture's colours at pixel centres, before painting; undefined where nothing is drawn."""
+    cluster: Int[Tensor, "B H W"] | None
+    drawn: Bool[Tensor, "B H W"]
+
+
+class HeadRenderer:
+    """One head model on one rasterizer; back faces are culled."""
+
+    def __init__(
+        self, rasterizer: Rasterizer, head: HeadModel, cluster_of_face: Tensor | None = None, mipmap: bool = True
+    ) -> None:
+        """`cluster_of_face` (F,) is from 1, -1 for none; 0 stands for the background."""
+        device = rasterizer.device
+        self.rasterizer, self.mipmap = rasterizer, mipmap
+        self.faces, self.uv_faces = head.faces.int().to(device), head.uv_faces.int().to(device)
+        self.uv = uv_to_texture(head.uv.float())[None].contiguous().to(device)
+        self.topology = rasterizer.topology(self.faces)
+        self._clusters: Tensor | None = None
+        if cluster_of_face is not None:
+            table = torch.cat([torch.zeros_like(cluster_of_face[:1]), cluster_of_face])
+            self._clusters = table.int().to(device)
+
+    def front(self, pos: Float[Tensor, "B V 4"]) -> Bool[Tensor, "B F"]:
+        """Faces that face each camera."""
+        return front_faces(pos, self.faces)
+
+    def draw(
+        self,
+        pos: Float[Tensor, "B V 4"],
+        resolution: tuple[int, int],
+        texture: Float[Tensor, "1 R R 3"],
+        background: Float[Tensor, "B H W 3"],
+        front: Bool[Tensor, "B F"] | None = None,
+        pools: ColorPools | None = None,
+        generator: torch.Generator | None = None,
+        antialias: bool = True,
+    ) -> Drawing:
+        """Clip-space vertices to pictures. The texture is shared by all views, never copied."""
+        rasterizer = self.rasterizer
+        front = self.front(pos) if front is None else front
+        rast, rast_db = rasterizer.rasterize(pos, self.faces, resolution, front)
+        at, at_da = rasterizer.interpolate(self.uv, rast, self.uv_faces, rast_db, "all" if self.mipmap else None)
+        # levels down to 4 x 4 texels: below that islands of the UV layout run together
+        levels = max(int(math.log2(texture.shape[1])) - 2, 0) if self.mipmap else None
+        color = rasterizer.texture(texture, at, at_da if self.mipmap else None, max_mip_level=levels)
+        triangle = rast[..., 3].detach()
+        drawn, cluster = triangle > 0, None
+        if self._clusters is not None:
+            cluster = self._clusters.index_select(0, triangle.int().reshape(-1)).reshape(triangle.shape)
+        painted = paint(color, background, drawn, cluster, pools, generator)
+        if antialias:
+            painted = rasterizer.antialias(painted, rast, pos, self.faces, self.topology)
+        return Drawing(painted, color, cluster, drawn)
