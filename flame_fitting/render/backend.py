@@ -32,7 +32,7 @@ def choose_device(device: str = "auto") -> "torch.device":
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        problem = _nvdiffrast_missing() or _wrong_nvdiffrast(torch.device("cuda", torch.cuda.current_device()))
+        problem = _nvdiffrast_missing() or wrong_nvdiffrast(torch.device("cuda", torch.cuda.current_device()))
         if problem is None:
             return torch.device("cuda", torch.cuda.current_device())
         progress.warn(f"the GPU is not used: {problem} Until then fits run on the CPU ({cpu_estimate()}).")
@@ -47,7 +47,7 @@ def choose_device(device: str = "auto") -> "torch.device":
     index = torch.cuda.current_device() if chosen.index is None else chosen.index
     if index >= torch.cuda.device_count():
         raise InputError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
-    problem = _nvdiffrast_missing() or _wrong_nvdiffrast(torch.device("cuda", index))
+    problem = _nvdiffrast_missing() or wrong_nvdiffrast(torch.device("cuda", index))
     if problem is not None:
         raise InputError(f"--device {device}: {problem}")
     return torch.device("cuda", index)
@@ -77,8 +77,8 @@ def _nvdiffrast_missing() -> str | None:
     return None
 
 
-def _wrong_nvdiffrast(device: "torch.device") -> str | None:
-    """What keeps the installed nvdiffrast from working on a device."""
+def wrong_nvdiffrast(device: "torch.device") -> str | None:
+    """What keeps the installed nvdiffrast from working on a device, the line that mends it last; None if nothing."""
     try:
         make_rasterizer(device)
     except InputError as error:
