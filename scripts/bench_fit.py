@@ -61,12 +61,15 @@ def bare_loop(step: PhotometricStep, views: ViewSet, size: int) -> Callable[[], 
     with torch.no_grad():
         pos = step.geometry.positions()
         front = step.renderer.front(pos)
+        # gradients where the head is: the background's texture coordinates are all 0, one texel would take them all
+        rast, _ = step.rasterizer.rasterize(pos, step.renderer.faces, (size, size), front)
+        drawn = rast[..., 3] > 0
     texture = step.current_texture().detach().clone().requires_grad_()
     levels = max(int(np.log2(texture.shape[1])) - 2, 0)
     renderer, rasterizer = step.renderer, step.rasterizer
     if rasterizer.device.type == "cpu":
         pos = pos.clone().requires_grad_()
-        ones = torch.ones(len(pos), size, size, 3)
+        slope = drawn.float()[..., None].expand(-1, -1, -1, 3).contiguous()
 
         def on_cpu() -> None:
             pos.grad = texture.grad = None
@@ -74,7 +77,7 @@ def bare_loop(step: PhotometricStep, views: ViewSet, size: int) -> Callable[[], 
             uv, uv_da = rasterizer.interpolate(renderer.uv, rast, renderer.uv_faces, rast_db, "all")
             color = rasterizer.texture(texture, uv, uv_da, max_mip_level=levels)
             out = rasterizer.antialias(color, rast, pos, renderer.faces, renderer.topology)
-            out.backward(ones)
+            out.backward(slope)
 
         return on_cpu
 
@@ -87,7 +90,7 @@ def bare_loop(step: PhotometricStep, views: ViewSet, size: int) -> Callable[[], 
     ranges, uv_points = view_ranges(count, len(renderer.faces)), renderer.uv[0].contiguous()
     topology = dr.antialias_construct_topology_hash(faces)
     flat = pos.reshape(-1, 4).clone().requires_grad_()
-    ones = torch.ones(count, size, size, 3, device=rasterizer.device)
+    slope = drawn.float()[..., None].expand(-1, -1, -1, 3).contiguous()
 
     def on_gpu() -> None:
         flat.grad = texture.grad = None
@@ -95,7 +98,7 @@ def bare_loop(step: PhotometricStep, views: ViewSet, size: int) -> Callable[[], 
         uv, uv_da = dr.interpolate(uv_points, rast, uv_faces, rast_db, "all")
         color = dr.texture(texture, uv, uv_da, boundary_mode="clamp", max_mip_level=levels)
         out = dr.antialias(color, rast, flat, faces, topology_hash=topology)
-        out.backward(ones)
+        out.backward(slope)
 
     return on_gpu
 
@@ -138,6 +141,7 @@ def main() -> int:
     parser.add_argument("--texture", type=int, default=1024, help="texels along an edge of the optimised texture")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--head", default="open")
+    parser.add_argument("--model-path", type=Path, help="weights of the landmark detector")
     parser.add_argument("--repeat", type=int, default=20)
     parser.add_argument("--profile", type=Path, help="write a table of the step's kernels there")
     arguments = parser.parse_args()
@@ -146,7 +150,11 @@ def main() -> int:
     print(f"{name}, Python {platform.python_version()}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         config = FitConfig(
-            capture=arguments.capture, output=Path(folder) / "fit", head=arguments.head, device=str(device)
+            capture=arguments.capture,
+            output=Path(folder) / "fit",
+            head=arguments.head,
+            device=str(device),
+            model_path=arguments.model_path,
         )
         for number in range(2 if device.type == "cuda" else 1):
             print("  whole fit" + (", the first in this process" if number == 0 else ", once more"))

@@ -5,22 +5,24 @@ between steps (correspondences) lives in buffers of constant shape that are writ
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import PriorWeights
+from flame_fitting.fit.parametric import JAW_SHUT, PriorWeights
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
+from flame_fitting.render.winding import front_faces
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,11 @@ class GeometryWeights:
 
 
 class GeometryStep:
-    """Clip-space vertices of all views, and the loss of all terms without pictures, of the moving parameters."""
+    """Clip-space vertices of all views, and the loss of all terms without pictures, of the moving parameters.
+
+    `values` is the one leaf that an optimiser moves: all moving parameters in a row, each in units of its step size, so
+    that a step size of 1 suits them all.
+    """
 
     MOVABLE = (
         "placement",
@@ -63,19 +69,26 @@ class GeometryStep:
         surface: SurfaceWeights,
         prior: PriorWeights,
         weights: GeometryWeights,
-        moving: dict[str, float],
+        rates: dict[str, float],
         graphed: bool = True,
     ) -> None:
-        """`moving` names the parameters that move; the rest stands still. Inside, everything is float32."""
+        """`rates` has the step size of every parameter that moves; the rest stands still. Inside, all is float32."""
         self.head = copy.deepcopy(head).float()
         device = self.head.v_template.device
         self._fixed = parameters.to(torch.float32)
-        self.moving = {
-            name: getattr(self._fixed, name).detach().clone().requires_grad_()
-            for name in self.MOVABLE
-            if name in moving and getattr(self._fixed, name).numel()
-        }
+        start = {name: getattr(self._fixed, name).detach() for name in self.MOVABLE if name in rates}
+        start = {name: value for name, value in start.items() if value.numel()}
+        self._shapes = {name: value.shape for name, value in start.items()}
+        scales = [torch.full((value.numel(),), rates[name], device=device) for name, value in start.items()]
+        self._scale = torch.cat([*scales, torch.zeros(0, device=device)])
+        flat = torch.cat([*(value.reshape(-1) for value in start.values()), torch.zeros(0, device=device)])
+        self.values = (flat / self._scale).requires_grad_()
+        self._least = torch.full_like(self._scale, -torch.inf)
+        """What a value may not fall below: a jaw does not close further than shut."""
+        if "jaw_pose" in start:
+            self.unpack(self._least)["jaw_pose"][:, 0] = JAW_SHUT / rates["jaw_pose"]
         self._targets, self._surface, self._weights, self._prior_weights = targets, surface, weights, prior
+        self._faces = self.head.faces.int()
         self._clip, self._timestep = views.clip, views.timestep
         self._marks = [
             (
@@ -93,22 +106,39 @@ class GeometryStep:
         # point, normal, weight divided by the sum of weights (0 where no point was found)
         self._planes = [(zeros.clone(), zeros.clone(), zeros[:, 0].clone()) for _ in targets]
         self._jaw = torch.tensor([1, 1 / 3, 1 / 3], device=device) * prior.jaw
-        self._laplacian = _laplacian(head.faces, head.n_vertices) if "static_offset" in self.moving else None
-        self._run: Callable[..., tuple[Tensor, Tensor]] = self._evaluate
+        self._laplacian = _laplacian(head.faces, head.n_vertices) if "static_offset" in start else None
+        self._run: Callable[..., tuple[Tensor, Tensor, Tensor]] = self._evaluate
         self._graphed = graphed and device.type == "cuda"
 
-    def __call__(self) -> tuple[Float[Tensor, "B V 4"], Float[Tensor, ""]]:
-        """Clip-space vertices and loss at the current parameters."""
+    def __call__(self) -> tuple[Float[Tensor, "B V 4"], Bool[Tensor, "B F"], Float[Tensor, ""]]:
+        """Clip-space vertices, which faces face each camera, and the loss, at the current values."""
         if self._graphed:
-            # after the first correspondences: buffers and parameters are the graph's own memory from here on
-            arguments = tuple(value.detach().clone().requires_grad_() for value in self.moving.values())
-            self._run = torch.cuda.make_graphed_callables(self._evaluate, arguments)  # type: ignore[assignment]
+            # after the first correspondences: buffers and values are the graph's own memory from here on
+            sample = (self.values.detach().clone().requires_grad_(),)
+            with warnings.catch_warnings():
+                # capture warms up on a stream of its own, which torch remarks on
+                warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream")
+                self._run = torch.cuda.make_graphed_callables(self._evaluate, sample)  # type: ignore[assignment]
             self._graphed = False
-        return self._run(*self.moving.values())
+        return self._run(self.values)
+
+    def unpack(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a row like `values`, in the shapes of the parameters."""
+        pieces = flat.split([shape.numel() for shape in self._shapes.values()])
+        return {name: piece.reshape(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
+
+    def moved(self, values: Tensor) -> dict[str, Tensor]:
+        """The moving parameters for a row of values."""
+        return self.unpack(values * self._scale)
+
+    @torch.no_grad()
+    def keep_possible(self) -> None:
+        """Brings values back that a step has taken where no head can be."""
+        torch.maximum(self.values, self._least, out=self.values)
 
     def vertices(self) -> Float[Tensor, "T V 3"]:
         """Posed vertices in the reference frame, m."""
-        return replace(self._fixed, **self.moving).vertices(self.head)
+        return replace(self._fixed, **self.moved(self.values)).vertices(self.head)
 
     def positions(self) -> Float[Tensor, "B V 4"]:
         """Clip-space vertices of all views."""
@@ -132,8 +162,8 @@ class GeometryStep:
         points = vertices if len(vertices) == 1 else vertices.index_select(0, self._timestep)
         return clip_positions(points, self._clip).contiguous()
 
-    def _evaluate(self, *values: Tensor) -> tuple[Tensor, Tensor]:
-        now = replace(self._fixed, **dict(zip(self.moving, values, strict=True)))
+    def _evaluate(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        now = replace(self._fixed, **self.moved(values))
         vertices = now.vertices(self.head)
         weights = self._weights
         loss = weights.prior * self._prior(now)
@@ -150,7 +180,8 @@ class GeometryStep:
             offset = now.static_offset[0]
             curved = _smoothed_difference(offset, *self._laplacian)
             loss = loss + weights.offset * offset.abs().mean() + weights.offset_laplacian * curved.square().mean()
-        return self._project(vertices), loss
+        pos = self._project(vertices)
+        return pos, front_faces(pos, self._faces), loss
 
     def _prior(self, now: FitParameters) -> Tensor:
         prior, eyes = self._prior_weights, now.eyes_pose

@@ -123,10 +123,11 @@ class OffsetSystem:
     def _regular_on_device(self) -> Tensor:
         matrix = self.regular.tocsr()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")  # the layout is named "beta"
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")  # torch names the layout "beta"
             return torch.sparse_csr_tensor(
                 torch.as_tensor(matrix.indptr, dtype=torch.long),
                 torch.as_tensor(matrix.indices, dtype=torch.long),
                 torch.as_tensor(matrix.data),
                 size=matrix.shape,
+                check_invariants=False,
             ).to(self.right)

@@ -28,6 +28,9 @@ from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
 
+JAW_SHUT = -0.02
+"""Least opening of the jaw, rad: it does not close further than shut."""
+
 
 @dataclass
 class PriorWeights:
@@ -230,7 +233,7 @@ def solve_step(
         for name in own:
             getattr(out, name)[timestep, : width[name]] += delta[start : start + width[name]]
             start += width[name]
-    out.jaw_pose[:, 0].clamp_(min=-0.02)  # a jaw does not close further than shut
+    out.jaw_pose[:, 0].clamp_(min=JAW_SHUT)
     return out
 
 

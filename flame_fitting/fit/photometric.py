@@ -115,12 +115,12 @@ class PhotometricStep:
         self.renderer = HeadRenderer(rasterizer, head, clusters)
         rates = dict(config.lr)
         self.geometry = GeometryStep(head, parameters, targets, views, surface, prior, weights.geometry, rates)
-        self.moving = self.geometry.moving
         self.texture = torch.zeros(1, 1, 1, 3, device=device)
         """(1, R, R, 3): baked."""
         size = texels.face.shape[0]
         self.residual: Tensor | None = None
-        groups = [{"params": [value], "lr": rates[name]} for name, value in self.moving.items()]
+        # values are in units of their step sizes, which may be small: eps must be smaller still
+        groups = [{"params": [self.geometry.values], "lr": 1.0, "eps": 1e-15}]
         if "texture" in rates:
             self.residual = torch.zeros(1, size, size, 3, device=device, requires_grad=True)
             groups.append({"params": [self.residual], "lr": rates["texture"]})
@@ -156,8 +156,7 @@ class PhotometricStep:
             pos = self.geometry.positions()
             rows = torch.arange(small[0], device=pos.device) * height // small[0]
             cols = torch.arange(small[1], device=pos.device) * width // small[1]
-            background = views.rgba[:, rows][:, :, cols][..., :3].float()
-            background = background / 255 if views.rgba.dtype == torch.uint8 else background
+            background = views.rgba[:, rows][:, :, cols]
             drawn = self.renderer.draw(pos, small, self.current_texture(), background, antialias=False)
             assert drawn.cluster is not None
             self._pools = color_pools(
@@ -186,41 +185,41 @@ class PhotometricStep:
         chosen, self._order = self._order[:wanted], self._order[wanted:]
         return torch.tensor(chosen, device=self.rasterizer.device)
 
-    def __call__(self, step: int) -> Tensor:
-        """One step of Adam; returns the loss (detached, on the device)."""
+    def __call__(self, step: int, with_value: bool = False) -> Tensor:
+        """One step of Adam; returns the loss, on the device; that of pictures only `with_value`."""
         config = self.config
         if step % config.rebake == 0:
             self.bake(step)
         if self._pools is None or step % config.pool_every == 0:
             self.draw_pools(step)
-        loss = self.gradients(step)
+        loss = self.gradients(step, with_value)
         self.optimizer.step()
+        self.geometry.keep_possible()
         return loss
 
-    def gradients(self, step: int) -> Tensor:
+    def gradients(self, step: int, with_value: bool = True) -> Tensor:
         """Loss and gradients of all terms at the current parameters."""
         views = self.level(step)
         self.optimizer.zero_grad(set_to_none=True)
-        pos, loss = self.geometry()
+        pos, front, loss = self.geometry()
         chosen = self.choose_views(step)
-        shown = pos if chosen is None else pos.index_select(0, chosen)
+        shown, front = (pos, front) if chosen is None else (pos.index_select(0, chosen), front[chosen])
         leaf = shown.detach().requires_grad_()
         texture = self.current_texture()
         shared = texture.detach().requires_grad_(texture.requires_grad)
-        with torch.no_grad():
-            front = self.renderer.front(leaf)
         height, width = views.resolution
         size = max(1, self.config.pixels_per_chunk // (height * width))
         total = torch.zeros((), device=leaf.device)
         for start in range(0, len(leaf), size):
             part = slice(start, start + size)
-            target = views.pictures(part if chosen is None else chosen[part])
-            drawn = self.renderer.draw(
-                leaf[part], (height, width), shared, target[..., :3], front[part], self._pools, self._generator
-            )
-            pictures = picture_loss(drawn.painted, target, self._count, self.weights.photo, self.weights.silhouette)
-            pictures.backward()
-            total += pictures.detach()
+            target = views.rgba[part if chosen is None else chosen[part]]
+            painted = self.renderer.draw(
+                leaf[part], (height, width), shared, target, front[part], self._pools, self._generator
+            ).painted
+            weights = (self.weights.photo, self.weights.silhouette)
+            value, slope = picture_loss(painted, target, self._count, *weights, with_value)
+            painted.backward(slope)
+            total += value
         roots: list[tuple[Tensor, Tensor | None]] = [(shown, leaf.grad), (loss, None)]
         if texture.requires_grad:
             variation = self.weights.texture_variation * total_variation(texture[0])
@@ -243,28 +242,27 @@ def refine(
     config: PhotometricConfig,
     texels: TexelMap,
     seed: int = 0,
-    report: Callable[[int, Callable[[], float]], None] | None = None,
+    report: Callable[[int, float | None], None] | None = None,
+    report_every: int = 10,
 ) -> FitParameters:
     """Adam on pictures, silhouette, landmarks, geometry and priors; all on the rasterizer's device, float32 inside.
 
     Light needs no model here: it stands still in the head's frame and shading is diffuse, so it is part of the texture.
-    `report` gets the step and a function that reads the loss, which waits for the device.
+    `report` gets every step, and the loss every `report_every` steps: reading it waits for the device.
     """
     step = PhotometricStep(rasterizer, head, parameters, targets, views, surface, prior, weights, config, texels, seed)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(step.optimizer, max(config.steps, 1), eta_min=0.0)
-    averaged = {name: torch.zeros_like(value) for name, value in step.moving.items()}
-    averaged_from = int(config.steps * 0.7)
+    values = step.geometry.values
+    averaged, averaged_from = torch.zeros_like(values), int(config.steps * 0.7)
     for number in range(config.steps):
-        loss = step(number)
+        shown = report is not None and number % report_every == 0
+        loss = step(number, with_value=shown)
         schedule.step()
-        with torch.no_grad():
-            if "jaw_pose" in step.moving:
-                step.moving["jaw_pose"][:, 0].clamp_(min=-0.02)
-            if number >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
-                for name, value in step.moving.items():
-                    averaged[name] += value
+        if number >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
+            averaged += values.detach()
         if report is not None:
-            report(number, loss.item)
+            report(number, float(loss) if shown else None)
     count = max(config.steps - averaged_from, 1)
-    found = {name: (total / count).to(getattr(parameters, name)) for name, total in averaged.items()}
+    moved = step.geometry.moved(averaged / count)
+    found = {name: value.to(getattr(parameters, name)) for name, value in moved.items()}
     return replace(parameters, **found).clone()

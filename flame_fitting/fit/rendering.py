@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from flame_fitting.fit.losses.photometric import ColorPools, paint
@@ -52,13 +52,13 @@ class HeadRenderer:
         pos: Float[Tensor, "B V 4"],
         resolution: tuple[int, int],
         texture: Float[Tensor, "1 R R 3"],
-        background: Float[Tensor, "B H W 3"],
+        background: Shaped[Tensor, "B H W C"],
         front: Bool[Tensor, "B F"] | None = None,
         pools: ColorPools | None = None,
         generator: torch.Generator | None = None,
         antialias: bool = True,
     ) -> Drawing:
-        """Clip-space vertices to pictures. The texture is shared by all views, never copied."""
+        """Clip-space vertices to pictures over `background` (see `paint`). The texture is shared by all views."""
         rasterizer = self.rasterizer
         front = self.front(pos) if front is None else front
         rast, rast_db = rasterizer.rasterize(pos, self.faces, resolution, front)

@@ -141,10 +141,10 @@ def run_stages(state: FitState, config: FitConfig, device: torch.device | None =
         if config.exp.photometric and steps.rgb_init_all.num_steps:
 
             def photometric(shown: progress.Bar) -> None:
-                def report(step: int, loss: Callable[[], float]) -> None:
+                def report(_: int, loss: float | None) -> None:
                     shown.advance()
-                    if step % 10 == 0:  # reading it waits for the device
-                        shown.note(loss=f"{loss():.3f}")
+                    if loss is not None:
+                        shown.note(loss=f"{loss:.3f}")
 
                 assert state.rasterizer is not None and state.front_views is not None
                 on_gpu = state.rasterizer.device.type == "cuda"

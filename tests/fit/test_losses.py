@@ -107,11 +107,29 @@ def test_picture_loss_and_its_gradient() -> None:
     painted.requires_grad_()
     expected = _loss_by_hand(painted, target, 11.0, 30.0, 4.0)
     (slope,) = torch.autograd.grad(expected, painted)
-    found = picture_loss(painted, target, count, 30.0, 4.0)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(2 * found, painted)[0], 2 * slope)
+    value, found = picture_loss(painted, target, count, 30.0, 4.0)
+    torch.testing.assert_close(value.double(), expected.detach())
+    torch.testing.assert_close(found, slope)
     parts = [picture_loss(painted[i : i + 1], target[i : i + 1], count, 30.0, 4.0) for i in range(2)]
-    torch.testing.assert_close(parts[0] + parts[1], found), "chunks of views add up"
+    torch.testing.assert_close(parts[0][0] + parts[1][0], value), "chunks of views add up"
+    torch.testing.assert_close(torch.cat([parts[0][1], parts[1][1]]), found)
+    quiet, same = picture_loss(painted, target, count, 30.0, 4.0, with_value=False)
+    assert quiet == 0 and torch.equal(same, found)
+
+
+def test_pictures_of_bytes_and_of_floats_are_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    painted = torch.rand(2, 6, 7, 4, generator=generator)
+    stored = torch.randint(0, 256, (2, 6, 7, 4), dtype=torch.uint8, generator=generator)
+    count = torch.tensor(11.0)
+    for one, other in zip(
+        picture_loss(painted, stored, count, 30.0, 4.0),
+        picture_loss(painted, stored / 255, count, 30.0, 4.0),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+    drawn = painted[..., 3] > 0.5
+    torch.testing.assert_close(paint(painted[..., :3], stored, drawn), paint(painted[..., :3], stored / 255, drawn))
 
 
 def test_total_variation_and_its_gradient() -> None:

@@ -8,41 +8,39 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
+@torch.no_grad()
 def picture_loss(
     painted: Float[Tensor, "B H W 4"],
-    target: Float[Tensor, "B H W 4"],
+    target: Shaped[Tensor, "B H W 4"],
     count: Float[Tensor, ""],
     photo: float,
     silhouette: float,
-) -> Float[Tensor, ""]:
+    with_value: bool = True,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "B H W 4"]]:
     """Photometric L1 in sRGB where the head is drawn, and the head's area outside the avatar's alpha.
 
     Both are sums over `count`, the head's pixels in all views of a step, so that chunks of views add up to the whole
-    (VHAP normalises by the drawn foreground too). Channel 3 is alpha.
+    (VHAP normalises by the drawn foreground too). Channel 3 is alpha. A target of whole numbers is in 0..255.
+
+    Returns:
+        The value (0 without `with_value`: it costs as much again) and its gradient, to start the backward pass with.
     """
-    return _PictureLoss.apply(painted, target, count, photo, silhouette)
-
-
-class _PictureLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, painted: Tensor, target: Tensor, count: Tensor, photo: float, silhouette: float) -> Tensor:
-        difference = painted - target
-        gradient = torch.sign(difference)
-        gradient[..., :3] *= (painted[..., 3:] > 0) * (photo / (3 * count))
-        value = (gradient[..., :3] * difference[..., :3]).sum()
-        outside = torch.sub(1.0, target[..., 3]).mul_(silhouette / count)
-        gradient[..., 3] = outside
-        ctx.save_for_backward(gradient)
-        return value + (outside * painted[..., 3]).sum()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None, None, None
+    top = 1.0 if target.is_floating_point() else 255.0
+    difference = torch.add(target, painted, alpha=-top)  # one pass, whatever the target is stored as
+    slope = torch.sign(difference)
+    drawn = painted[..., 3:] > 0
+    slope *= drawn * (-photo / (3 * count))
+    outside = (top - target[..., 3]) * (silhouette / (top * count))
+    value = torch.zeros((), device=painted.device)
+    if with_value:
+        pictures = (slope[..., :3] * difference[..., :3]).sum() * (-1 / top)
+        value = pictures + (outside * painted[..., 3]).sum()
+    slope[..., 3] = outside
+    return value, slope
 
 
 def total_variation(texture: Float[Tensor, "R C 3"]) -> Float[Tensor, ""]:
@@ -106,29 +104,33 @@ def color_pools(
 
 def paint(
     color: Float[Tensor, "B H W 3"],
-    background: Float[Tensor, "B H W 3"],
-    drawn: Tensor,
+    background: Shaped[Tensor, "B H W C"],
+    drawn: Bool[Tensor, "B H W"],
     cluster: Int[Tensor, "B H W"] | None = None,
     pools: ColorPools | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B H W 4"]:
-    """The head's colours over the background, with alpha, before antialiasing; `drawn` (B, H, W) is bool.
+    """The head's colours over the background, with alpha, before antialiasing.
 
+    `background` may have more channels than three, of which the first three count; whole numbers are in 0..255.
     With pools, random pixels take a random colour of their cluster instead. It makes silhouette gradients depend on
     the colours of a region rather than on the one texel at hand (VHAP's adaptive appearance prior). Replaced pixels
     carry no gradient. Clusters without a pool (-1, or beyond the last) are left as they are.
     """
-    keep, instead = drawn, background
+    instead = background[..., :3].float()
+    if not background.is_floating_point():
+        instead = instead * (1 / 255)
+    keep = drawn
     if pools is not None and cluster is not None:
         clusters, size = pools.colors.shape[:2]
         noise = torch.randint(0, 2**31 - 1, cluster.shape, dtype=torch.int32, generator=generator, device=color.device)
-        known = (cluster >= 0) & (cluster < clusters)
-        row = cluster.int().clamp(0, clusters - 1)
-        limit = pools.thresholds.index_select(0, row.reshape(-1)).reshape(row.shape)
-        replaced = ((noise >> 15) < limit) & known
-        pick = row * size + (noise & (size - 1))
+        # clusters without a pool take a row whose rate is 0
+        thresholds = torch.cat([pools.thresholds, pools.thresholds.new_zeros(1)])
+        row = torch.where((cluster >= 0) & (cluster < clusters), cluster, clusters).int()
+        replaced = (noise >> 15) < thresholds.index_select(0, row.reshape(-1)).reshape(row.shape)
+        pick = row.clamp_max(clusters - 1) * size + (noise & (size - 1))
         donors = pools.colors.reshape(-1, 3).index_select(0, pick.reshape(-1)).reshape(color.shape)
-        instead = torch.where(replaced[..., None], donors, background)
+        instead = torch.where(replaced[..., None], donors, instead)
         keep = drawn & ~replaced
     return _Paint.apply(color, instead, keep[..., None], drawn)
 
