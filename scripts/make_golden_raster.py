@@ -9,6 +9,8 @@ Run it again whenever the scenes or the open head's mesh change.
 import argparse
 import importlib.metadata
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.cpu import CpuRasterizer
+from flame_fitting.render.interface import Rasterizer
 from tests.render import agreement
 from tests.render.golden_files import FOLDER, read_golden, write_golden
 from tests.render.raster_scenes import (
+    Results,
     all_scenes,
     input_hash,
     scene_hash,
@@ -42,7 +46,9 @@ def main() -> int:
         metadata["gpu"] = torch.cuda.get_device_name(rasterizer.device)
         metadata["cuda"] = str(torch.version.cuda)
     cpu = CpuRasterizer()
-    jobs = [(scene.name, scene_hash(scene), lambda r, s=scene: scene_results(r, s)) for scene in all_scenes()]
+    jobs: list[tuple[str, str, Callable[[Rasterizer], Results]]] = [
+        (scene.name, scene_hash(scene), partial(scene_results, scene=scene)) for scene in all_scenes()
+    ]
     jobs.append(("texture", input_hash(*texture_inputs()), texture_results))
     n_bad = 0
     for name, digest, compute in jobs:

@@ -60,10 +60,10 @@ def write_golden(path: Path, results: Results, metadata: dict[str, Any]) -> None
             kept = _kept(gradient, pixels) if kind == "picture_gradient" else gradient
             scale = np.float32(max(float(np.abs(kept).max()), 1e-30))
             arrays[f"{kind}:{name}"] = (kept / scale).astype(np.float16)
-            arrays[f"scale:{kind}:{name}"] = scale
+            arrays[f"scale:{kind}:{name}"] = np.array(scale)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_golden(path: Path) -> Golden:

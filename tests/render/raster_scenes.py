@@ -236,7 +236,7 @@ def step_texture(size: int = 128) -> Tensor:
     """(1, size, size, 3), smooth over a few texels."""
     noise = np.random.default_rng(14).random((size, size, 3))
     for _ in range(2):
-        noise = sum(np.roll(noise, shift, axis=axis) for axis in (0, 1) for shift in (-1, 0, 1)) / 6
+        noise = np.sum([np.roll(noise, shift, axis=axis) for axis in (0, 1) for shift in (-1, 0, 1)], axis=0) / 6
     low, high = noise.min(), noise.max()
     return _float(_grid((noise - low) / (high - low)))[None]
 
