@@ -1,12 +1,10 @@
 """The head model and every loss that looks at vertices and parameters alone, as one function of the parameters.
 
-On a GPU it is captured into a CUDA graph, forward and backward: hundreds of small kernels in one launch. What changes
-between steps (correspondences) lives in buffers of constant shape that are written in place.
+What changes between steps (correspondences) lives in buffers of constant shape that are written in place, so that a
+CUDA graph can hold all of it.
 """
 
 import copy
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -70,7 +68,6 @@ class GeometryStep:
         prior: PriorWeights,
         weights: GeometryWeights,
         rates: dict[str, float],
-        graphed: bool = True,
     ) -> None:
         """`rates` has the step size of every parameter that moves; the rest stands still. Inside, all is float32."""
         self.head = copy.deepcopy(head).float()
@@ -87,7 +84,7 @@ class GeometryStep:
         """What a value may not fall below: a jaw does not close further than shut."""
         if "jaw_pose" in start:
             self.unpack(self._least)["jaw_pose"][:, 0] = JAW_SHUT / rates["jaw_pose"]
-        self._targets, self._surface, self._weights, self._prior_weights = targets, surface, weights, prior
+        self._targets, self._surface, self._weights, self._vergence = targets, surface, weights, prior.vergence
         self._faces = self.head.faces.int()
         self._clip, self._timestep = views.clip, views.timestep
         self._marks = [
@@ -105,22 +102,30 @@ class GeometryStep:
         zeros = torch.zeros(len(active), 3, device=device)
         # point, normal, weight divided by the sum of weights (0 where no point was found)
         self._planes = [(zeros.clone(), zeros.clone(), zeros[:, 0].clone()) for _ in targets]
-        self._jaw = torch.tensor([1, 1 / 3, 1 / 3], device=device) * prior.jaw
+        self._precision = self._precisions(prior)
         self._laplacian = _laplacian(head.faces, head.n_vertices) if "static_offset" in start else None
-        self._run: Callable[..., tuple[Tensor, Tensor, Tensor]] = self._evaluate
-        self._graphed = graphed and device.type == "cuda"
 
     def __call__(self) -> tuple[Float[Tensor, "B V 4"], Bool[Tensor, "B F"], Float[Tensor, ""]]:
         """Clip-space vertices, which faces face each camera, and the loss, at the current values."""
-        if self._graphed:
-            # after the first correspondences: buffers and values are the graph's own memory from here on
-            sample = (self.values.detach().clone().requires_grad_(),)
-            with warnings.catch_warnings():
-                # capture warms up on a stream of its own, which torch remarks on
-                warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream")
-                self._run = torch.cuda.make_graphed_callables(self._evaluate, sample)  # type: ignore[assignment]
-            self._graphed = False
-        return self._run(self.values)
+        now = replace(self._fixed, **self.moved(self.values))
+        vertices = now.vertices(self.head)
+        weights = self._weights
+        loss = weights.prior * self._prior(now)
+        for row, (corners, barycentric, points, share, precision) in enumerate(self._marks):
+            if len(points) and weights.landmark:
+                model = vertices[row].index_select(0, corners).reshape(-1, 3, 3)
+                squared = ((model * barycentric[..., None]).sum(1) - points).square().sum(-1) * precision
+                loss = loss + weights.landmark * (share * geman_mcclure(squared, 4.0)).sum()
+            if self._targets[row].surface is not None and weights.surface:
+                point, normal, share = self._planes[row]
+                distance = 1000 * ((vertices[row].index_select(0, self._active) - point) * normal).sum(-1)
+                loss = loss + weights.surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
+        if self._laplacian is not None:
+            offset = now.static_offset[0]
+            curved = _smoothed_difference(offset, *self._laplacian)
+            loss = loss + weights.offset * offset.abs().mean() + weights.offset_laplacian * curved.square().mean()
+        pos = self._project(vertices)
+        return pos, front_faces(pos, self._faces), loss
 
     def unpack(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of a row like `values`, in the shapes of the parameters."""
@@ -162,37 +167,23 @@ class GeometryStep:
         points = vertices if len(vertices) == 1 else vertices.index_select(0, self._timestep)
         return clip_positions(points, self._clip).contiguous()
 
-    def _evaluate(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        now = replace(self._fixed, **self.moved(values))
-        vertices = now.vertices(self.head)
-        weights = self._weights
-        loss = weights.prior * self._prior(now)
-        for row, (corners, barycentric, points, share, precision) in enumerate(self._marks):
-            if len(points) and weights.landmark:
-                model = vertices[row].index_select(0, corners).reshape(-1, 3, 3)
-                squared = ((model * barycentric[..., None]).sum(1) - points).square().sum(-1) * precision
-                loss = loss + weights.landmark * (share * geman_mcclure(squared, 4.0)).sum()
-            if self._targets[row].surface is not None and weights.surface:
-                point, normal, share = self._planes[row]
-                distance = 1000 * ((vertices[row].index_select(0, self._active) - point) * normal).sum(-1)
-                loss = loss + weights.surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
-        if self._laplacian is not None:
-            offset = now.static_offset[0]
-            curved = _smoothed_difference(offset, *self._laplacian)
-            loss = loss + weights.offset * offset.abs().mean() + weights.offset_laplacian * curved.square().mean()
-        pos = self._project(vertices)
-        return pos, front_faces(pos, self._faces), loss
+    def _precisions(self, prior: PriorWeights) -> Tensor:
+        """Weight of each squared value in the Gaussian priors."""
+        out = torch.zeros_like(self._scale)
+        rows = self.unpack(out)
+        sigmas = {"shape": prior.shape, "expr": prior.expr, "neck_pose": prior.neck, "eyes_pose": prior.eyes}
+        for name, sigma in sigmas.items():
+            if name in rows:
+                rows[name] += sigma**-2
+        if "jaw_pose" in rows:
+            rows["jaw_pose"] += torch.tensor([1.0, 9.0, 9.0], device=out.device) * prior.jaw**-2
+        return out * self._scale.square()
 
     def _prior(self, now: FitParameters) -> Tensor:
-        prior, eyes = self._prior_weights, now.eyes_pose
-        return (
-            (now.shape / prior.shape).square().sum()
-            + (now.expr / prior.expr).square().sum()
-            + (now.neck_pose / prior.neck).square().sum()
-            + (now.jaw_pose / self._jaw).square().sum()
-            + (eyes / prior.eyes).square().sum()
-            + ((eyes[:, :3] - eyes[:, 3:]) / prior.vergence).square().sum()
-        )
+        loss = (self._precision * self.values.square()).sum()
+        if "eyes_pose" in self._shapes:
+            loss = loss + ((now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / self._vergence).square().sum()
+        return loss
 
 
 def _laplacian(faces: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,18 +5,20 @@ region of the head, so that what pulls is where regions (lips, lids, brows, skin
 cannot explain a misalignment away. A residual texture and static offsets are optimised as well where they have a step
 size. Random replacement of colours by region acts before antialiasing, as in VHAP.
 
-One step: the head model once (`GeometryStep`, on a GPU one CUDA graph), then its vertices through all views in chunks
-whose gradients add up, then back through the head model, then Adam.
+One step: the head model once (`GeometryStep`), then its vertices through all views in chunks whose gradients add up,
+then back through the head model, then Adam.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from flame_fitting.fit.adam import Adam
 from flame_fitting.fit.geometry_step import GeometryStep, GeometryWeights
-from flame_fitting.fit.losses.photometric import ColorPools, color_pools, picture_loss, total_variation
+from flame_fitting.fit.losses.photometric import ColorPools, add_total_variation, color_pools, kernels, picture_loss
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.region_weights import SurfaceWeights
@@ -65,6 +67,8 @@ class PhotometricConfig:
     """The same for the background."""
     pool_every: int = 10
     """Steps between two drawings of the colour pools."""
+    graph_from: int = 100
+    """On a GPU, steps of one size from which capturing a CUDA graph pays."""
     pixels_per_chunk: int = 2**24
     """Pixels that are drawn at once (about 250 bytes each); more views are taken in chunks that add up."""
     lr: tuple[tuple[str, float], ...] = (
@@ -82,16 +86,25 @@ CLUSTERS = ("skin", "scalp", "neck", "ears", "lips_tight", "eyelids", "sclerae",
 """Regions with an appearance of their own; later ones overwrite earlier ones."""
 
 
+NO_CLUSTER = len(CLUSTERS) + 1
+"""Number of triangles in none of them; the background is 0."""
+
+
 def cluster_table(head: HeadModel) -> Tensor:
-    """(F,) cluster of each triangle, from 1; -1 for triangles in none."""
-    out = torch.full((head.faces.shape[0],), -1, dtype=torch.long, device=head.faces.device)
+    """(F,) cluster of each triangle, from 1; `NO_CLUSTER` for triangles in none."""
+    out = torch.full((head.faces.shape[0],), NO_CLUSTER, dtype=torch.long, device=head.faces.device)
     for number, name in enumerate(CLUSTERS, start=1):
         out[head.face_mask(name)] = number
     return out
 
 
 class PhotometricStep:
-    """The state of one photometric stage: everything constant on the device, and Adam."""
+    """The state of one photometric stage: everything constant on the device, and Adam.
+
+    A step is three parts around the rasterizer: `project` (head model, losses without pictures), `look` (pictures, for
+    each chunk of views) and `update` (back through the head model, Adam). None of them waits for the device, so each
+    can be a CUDA graph (`GraphedStep`).
+    """
 
     def __init__(
         self,
@@ -111,73 +124,157 @@ class PhotometricStep:
         self.rasterizer, self.weights, self.config, self.texels = rasterizer, weights, config, texels
         self.levels = [views.downsampled(factor) for factor in config.downsample]
         clusters = cluster_table(head)
-        self._labels = torch.where(texels.covered, clusters[texels.face.clamp_min(0)], -1)
+        labels = torch.where(texels.covered, clusters[texels.face.clamp_min(0)], -1)
+        self._labels = torch.where(labels == NO_CLUSTER, -1, labels)
         self.renderer = HeadRenderer(rasterizer, head, clusters)
         rates = dict(config.lr)
         self.geometry = GeometryStep(head, parameters, targets, views, surface, prior, weights.geometry, rates)
-        self.texture = torch.zeros(1, 1, 1, 3, device=device)
-        """(1, R, R, 3): baked."""
         size = texels.face.shape[0]
-        self.residual: Tensor | None = None
+        self.base = torch.zeros(1, size, size, 3, device=device)
+        """(1, R, R, 3): baked."""
+        self.residual = torch.zeros_like(self.base) if "texture" in rates else None
+        """What is optimised on top of it."""
+        self._texture_slope = torch.zeros_like(self.base) if self.residual is not None else None
         # values are in units of their step sizes, which may be small: eps must be smaller still
-        groups = [{"params": [self.geometry.values], "lr": 1.0, "eps": 1e-15}]
-        if "texture" in rates:
-            self.residual = torch.zeros(1, size, size, 3, device=device, requires_grad=True)
-            groups.append({"params": [self.residual], "lr": rates["texture"]})
-        self.optimizer = torch.optim.Adam(groups, fused=device.type == "cuda")
+        moving = [(self.geometry.values, 1.0, 1e-15)]
+        if self.residual is not None:
+            moving.append((self.residual, rates["texture"], 1e-8))
+        self.optimizer = Adam(moving)
+        self.pools = ColorPools(
+            torch.zeros(NO_CLUSTER, 4096, 3, device=device),
+            torch.zeros(NO_CLUSTER + 1, dtype=torch.int32, device=device),
+        )
+        self._count = torch.ones((), device=device)
         self._generator = torch.Generator(device).manual_seed(seed)
+        self._seed = torch.full((), 1_000_003 * (seed % 1000), dtype=torch.int32, device=device)
         self._order_generator = torch.Generator().manual_seed(seed)
         self._order: list[int] = []
-        self._pools: ColorPools | None = None
-        self._count = torch.ones((), device=device)
+        self._graphed: dict[int, GraphedStep] = {}
 
-    def level(self, step: int) -> ViewSet:
-        """The pictures for a step: coarse to fine."""
-        share = step * len(self.levels) // max(self.config.steps, 1)
-        return self.levels[min(share, len(self.levels) - 1)]
+    def __call__(self, step: int) -> Tensor:
+        """One step of Adam; returns the loss, on the device."""
+        config = self.config
+        if step % config.rebake == 0:
+            self.bake(step)
+        if step % config.pool_every == 0:
+            self.draw_pools(step)
+        level = self.level(step)
+        views, chosen = self.levels[level], self.choose_views(step)
+        if chosen is None and step > 1 and self._graph_pays():
+            if level not in self._graphed:
+                self._graphed[level] = GraphedStep(self, views)
+            return self._graphed[level]()
+        pos, front, loss = self.project()
+        slope, total = torch.zeros_like(pos), loss.detach().clone()
+        for part in self.parts(views) if chosen is None else chosen.split(self.chunk(views)):
+            leaf = pos.detach()[part].requires_grad_()
+            rast, rast_db = self.rasterize(leaf, front[part], views.resolution)
+            value, rast_slope, rast_db_slope, pos_slope = self.look(rast, rast_db, leaf, views.rgba[part])
+            torch.autograd.backward((rast, rast_db), (rast_slope, rast_db_slope))
+            assert leaf.grad is not None
+            slope[part] = leaf.grad + pos_slope
+            total += value
+        return total + self.update(pos, loss, slope)
 
+    def level(self, step: int) -> int:
+        """Which of the sizes of the pictures a step looks at: coarse to fine."""
+        return min(step * len(self.levels) // max(self.config.steps, 1), len(self.levels) - 1)
+
+    def chunk(self, views: ViewSet) -> int:
+        """How many views are drawn at once: as equal parts as memory allows."""
+        count = min(self.config.views_per_step, len(views.views))
+        most = max(1, self.config.pixels_per_chunk // (views.resolution[0] * views.resolution[1]))
+        return -(-count // -(-count // most))
+
+    def parts(self, views: ViewSet) -> list[slice]:
+        """All views in chunks."""
+        size, total = self.chunk(views), len(views.views)
+        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+    def project(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Clip-space vertices of all views (B, V, 4), which faces face each camera, the loss without pictures."""
+        return self.geometry()
+
+    def rasterize(self, pos: Tensor, front: Tensor, resolution: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Which triangle is where; the one operation that waits for the device."""
+        return self.rasterizer.rasterize(pos, self.renderer.faces, resolution, front)
+
+    def look(self, rast: Tensor, rast_db: Tensor, pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Loss of a chunk of pictures and its slopes for rast, rast_db and pos; the texture's slope is added up."""
+        texture = self.current_texture().requires_grad_(self.residual is not None)
+        rast, rast_db, pos = leaves = [tensor.detach().requires_grad_() for tensor in (rast, rast_db, pos)]
+        painted = self.renderer.shade(rast, rast_db, pos, texture, target, self.pools, self._seed).painted
+        value, slope = picture_loss(painted, target, self._count, self.weights.photo, self.weights.silhouette)
+        if self._texture_slope is not None:
+            *slopes, of_texture = torch.autograd.grad(painted, [*leaves, texture], slope)
+            self._texture_slope += of_texture
+        else:
+            slopes = list(torch.autograd.grad(painted, leaves, slope))
+        self._seed += 1
+        return value, slopes[0], slopes[1], slopes[2]
+
+    def update(self, pos: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+        """Back through the head model from the slope of `pos`, then Adam; returns the loss of the texture alone."""
+        roots = [(pos, slope), (loss, None)]
+        roots = [root for root in roots if root[0].requires_grad]  # a loss of nothing that moves has no gradient
+        outputs, slopes = zip(*roots, strict=True)
+        (gradient,) = torch.autograd.grad(outputs, self.geometry.values, slopes)
+        gradients, value = [gradient], torch.zeros((), device=slope.device)
+        if self._texture_slope is not None:
+            rough = self.weights.texture_variation
+            value = add_total_variation(self.current_texture()[0], rough, self._texture_slope[0])
+            gradients.append(self._texture_slope)
+        self.optimizer.step(gradients)
+        self.geometry.keep_possible()
+        if self._texture_slope is not None:
+            self._texture_slope.zero_()
+        return value
+
+    @torch.no_grad()
     def bake(self, step: int) -> None:
         """Texture and correspondences anew from where the head is now."""
-        views, texels = self.level(step), self.texels
-        with torch.no_grad():
-            vertices = self.geometry.vertices()
-            baked = bake(self.rasterizer, self.geometry.head, vertices[0], views, texels)
-            filled = complete(baked, self.geometry.head, texels)
-            sigma = self.config.smooth * texels.face.shape[0]
-            self.texture = region_smoothed(filled, baked.weight, self._labels, sigma)[None].contiguous()
-            self.geometry.find_correspondences(vertices)
+        views, texels = self.levels[self.level(step)], self.texels
+        vertices = self.geometry.vertices()
+        baked = bake(self.rasterizer, self.geometry.head, vertices[0], views, texels)
+        filled = complete(baked, self.geometry.head, texels)
+        sigma = self.config.smooth * texels.face.shape[0]
+        self.base[0] = region_smoothed(filled, baked.weight, self._labels, sigma)
+        self.geometry.find_correspondences(vertices)
 
+    @torch.no_grad()
     def draw_pools(self, step: int) -> None:
         """Colour pools of all views together, from pictures of a quarter of the size."""
-        views, config = self.level(step), self.config
+        views, config = self.levels[self.level(step)], self.config
         height, width = views.resolution
         small = (max(height // 4, 1), max(width // 4, 1))
-        with torch.no_grad():
-            pos = self.geometry.positions()
-            rows = torch.arange(small[0], device=pos.device) * height // small[0]
-            cols = torch.arange(small[1], device=pos.device) * width // small[1]
-            background = views.rgba[:, rows][:, :, cols]
-            drawn = self.renderer.draw(pos, small, self.current_texture(), background, antialias=False)
-            assert drawn.cluster is not None
-            self._pools = color_pools(
-                drawn.cluster,
-                drawn.painted[..., :3],
-                len(CLUSTERS) + 1,
-                config.disturb_rate_fg,
-                config.disturb_rate_bg,
-                self._generator,
-            )
-            share = min(config.views_per_step, len(views.views)) / len(views.views)
-            pixels = height * width / (small[0] * small[1])
-            self._count = (drawn.drawn.sum() * (share * pixels)).clamp_min(1.0)
+        pos = self.geometry.positions()
+        rows = torch.arange(small[0], device=pos.device) * height // small[0]
+        cols = torch.arange(small[1], device=pos.device) * width // small[1]
+        background = views.rgba[:, rows][:, :, cols]
+        drawn = self.renderer.draw(pos, small, self.current_texture(), background, antialias=False)
+        assert self.renderer.clusters is not None
+        pools = color_pools(
+            self.renderer.clusters[drawn.triangle.long()],
+            drawn.painted[..., :3],
+            NO_CLUSTER,
+            config.disturb_rate_fg,
+            config.disturb_rate_bg,
+            self._generator,
+            self.pools.colors.shape[1],
+        )
+        self.pools.colors.copy_(pools.colors)
+        self.pools.thresholds.copy_(pools.thresholds)
+        share = min(config.views_per_step, len(views.views)) / len(views.views)
+        pixels = height * width / (small[0] * small[1])
+        self._count.copy_(((drawn.triangle > 0).sum() * (share * pixels)).clamp_min(1.0))
 
     def current_texture(self) -> Tensor:
         """(1, R, R, 3) as drawn."""
-        return self.texture if self.residual is None else self.texture + self.residual
+        return self.base.detach() if self.residual is None else self.base + self.residual
 
     def choose_views(self, step: int) -> Tensor | None:
         """Rows of the views of this step, None for all; every view comes round before one comes again."""
-        total, wanted = len(self.level(step).views), self.config.views_per_step
+        total, wanted = len(self.levels[self.level(step)].views), self.config.views_per_step
         if wanted >= total:
             return None
         if len(self._order) < wanted:
@@ -185,49 +282,68 @@ class PhotometricStep:
         chosen, self._order = self._order[:wanted], self._order[wanted:]
         return torch.tensor(chosen, device=self.rasterizer.device)
 
-    def __call__(self, step: int, with_value: bool = False) -> Tensor:
-        """One step of Adam; returns the loss, on the device; that of pictures only `with_value`."""
-        config = self.config
-        if step % config.rebake == 0:
-            self.bake(step)
-        if self._pools is None or step % config.pool_every == 0:
-            self.draw_pools(step)
-        loss = self.gradients(step, with_value)
-        self.optimizer.step()
-        self.geometry.keep_possible()
-        return loss
+    def _graph_pays(self) -> bool:
+        """Whether enough steps share a graph: capturing takes as long as some dozens of steps save."""
+        each = self.config.steps // len(self.levels)
+        return kernels(self.base) is not None and each >= self.config.graph_from
 
-    def gradients(self, step: int, with_value: bool = True) -> Tensor:
-        """Loss and gradients of all terms at the current parameters."""
-        views = self.level(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        pos, front, loss = self.geometry()
-        chosen = self.choose_views(step)
-        shown, front = (pos, front) if chosen is None else (pos.index_select(0, chosen), front[chosen])
-        leaf = shown.detach().requires_grad_()
-        texture = self.current_texture()
-        shared = texture.detach().requires_grad_(texture.requires_grad)
-        height, width = views.resolution
-        size = max(1, self.config.pixels_per_chunk // (height * width))
-        total = torch.zeros((), device=leaf.device)
-        for start in range(0, len(leaf), size):
-            part = slice(start, start + size)
-            target = views.rgba[part if chosen is None else chosen[part]]
-            painted = self.renderer.draw(
-                leaf[part], (height, width), shared, target, front[part], self._pools, self._generator
-            ).painted
-            weights = (self.weights.photo, self.weights.silhouette)
-            value, slope = picture_loss(painted, target, self._count, *weights, with_value)
-            painted.backward(slope)
-            total += value
-        roots: list[tuple[Tensor, Tensor | None]] = [(shown, leaf.grad), (loss, None)]
-        if texture.requires_grad:
-            variation = self.weights.texture_variation * total_variation(texture[0])
-            roots += [(texture, shared.grad), (variation, None)]
-            total += variation.detach()
-        roots = [root for root in roots if root[0].requires_grad]  # a loss of nothing that moves has no gradient
-        torch.autograd.backward([tensor for tensor, _ in roots], [slope for _, slope in roots])
-        return total + loss.detach()
+
+class GraphedStep:
+    """A step of all views with its three parts as CUDA graphs: hundreds of small kernels in a few launches."""
+
+    def __init__(self, step: PhotometricStep, views: ViewSet) -> None:
+        self._step, self._views = step, views
+        self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize(step.rasterizer.device)
+        self._project, self._update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._project, pool=self._pool):
+            self._pos, self._front, self._loss = step.project()
+        self._slope = torch.zeros_like(self._pos)
+        self._parts = step.parts(views)
+        sizes = {part.stop - part.start for part in self._parts}
+        self._looks = {size: _GraphedLook(self, size) for size in sizes}
+        with torch.cuda.graph(self._update, pool=self._pool):
+            self._texture_loss = step.update(self._pos, self._loss, self._slope)
+
+    def __call__(self) -> Tensor:
+        """One step; returns the loss, on the device."""
+        step, views = self._step, self._views
+        self._project.replay()
+        total = self._loss.detach().clone()
+        for part in self._parts:
+            leaf = self._pos.detach()[part].requires_grad_()
+            rast, rast_db = step.rasterize(leaf, self._front[part], views.resolution)
+            total += self._looks[part.stop - part.start](rast, rast_db, leaf, views.rgba[part], self._slope[part])
+        self._update.replay()
+        return total + self._texture_loss
+
+
+class _GraphedLook:
+    """`PhotometricStep.look` for a number of views."""
+
+    def __init__(self, owner: GraphedStep, count: int) -> None:
+        step, views = owner._step, owner._views
+        device, (height, width) = step.rasterizer.device, views.resolution
+        self._rast = torch.zeros(count, height, width, 4, device=device)
+        self._rast_db = torch.zeros_like(self._rast)
+        self._pos = torch.zeros_like(owner._pos[:count])
+        self._target = torch.zeros_like(views.rgba[:count])
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=owner._pool):
+            self._value, *self._slopes = step.look(self._rast, self._rast_db, self._pos, self._target)
+
+    def __call__(self, rast: Tensor, rast_db: Tensor, pos: Tensor, target: Tensor, slope: Tensor) -> Tensor:
+        """Writes the slope of `pos` and returns the loss."""
+        with torch.no_grad():
+            for held, given in zip(
+                (self._rast, self._rast_db, self._pos, self._target), (rast, rast_db, pos, target), strict=True
+            ):
+                held.copy_(given)
+        self._graph.replay()
+        torch.autograd.backward((rast, rast_db), (self._slopes[0], self._slopes[1]))
+        assert pos.grad is not None
+        torch.add(pos.grad, self._slopes[2], out=slope)
+        return self._value
 
 
 def refine(
@@ -251,17 +367,15 @@ def refine(
     `report` gets every step, and the loss every `report_every` steps: reading it waits for the device.
     """
     step = PhotometricStep(rasterizer, head, parameters, targets, views, surface, prior, weights, config, texels, seed)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(step.optimizer, max(config.steps, 1), eta_min=0.0)
-    values = step.geometry.values
+    values = step.geometry.values.detach()
     averaged, averaged_from = torch.zeros_like(values), int(config.steps * 0.7)
     for number in range(config.steps):
-        shown = report is not None and number % report_every == 0
-        loss = step(number, with_value=shown)
-        schedule.step()
+        step.optimizer.set_factor(0.5 + 0.5 * math.cos(math.pi * number / config.steps))
+        loss = step(number)
         if number >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
-            averaged += values.detach()
+            averaged += values
         if report is not None:
-            report(number, float(loss) if shown else None)
+            report(number, float(loss) if number % report_every == 0 else None)
     count = max(config.steps - averaged_from, 1)
     moved = step.geometry.moved(averaged / count)
     found = {name: value.to(getattr(parameters, name)) for name, value in moved.items()}

@@ -20,10 +20,8 @@ class Drawing:
 
     painted: Float[Tensor, "B H W 4"]
     """Antialiased sRGB and alpha."""
-    color: Float[Tensor, "B H W 3"]
-    """The texture's colours at pixel centres, before painting; undefined where nothing is drawn."""
-    cluster: Int[Tensor, "B H W"] | None
-    drawn: Bool[Tensor, "B H W"]
+    triangle: Float[Tensor, "B H W"]
+    """Triangle at the pixel's centre, from 1; 0 where nothing is drawn."""
 
 
 class HeadRenderer:
@@ -32,16 +30,17 @@ class HeadRenderer:
     def __init__(
         self, rasterizer: Rasterizer, head: HeadModel, cluster_of_face: Tensor | None = None, mipmap: bool = True
     ) -> None:
-        """`cluster_of_face` (F,) is from 1, -1 for none; 0 stands for the background."""
+        """`cluster_of_face` (F,) is from 1; 0 stands for the background, the number after the last for none."""
         device = rasterizer.device
         self.rasterizer, self.mipmap = rasterizer, mipmap
         self.faces, self.uv_faces = head.faces.int().to(device), head.uv_faces.int().to(device)
         self.uv = uv_to_texture(head.uv.float())[None].contiguous().to(device)
         self.topology = rasterizer.topology(self.faces)
-        self._clusters: Tensor | None = None
+        self.clusters: Tensor | None = None
+        """(F + 1,) cluster of each triangle counted from 1, the background first."""
         if cluster_of_face is not None:
             table = torch.cat([torch.zeros_like(cluster_of_face[:1]), cluster_of_face])
-            self._clusters = table.int().to(device)
+            self.clusters = table.int().to(device)
 
     def front(self, pos: Float[Tensor, "B V 4"]) -> Bool[Tensor, "B F"]:
         """Faces that face each camera."""
@@ -53,24 +52,31 @@ class HeadRenderer:
         resolution: tuple[int, int],
         texture: Float[Tensor, "1 R R 3"],
         background: Shaped[Tensor, "B H W C"],
-        front: Bool[Tensor, "B F"] | None = None,
-        pools: ColorPools | None = None,
-        generator: torch.Generator | None = None,
         antialias: bool = True,
     ) -> Drawing:
         """Clip-space vertices to pictures over `background` (see `paint`). The texture is shared by all views."""
+        rast, rast_db = self.rasterizer.rasterize(pos, self.faces, resolution, self.front(pos))
+        return self.shade(rast, rast_db, pos, texture, background, antialias=antialias)
+
+    def shade(
+        self,
+        rast: Float[Tensor, "B H W 4"],
+        rast_db: Float[Tensor, "B H W 4"],
+        pos: Float[Tensor, "B V 4"],
+        texture: Float[Tensor, "1 R R 3"],
+        background: Shaped[Tensor, "B H W C"],
+        pools: ColorPools | None = None,
+        seed: Int[Tensor, ""] | None = None,
+        antialias: bool = True,
+    ) -> Drawing:
+        """What is left of drawing once it is known which triangle is where; waits for nothing."""
         rasterizer = self.rasterizer
-        front = self.front(pos) if front is None else front
-        rast, rast_db = rasterizer.rasterize(pos, self.faces, resolution, front)
         at, at_da = rasterizer.interpolate(self.uv, rast, self.uv_faces, rast_db, "all" if self.mipmap else None)
         # levels down to 4 x 4 texels: below that islands of the UV layout run together
         levels = max(int(math.log2(texture.shape[1])) - 2, 0) if self.mipmap else None
         color = rasterizer.texture(texture, at, at_da if self.mipmap else None, max_mip_level=levels)
         triangle = rast[..., 3].detach()
-        drawn, cluster = triangle > 0, None
-        if self._clusters is not None:
-            cluster = self._clusters.index_select(0, triangle.int().reshape(-1)).reshape(triangle.shape)
-        painted = paint(color, background, drawn, cluster, pools, generator)
+        painted = paint(color, background, triangle, self.clusters, pools, seed)
         if antialias:
             painted = rasterizer.antialias(painted, rast, pos, self.faces, self.topology)
-        return Drawing(painted, color, cluster, drawn)
+        return Drawing(painted, triangle)

@@ -4,11 +4,18 @@ Each is written with its gradient beside its value: the tensors are as large as 
 over them that autograd would add costs time.
 """
 
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -19,7 +26,6 @@ def picture_loss(
     count: Float[Tensor, ""],
     photo: float,
     silhouette: float,
-    with_value: bool = True,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B H W 4"]]:
     """Photometric L1 in sRGB where the head is drawn, and the head's area outside the avatar's alpha.
 
@@ -27,43 +33,39 @@ def picture_loss(
     (VHAP normalises by the drawn foreground too). Channel 3 is alpha. A target of whole numbers is in 0..255.
 
     Returns:
-        The value (0 without `with_value`: it costs as much again) and its gradient, to start the backward pass with.
+        The value, and its gradient to start the backward pass with.
     """
+    fused = kernels(painted)
+    if fused is not None:
+        return fused.picture_loss(painted, target, count, photo, silhouette)
     top = 1.0 if target.is_floating_point() else 255.0
     difference = torch.add(target, painted, alpha=-top)  # one pass, whatever the target is stored as
     slope = torch.sign(difference)
     drawn = painted[..., 3:] > 0
     slope *= drawn * (-photo / (3 * count))
     outside = (top - target[..., 3]) * (silhouette / (top * count))
-    value = torch.zeros((), device=painted.device)
-    if with_value:
-        pictures = (slope[..., :3] * difference[..., :3]).sum() * (-1 / top)
-        value = pictures + (outside * painted[..., 3]).sum()
+    value = (slope[..., :3] * difference[..., :3]).sum() * (-1 / top) + (outside * painted[..., 3]).sum()
     slope[..., 3] = outside
     return value, slope
 
 
-def total_variation(texture: Float[Tensor, "R C 3"]) -> Float[Tensor, ""]:
-    """Mean squared difference of neighbouring texels, rows and columns."""
-    return _TotalVariation.apply(texture)
+@torch.no_grad()
+def add_total_variation(
+    texture: Float[Tensor, "R C 3"], weight: float, slope: Float[Tensor, "R C 3"]
+) -> Float[Tensor, ""]:
+    """`weight` times the mean squared difference of neighbouring texels, rows and columns.
 
-
-class _TotalVariation(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, texture: Tensor) -> Tensor:
-        down, right = texture[1:] - texture[:-1], texture[:, 1:] - texture[:, :-1]
-        gradient = torch.zeros_like(texture)
-        gradient[1:].add_(down, alpha=2 / down.numel())
-        gradient[:-1].sub_(down, alpha=2 / down.numel())
-        gradient[:, 1:].add_(right, alpha=2 / right.numel())
-        gradient[:, :-1].sub_(right, alpha=2 / right.numel())
-        ctx.save_for_backward(gradient)
-        return down.square_().mean() + right.square_().mean()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grads[0]
+    Adds the gradient to `slope` in place and returns the value.
+    """
+    fused = kernels(texture)
+    if fused is not None:
+        return fused.add_total_variation(texture, weight, slope)
+    down, right = texture[1:] - texture[:-1], texture[:, 1:] - texture[:, :-1]
+    slope[1:].add_(down, alpha=2 * weight / down.numel())
+    slope[:-1].sub_(down, alpha=2 * weight / down.numel())
+    slope[:, 1:].add_(right, alpha=2 * weight / right.numel())
+    slope[:, :-1].sub_(right, alpha=2 * weight / right.numel())
+    return weight * (down.square_().mean() + right.square_().mean())
 
 
 @dataclass(eq=False)
@@ -72,8 +74,8 @@ class ColorPools:
 
     colors: Float[Tensor, "K P 3"]
     """P a power of two."""
-    thresholds: Int[Tensor, " K"]
-    """Rate at which pixels of the cluster are replaced, in 2^-16; 0 for a cluster without colours."""
+    thresholds: Int[Tensor, " K_and_1"]
+    """Rate at which pixels of a cluster are replaced, in 2^-16; 0 for one without colours and for the last, "none"."""
 
 
 def color_pools(
@@ -85,7 +87,7 @@ def color_pools(
     generator: torch.Generator,
     size: int = 4096,
 ) -> ColorPools:
-    """`size` random colours of each cluster 0..n_clusters-1; 0 is the background. Pixels of another number give none.
+    """`size` random colours of each cluster 0..n_clusters-1; 0 is the background, `n_clusters` stands for none.
 
     No loop over clusters and no synchronisation: pixels are sorted by cluster once, and each entry of a pool draws an
     index within the cluster's run.
@@ -99,37 +101,44 @@ def color_pools(
     row = starts[:, None] + (draw * counts[:, None]).long().clamp_max((counts[:, None] - 1).clamp_min(0))
     colors = donors.detach().reshape(-1, 3)[order[row.clamp_max(len(order) - 1)]]
     rate = torch.where(labels > 0, round(rate_foreground * 65536), round(rate_background * 65536))
-    return ColorPools(colors, torch.where(counts > 0, rate, 0).int())
+    thresholds = torch.where(counts > 0, rate, 0).int()
+    return ColorPools(colors, torch.cat([thresholds, thresholds.new_zeros(1)]))
 
 
 def paint(
     color: Float[Tensor, "B H W 3"],
     background: Shaped[Tensor, "B H W C"],
-    drawn: Bool[Tensor, "B H W"],
-    cluster: Int[Tensor, "B H W"] | None = None,
+    triangle: Float[Tensor, "B H W"],
+    clusters: Int[Tensor, " F_and_1"] | None = None,
     pools: ColorPools | None = None,
-    generator: torch.Generator | None = None,
+    seed: Int[Tensor, ""] | None = None,
 ) -> Float[Tensor, "B H W 4"]:
     """The head's colours over the background, with alpha, before antialiasing.
 
+    `triangle` is the number of the triangle at each pixel from 1, 0 for none; `clusters` the cluster of each number,
+    one of the pools or the number after the last for none.
     `background` may have more channels than three, of which the first three count; whole numbers are in 0..255.
     With pools, random pixels take a random colour of their cluster instead. It makes silhouette gradients depend on
     the colours of a region rather than on the one texel at hand (VHAP's adaptive appearance prior). Replaced pixels
-    carry no gradient. Clusters without a pool (-1, or beyond the last) are left as they are.
+    carry no gradient. `seed` lies on the device (a CUDA graph cannot hold a number that changes).
     """
+    fused = kernels(color)
+    if fused is not None:
+        thresholds, colors = (None, None) if pools is None else (pools.thresholds, pools.colors)
+        return fused.Paint.apply(color, background, triangle, clusters, thresholds, colors, seed)
     instead = background[..., :3].float()
     if not background.is_floating_point():
         instead = instead * (1 / 255)
+    drawn = triangle > 0
     keep = drawn
-    if pools is not None and cluster is not None:
-        clusters, size = pools.colors.shape[:2]
-        noise = torch.randint(0, 2**31 - 1, cluster.shape, dtype=torch.int32, generator=generator, device=color.device)
-        # clusters without a pool take a row whose rate is 0
-        thresholds = torch.cat([pools.thresholds, pools.thresholds.new_zeros(1)])
-        row = torch.where((cluster >= 0) & (cluster < clusters), cluster, clusters).int()
-        replaced = (noise >> 15) < thresholds.index_select(0, row.reshape(-1)).reshape(row.shape)
-        pick = row.clamp_max(clusters - 1) * size + (noise & (size - 1))
-        donors = pools.colors.reshape(-1, 3).index_select(0, pick.reshape(-1)).reshape(color.shape)
+    if pools is not None and clusters is not None and seed is not None:
+        colors, size = pools.colors, pools.colors.shape[1]
+        generator = torch.Generator(color.device).manual_seed(int(seed))
+        noise = torch.randint(0, 2**31 - 1, triangle.shape, dtype=torch.int32, generator=generator, device=color.device)
+        row = clusters.index_select(0, triangle.detach().int().reshape(-1))
+        replaced = (noise >> 15) < pools.thresholds.index_select(0, row).reshape(triangle.shape)
+        pick = row.clamp_max(len(colors) - 1) * size + (noise & (size - 1)).reshape(-1)
+        donors = colors.reshape(-1, 3).index_select(0, pick).reshape(color.shape)
         instead = torch.where(replaced[..., None], donors, instead)
         keep = drawn & ~replaced
     return _Paint.apply(color, instead, keep[..., None], drawn)
@@ -148,3 +157,28 @@ class _Paint(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (keep,) = ctx.saved_tensors
         return grads[0][..., :3] * keep, None, None, None
+
+
+def kernels(tensor: Tensor) -> ModuleType | None:
+    """The fused kernels for a tensor; None where the reference runs: on a CPU, without Triton, when switched off."""
+    return _fused() if tensor.device.type == "cuda" and not _REFERENCE_ONLY.get() else None
+
+
+@contextmanager
+def reference_only() -> Iterator[None]:
+    """Runs the reference on a GPU too, to compare with."""
+    token = _REFERENCE_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _REFERENCE_ONLY.reset(token)
+
+
+_REFERENCE_ONLY: ContextVar[bool] = ContextVar("reference_only", default=False)
+
+
+@lru_cache(maxsize=1)
+def _fused() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("flame_fitting.fit.losses.fused")
