@@ -67,7 +67,7 @@ class PhotometricConfig:
     """The same for the background."""
     pool_every: int = 10
     """Steps between two drawings of the colour pools."""
-    graph_from: int = 100
+    graph_from: int = 16
     """On a GPU, steps of one size from which capturing a CUDA graph pays."""
     pixels_per_chunk: int = 2**24
     """Pixels that are drawn at once (about 250 bytes each); more views are taken in chunks that add up."""

@@ -4,19 +4,15 @@ Each is written with its gradient beside its value: the tensors are as large as 
 over them that autograd would add costs time.
 """
 
-import importlib
-import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from flame_fitting.render.fusion import fused_kernels
 
 
 @torch.no_grad()
@@ -160,25 +156,5 @@ class _Paint(torch.autograd.Function):
 
 
 def kernels(tensor: Tensor) -> ModuleType | None:
-    """The fused kernels for a tensor; None where the reference runs: on a CPU, without Triton, when switched off."""
-    return _fused() if tensor.device.type == "cuda" and not _REFERENCE_ONLY.get() else None
-
-
-@contextmanager
-def reference_only() -> Iterator[None]:
-    """Runs the reference on a GPU too, to compare with."""
-    token = _REFERENCE_ONLY.set(True)
-    try:
-        yield
-    finally:
-        _REFERENCE_ONLY.reset(token)
-
-
-_REFERENCE_ONLY: ContextVar[bool] = ContextVar("reference_only", default=False)
-
-
-@lru_cache(maxsize=1)
-def _fused() -> ModuleType | None:
-    if importlib.util.find_spec("triton") is None:
-        return None
-    return importlib.import_module("flame_fitting.fit.losses.fused")
+    """The fused kernels of this module for a tensor, where they run."""
+    return fused_kernels(tensor, "flame_fitting.fit.losses.fused")
