@@ -18,7 +18,14 @@ from torch import Tensor
 
 from flame_fitting.fit.adam import Adam
 from flame_fitting.fit.geometry_step import GeometryStep, GeometryWeights
-from flame_fitting.fit.losses.photometric import ColorPools, add_total_variation, color_pools, kernels, picture_loss
+from flame_fitting.fit.losses.photometric import (
+    ColorPools,
+    add_total_variation,
+    color_pools,
+    kernels,
+    picture_loss,
+    root_with_slopes,
+)
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.region_weights import SurfaceWeights
@@ -170,7 +177,7 @@ class PhotometricStep:
             leaf = pos.detach()[part].requires_grad_()
             rast, rast_db = self.rasterize(leaf, front[part], views.resolution)
             value, rast_slope, rast_db_slope, pos_slope = self.look(rast, rast_db, leaf, views.rgba[part])
-            torch.autograd.backward((rast, rast_db), (rast_slope, rast_db_slope))
+            root_with_slopes([rast, rast_db], [rast_slope, rast_db_slope]).backward()
             assert leaf.grad is not None
             slope[part] = leaf.grad + pos_slope
             total += value
@@ -205,20 +212,21 @@ class PhotometricStep:
         rast, rast_db, pos = leaves = [tensor.detach().requires_grad_() for tensor in (rast, rast_db, pos)]
         painted = self.renderer.shade(rast, rast_db, pos, texture, target, self.pools, self._seed).painted
         value, slope = picture_loss(painted, target, self._count, self.weights.photo, self.weights.silhouette)
+        root = root_with_slopes([painted], [slope])
         if self._texture_slope is not None:
-            *slopes, of_texture = torch.autograd.grad(painted, [*leaves, texture], slope)
+            *slopes, of_texture = torch.autograd.grad(root, [*leaves, texture])
             self._texture_slope += of_texture
         else:
-            slopes = list(torch.autograd.grad(painted, leaves, slope))
+            slopes = list(torch.autograd.grad(root, leaves))
         self._seed += 1
         return value, slopes[0], slopes[1], slopes[2]
 
     def update(self, pos: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
         """Back through the head model from the slope of `pos`, then Adam; returns the loss of the texture alone."""
-        roots = [(pos, slope), (loss, None)]
-        roots = [root for root in roots if root[0].requires_grad]  # a loss of nothing that moves has no gradient
-        outputs, slopes = zip(*roots, strict=True)
-        (gradient,) = torch.autograd.grad(outputs, self.geometry.values, slopes)
+        root = root_with_slopes([pos], [slope])
+        if loss.requires_grad:
+            root = root + loss
+        (gradient,) = torch.autograd.grad(root, self.geometry.values)
         gradients, value = [gradient], torch.zeros((), device=slope.device)
         if self._texture_slope is not None:
             rough = self.weights.texture_variation
@@ -340,7 +348,7 @@ class _GraphedLook:
             ):
                 held.copy_(given)
         self._graph.replay()
-        torch.autograd.backward((rast, rast_db), (self._slopes[0], self._slopes[1]))
+        root_with_slopes([rast, rast_db], self._slopes[:2]).backward()
         assert pos.grad is not None
         torch.add(pos.grad, self._slopes[2], out=slope)
         return self._value

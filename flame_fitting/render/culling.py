@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flame_fitting.render.fusion import fused_kernels
+from flame_fitting.fusion import fused_kernels
 
 MAX_INSTANCED_FACES = 2**24
 """Triangle numbers are stored as float32, exact up to here."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flame_fitting.render.fusion import fused_kernels
+from flame_fitting.fusion import fused_kernels
 
 
 @torch.no_grad()

@@ -27,8 +27,9 @@ from flame_fitting.fit.photometric import (
 )
 from flame_fitting.fit.region_weights import surface_weights
 from flame_fitting.fit.texture import texel_map
+from flame_fitting.fusion import reference_only
+from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.backend import make_rasterizer
-from flame_fitting.render.fusion import reference_only
 from tests.fit.pictures import around, draw
 from tests.fit.test_photometric import SIZE, patched_head, turned
 from tests.fit.test_photometric import no_targets as targets_of
@@ -81,13 +82,17 @@ def _step(device: str, steps: int = 1, graph_from: int = 10**6, chunk: int = 2**
     )
 
 
-def _gradients(step: PhotometricStep) -> tuple[Tensor, Tensor]:
-    """Of values and texture, at the start."""
+def _discolour(step: PhotometricStep) -> None:
+    """Away from the pictures' own colours: where the two are equal the slope of the L1 norm is rounding's."""
     step.bake(0)
     rows = torch.arange(SIZE, device=step.base.device)
-    # away from the pictures' own colours: where the two are equal the slope of the L1 norm is rounding's
     step.base += 0.1 * torch.sin(0.3 * (rows[:, None] + 2 * rows[None, :]))[None, :, :, None]
     step.draw_pools(0)
+
+
+def _gradients(step: PhotometricStep) -> tuple[Tensor, Tensor]:
+    """Of values and texture, at the start."""
+    _discolour(step)
     seen: list[Tensor] = []
     step.optimizer.step = lambda gradients: seen.extend(g.detach().cpu().clone() for g in gradients)  # type: ignore[method-assign]
     step(1)
@@ -116,7 +121,9 @@ def test_chunks_of_views_add_up() -> None:
 @pytest.mark.parametrize("chunk", [2**24, 4 * SIZE * SIZE])
 def test_graphs_take_the_same_steps_as_single_launches(chunk: int) -> None:
     plain, graphed = _step("cuda", steps=12, chunk=chunk), _step("cuda", steps=12, graph_from=0, chunk=chunk)
-    for number in range(12):
+    _discolour(plain)
+    _discolour(graphed)
+    for number in range(1, 9):
         first, second = plain(number), graphed(number)
         assert float(first) == pytest.approx(float(second), rel=2e-3)
     assert len(graphed._graphed) == 1 and not plain._graphed
@@ -124,7 +131,7 @@ def test_graphs_take_the_same_steps_as_single_launches(chunk: int) -> None:
                                plain.geometry.moved(plain.geometry.values)["placement"], rtol=0, atol=2e-4)  # fmt: skip
     assert graphed.residual is not None and plain.residual is not None
     assert (graphed.residual - plain.residual).abs().mean() < 1e-3
-    assert plain.residual.abs().mean() > 5e-3
+    assert plain.residual.abs().max() > 5e-3
 
 
 def test_graphs_draw_new_noise_at_every_replay() -> None:
@@ -156,6 +163,23 @@ def test_refinement_converges_on_the_gpu_with_and_without_graphs() -> None:
         head = head.to("cpu")
         apart = 1000 * (found.vertices(head)[0, front] - truth).norm(dim=-1)
         assert apart.median() < 0.5
+
+
+def test_fused_rotations() -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    turns = torch.randn(64, 3, generator=generator, device="cuda")
+    turns[0], turns[1], turns[2] = 0.0, 1e-5, 3e-3
+    slope = torch.randn(64, 3, 3, generator=generator, device="cuda")
+    exact = turns.double().requires_grad_()
+    expected = rotation_matrix(exact)
+    (expected * slope).sum().backward()
+    turns.requires_grad_()
+    found = rotation_matrix(turns)
+    assert type(found.grad_fn).__name__.startswith("RotationMatrix")
+    (found * slope).sum().backward()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    assert turns.grad is not None and exact.grad is not None
+    torch.testing.assert_close(turns.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture

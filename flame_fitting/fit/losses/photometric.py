@@ -12,7 +12,26 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from flame_fitting.render.fusion import fused_kernels
+from flame_fitting.fusion import fused_kernels
+
+
+def root_with_slopes(outputs: list[Tensor], slopes: list[Tensor]) -> Float[Tensor, ""]:
+    """A scalar, 0, whose backward pass gives `outputs` these gradients.
+
+    The same as to hand them to `torch.autograd.grad`, which at the first such call imports a symbolic algebra system.
+    """
+    return _RootWithSlopes.apply(len(outputs), *outputs, *slopes)
+
+
+class _RootWithSlopes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[count:])
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        return None, *ctx.saved_tensors, *[None for _ in ctx.saved_tensors]
 
 
 @torch.no_grad()
@@ -39,7 +58,7 @@ def picture_loss(
     slope = torch.sign(difference)
     drawn = painted[..., 3:] > 0
     slope *= drawn * (-photo / (3 * count))
-    outside = (top - target[..., 3]) * (silhouette / (top * count))
+    outside = (top - target[..., 3].float()) * (silhouette / (top * count))
     value = (slope[..., :3] * difference[..., :3]).sum() * (-1 / top) + (outside * painted[..., 3]).sum()
     slope[..., 3] = outside
     return value, slope
