@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -236,16 +237,53 @@ def _device() -> Finding:
     except (ImportError, OSError) as error:
         return Finding("device", "missing", f"torch cannot be loaded ({error})", "pip install --force-reinstall torch")
     if torch.cuda.is_available():
-        return Finding("device", "ok", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}")
+        names = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+        return Finding("device", "ok", f"{', '.join(names)} (torch's CUDA {torch.version.cuda})")
+    if torch.version.cuda is None and shutil.which("nvidia-smi"):
+        return Finding(
+            "device",
+            "optional",
+            "cpu: there is an NVIDIA GPU, but this torch is a build without CUDA",
+            "pip install --force-reinstall torch",
+        )
     build = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a build without CUDA"
     return Finding("device", "ok", f"cpu (no NVIDIA GPU that torch can use, {build}; everything runs, only slower)")
 
 
 def _nvdiffrast() -> Finding:
+    from flame_fitting.render.nvdiffrast_check import INSTALL_LINE, REPLACE_LINES, nvdiffrast_problem
+
     version, users = _version("nvdiffrast"), "fit, run"
-    if version:
-        return Finding("nvdiffrast", "ok", f"{version} (the CPU rasterizer is what fits use so far)", "", users)
-    return Finding("nvdiffrast", "optional", "not installed; fits use the CPU rasterizer", "", users)
+    try:
+        import torch
+    except (ImportError, OSError):
+        gpu = None
+    else:
+        gpu = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
+    if version is None:
+        if gpu is None:
+            return Finding(
+                "nvdiffrast", "optional", "not installed (fits on an NVIDIA GPU need it, the CPU does not)", "", users
+            )
+        return Finding(
+            "nvdiffrast", "optional", "not installed: fits leave the GPU idle and use the CPU", INSTALL_LINE, users
+        )
+    if gpu is None:
+        problem, use = nvdiffrast_problem(version, culls_back_faces=False), "no GPU to use it on; fits use the CPU"
+    else:
+        from flame_fitting.render.backend import wrong_nvdiffrast
+
+        problem, use = wrong_nvdiffrast(gpu), f"draws for fit and run on {gpu}; --device cpu does without"
+    if problem is None:
+        return Finding("nvdiffrast", "ok", f"{version} ({use})", "", users)
+    # The problem's last sentence is the command.
+    return Finding(
+        "nvdiffrast",
+        "optional",
+        problem.rpartition(". ")[0],
+        REPLACE_LINES if REPLACE_LINES in problem else INSTALL_LINE,
+        users,
+    )
 
 
 def _open_head() -> Finding:

@@ -1,5 +1,6 @@
 """`fit`: fits the head model to a capture of a static avatar."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,10 @@ from flame_fitting.fit.config import METRES_PER_UNIT, FitConfig
 from flame_fitting.manifest import Manifest, check_output_folder, config_as_dict, hash_capture, input_record
 
 if TYPE_CHECKING:
+    import torch
+
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.fit.prepare import Start
     from flame_fitting.fit.result import FitResult
     from flame_fitting.fit.stages import FitState
     from flame_fitting.head.model import HeadModel
@@ -31,61 +35,44 @@ PLAN_IGNORES = (
 __all__ = ["FitConfig", "fit", "plan"]
 
 
+@dataclass
+class PreparedFit:
+    """What the stages start from."""
+
+    capture: "Capture"
+    head: "HeadModel"
+    start: "Start"
+    state: "FitState"
+
+
 def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     """Fits, evaluates (unless the caller does) and writes the fit's folder."""
-    import copy
     import time
 
     from flame_fitting import progress
-    from flame_fitting.avatar.head_calibration import landmark_embedding, shading_kind
-    from flame_fitting.capture.files import read_capture
     from flame_fitting.evaluate import evaluate_in_place
     from flame_fitting.export.obj import write_obj
-    from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters, start_from_capture
-    from flame_fitting.fit.quality import measure
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
-    from flame_fitting.fit.stages import FitState, add_record, run_stages
+    from flame_fitting.fit.stages import run_stages
     from flame_fitting.folders import staged_folder
-    from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.render.backend import choose_device
 
     config.check()
     folder, started = config.folder, time.perf_counter()
     with progress.stage("fit") as line:
         check_output_folder(folder, config.force)
-        capture = read_capture(config.capture)
-        detected = _landmarks(config, capture)
-        manifest = plan(config)
-        head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
-        detector = make_detector(config.data.detector, config.model_path)
-        embedding = landmark_embedding(
-            head,
-            detector,
-            shading_kind(capture.landmark_shading),
-            notify=progress.say,
-            licensed=config.landmark_embedding,
-        )
-        double = copy.deepcopy(head).double()
-        fixed = METRES_PER_UNIT[config.unit] if config.scale == "fixed" else None
-        start = start_from_capture(double, embedding, capture, detected, fixed)
-        state = FitState(
-            head=double,
-            parameters=neutral_parameters(double, len(capture.timesteps)),
-            targets=start.targets,
-            surface=masked_surface_weights(double, config.model.occluded),
-            reference_from_world=start.reference_from_world,
-            lit=capture.shading == "lit",
-        )
-        quality = measure(double, state.parameters, state.targets)
-        add_record(state, "lmk_init_rigid", time.perf_counter() - started, quality)
-        _load_pictures(state, capture, config, head)
-        run_stages(state, config)
-        result = make_result(state, start, capture, config)
-        result.seconds = {record.name: record.seconds for record in state.records}
+        device = choose_device(config.device)
+        prepared = prepare(config, device)
+        capture, head, state = prepared.capture, prepared.head, prepared.state
+        loaded = time.perf_counter() - started
+        run_stages(state, config, device)
+        result = make_result(state, prepared.start, capture, config)
+        result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records[1:]}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
         old_events = (path.name for path in folder.glob("events.out.tfevents*"))
         stale = ("metrics.json", "report.html", "overlays", *old_events)
+        manifest = plan(config)
         with staged_folder(folder, config.force, stale=stale) as staged:
             result.folder = staged
             save_fit(staged, result, state, config)
@@ -97,9 +84,10 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
             write_obj(staged / "fitted.obj", result.vertices_world(head)[0], faces, uv, uv_faces, texture)
             write_obj(staged / "fitted_head_space.obj", result.vertices_head(head)[0], faces, uv, uv_faces, texture)
             manifest.transforms = {
-                "reference_from_world": start.reference_from_world.tolist(),
+                "reference_from_world": prepared.start.reference_from_world.tolist(),
                 "head_from_world": result.head_from_world.tolist(),
             }
+            manifest.device = str(device)
             manifest.seconds = dict(result.seconds)
             manifest.finished = True
             manifest.write(staged)
@@ -110,6 +98,46 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         last = state.records[-1].summary
         line.result(f"face {last['face_mm']:.2f} mm, landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
     return result
+
+
+def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
+    """Reads capture, landmarks, head and pictures (onto the device), and aligns the head by its landmarks."""
+    import copy
+
+    from flame_fitting import progress
+    from flame_fitting.avatar.head_calibration import landmark_embedding, shading_kind
+    from flame_fitting.capture.files import read_capture
+    from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters, start_from_capture
+    from flame_fitting.fit.quality import measure
+    from flame_fitting.fit.stages import FitState, add_record
+    from flame_fitting.head.loading import load_head
+    from flame_fitting.landmarks.detector import make_detector
+
+    capture = read_capture(config.capture)
+    detected = _landmarks(config, capture)
+    head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
+    detector = make_detector(config.data.detector, config.model_path)
+    embedding = landmark_embedding(
+        head,
+        detector,
+        shading_kind(capture.landmark_shading),
+        notify=progress.say,
+        licensed=config.landmark_embedding,
+    )
+    double = copy.deepcopy(head).double()
+    fixed = METRES_PER_UNIT[config.unit] if config.scale == "fixed" else None
+    start = start_from_capture(double, embedding, capture, detected, fixed)
+    state = FitState(
+        head=double,
+        parameters=neutral_parameters(double, len(capture.timesteps)),
+        targets=start.targets,
+        surface=masked_surface_weights(double, config.model.occluded),
+        reference_from_world=start.reference_from_world,
+        lit=capture.shading == "lit",
+    )
+    add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
+    _load_pictures(state, capture, config, device)
+    return PreparedFit(capture, head, start, state)
 
 
 def plan(config: FitConfig) -> Manifest:
@@ -148,20 +176,20 @@ def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
     return read_landmarks(capture.root, config.data.detector)
 
 
-def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, head: "HeadModel") -> None:
+def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, device: "torch.device") -> None:
     """Rasterizer and pictures for texture and photometric stages, where the head model has texture coordinates."""
     import numpy as np
 
     from flame_fitting.fit.views import load_views
     from flame_fitting.render.backend import make_rasterizer
 
-    if not head.has_uv:
-        text = f"the head model {head.name} has no texture coordinates: no texture and no photometric stage"
+    if not state.head.has_uv:
+        text = f"the head model {state.head.name} has no texture coordinates: no texture and no photometric stage"
         state.warnings.append(text)
         return
-    state.rasterizer = make_rasterizer(config.device)
+    state.rasterizer = make_rasterizer(device)
     views = capture.views_of("fit") or capture.views
-    state.views = load_views(capture, views, state.reference_from_world)
+    state.views = load_views(capture, views, state.reference_from_world, device)
     eyes = state.views.eyes
     yaw = np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2]))
     front = np.flatnonzero(np.abs(yaw) <= config.data.max_yaw)

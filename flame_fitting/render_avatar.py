@@ -70,7 +70,7 @@ class RenderConfig:
     """File of the landmark detector's weights."""
     seed: int = 0
     """Seed of everything random."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     """Where to run; rendering is on the CPU."""
     force: bool = False
     """Write into a folder that was not made by this program."""

@@ -62,7 +62,7 @@ class RunConfig:
     """The detector's weights, if not those that come with its package."""
     seed: int = 0
     """Seed of everything random."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     """Where to run."""
     force: bool = False
     """Write into a folder that is not empty and not ours, and run every stage again."""

@@ -3,16 +3,23 @@
     python scripts/bench_cpu_raster.py
     python scripts/bench_cpu_raster.py --head asset/flame/flame2023.npz --sizes 512 --views 1 16 --threads 1 2 4
 
-Each figure is the fastest of `--repeat` runs.
+Each figure is the fastest of `--repeat` runs. "geometry" is the sum of all but the texture: what DRTK does too. Where
+Meta's DRTK can be imported (it is not on the PyPI), the same mesh, views and threads run through it, with the ratio.
 """
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.errors import InputError
@@ -109,13 +116,41 @@ def run_once(
     return forward, backward, float(covered.mean())
 
 
+def thread_counts() -> list[int]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [n for n in (1, 2, 4, 8, 16) if n <= cores]
+
+
+def import_drtk() -> Any | None:
+    """Meta's DRTK; a package of the PyPI that only has its name is not it."""
+    try:
+        import drtk
+    except ImportError:
+        return None
+    return drtk if hasattr(drtk, "edge_grad_estimator") else None
+
+
+def run_drtk(drtk: Any, pos: Tensor, faces: Tensor, size: int) -> float:
+    """Seconds of DRTK's rasterize, render, interpolate, edge gradient and backward."""
+    ndc = pos[..., :2] / pos[..., 3:]
+    vertices = torch.cat([(ndc + 1.0) * (0.5 * size), pos[..., 3:]], dim=-1).requires_grad_(True)
+    attributes = torch.rand(*pos.shape[:2], 3)
+    start = time.perf_counter()
+    index = drtk.rasterize(vertices, faces, height=size, width=size)
+    _, bary = drtk.render(vertices, faces, index)
+    image = drtk.interpolate(attributes, faces, index, bary)
+    image = drtk.edge_grad_estimator(v_pix=vertices, vi=faces, bary_img=bary, img=image, index_img=index)
+    image.square().sum().backward()
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head", default="open", help="open, or a FLAME-format .npz")
     parser.add_argument("--views", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--texture", type=int, default=1024, help="texture extent in texels")
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}))
+    parser.add_argument("--threads", type=int, nargs="+", default=thread_counts())
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--cull", action="store_true", help="drop back faces")
     args = parser.parse_args()
@@ -125,12 +160,18 @@ def main() -> None:
     topology = rasterizer.topology(faces)
     texture = torch.rand(1, args.texture, args.texture, 3)
     print(f"{name}: {len(vertices)} vertices, {len(faces)} faces, texture {args.texture}, ms per view")
+    drtk = import_drtk()
     header = " ".join(f"{op + ' fwd+bwd':>20}" for op in OPERATIONS)
-    print(f"{'views':>5} {'size':>5} {'threads':>7} {header} {'sum/view':>9} {'sum':>8}  covered")
+    print(
+        f"{'views':>5} {'size':>5} {'threads':>7} {header} {'sum/view':>9} {'sum':>8} {'geometry':>9} {'speed-up':>8}"
+        + (f" {'DRTK':>8} {'ratio':>6}" if drtk else "")
+        + "  covered"
+    )
     for size in args.sizes:
         for n_views in args.views:
             pos = clip_positions(vertices, n_views, size)
             mask = front_faces(pos, faces) if args.cull else None
+            first = None
             for threads in args.threads:
                 set_threads(threads)
                 torch.set_num_threads(threads)
@@ -141,10 +182,16 @@ def main() -> None:
                 forward = {op: 1e3 * min(r[0][op] for r in runs) / n_views for op in OPERATIONS}
                 backward = {op: 1e3 * min(r[1][op] for r in runs) / n_views for op in OPERATIONS}
                 cells = " ".join(f"{forward[op]:>12.2f} {backward[op]:>7.2f}" for op in OPERATIONS)
-                total = sum(forward.values()) + sum(backward.values())
+                total = n_views * (sum(forward.values()) + sum(backward.values()))
+                geometry = total - n_views * (forward["texture"] + backward["texture"])
+                first = first or total
+                peer = ""
+                if drtk:
+                    drtk_ms = 1e3 * min(run_drtk(drtk, pos, faces, size) for _ in range(args.repeat + 1))
+                    peer = f" {drtk_ms:>8.1f} {drtk_ms / geometry:>6.1f}"
                 print(
-                    f"{n_views:>5} {size:>5} {threads:>7} {cells} {total:>9.2f} {total * n_views:>8.1f}"
-                    f"  {100 * runs[0][2]:.0f} %",
+                    f"{n_views:>5} {size:>5} {threads:>7} {cells} {total / n_views:>9.2f} {total:>8.1f}"
+                    f" {geometry:>9.1f} {first / total:>8.2f}{peer}  {100 * runs[0][2]:.0f} %",
                     flush=True,
                 )
 

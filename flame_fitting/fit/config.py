@@ -47,8 +47,8 @@ class RenderGroup:
     """Share of the head's pixels whose colour is drawn at random from the same region."""
     disturb_rate_bg: float = 0.5
     """The same for the background."""
-    views_per_step: int = 8
-    """Pictures drawn in one step."""
+    views_per_step: int = 0
+    """Pictures drawn in one step; 0 takes 8 on a CPU and all on a GPU."""
 
 
 @dataclass
@@ -165,8 +165,8 @@ class FitConfig:
     """Unit of the avatar's file, for --scale fixed."""
     seed: int = 0
     """Seed of everything random."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run."""
+    device: str = "auto"
+    """Where to run: auto (a GPU where torch and nvdiffrast work, else the CPU), cpu, cuda or cuda:N."""
     detect: bool = True
     """Detect landmarks first where the capture has none."""
     model_path: Path | None = None

@@ -26,15 +26,15 @@ def estimate_lights(head: HeadModel, vertices: Tensor, baked: Bake, texels: Texe
     if not skin.any():
         skin = baked.weight[rows, cols] > 1e-3
     system, color = basis[skin], baked.color[rows, cols][skin]
-    trust = torch.ones(len(system), 1)
-    lights = torch.zeros(9, 3)
+    trust = torch.ones_like(system[:, :1])
+    lights = system.new_zeros(9, 3)
     for _ in range(10):
-        left = (system * trust).T @ system + 1e-3 * len(system) / 9 * torch.eye(9)
+        left = (system * trust).T @ system + 1e-3 * len(system) / 9 * torch.eye(9, device=system.device)
         lights = torch.linalg.solve(left, (system * trust).T @ color)
         residual = (system @ lights - color).abs().mean(-1, keepdim=True)
         trust = 1 / (1 + (residual / 0.05).square()).square()
     mean = (system @ lights).mean(0).clamp_min(1e-3)
     lights = lights / mean
-    shading = torch.ones(*texels.face.shape, 3)
+    shading = torch.ones(*texels.face.shape, 3, device=system.device)
     shading[rows, cols] = basis @ lights
     return lights, shading

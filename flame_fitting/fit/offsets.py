@@ -7,15 +7,16 @@ and a thin-plate term in place of the affine one). A_v carries offsets through s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
-from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from flame_fitting.fit.linearize import skinning_rotations
+from flame_fitting.fit.losses.robust import geman_mcclure_weight
+from flame_fitting.fit.offset_system import OffsetSystem
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, by_region
 from flame_fitting.fit.targets import FrameTarget
@@ -71,11 +72,11 @@ def fit_offsets(
     report: Callable[[int], None] | None = None,
 ) -> FitParameters:
     """Offsets that bring the posed head onto the visible surface; everything else is held."""
-    edges = mesh_edges(head.faces.numpy())
+    edges = mesh_edges(head.faces.cpu().numpy())
     laplacian = uniform_laplacian(edges, head.n_vertices)
-    stiffness = by_region(head, STIFFNESS, 2.0).numpy()
+    stiffness = by_region(head, STIFFNESS, 2.0).cpu().numpy()
     edges, strength = _tie_eyeballs(head, edges, stiffness[edges].max(axis=1))
-    caps = by_region(head, CAP, 0.02).numpy()
+    caps = by_region(head, CAP, 0.02)
     out = parameters.clone()
     extra = np.ones(head.n_vertices)
     rims = _rim_edges(head, out, targets, config)
@@ -85,39 +86,34 @@ def fit_offsets(
         progress = iteration / max(config.iterations - 1, 1)
         membrane = config.stiffness_from * (config.stiffness_to / config.stiffness_from) ** progress
         cut = config.cut_from * (config.cut_to / config.cut_from) ** progress
-        matrix, right = _data_system(head, out, targets, surface, config, cut, rims)
         pull = strength * np.maximum(extra[edges[:, 0]], extra[edges[:, 1]])
         smooth = membrane * graph_laplacian(edges, pull, head.n_vertices)
         plate = laplacian.T @ sparse.diags(stiffness * extra) @ laplacian
         regular = smooth + membrane * config.bending * plate + 1e-4 * sparse.identity(head.n_vertices)
-        matrix = (matrix + sparse.kron(regular, sparse.identity(3))).tocsc()
-        solution = splu(matrix, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(right).reshape(-1, 3)
-        solution = _capped(solution, caps)
-        trial = out.clone()
-        trial.static_offset[0] = torch.as_tensor(solution).to(out.static_offset)
+        system = OffsetSystem.empty(out.static_offset[0], sparse.csr_matrix(regular))
+        _add_data(system, head, out, targets, surface, config, cut, rims)
+        solution = _capped(system.solve(out.static_offset[0]), caps)
+        trial = replace(out, static_offset=solution[None])
         folded = folded_triangles(head, trial)
         if folded.any():
             # stiffen around folds, and solve again from here
             touched = np.zeros(head.n_vertices, dtype=bool)
-            touched[head.faces[torch.as_tensor(folded)].numpy().ravel()] = True
+            touched[head.faces[folded].cpu().numpy().ravel()] = True
             ring = np.zeros_like(touched)
             ring[edges[touched[edges[:, 0]], 1]] = True
             ring[edges[touched[edges[:, 1]], 0]] = True
             extra = np.where(touched | ring, extra * 4, extra)
             if iteration == config.iterations - 1:
-                trial.static_offset[0] = torch.as_tensor(_relaxed(head, out, solution, touched | ring, edges)).to(
-                    out.static_offset
-                )
+                trial = _relaxed(head, trial, touched | ring, edges)
         out = trial
     return out
 
 
-def folded_triangles(head: HeadModel, parameters: FitParameters) -> np.ndarray:
+def folded_triangles(head: HeadModel, parameters: FitParameters) -> torch.Tensor:
     """Bool (F,): triangles whose normal turns by more than 90 degrees because of the offsets."""
-    bare = parameters.clone()
-    bare.static_offset.zero_()
+    bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
     before, after = (_face_normals(p.vertices(head)[0], head.faces) for p in (bare, parameters))
-    return ((before * after).sum(-1) < 0).numpy()
+    return (before * after).sum(-1) < 0
 
 
 def mesh_edges(faces: np.ndarray) -> np.ndarray:
@@ -143,7 +139,8 @@ def graph_laplacian(edges: np.ndarray, weight: np.ndarray, count: int) -> sparse
     return sparse.csr_matrix(both - sparse.diags(np.asarray(both.sum(axis=1)).ravel()))
 
 
-def _data_system(
+def _add_data(
+    system: OffsetSystem,
     head: HeadModel,
     parameters: FitParameters,
     targets: list[FrameTarget],
@@ -151,70 +148,42 @@ def _data_system(
     config: OffsetConfig,
     cut: float,
     rims: list[np.ndarray],
-) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Normal equations (3V, 3V), (3V,) of the data terms for the offsets themselves, summed over timesteps."""
-    count = head.n_vertices
-    rows: list[np.ndarray] = []
-    columns: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    right: list[np.ndarray] = []
-    total = 0
-
-    def add(vertex: np.ndarray, coefficient: np.ndarray, value: np.ndarray, weight: np.ndarray) -> None:
-        """Rows of sum_k coefficient[:, k] . d[vertex[:, k]] = value, weighted; vertex (n, K), coefficient (n, K, 3)."""
-        nonlocal total
-        number, corners = vertex.shape
-        root = np.sqrt(weight)
-        rows.append(np.repeat(np.arange(total, total + number), corners * 3))
-        columns.append((vertex[:, :, None] * 3 + np.arange(3)).ravel())
-        values.append((coefficient * root[:, None, None]).ravel())
-        right.append(value * root)
-        total += number
-
+) -> None:
+    """The data terms for the offsets themselves, summed over timesteps."""
     for timestep, target in enumerate(targets):
-        carry = skinning_rotations(head, parameters, timestep).numpy()
-        posed = parameters.vertices(head)[timestep]
-        vertices = posed.numpy()
-        offset = parameters.static_offset[0].numpy()
-        base = vertices - np.einsum("vab,vb->va", carry, offset)
+        carry = skinning_rotations(head, parameters, timestep)
+        vertices = parameters.vertices(head)[timestep]
+        base = vertices - torch.einsum("vab,vb->va", carry, parameters.static_offset[0])
         if target.surface is not None:
-            normals = vertex_normals(posed[None], head.faces)[0].numpy()
-            cloud, active = target.surface, surface.active.numpy()
-            index, found = cloud.closest(vertices[active], normals[active], max_distance=4 * cut)
+            normals = vertex_normals(vertices[None], head.faces)[0]
+            active = surface.active
+            index, found = target.surface.closest(vertices[active], normals[active], max_distance=4 * cut)
             chosen, index = active[found], index[found]
-            plane, point = cloud.normals[index], cloud.points[index]
-            residual = np.einsum("nc,nc->n", plane, vertices[chosen] - point)
-            scale = np.where(residual < 0, cut * surface.outside_cut.numpy()[chosen], cut)
-            weight = surface.vertex.numpy()[chosen] / (1 + (residual / scale) ** 2) ** 2
-            add(
-                chosen[:, None],
-                np.einsum("nc,ncd->nd", plane, carry[chosen])[:, None],
-                np.einsum("nc,nc->n", plane, point - base[chosen]),
-                weight,
-            )
+            points, planes = target.surface.tensors(vertices)
+            plane, point = planes[index], points[index]
+            residual = (plane * (vertices[chosen] - point)).sum(-1)
+            scale = torch.where(residual < 0, cut * surface.outside_cut[chosen], cut)
+            weight = surface.vertex[chosen] * geman_mcclure_weight(residual, scale)
+            direction = torch.einsum("nc,ncd->nd", plane, carry[chosen])
+            system.add_rows(chosen, direction, (plane * (point - base[chosen])).sum(-1), weight)
         if len(rims[timestep]):
-            rim = head.regions["bottomline"].numpy()
-            distance, nearest = cKDTree(rims[timestep]).query(vertices[rim], distance_upper_bound=config.rim_reach)
+            rim = head.regions["bottomline"]
+            reach = config.rim_reach
+            distance, nearest = cKDTree(rims[timestep]).query(
+                vertices[rim].cpu().numpy(), distance_upper_bound=reach, workers=-1
+            )
             reached = np.isfinite(distance)
-            rim, goal = rim[reached], rims[timestep][nearest[reached]]
-            weight = config.rim / (1 + (distance[reached] / (0.5 * config.rim_reach)) ** 2) ** 2
+            rim = rim[torch.as_tensor(reached, device=rim.device)]
+            goal = torch.as_tensor(rims[timestep][nearest[reached]]).to(vertices)
+            weight = config.rim * geman_mcclure_weight(torch.as_tensor(distance[reached]).to(vertices), 0.5 * reach)
             for axis in range(3):
-                add(rim[:, None], carry[rim][:, None, axis], goal[:, axis] - base[rim][:, axis], weight)
+                system.add_rows(rim, carry[rim][:, axis], goal[:, axis] - base[rim][:, axis], weight)
         marks = target.landmarks
-        corners, barycentric = marks.corners.numpy(), marks.barycentric.numpy()
-        if len(corners):
-            pull = config.landmark * (marks.weight * (0.001 / marks.sigma).square()).numpy()
-            now = np.einsum("nkc,nk->nc", vertices[corners], barycentric)
-            distance = np.linalg.norm(now - marks.points.numpy(), axis=1)
-            pull = pull / (1 + (distance / 0.004) ** 2) ** 2
-            start = np.einsum("nkc,nk->nc", base[corners], barycentric)
-            for axis in range(3):
-                coefficient = carry[corners][:, :, axis] * barycentric[:, :, None]
-                add(corners, coefficient, marks.points.numpy()[:, axis] - start[:, axis], pull)
-    matrix = sparse.csr_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(total, 3 * count)
-    )
-    return (matrix.T @ matrix).tocsr(), matrix.T @ np.concatenate(right)
+        if len(marks.corners):
+            pull = config.landmark * marks.weight * (0.001 / marks.sigma).square()
+            pull = pull * geman_mcclure_weight((marks.model_points(vertices) - marks.points).norm(dim=-1), 0.004)
+            matrices = carry[marks.corners] * marks.barycentric[:, :, None, None]
+            system.add_points(marks.corners, matrices, marks.points - marks.model_points(base), pull)
 
 
 def _rim_edges(
@@ -224,7 +193,7 @@ def _rim_edges(
     rim = head.regions.get("bottomline")
     if rim is None or config.rim <= 0:
         return [np.zeros((0, 3)) for _ in targets]
-    places = parameters.vertices(head)[:, rim].numpy()
+    places = parameters.vertices(head)[:, rim].cpu().numpy()
     return [
         target.surface.edges_near(places[t], 1.5 * config.rim_reach) if target.surface is not None else np.zeros((0, 3))
         for t, target in enumerate(targets)
@@ -236,37 +205,30 @@ def _tie_eyeballs(head: HeadModel, edges: np.ndarray, strength: np.ndarray) -> t
     regions = head.regions
     if "eyelids" not in regions or "eyeballs" not in regions:
         return edges, strength
-    lids, balls = regions["eyelids"].numpy(), regions["eyeballs"].numpy()
-    template = head.v_template.double().numpy()
+    lids, balls = regions["eyelids"].cpu().numpy(), regions["eyeballs"].cpu().numpy()
+    template = head.v_template.double().cpu().numpy()
     _, nearest = cKDTree(template[balls]).query(template[lids])
     ties = np.stack([lids, balls[nearest]], axis=1)
     return np.concatenate([edges, ties]), np.concatenate([strength, np.full(len(ties), 1.0)])
 
 
-def _capped(offsets: np.ndarray, caps: np.ndarray) -> np.ndarray:
-    size = np.linalg.norm(offsets, axis=1)
-    return offsets * np.minimum(1.0, caps / np.maximum(size, 1e-12))[:, None]
+def _capped(offsets: torch.Tensor, caps: torch.Tensor) -> torch.Tensor:
+    size = offsets.norm(dim=-1)
+    return offsets * (caps / size.clamp_min(1e-12)).clamp_max(1.0)[:, None]
 
 
-def _relaxed(
-    head: HeadModel,
-    before: FitParameters,
-    solution: np.ndarray,
-    where: np.ndarray,
-    edges: np.ndarray,
-) -> np.ndarray:
+def _relaxed(head: HeadModel, parameters: FitParameters, where: np.ndarray, edges: np.ndarray) -> FitParameters:
     """Smooths the offsets around folds until none is left (at most 40 rounds), the rest untouched."""
-    laplacian = uniform_laplacian(edges, len(solution))
-    out, trial = solution.copy(), before.clone()
+    laplacian = uniform_laplacian(edges, head.n_vertices)
+    offsets, where = parameters.static_offset[0].cpu().numpy().copy(), where.copy()
     for _ in range(40):
-        trial.static_offset[0] = torch.as_tensor(out).to(trial.static_offset)
-        folded = folded_triangles(head, trial)
+        now = replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))
+        folded = folded_triangles(head, now)
         if not folded.any():
             break
-        where = where.copy()
-        where[head.faces[torch.as_tensor(folded)].numpy().ravel()] = True
-        out[where] -= (laplacian @ out)[where]
-    return out
+        where[head.faces[folded].cpu().numpy().ravel()] = True
+        offsets[where] -= (laplacian @ offsets)[where]
+    return replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))
 
 
 def _face_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

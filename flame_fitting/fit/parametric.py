@@ -28,6 +28,9 @@ from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
 
+JAW_SHUT = -0.02
+"""Least opening of the jaw, rad: it does not close further than shut."""
+
 
 @dataclass
 class PriorWeights:
@@ -113,11 +116,12 @@ def surface_term(
 ) -> Quadratic:
     """Model to avatar, point to plane (Chen and Medioni 1992). `cut` (m) is the robust scale."""
     active = weights.active
-    index, found = cloud.closest(vertices[active].numpy(), normals[active].numpy(), max_distance=max(4 * cut, 0.01))
+    index, found = cloud.closest(vertices[active], normals[active], max_distance=max(4 * cut, 0.01))
     chosen, index = active[found], index[found]
-    plane = torch.as_tensor(cloud.normals[index]).to(vertices)
+    points, planes = cloud.tensors(vertices)
+    plane = planes[index]
     # positive: the avatar's surface lies outside the model there
-    residuals = (plane * (vertices[chosen] - torch.as_tensor(cloud.points[index]).to(vertices))).sum(-1)
+    residuals = (plane * (vertices[chosen] - points[index])).sum(-1)
     scale = torch.where(residuals < 0, cut * weights.outside_cut[chosen], torch.full_like(residuals, cut))
     robust = weights.vertex[chosen] * geman_mcclure_weight(residuals, scale)
     rows = torch.einsum("nc,ncp->np", plane, jacobian[chosen])
@@ -144,11 +148,13 @@ def surface_back_term(
     corners = faces[active]
     centres = vertices[corners].mean(1)
     facing = torch.nn.functional.normalize(normals[corners].mean(1), dim=-1)
-    points = torch.as_tensor(cloud.points[sample]).to(vertices)
-    planes = torch.as_tensor(cloud.normals[sample]).to(vertices)
-    distance, nearest = cKDTree(centres.numpy()).query(points.numpy(), distance_upper_bound=max(4 * cut, 0.01))
-    found = torch.as_tensor(np.isfinite(distance))
-    nearest_face = torch.as_tensor(np.where(np.isfinite(distance), nearest, 0))
+    rows = torch.as_tensor(sample, device=vertices.device)
+    points, planes = (values[rows] for values in cloud.tensors(vertices))
+    distance, nearest = cKDTree(centres.cpu().numpy()).query(
+        cloud.points[sample], distance_upper_bound=max(4 * cut, 0.01), workers=-1
+    )
+    found = torch.as_tensor(np.isfinite(distance), device=vertices.device)
+    nearest_face = torch.as_tensor(np.where(np.isfinite(distance), nearest, 0), device=vertices.device)
     found &= (facing[nearest_face] * planes).sum(-1) > 0.5
     chosen = nearest_face[found]
     residuals = (planes[found] * (centres[chosen] - points[found])).sum(-1)
@@ -169,8 +175,9 @@ def prior_term(parameters: FitParameters, columns: Columns, timestep: int, prior
 
     def pull(span: slice, value: Tensor, sigma: Tensor | float) -> None:
         nonlocal cost
-        precision = torch.as_tensor(sigma, dtype=value.dtype).expand(value.shape).square().reciprocal()
-        rows = torch.arange(span.start, span.stop)
+        precision = torch.as_tensor(sigma, dtype=value.dtype, device=value.device).expand(value.shape)
+        precision = precision.square().reciprocal()
+        rows = torch.arange(span.start, span.stop, device=value.device)
         hessian[rows, rows] += precision
         gradient[span] += precision * value
         cost = cost + 0.5 * (precision * value.square()).sum()
@@ -204,12 +211,13 @@ def solve_step(
     own = [name for name in slices if name not in shared]
     width = {name: span.stop - span.start for name, span in slices.items()}
     shared_size, own_size = sum(width[n] for n in shared), sum(width[n] for n in own)
-    order = torch.cat([torch.arange(slices[n].start, slices[n].stop) for n in shared + own])
+    device = parameters.shape.device
+    order = torch.cat([torch.arange(slices[n].start, slices[n].stop, device=device) for n in shared + own])
     total = shared_size + steps * own_size
     hessian, gradient = parameters.shape.new_zeros(total, total), parameters.shape.new_zeros(total)
     for timestep, term in enumerate(terms):
         start = shared_size + timestep * own_size
-        index = torch.cat([torch.arange(shared_size), torch.arange(start, start + own_size)])
+        index = torch.cat([torch.arange(shared_size), torch.arange(start, start + own_size)]).to(device)
         hessian[index[:, None], index[None]] += term.hessian[order][:, order]
         gradient[index] += term.gradient[order]
     diagonal = hessian.diagonal()
@@ -225,7 +233,7 @@ def solve_step(
         for name in own:
             getattr(out, name)[timestep, : width[name]] += delta[start : start + width[name]]
             start += width[name]
-    out.jaw_pose[:, 0].clamp_(min=-0.02)  # a jaw does not close further than shut
+    out.jaw_pose[:, 0].clamp_(min=JAW_SHUT)
     return out
 
 
@@ -321,9 +329,10 @@ def _iterate(
     previous = None
     for iteration in range(iterations):
         quadratics = terms(parameters, iteration)
-        cost = float(sum(float(q.cost) for q in quadratics))
-        if previous is not None and tolerance > 0 and abs(previous - cost) < tolerance * max(previous, 1e-12):
-            break
-        previous = cost
+        if tolerance > 0:
+            cost = float(torch.stack([q.cost for q in quadratics]).sum())
+            if previous is not None and abs(previous - cost) < tolerance * max(previous, 1e-12):
+                break
+            previous = cost
         parameters = solve_step(parameters, columns, quadratics)
     return parameters

@@ -36,15 +36,16 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
     face = torch.nonzero(head.region_mask("face"))[:, 0]
     for vertices, target in zip(posed, targets, strict=True):
         if len(target.landmarks.index):
-            landmark.append((target.landmarks.model_points(vertices) - target.landmarks.points).norm(dim=-1).numpy())
+            apart = target.landmarks.model_points(vertices) - target.landmarks.points
+            landmark.append(apart.norm(dim=-1).cpu().numpy())
         if target.surface is not None and len(face):
             normals = vertex_normals(vertices[None], head.faces)[0]
-            index, found = target.surface.closest(vertices[face].numpy(), normals[face].numpy(), max_distance=0.03)
-            plane, point = target.surface.normals[index], target.surface.points[index]
-            distance = np.abs(np.einsum("nc,nc->n", plane, vertices[face].numpy() - point))
-            surface.append(np.where(found, distance, 0.03))
-            areas.append(vertex_areas(vertices, head.faces)[face].numpy())
-    folded = int(folded_triangles(head, parameters)[head.face_mask("face").numpy()].sum())
+            index, found = target.surface.closest(vertices[face], normals[face], max_distance=0.03)
+            points, planes = target.surface.tensors(vertices)
+            distance = (planes[index] * (vertices[face] - points[index])).sum(-1).abs()
+            surface.append(torch.where(found, distance, 0.03).cpu().numpy())
+            areas.append(vertex_areas(vertices, head.faces)[face].cpu().numpy())
+    folded = int(folded_triangles(head, parameters)[head.face_mask("face")].sum())
     spread: tuple[float, ...] = (np.nan, np.nan)
     if surface:
         spread = weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95))

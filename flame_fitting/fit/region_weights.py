@@ -45,6 +45,12 @@ class SurfaceWeights:
     back_weight: bool = True
     """Whether avatar-to-model distances are used as well."""
 
+    def to(self, device: torch.device) -> "SurfaceWeights":
+        """On another device."""
+        return SurfaceWeights(
+            self.vertex.to(device), self.face.to(device), self.outside_cut.to(device), self.back_weight
+        )
+
     @property
     def active(self) -> Tensor:
         """Ids of vertices with a weight."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from flame_fitting import progress
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.lighting import estimate_lights
 from flame_fitting.fit.linearize import Columns
 from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
@@ -55,8 +56,17 @@ class FitState:
 
     def vertices_world(self) -> np.ndarray:
         """(T, V, 3) in the avatar's coordinates."""
-        vertices = self.parameters.vertices(self.head).detach().numpy()
+        vertices = self.parameters.vertices(self.head).detach().cpu().numpy()
         return transform_points(np.linalg.inv(self.reference_from_world), vertices)
+
+    def move(self, device: torch.device) -> None:
+        """Brings everything that the stages compute with to a device, in place."""
+        self.head = self.head.to(device)
+        self.parameters = self.parameters.to(device)
+        self.targets = [target.to(device) for target in self.targets]
+        self.surface = self.surface.to(device)
+        self.texture = None if self.texture is None else self.texture.to(device)
+        self.lights = None if self.lights is None else self.lights.to(device)
 
     @property
     def head_from_world(self) -> np.ndarray:
@@ -76,8 +86,9 @@ def priors(config: FitConfig) -> PriorWeights:
     )
 
 
-def run_stages(state: FitState, config: FitConfig, checkpoint: Callable[[FitState], None] | None = None) -> None:
-    """Runs all stages on `state`, in place; `checkpoint` is called after each."""
+def run_stages(state: FitState, config: FitConfig, device: torch.device | None = None) -> None:
+    """Runs all stages on `state`, in place, on a device (the rasterizer's, where there is one); ends on the CPU."""
+    state.move(device or torch.device("cpu"))
     steps = config.pipeline
     prior = priors(config)
     balance = GaussNewtonWeights(
@@ -104,7 +115,7 @@ def run_stages(state: FitState, config: FitConfig, checkpoint: Callable[[FitStat
                 state.head, state.parameters, *args, iterations=steps.lmk_init_all.num_steps
             )
 
-        _stage(state, "lmk_init_all", landmarks, bar("lmk_init_all", steps.lmk_init_all.num_steps), checkpoint)
+        _stage(state, "lmk_init_all", landmarks, bar("lmk_init_all", steps.lmk_init_all.num_steps))
 
     if steps.geo_init_all.num_steps and has_surface:
 
@@ -122,19 +133,26 @@ def run_stages(state: FitState, config: FitConfig, checkpoint: Callable[[FitStat
                 report=lambda _: shown.advance(),
             )
 
-        _stage(state, "geo_init_all", geometry, bar("geo_init_all", steps.geo_init_all.num_steps), checkpoint)
+        _stage(state, "geo_init_all", geometry, bar("geo_init_all", steps.geo_init_all.num_steps))
 
     if state.rasterizer is not None and steps.rgb_init_texture.num_steps:
-        _stage(state, "rgb_init_texture", lambda _: _texture(state, config), bar("rgb_init_texture", 1), checkpoint)
+        _stage(state, "rgb_init_texture", lambda _: _texture(state, config), bar("rgb_init_texture", 1))
 
         if config.exp.photometric and steps.rgb_init_all.num_steps:
 
             def photometric(shown: progress.Bar) -> None:
-                def report(_: int, loss: float) -> None:
+                def report(_: int, loss: float | None) -> None:
                     shown.advance()
-                    shown.note(loss=f"{loss:.3f}")
+                    if loss is not None:
+                        shown.note(loss=f"{loss:.3f}")
 
                 assert state.rasterizer is not None and state.front_views is not None
+                on_gpu = state.rasterizer.device.type == "cuda"
+                height = state.front_views.resolution[0]
+
+                def reduce_to(size: int) -> int:
+                    return max(1, height // size)
+
                 state.parameters = refine(
                     state.rasterizer,
                     state.head,
@@ -146,13 +164,12 @@ def run_stages(state: FitState, config: FitConfig, checkpoint: Callable[[FitStat
                     PhotometricWeights(
                         photo=config.w.photo,
                         silhouette=config.w.silhouette,
-                        landmark=config.w.landmark,
-                        surface=config.w.surface,
+                        geometry=GeometryWeights(landmark=config.w.landmark, surface=config.w.surface),
                     ),
                     PhotometricConfig(
                         steps=steps.rgb_init_all.num_steps,
-                        views_per_step=min(config.render.views_per_step, len(state.front_views.views)),
-                        downsample=max(1, state.front_views.resolution[0] // 256),
+                        views_per_step=config.render.views_per_step or (len(state.front_views.views) if on_gpu else 8),
+                        downsample=(reduce_to(256), reduce_to(512)) if on_gpu else (reduce_to(256),),
                         disturb_rate_fg=config.render.disturb_rate_fg,
                         disturb_rate_bg=config.render.disturb_rate_bg,
                         lr=_learning_rates(config, state.parameters.timesteps),
@@ -162,7 +179,7 @@ def run_stages(state: FitState, config: FitConfig, checkpoint: Callable[[FitStat
                     report=report,
                 )
 
-            _stage(state, "rgb_init_all", photometric, bar("rgb_init_all", steps.rgb_init_all.num_steps), checkpoint)
+            _stage(state, "rgb_init_all", photometric, bar("rgb_init_all", steps.rgb_init_all.num_steps))
 
     if config.model.use_static_offset and steps.rgb_init_offset.num_steps and has_surface:
 
@@ -176,11 +193,12 @@ def run_stages(state: FitState, config: FitConfig, checkpoint: Callable[[FitStat
                 report=lambda _: shown.advance(),
             )
 
-        _stage(state, "rgb_init_offset", offsets, bar("rgb_init_offset", steps.rgb_init_offset.num_steps), checkpoint)
+        _stage(state, "rgb_init_offset", offsets, bar("rgb_init_offset", steps.rgb_init_offset.num_steps))
 
     if state.rasterizer is not None and steps.rgb_init_texture.num_steps:
         with progress.Bar(1, "texture", "step"):
             _texture(state, config)
+    state.move(torch.device("cpu"))
 
 
 def add_record(state: FitState, name: str, seconds: float, quality: Quality, accepted: bool = True) -> None:
@@ -193,7 +211,6 @@ def _stage(
     name: str,
     work: Callable[[progress.Bar], None],
     shown: progress.Bar,
-    checkpoint: Callable[[FitState], None] | None,
 ) -> None:
     before, kept = measure(state.head, state.parameters, state.targets), state.parameters.clone()
     started = time.perf_counter()
@@ -208,8 +225,6 @@ def _stage(
         state.warnings.append(text)
         progress.warn(text)
     add_record(state, name, time.perf_counter() - started, after, worse is None)
-    if checkpoint is not None:
-        checkpoint(state)
 
 
 def _learning_rates(config: FitConfig, timesteps: int) -> tuple[tuple[str, float], ...]:

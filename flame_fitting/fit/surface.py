@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from flame_fitting.capture.camera import move_camera, unproject
 from flame_fitting.capture.capture import Capture, View
@@ -32,29 +34,38 @@ class SurfaceCloud:
     colors: np.ndarray
     """(M, 3) sRGB 0..1."""
 
+    def __post_init__(self) -> None:
+        self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
     @cached_property
     def tree(self) -> cKDTree:
         """Search tree over the points."""
         return cKDTree(self.points)
 
+    def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Points and normals (M, 3) with the device and precision of another tensor, copied there once."""
+        key = (like.device, like.dtype)
+        if key not in self._copies:
+            self._copies[key] = torch.as_tensor(self.points).to(like), torch.as_tensor(self.normals).to(like)
+        return self._copies[key]
+
     def closest(
-        self,
-        queries: np.ndarray,
-        normals: np.ndarray,
-        max_distance: float,
-        min_cosine: float = 0.5,
-        neighbours: int = 6,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, queries: Tensor, normals: Tensor, max_distance: float, min_cosine: float = 0.5, neighbours: int = 6
+    ) -> tuple[Tensor, Tensor]:
         """Nearest point of compatible orientation for each query (n, 3) with unit normal (n, 3).
 
-        Returns indices (n,) and a bool mask (n,) of those that have one within `max_distance` (m).
+        Returns indices (n,) and a bool mask (n,) of those that have one within `max_distance` (m), on the queries'
+        device. The search itself runs on all cores of the host.
         """
-        distance, index = self.tree.query(queries, k=neighbours, distance_upper_bound=max_distance)
-        found = np.isfinite(distance)
-        index = np.where(found, index, 0)
-        compatible = found & (np.einsum("nkc,nc->nk", self.normals[index], normals) > min_cosine)
-        first = compatible.argmax(axis=1)
-        return index[np.arange(len(index)), first], compatible.any(axis=1)
+        distance, index = self.tree.query(
+            queries.detach().cpu().numpy(), k=neighbours, distance_upper_bound=max_distance, workers=-1
+        )
+        near = torch.as_tensor(np.isfinite(distance), device=queries.device)
+        rows = torch.as_tensor(np.where(np.isfinite(distance), index, 0), device=queries.device)
+        facing = (self.tensors(normals)[1][rows] * normals[:, None]).sum(-1) > min_cosine
+        compatible = near & facing
+        first = compatible.int().argmax(dim=1, keepdim=True)
+        return rows.gather(1, first)[:, 0], compatible.any(dim=1)
 
     def edges_near(self, places: np.ndarray, radius: float = 0.02, neighbours: int = 32) -> np.ndarray:
         """Points (E, 3) of the surface's open edges within about `radius` (m) of `places` (n, 3).

@@ -1,6 +1,7 @@
 """What a fit is pulled toward, per timestep, in the reference frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,10 @@ class LandmarkTarget:
     def model_points(self, vertices: Tensor) -> Tensor:
         """(n, 3) on vertices (V, 3)."""
         return torch.einsum("nkc,nk->nc", vertices[self.corners], self.barycentric)
+
+    def to(self, device: torch.device) -> "LandmarkTarget":
+        """On another device."""
+        return moved(self, device)
 
 
 def make_landmark_target(
@@ -79,6 +84,10 @@ class PixelTarget:
     sigma: float = 0.002
     """Standard deviation at the head's distance, m."""
 
+    def to(self, device: torch.device) -> "PixelTarget":
+        """On another device."""
+        return moved(self, device)
+
 
 def make_pixel_target(
     head: HeadModel,
@@ -120,3 +129,17 @@ class FrameTarget:
     """None where the capture has no geometry."""
     pixels: PixelTarget | None = None
     """Detections of landmarks without a 3D point."""
+
+    def to(self, device: torch.device) -> "FrameTarget":
+        """On another device; the surface goes where it is asked for."""
+        pixels = self.pixels.to(device) if self.pixels is not None else None
+        return FrameTarget(self.landmarks.to(device), self.surface, pixels)
+
+
+Holder = TypeVar("Holder")
+
+
+def moved(holder: Holder, device: torch.device) -> Holder:
+    """A dataclass with its tensors on another device."""
+    tensors = {f.name: value for f in fields(holder) if isinstance(value := getattr(holder, f.name), Tensor)}  # type: ignore[arg-type]
+    return replace(holder, **{name: value.to(device) for name, value in tensors.items()})  # type: ignore[type-var]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool2d
 
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
+from flame_fitting.render.gutter import fill_gutter
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
@@ -50,35 +50,43 @@ def bake(
 
     `sharpness` is the power of the cosine between normal and view direction that weighs a view.
     """
+    device = vertices.device
     rows, cols = torch.nonzero(texels.covered, as_tuple=True)
     corners = head.faces[texels.face[rows, cols]]
     weights = texels.barycentric[rows, cols].to(vertices)
     normals = vertex_normals(vertices[None], head.faces)[0]
     points = (vertices[corners] * weights[..., None]).sum(1).float()
     normal = torch.nn.functional.normalize((normals[corners] * weights[..., None]).sum(1), dim=-1).float()
-    total = torch.zeros(len(rows), 1)
-    color = torch.zeros(len(rows), 3)
+    total = torch.zeros(len(rows), 1, device=device)
+    color = torch.zeros(len(rows), 3, device=device)
     depth = fitted_depth(rasterizer, head, vertices, views)
-    # one pixel from the outline in, so that no background bleeds onto the texture
-    inner = 1 - max_pool2d(1 - views.alphas[:, None], 3, stride=1, padding=1)
-    for i in range(len(views.views)):
-        camera = torch.as_tensor(views.camera[i], dtype=torch.float32)
-        local = points @ camera[:3, :3].T + camera[:3, 3]
-        toward = torch.nn.functional.normalize(torch.as_tensor(views.eyes[i], dtype=torch.float32) - points, dim=-1)
-        cosine = (normal * toward).sum(-1)
-        K = torch.as_tensor(views.K[i], dtype=torch.float32)
-        pixels = local @ K.T
-        height, width = views.resolution
-        grid = 2 * pixels[:, :2] / pixels[:, 2:] / torch.tensor([width, height]) - 1
-        stacked = torch.cat([views.images[i], inner[i], depth[i][None]])[None]
-        sampled = grid_sample(stacked, grid[None, None], mode="bilinear", align_corners=False)[0, :, 0].T
-        seen = (cosine > 0.1) & (sampled[:, 3] > 0.99) & (local[:, 2] < sampled[:, 4] + _OCCLUSION_TOLERANCE)
-        weight = torch.where(seen, cosine.clamp_min(0) ** sharpness, torch.zeros_like(cosine))[:, None]
-        color += weight * sampled[:, :3]
-        total += weight
-    out = torch.zeros(*texels.face.shape, 3)
+    cameras = torch.as_tensor(views.camera, dtype=torch.float32, device=device)
+    intrinsics = torch.as_tensor(views.K, dtype=torch.float32, device=device)
+    eyes = torch.as_tensor(views.eyes, dtype=torch.float32, device=device)
+    height, width = views.resolution
+    extent = torch.tensor([width, height], device=device)
+    # as many views at once as keep the sampled values below a quarter of a gigabyte
+    size = max(1, 2**23 // max(len(rows), 1)) if device.type == "cuda" else 1
+    for start in range(0, len(views.views), size):
+        part = slice(start, start + size)
+        local = points @ cameras[part, :3, :3].transpose(1, 2) + cameras[part, None, :3, 3]
+        toward = torch.nn.functional.normalize(eyes[part, None] - points, dim=-1)
+        cosine = (normal * toward).sum(-1, keepdim=True)
+        pixels = local @ intrinsics[part].transpose(1, 2)
+        grid = 2 * pixels[..., :2] / pixels[..., 2:] / extent - 1
+        pictures = views.pictures(part).permute(0, 3, 1, 2)
+        # one pixel from the outline in, so that no background bleeds onto the texture
+        inner = 1 - max_pool2d(1 - pictures[:, 3:], 3, stride=1, padding=1)
+        stacked = torch.cat([pictures[:, :3], inner, depth[part, None]], dim=1)
+        sampled = grid_sample(stacked, grid[:, None], mode="bilinear", align_corners=False)[:, :, 0].transpose(1, 2)
+        behind = local[..., 2:] >= sampled[..., 4:] + _OCCLUSION_TOLERANCE
+        seen = (cosine > 0.1) & (sampled[..., 3:4] > 0.99) & ~behind
+        weight = torch.where(seen, cosine.clamp_min(0) ** sharpness, 0.0)
+        color += (weight * sampled[..., :3]).sum(0)
+        total += weight.sum(0)
+    out = torch.zeros(*texels.face.shape, 3, device=device)
     out[rows, cols] = color / total.clamp_min(1e-8)
-    weight_map = torch.zeros(texels.face.shape)
+    weight_map = torch.zeros(texels.face.shape, device=device)
     weight_map[rows, cols] = total[:, 0]
     return Bake(out, weight_map)
 
@@ -89,31 +97,28 @@ def fitted_depth(rasterizer: Rasterizer, head: HeadModel, vertices: Tensor, view
     rast, _ = rasterizer.rasterize(pos, head.faces.int(), views.resolution)
     # w of clip space is the depth
     depth, _ = rasterizer.interpolate(pos[..., 3:].contiguous(), rast, head.faces.int())
-    return torch.where(rast[..., 3] > 0, depth[..., 0], torch.full_like(depth[..., 0], 1e6))
+    return torch.where(rast[..., 3] > 0, depth[..., 0], 1e6)
 
 
 def complete(baked: Bake, head: HeadModel, texels: TexelMap, threshold: float = 1e-3) -> Tensor:
     """Fills the texels that no view saw, and a gutter around the islands; (R, R, 3)."""
-    seen = (baked.weight > threshold).numpy() & texels.covered.numpy()
-    color = baked.color.numpy().copy()
-    resolution = color.shape[0]
+    seen = (baked.weight > threshold) & texels.covered
     if not seen.any():
-        color[:] = 0.7
-        return torch.as_tensor(color)
+        return torch.full_like(baked.color, 0.7)
     if head.texture is not None:
-        base = _resized(head.texture, resolution)
+        base = _resized(head.texture, baked.color.shape[0]).to(baked.color)
         # the neutral texture, moved to the tone of the seen texels nearby
-        sigma = resolution / 32
-        known = gaussian_filter(seen.astype(np.float32), sigma)[..., None]
-        difference = gaussian_filter(np.where(seen[..., None], color - base, 0), (sigma, sigma, 0))
-        mean = (color[seen] - base[seen]).mean(axis=0)
-        shift = (difference + 1e-3 * mean) / (known + 1e-3)
-        filler = np.clip(base + shift, 0, 1)
+        sigma = baked.color.shape[0] / 32
+        known = seen.float()[..., None]
+        difference = (baked.color - base) * known
+        blurred = gaussian_blur(torch.cat([difference, known], dim=-1), sigma)
+        mean = difference.sum((0, 1)) / known.sum()
+        shift = (blurred[..., :3] + 1e-3 * mean) / (blurred[..., 3:] + 1e-3)
+        filler = (base + shift).clamp(0, 1)
     else:
-        filler = np.broadcast_to(np.median(color[seen], axis=0), color.shape)
-    color = np.where(seen[..., None], color, filler)
-    nearest = distance_transform_edt(~texels.covered.numpy(), return_distances=False, return_indices=True)
-    return torch.as_tensor(np.ascontiguousarray(color[tuple(nearest)], dtype=np.float32))
+        filler = baked.color[seen].median(dim=0).values.expand(baked.color.shape)
+    color = torch.where(seen[..., None], baked.color, filler)
+    return fill_gutter(color, texels.nearest_covered)
 
 
 def region_smoothed(color: Tensor, weight: Tensor, labels: Tensor, sigma: float) -> Tensor:
@@ -121,27 +126,43 @@ def region_smoothed(color: Tensor, weight: Tensor, labels: Tensor, sigma: float)
 
     `labels` (R, R) int; texels of label -1 are left as they are. `sigma` in texels.
     """
-    out = color.numpy().copy()
-    source, trust = color.numpy(), (weight > 1e-3).float().numpy()
-    for label in labels.unique().tolist():
-        if label < 0:
-            continue
-        inside = (labels == label).numpy()
-        mask = inside * trust
-        if mask.sum() < 16:
-            continue
-        near = gaussian_filter(mask, sigma)[..., None]
-        mean = (source * mask[..., None]).sum((0, 1)) / mask.sum()
-        blurred = (gaussian_filter(source * mask[..., None], (sigma, sigma, 0)) + 1e-3 * mean) / (near + 1e-3)
-        out[inside] = blurred[inside]
-    return torch.as_tensor(out)
+    count = int(labels.max()) + 1
+    if count <= 0:
+        return color.clone()
+    inside = torch.nn.functional.one_hot(labels.clamp_min(0), count).float() * (labels >= 0)[..., None]
+    mask = inside * (weight > 1e-3)[..., None]  # (R, R, K)
+    number = mask.sum((0, 1))
+    mean = torch.einsum("rck,rcn->kn", mask, color) / number.clamp_min(1.0)[:, None]
+    near = gaussian_blur(mask, sigma)
+    own = labels.clamp_min(0)[..., None]
+    # colours are blurred region by region: all at once would take ten times the memory
+    total = torch.zeros_like(color)
+    for label in range(count):
+        blurred = gaussian_blur(color * mask[..., label : label + 1], sigma)
+        total = torch.where(own == label, blurred, total)
+    smooth = (total + 1e-3 * mean[own[..., 0]]) / (near.gather(-1, own) + 1e-3)
+    enough = (number >= 16)[own[..., 0]] & (labels >= 0)
+    return torch.where(enough[..., None], smooth, color)
 
 
-def _resized(picture: np.ndarray, resolution: int) -> np.ndarray:
+def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
+    """(H, W, C) blurred by a Gaussian of `sigma` pixels, cut at 4 sigma; edges repeat their last pixel."""
+    radius = max(int(4 * sigma + 0.5), 1)
+    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(image)
+    planes = image.permute(2, 0, 1)[:, None]
+    conv, pad = torch.nn.functional.conv2d, torch.nn.functional.pad
+    planes = conv(pad(planes, (radius, radius, 0, 0), mode="replicate"), kernel[None, None, None])
+    planes = conv(pad(planes, (0, 0, radius, radius), mode="replicate"), kernel[None, None, :, None])
+    return planes[:, 0].permute(1, 2, 0)
+
+
+def _resized(picture: np.ndarray, resolution: int) -> Tensor:
     import cv2
 
     shrink = picture.shape[0] >= resolution
     resized = cv2.resize(
         picture, (resolution, resolution), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
     )
-    return resized.astype(np.float32) / 255.0
+    return torch.as_tensor(resized.astype(np.float32) / 255.0)

@@ -1,6 +1,7 @@
 """The pictures a fit looks at, loaded once, with their cameras in the reference frame."""
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,15 +13,13 @@ from flame_fitting.capture.capture import Capture, View
 
 @dataclass(eq=False)
 class ViewSet:
-    """B views of one size."""
+    """B views of one size. Pictures stay on the device as they were read, four bytes a pixel."""
 
     views: list[View]
-    images: Tensor
-    """(B, 3, H, W) sRGB 0..1."""
-    alphas: Tensor
-    """(B, H, W)."""
+    rgba: Tensor
+    """(B, H, W, 4) sRGB and alpha: uint8, or float of any precision in 0..1."""
     clip: Tensor
-    """(B, 4, 4) clip space from the reference frame."""
+    """(B, 4, 4) clip space from the reference frame, float32."""
     K: np.ndarray
     """(B, 3, 3) px."""
     camera: np.ndarray
@@ -31,42 +30,58 @@ class ViewSet:
     @property
     def resolution(self) -> tuple[int, int]:
         """(H, W)."""
-        return self.images.shape[2], self.images.shape[3]
+        return self.rgba.shape[1], self.rgba.shape[2]
 
     @property
     def eyes(self) -> np.ndarray:
         """(B, 3) camera centres."""
         return np.linalg.inv(self.camera)[:, :3, 3]
 
+    def pictures(self, index: slice | Tensor | None = None) -> Tensor:
+        """(b, H, W, 4) float32 sRGB and alpha, 0..1, of some or all views."""
+        chosen = self.rgba if index is None else self.rgba[index]
+        return chosen.float().mul_(1 / 255) if chosen.dtype == torch.uint8 else chosen.float()
+
+    @property
+    def images(self) -> Tensor:
+        """(B, 3, H, W) float32 sRGB 0..1."""
+        return self.pictures()[..., :3].permute(0, 3, 1, 2)
+
+    @property
+    def alphas(self) -> Tensor:
+        """(B, H, W) float32."""
+        return self.pictures()[..., 3]
+
     def subset(self, index: list[int] | np.ndarray) -> "ViewSet":
         """Some of the views."""
         chosen = [int(i) for i in index]
+        rows = torch.as_tensor(chosen, device=self.rgba.device)
         return ViewSet(
             [self.views[i] for i in chosen],
-            self.images[chosen],
-            self.alphas[chosen],
-            self.clip[chosen],
+            self.rgba[rows],
+            self.clip[rows],
             self.K[chosen],
             self.camera[chosen],
-            self.timestep[chosen],
+            self.timestep[rows],
         )
 
     def downsampled(self, factor: int) -> "ViewSet":
-        """Area-averaged by a whole factor that divides the size."""
+        """Area-averaged by a whole factor that divides the size; half precision."""
         if factor == 1:
             return self
         K = self.K.copy()
         K[:, :2] /= factor
-        pool = torch.nn.functional.avg_pool2d
-        return ViewSet(
-            self.views,
-            pool(self.images, factor),
-            pool(self.alphas[:, None], factor)[:, 0],
-            self.clip,
-            K,
-            self.camera,
-            self.timestep,
-        )
+        pooled = [  # one view at a time: the float32 pictures of all would be larger than what is kept
+            torch.nn.functional.avg_pool2d(self.pictures(slice(i, i + 1)).permute(0, 3, 1, 2), factor).half()
+            for i in range(len(self.views))
+        ]
+        return replace(self, rgba=torch.cat(pooled).permute(0, 2, 3, 1).contiguous(), K=K)
+
+
+def stack_rgba(images: np.ndarray, alphas: np.ndarray) -> Tensor:
+    """(B, H, W, 4) uint8 of images (B, 3, H, W) and alphas (B, H, W), 0..1."""
+    both = np.concatenate([np.asarray(images).transpose(0, 2, 3, 1), np.asarray(alphas)[..., None]], axis=-1)
+    return torch.as_tensor(np.rint(both * 255).astype(np.uint8))
 
 
 def load_views(
@@ -84,12 +99,17 @@ def load_views(
         ]
     )
     rows = {timestep: row for row, timestep in enumerate(capture.timesteps)}
+
+    def read(view: View) -> Tensor:
+        return stack_rgba(capture.image(view)[None], capture.alpha(view)[None])[0].to(device)
+
+    with ThreadPoolExecutor() as pool:
+        pictures = list(pool.map(read, views))
     return ViewSet(
         views=list(views),
-        images=torch.as_tensor(np.stack([capture.image(view) for view in views])).to(device),
-        alphas=torch.as_tensor(np.stack([capture.alpha(view) for view in views])).to(device),
+        rgba=torch.stack(pictures),
         clip=torch.as_tensor(clip, dtype=torch.float32).to(device),
         K=K,
         camera=camera,
-        timestep=torch.tensor([rows[view.timestep] for view in views]),
+        timestep=torch.tensor([rows[view.timestep] for view in views], device=device),
     )

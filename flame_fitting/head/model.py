@@ -180,17 +180,33 @@ class HeadModel(nn.Module):
         world_rotation, world_joint = self._chain(rotations, joints_rest)
         # x -> R_j (x - joint_rest_j) + joint_posed_j, blended by the skinning weights
         shift = world_joint - torch.einsum("tjab,tjb->tja", world_rotation, joints_rest)
-        blended = torch.einsum("vj,tjab->tvab", self.weights, world_rotation)
-        vertices = torch.einsum("tvab,tvb->tva", blended, posed) + torch.einsum("vj,tja->tva", self.weights, shift)
+        # every vertex as every joint would carry it: one matrix product, cheaper than a 3 x 3 matrix for each vertex
+        carried = (posed @ world_rotation.flatten(1, 2).transpose(1, 2)).unflatten(-1, (-1, 3)) + shift[:, None]
+        vertices = (self.weights[..., None] * carried).sum(2)
         if translation is not None:
             vertices, world_joint = vertices + translation[:, None], world_joint + translation[:, None]
         return HeadOutput(vertices, world_joint)
 
     def _chain(self, rotations: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        world_rotation, world_joint = [rotations[:, 0]], [joints[:, 0]]
-        for j in range(1, len(self.parents)):
-            parent = self.parents[j]
-            offset = joints[:, j] - joints[:, parent]
-            world_joint.append(world_joint[parent] + torch.einsum("tab,tb->ta", world_rotation[parent], offset))
-            world_rotation.append(world_rotation[parent] @ rotations[:, j])
-        return torch.stack(world_rotation, dim=1), torch.stack(world_joint, dim=1)
+        """World rotation (T, J, 3, 3) and place (T, J, 3) of every joint; siblings in a row are computed together."""
+        world_rotation, world_joint = [rotations[:, :1]], [joints[:, :1]]
+        of_joint = [(0, 0)]  # which entry of the lists, and which row of it
+        for parent, start, stop in _siblings(self.parents):
+            entry, row = of_joint[parent]
+            rotation, place = world_rotation[entry][:, row : row + 1], world_joint[entry][:, row : row + 1]
+            offset = joints[:, start:stop] - joints[:, parent : parent + 1]
+            of_joint += [(len(world_joint), k) for k in range(stop - start)]
+            world_joint.append(place + (rotation @ offset[..., None])[..., 0])
+            world_rotation.append(rotation @ rotations[:, start:stop])
+        return torch.cat(world_rotation, dim=1), torch.cat(world_joint, dim=1)
+
+
+def _siblings(parents: list[int]) -> list[tuple[int, int, int]]:
+    """Parent, first and one past the last of every run of joints with the same parent; the root left out."""
+    runs: list[tuple[int, int, int]] = []
+    for joint in range(1, len(parents)):
+        if runs and runs[-1][0] == parents[joint] and runs[-1][2] == joint:
+            runs[-1] = (parents[joint], runs[-1][1], joint + 1)
+        else:
+            runs.append((parents[joint], joint, joint + 1))
+    return runs

@@ -4,9 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flame_fitting.fusion import fused_kernels
+
 
 def rotation_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Rodrigues' formula; exact and smooth at zero (Taylor series below 1e-4 rad)."""
+    fused = fused_kernels(axis_angle, "flame_fitting.head.fused") if axis_angle.dtype == torch.float32 else None
+    if fused is not None:
+        return fused.rotation_matrix(axis_angle)
     squared = (axis_angle * axis_angle).sum(-1)[..., None, None]
     small = squared < 1e-8
     safe = torch.where(small, torch.ones_like(squared), squared)

@@ -90,10 +90,15 @@ class _Rasterize(torch.autograd.Function):
         vertices = pos_.shape[:2]
         projected = (np.empty((*vertices, 2), np.int32), np.empty(vertices, np.float64), np.empty(vertices, np.uint8))
         run(kernels_rasterize.project_vertices, pos_.shape[0] * pos_.shape[1], pos_, height, width, *projected)
+        rows = np.empty((n_views, len(tri_), 2), np.int32)
+        run(
+            kernels_rasterize.face_rows, n_views * len(tri_),
+            tri_, mask, projected[0], projected[2], height, rows,
+        )  # fmt: skip
         rast_, rast_db_ = _empty(n_views, height, width, 4), _empty(n_views, height, width, 4)
         run(
             kernels_rasterize.rasterize_forward, n_views * bands,
-            pos_, tri_, mask, *projected, bands, rast_, rast_db_,
+            pos_, tri_, rows, *projected, bands, rast_, rast_db_,
         )  # fmt: skip
         rast, rast_db = torch.from_numpy(rast_), torch.from_numpy(rast_db_)
         ctx.save_for_backward(pos, tri, rast)
@@ -208,16 +213,16 @@ def _mip_shapes(shape: torch.Size, max_level: int | None) -> _Pyramid:
     return _Pyramid(np.array(heights), np.array(widths), np.array(offsets), size)
 
 
-def _all_levels(tex: NDArray, pyramid: _Pyramid) -> NDArray[np.float32]:
-    flat = tex.reshape(-1)
-    if len(pyramid.heights) == 1:
-        return flat
-    data = _empty(pyramid.size)
-    data[: flat.size] = flat
+def _small_levels(tex: NDArray, pyramid: _Pyramid) -> NDArray[np.float32]:
+    """The mip levels from 1 on, flat."""
     n_textures, _, _, n_channels = tex.shape
-    run(kernels_texture.build_first_mip, n_textures * int(pyramid.heights[1]), data, *pyramid[:3], n_channels)
-    run(kernels_texture.build_small_mips, n_textures, data, *pyramid[:3], n_channels)
-    return data
+    mips = _empty(pyramid.size - tex.size)
+    heights, widths, offsets, _ = pyramid
+    if len(heights) > 1:
+        flat = tex.reshape(-1)
+        run(kernels_texture.build_first_mip, n_textures * int(heights[1]), flat, mips, heights, widths, n_channels)
+        run(kernels_texture.build_small_mips, n_textures, mips, heights, widths, offsets, n_channels)
+    return mips
 
 
 class _Texture(torch.autograd.Function):
@@ -226,23 +231,24 @@ class _Texture(torch.autograd.Function):
         ctx: Any, tex: Tensor, uv: Tensor, uv_da: Tensor | None, mode: int, boundary: int, pyramid: _Pyramid
     ) -> Tensor:
         n_views, height, width = uv.shape[:3]
-        data = _all_levels(_array(tex), pyramid)
+        tex_ = _array(tex)
+        mips = _small_levels(tex_, pyramid)
         mipmapped = mode == kernels_texture.MIPMAP
         uv_da_ = _array(uv_da) if uv_da is not None and mipmapped else _empty(0, 0, 0, 4)
         level = _empty(n_views, height, width) if mipmapped else _empty(0, 0, 0)
         out = _empty(n_views, height, width, tex.shape[3])
         run(
             kernels_texture.texture_forward, n_views * height,
-            data, *pyramid[:3], tex.shape[0], _array(uv), uv_da_, mode, boundary, out, level,
+            tex_.reshape(-1), mips, *pyramid[:3], tex.shape[0], _array(uv), uv_da_, mode, boundary, out, level,
         )  # fmt: skip
         ctx.save_for_backward(tex, uv, uv_da)
-        ctx.saved = (data, level, mode, boundary, pyramid)
+        ctx.saved = (mips, level, mode, boundary, pyramid)
         return torch.from_numpy(out)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         tex, uv, uv_da = ctx.saved_tensors
-        data, level, mode, boundary, pyramid = ctx.saved
+        mips, level, mode, boundary, pyramid = ctx.saved
         need_tex, need_uv, need_da = ctx.needs_input_grad[:3]
         need_da = need_da and mode == kernels_texture.MIPMAP
         grad = _array(grads[0])
@@ -251,8 +257,8 @@ class _Texture(torch.autograd.Function):
             grad_uv, grad_da = _empty(*uv.shape), _empty(*(uv_da.shape if need_da else (0, 0, 0, 4)))
             run(
                 kernels_texture.coordinate_gradients, uv.shape[0] * uv.shape[1],
-                data, *pyramid[:3], tex.shape[0], _array(uv), _array(uv_da) if need_da else grad_da, level,
-                mode, boundary, grad, grad_uv, grad_da,
+                _array(tex).reshape(-1), mips, *pyramid[:3], tex.shape[0],
+                _array(uv), _array(uv_da) if need_da else grad_da, level, mode, boundary, grad, grad_uv, grad_da,
             )  # fmt: skip
         if need_tex:
             grad_tex = torch.from_numpy(_texel_gradients(tex.shape, _array(uv), level, mode, boundary, pyramid, grad))

@@ -203,11 +203,38 @@ def _edge_functions(pos, b, i0, i1, i2, fx, fy):
 
 @kernel
 @no_type_check
-def rasterize_forward(first, last, pos, tri, face_mask, snapped, depth, outcode, n_bands, rast, rast_db):
-    """Fills rast and rast_db, each (B, H, W, 4). `face_mask` is (B, F), or (0, 0) for none."""
+def face_rows(first, last, tri, face_mask, snapped, outcode, height, rows):
+    """First and last pixel row that a face may touch: rows (B, F, 2) int32; 0 and -1 for faces that are not drawn.
+
+    `face_mask` is (B, F), or (0, 0) for none. Tasks are faces, over all views.
+    """
+    n_faces = tri.shape[0]
+    for task in range(first, last):
+        b, f = task // n_faces, task % n_faces
+        i0, i1, i2 = tri[f, 0], tri[f, 1], tri[f, 2]
+        c0, c1, c2 = outcode[b, i0], outcode[b, i1], outcode[b, i2]
+        row0, row1 = 0, -1
+        if face_mask.shape[0] > 0 and not face_mask[b, f]:
+            pass
+        elif c0 & c1 & c2 & ~_UNSNAPPED:
+            pass  # beyond one plane of the frustum
+        elif (c0 | c1 | c2) & _UNSNAPPED:
+            row1 = height - 1
+        else:
+            y0, y1, y2 = snapped[b, i0, 1], snapped[b, i1, 1], snapped[b, i2, 1]
+            # Of the bounding box, with a row's slack: clipping snaps corners again.
+            row0 = max((min(y0, y1, y2) >> 4) - 1, 0)
+            row1 = min((max(y0, y1, y2) >> 4) + 1, height - 1)
+        rows[b, f, 0] = row0
+        rows[b, f, 1] = row1
+
+
+@kernel
+@no_type_check
+def rasterize_forward(first, last, pos, tri, rows, snapped, depth, outcode, n_bands, rast, rast_db):
+    """Fills rast and rast_db, each (B, H, W, 4). `rows` (B, F, 2) is of `face_rows`."""
     n_faces = tri.shape[0]
     height, width = rast.shape[1], rast.shape[2]
-    masked = face_mask.shape[0] > 0
     for task in range(first, last):
         b = task // n_bands
         band = task % n_bands
@@ -215,28 +242,17 @@ def rasterize_forward(first, last, pos, tri, face_mask, snapped, depth, outcode,
         row1 = height * (band + 1) // n_bands
         zbuffer = np.full((row1 - row0, width), 1.0, np.float64)
         index = np.zeros((row1 - row0, width), np.int32)
-        top = row0 * 16
-        bottom = row1 * 16
         for f in range(n_faces):
-            if masked and not face_mask[b, f]:
+            if rows[b, f, 0] >= row1 or rows[b, f, 1] < row0:
                 continue
             i0, i1, i2 = tri[f, 0], tri[f, 1], tri[f, 2]
-            c0, c1, c2 = outcode[b, i0], outcode[b, i1], outcode[b, i2]
-            if c0 & c1 & c2 & ~_UNSNAPPED:
-                continue  # beyond one plane of the frustum
-            outside = c0 | c1 | c2
-            y0 = np.int64(snapped[b, i0, 1])
-            y1 = np.int64(snapped[b, i1, 1])
-            y2 = np.int64(snapped[b, i2, 1])
-            if not outside & _UNSNAPPED and (max(y0, y1, y2) < top or min(y0, y1, y2) > bottom):
-                continue
-            if outside:
+            if outcode[b, i0] | outcode[b, i1] | outcode[b, i2]:
                 _fill_clipped(pos, b, i0, i1, i2, f + 1, row0, row1, height, width, zbuffer, index)
                 continue
             _fill_triangle(
-                np.int64(snapped[b, i0, 0]), y0, depth[b, i0],
-                np.int64(snapped[b, i1, 0]), y1, depth[b, i1],
-                np.int64(snapped[b, i2, 0]), y2, depth[b, i2],
+                np.int64(snapped[b, i0, 0]), np.int64(snapped[b, i0, 1]), depth[b, i0],
+                np.int64(snapped[b, i1, 0]), np.int64(snapped[b, i1, 1]), depth[b, i1],
+                np.int64(snapped[b, i2, 0]), np.int64(snapped[b, i2, 1]), depth[b, i2],
                 f + 1, row0, row1, width, zbuffer, index,
             )  # fmt: skip
         scale_x = 2.0 / width

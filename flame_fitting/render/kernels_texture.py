@@ -1,7 +1,8 @@
 """Numba kernels: texture filtering and its gradients.
 
-A mip pyramid is one flat array of all levels; texel (t, y, x) of level lv starts at
-offset[lv] + ((t * height[lv] + y) * width[lv] + x) * C.
+A mip pyramid is flat: texel (t, y, x) of level lv starts at offset[lv] + ((t * height[lv] + y) * width[lv] + x) * C.
+Colours are not copied for it: level 0 is the texture itself, and the array `mips` begins with level 1. Gradients of all
+levels are one array.
 
 Gradients of texels: pixels are sorted by level and by band of texel rows, keeping their order, and each band is
 summed by one task. A band's lower neighbour row is summed apart (its halo) and added afterwards. The order of every sum
@@ -22,42 +23,54 @@ ACCUMULATE_TASKS = 64
 
 @inline
 @no_type_check
-def _downsample_row(data, src_at, src_height, src_width, n_channels, y, dst_at, dst_width):
+def _downsample_row(src, src_at, src_height, src_width, n_channels, y, dst, dst_at, dst_width):
     step_y = 2 if src_height > 1 else 1
     step_x = 2 if src_width > 1 else 1
     weight = np.float32(1.0 / (step_x * step_y))
+    if n_channels == 3 and step_x == 2 and step_y == 2:  # unrolled: it is most of the work
+        upper = src_at + 2 * y * src_width * 3
+        lower = upper + src_width * 3
+        to = dst_at + y * dst_width * 3
+        for x in range(dst_width):
+            a, b, c = upper + 6 * x, lower + 6 * x, to + 3 * x
+            dst[c] = (src[a] + src[a + 3] + src[b] + src[b + 3]) * weight
+            dst[c + 1] = (src[a + 1] + src[a + 4] + src[b + 1] + src[b + 4]) * weight
+            dst[c + 2] = (src[a + 2] + src[a + 5] + src[b + 2] + src[b + 5]) * weight
+        return
     for x in range(dst_width):
         to = dst_at + (y * dst_width + x) * n_channels
         for k in range(n_channels):
             total = np.float32(0.0)
             for sy in range(step_y):
                 for sx in range(step_x):
-                    total += data[src_at + ((y * step_y + sy) * src_width + x * step_x + sx) * n_channels + k]
-            data[to + k] = total * weight
+                    total += src[src_at + ((y * step_y + sy) * src_width + x * step_x + sx) * n_channels + k]
+            dst[to + k] = total * weight
 
 
 @kernel
 @no_type_check
-def build_first_mip(first, last, data, heights, widths, offsets, n_channels):
-    """Fills level 1 with 2x2 means (2x1 where an extent is 1). Tasks are its rows, over all textures."""
+def build_first_mip(first, last, tex, mips, heights, widths, n_channels):
+    """Fills level 1 with 2x2 means (2x1 where an extent is 1) of the flat texture. Tasks are its rows, over all
+    textures."""
     for row in range(first, last):
         t = row // heights[1]
         _downsample_row(
-            data, t * heights[0] * widths[0] * n_channels, heights[0], widths[0], n_channels, row % heights[1],
-            offsets[1] + t * heights[1] * widths[1] * n_channels, widths[1],
+            tex, t * heights[0] * widths[0] * n_channels, heights[0], widths[0], n_channels, row % heights[1],
+            mips, t * heights[1] * widths[1] * n_channels, widths[1],
         )  # fmt: skip
 
 
 @kernel
 @no_type_check
-def build_small_mips(first, last, data, heights, widths, offsets, n_channels):
+def build_small_mips(first, last, mips, heights, widths, offsets, n_channels):
     """Fills the levels from 2 on. Tasks are textures: these levels are not worth more."""
     for t in range(first, last):
         for lv in range(2, heights.shape[0]):
+            src = offsets[lv - 1] - offsets[1] + t * heights[lv - 1] * widths[lv - 1] * n_channels
+            dst = offsets[lv] - offsets[1] + t * heights[lv] * widths[lv] * n_channels
             for y in range(heights[lv]):
                 _downsample_row(
-                    data, offsets[lv - 1] + t * heights[lv - 1] * widths[lv - 1] * n_channels, heights[lv - 1],
-                    widths[lv - 1], n_channels, y, offsets[lv] + t * heights[lv] * widths[lv] * n_channels, widths[lv],
+                    mips, src, heights[lv - 1], widths[lv - 1], n_channels, y, mips, dst, widths[lv]
                 )  # fmt: skip
 
 
@@ -67,11 +80,26 @@ def _pull_row(src_at, src_width, n_channels, y, data, dst_at, dst_height, dst_wi
     step_y = 1 if dst_height > 1 else 0
     step_x = 1 if dst_width > 1 else 0
     weight = np.float32(0.5 ** (step_x + step_y))
+    row = src_at + (y >> step_y) * src_width * n_channels
+    if n_channels == 3 and step_x == 1:  # unrolled, as above
+        to = dst_at + y * dst_width * 3
+        for x in range(src_width):
+            a, b, c = data[row + 3 * x], data[row + 3 * x + 1], data[row + 3 * x + 2]
+            if a == 0.0 and b == 0.0 and c == 0.0:
+                continue  # most of a texture is not in the picture
+            a, b, c = weight * a, weight * b, weight * c
+            at = to + 6 * x
+            data[at] += a
+            data[at + 1] += b
+            data[at + 2] += c
+            data[at + 3] += a
+            data[at + 4] += b
+            data[at + 5] += c
+        return
     for x in range(dst_width):
         to = dst_at + (y * dst_width + x) * n_channels
-        texel = (y >> step_y) * src_width + (x >> step_x)
         for k in range(n_channels):
-            data[to + k] += weight * data[src_at + texel * n_channels + k]
+            data[to + k] += weight * data[row + (x >> step_x) * n_channels + k]
 
 
 @kernel
@@ -243,7 +271,9 @@ def _same_footprint(uv_da, mode, b, j, i):
 
 @kernel
 @no_type_check
-def texture_forward(first, last, data, heights, widths, offsets, n_textures, uv, uv_da, mode, boundary, out, level):
+def texture_forward(
+    first, last, tex, mips, heights, widths, offsets, n_textures, uv, uv_da, mode, boundary, out, level
+):
     """Fills out (B, H, W, C), and in MIPMAP mode level (B, H, W), the fractional mip level."""
     height, width, n_channels = out.shape[1], out.shape[2], out.shape[3]
     max_level = heights.shape[0] - 1
@@ -253,6 +283,7 @@ def texture_forward(first, last, data, heights, widths, offsets, n_textures, uv,
         b = row // height
         j = row % height
         t = 0 if n_textures == 1 else b
+        tex_at = t * h0 * w0 * n_channels
         for i in range(width):
             u, v = uv[b, j, i, 0], uv[b, j, i, 1]
             # Empty parts of pictures have one coordinate: repeat the pixel before.
@@ -266,7 +297,7 @@ def texture_forward(first, last, data, heights, widths, offsets, n_textures, uv,
                 x = _axis_nearest(u, w0, boundary)
                 y = _axis_nearest(v, h0, boundary)
                 for k in range(n_channels):
-                    out[b, j, i, k] = _fetch(data, t * h0 * w0 * n_channels, y, x, w0, n_channels, k)
+                    out[b, j, i, k] = _fetch(tex, tex_at, y, x, w0, n_channels, k)
                 continue
             l0 = 0
             fraction = np.float32(0.0)
@@ -277,9 +308,12 @@ def texture_forward(first, last, data, heights, widths, offsets, n_textures, uv,
                 fraction = fine - np.float32(l0)
             for step in range(2 if fraction > 0.0 else 1):
                 lv = l0 + step
-                at = offsets[lv] + t * heights[lv] * widths[lv] * n_channels
                 weight = fraction if step else one - fraction
-                _sample(data, at, heights[lv], widths[lv], n_channels, u, v, boundary, weight, out, b, j, i, step > 0)
+                if lv == 0:
+                    _sample(tex, tex_at, h0, w0, n_channels, u, v, boundary, weight, out, b, j, i, False)
+                    continue
+                at = offsets[lv] - offsets[1] + t * heights[lv] * widths[lv] * n_channels
+                _sample(mips, at, heights[lv], widths[lv], n_channels, u, v, boundary, weight, out, b, j, i, step > 0)
 
 
 @inline
@@ -340,8 +374,9 @@ def _any(grad, b, j, i):
 @kernel
 @no_type_check
 def coordinate_gradients(
-    first, last, data, heights, widths, offsets, n_textures, uv, uv_da, level, mode, boundary, grad, grad_uv, grad_da
-):
+    first, last, tex, mips, heights, widths, offsets, n_textures, uv, uv_da, level, mode, boundary, grad,
+    grad_uv, grad_da,
+):  # fmt: skip
     """Gradients of the texture coordinates (B, H, W, 2) and, unless empty, of their derivatives (B, H, W, 4).
 
     With the level lv = log2(m + r) / 2, m the mean and r the half difference of the eigenvalues of J^T J.
@@ -369,10 +404,15 @@ def coordinate_gradients(
                 slope = np.float32(0.0)
                 for step in range(2 if fraction > 0.0 else 1):
                     lv = l0 + step
-                    at = offsets[lv] + t * heights[lv] * widths[lv] * n_channels
-                    du, dv, value = _sample_gradient(
-                        data, at, heights[lv], widths[lv], n_channels, u, v, boundary, grad, b, j, i
-                    )
+                    if lv == 0:
+                        du, dv, value = _sample_gradient(
+                            tex, t * h0 * w0 * n_channels, h0, w0, n_channels, u, v, boundary, grad, b, j, i
+                        )
+                    else:
+                        at = offsets[lv] - offsets[1] + t * heights[lv] * widths[lv] * n_channels
+                        du, dv, value = _sample_gradient(
+                            mips, at, heights[lv], widths[lv], n_channels, u, v, boundary, grad, b, j, i
+                        )
                     weight = fraction if step else one - fraction
                     gu += weight * du
                     gv += weight * dv

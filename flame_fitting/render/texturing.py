@@ -1,11 +1,13 @@
 """Between the texture coordinates of meshes and the texels of pictures."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flame_fitting.render.gutter import gutter_sources
 from flame_fitting.render.interface import Rasterizer
 
 
@@ -14,7 +16,8 @@ def uv_to_texture(uv: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
     return torch.stack([uv[..., 0], 1.0 - uv[..., 1]], dim=-1)
 
 
-class TexelMap(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TexelMap:
     """Which point of the mesh each texel centre shows."""
 
     face: Int[Tensor, "Ht Wt"]
@@ -24,7 +27,13 @@ class TexelMap(NamedTuple):
 
     @property
     def covered(self) -> Bool[Tensor, "Ht Wt"]:
+        """Where a face is."""
         return self.face >= 0
+
+    @cached_property
+    def nearest_covered(self) -> Int[Tensor, "Ht Wt"]:
+        """Flat index of the nearest covered texel, for `fill_gutter`."""
+        return gutter_sources(self.covered)
 
     def interpolate(self, attributes: Float[Tensor, "V A"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "Ht Wt A"]:
         """Vertex attributes at the texels; `faces` has the rows of the `uv_faces` that made this map."""

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flame_fitting.fusion import fused_kernels
+
 
 @torch.no_grad()
 def front_faces(pos: Float[Tensor, "B V 4"], tri: Int[Tensor, "F 3"]) -> Bool[Tensor, "B F"]:
@@ -16,6 +18,9 @@ def front_faces(pos: Float[Tensor, "B V 4"], tri: Int[Tensor, "F 3"]) -> Bool[Te
     The determinant of the corners' (x, y, w) has the sign of the area times w0 w1 w2 (Olano and Greer 1997, "Triangle
     Scan Conversion using 2D Homogeneous Coordinates"), so it is right for triangles that reach behind the camera too.
     """
+    fused = fused_kernels(pos, "flame_fitting.render.fused")
+    if fused is not None:
+        return fused.front_faces(pos.float(), tri.int())
     x, y, w = pos[..., 0], pos[..., 1], pos[..., 3]
     i, j, k = tri.long().unbind(1)
     x0, y0, w0 = x[:, i], y[:, i], w[:, i]

@@ -7,7 +7,7 @@ from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.capture.capture import View
 from flame_fitting.fit.surface import SurfaceView
-from flame_fitting.fit.views import ViewSet
+from flame_fitting.fit.views import ViewSet, stack_rgba
 from flame_fitting.head.model import HeadData, HeadModel
 from flame_fitting.report.drawing import head_avatar
 
@@ -27,8 +27,7 @@ def draw(head: HeadModel, vertices: np.ndarray, texture: np.ndarray | None, eyes
     clip = [clip_from_world(v.K, v.world_to_camera, size, size, 0.3, 2.0) for v in views]
     return ViewSet(
         views=views,
-        images=torch.as_tensor(rendered.image),
-        alphas=torch.as_tensor(rendered.alpha),
+        rgba=stack_rgba(rendered.image, rendered.alpha),
         clip=torch.as_tensor(np.stack(clip), dtype=torch.float32),
         K=np.stack([v.K for v in views]),
         camera=np.stack([v.world_to_camera for v in views]),

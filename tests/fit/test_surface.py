@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from flame_fitting.errors import InputError
@@ -118,8 +119,8 @@ def test_closest_points_have_a_compatible_normal() -> None:
     sheet = np.concatenate([np.c_[grid, np.zeros(25)], np.c_[grid, np.full(25, -0.002)]])
     normals = np.repeat([[0.0, 0, 1], [0, 0, -1]], 25, axis=0)
     cloud = SurfaceCloud(sheet, normals, np.zeros((50, 3)))
-    queries = np.array([[0.021, 0.019, -0.003], [0.021, 0.019, -0.003], [0.02, 0.02, 0.5]])
-    facing = np.array([[0.0, 0, 1], [0, 0, -1], [0, 0, 1]])
+    queries = torch.tensor([[0.021, 0.019, -0.003], [0.021, 0.019, -0.003], [0.02, 0.02, 0.5]], dtype=torch.float64)
+    facing = torch.tensor([[0.0, 0, 1], [0, 0, -1], [0, 0, 1]], dtype=torch.float64)
     index, found = cloud.closest(queries, facing, max_distance=0.02)
     np.testing.assert_array_equal(found, [True, True, False])
     np.testing.assert_array_equal(cloud.points[index[0]], [0.02, 0.02, 0.0])

@@ -173,3 +173,5 @@ def test_backends() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cpu"):
             make_rasterizer("cuda")
+    with pytest.raises(InputError, match="unknown device"):
+        make_rasterizer("gpu0")

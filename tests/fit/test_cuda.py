@@ -1,0 +1,249 @@
+"""The photometric step on an NVIDIA GPU: fused kernels against their reference, CUDA graphs against single launches,
+the GPU against the CPU."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flame_fitting.fit.geometry_step import GeometryWeights
+from flame_fitting.fit.losses.photometric import (
+    add_total_variation,
+    color_pools,
+    kernels,
+    paint,
+    picture_loss,
+)
+from flame_fitting.fit.parametric import PriorWeights
+from flame_fitting.fit.photometric import (
+    CLUSTERS,
+    PhotometricConfig,
+    PhotometricStep,
+    PhotometricWeights,
+    cluster_table,
+    refine,
+)
+from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.texture import texel_map
+from flame_fitting.fusion import reference_only
+from flame_fitting.head.rotations import rotation_matrix
+from flame_fitting.render.backend import make_rasterizer
+from tests.fit.pictures import around, draw
+from tests.fit.test_photometric import SIZE, patched_head, turned
+from tests.fit.test_photometric import no_targets as targets_of
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+    pytest.mark.skipif(importlib.util.find_spec("nvdiffrast") is None, reason="no nvdiffrast"),
+]
+
+RATES = (("placement", 1e-3), ("static_offset", 1e-5), ("texture", 5e-3))
+
+
+def _step(device: str, steps: int = 1, graph_from: int = 10**6, chunk: int = 2**24, disturb: float = 0.0):
+    """A photometric step on the toy head, turned away from the truth; colours are replaced only with `disturb`."""
+    head = patched_head()
+    rasterizer = make_rasterizer(device)
+    texels = texel_map(make_rasterizer("cpu"), head, SIZE)
+    palette = np.random.default_rng(5).integers(40, 220, (len(CLUSTERS) + 2, 3)).astype(np.uint8)
+    texture = palette[cluster_table(head)[texels.face.clamp_min(0)].numpy()]
+    truth = turned(head, 0.0)
+    views = draw(head, truth.vertices(head)[0].numpy(), texture, around(6, 0.1, 80.0), SIZE)
+    start, targets, surface = turned(head, 1.0), targets_of(head), surface_weights(head)
+    head = head.to(rasterizer.device)
+    views.rgba, views.clip = views.rgba.to(rasterizer.device), views.clip.to(rasterizer.device)
+    views.timestep = views.timestep.to(rasterizer.device)
+    config = PhotometricConfig(
+        steps=steps,
+        views_per_step=6,
+        downsample=(1,),
+        rebake=10**6,
+        disturb_rate_fg=disturb,
+        disturb_rate_bg=disturb,
+        graph_from=graph_from,
+        pixels_per_chunk=chunk,
+        lr=RATES,
+    )
+    weights = PhotometricWeights(geometry=GeometryWeights(prior=0.0))
+    return PhotometricStep(
+        rasterizer,
+        head,
+        start.to(rasterizer.device),
+        [target.to(rasterizer.device) for target in targets],
+        views,
+        surface.to(rasterizer.device),
+        PriorWeights(),
+        weights,
+        config,
+        texel_map(rasterizer, head, SIZE),
+    )
+
+
+def _discolour(step: PhotometricStep) -> None:
+    """Away from the pictures' own colours: where the two are equal the slope of the L1 norm is rounding's."""
+    step.bake(0)
+    rows = torch.arange(SIZE, device=step.base.device)
+    step.base += 0.1 * torch.sin(0.3 * (rows[:, None] + 2 * rows[None, :]))[None, :, :, None]
+    step.draw_pools(0)
+
+
+def _gradients(step: PhotometricStep) -> tuple[Tensor, Tensor]:
+    """Of values and texture, at the start."""
+    _discolour(step)
+    seen: list[Tensor] = []
+    step.optimizer.step = lambda gradients: seen.extend(g.detach().cpu().clone() for g in gradients)  # type: ignore[method-assign]
+    step(1)
+    return seen[0].double(), seen[1].double()
+
+
+def _agree(found: Tensor, expected: Tensor) -> None:
+    found, expected = found.reshape(-1), expected.reshape(-1)
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=0) >= 0.999
+    assert (found - expected).norm() <= 0.01 * expected.norm()
+
+
+def test_a_whole_step_on_the_gpu_is_that_on_the_cpu() -> None:
+    on_cpu, on_gpu = _gradients(_step("cpu")), _gradients(_step("cuda"))
+    _agree(on_gpu[0][:7], on_cpu[0][:7])
+    _agree(on_gpu[0][7:], on_cpu[0][7:])
+    _agree(on_gpu[1], on_cpu[1])
+
+
+def test_chunks_of_views_add_up() -> None:
+    whole, parts = _gradients(_step("cuda")), _gradients(_step("cuda", chunk=4 * SIZE * SIZE))
+    for found, expected in zip(parts, whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("chunk", [2**24, 4 * SIZE * SIZE])
+def test_graphs_take_the_same_steps_as_single_launches(chunk: int) -> None:
+    plain, graphed = _step("cuda", steps=12, chunk=chunk), _step("cuda", steps=12, graph_from=0, chunk=chunk)
+    _discolour(plain)
+    _discolour(graphed)
+    for number in range(1, 9):
+        first, second = plain(number), graphed(number)
+        assert float(first) == pytest.approx(float(second), rel=2e-3)
+    assert len(graphed._graphed) == 1 and not plain._graphed
+    torch.testing.assert_close(graphed.geometry.moved(graphed.geometry.values)["placement"],
+                               plain.geometry.moved(plain.geometry.values)["placement"], rtol=0, atol=2e-4)  # fmt: skip
+    assert graphed.residual is not None and plain.residual is not None
+    assert (graphed.residual - plain.residual).abs().mean() < 1e-3
+    assert plain.residual.abs().max() > 5e-3
+
+
+def test_graphs_draw_new_noise_at_every_replay() -> None:
+    step = _step("cuda", steps=12, graph_from=0, disturb=0.5)
+    before = int(step._seed)
+    losses = []
+    step.optimizer.set_factor(0.0)  # nothing moves: only the noise changes the loss
+    for number in range(8):
+        losses.append(round(float(step(number)), 6))
+    assert int(step._seed) == before + 8 and len(set(losses)) == 8
+
+
+def test_refinement_converges_on_the_gpu_with_and_without_graphs() -> None:
+    head = patched_head()
+    front = head.region_mask("face")
+    truth = turned(head, 0.0).vertices(head)[0, front]
+    for graph_from in (10, 10**6):
+        step = _step("cuda", disturb=0.5)
+        config = PhotometricConfig(
+            steps=80, downsample=(1,), views_per_step=6, rebake=5, graph_from=graph_from, lr=(("placement", 2e-3),)
+        )
+        start = turned(head, 1.0)
+        device = step.rasterizer.device
+        found = refine(
+            step.rasterizer, head.to(device), start.to(device), [t.to(device) for t in targets_of(patched_head())],
+            step.levels[0], surface_weights(patched_head()).to(device), PriorWeights(),
+            PhotometricWeights(geometry=GeometryWeights(prior=0.0)), config, step.texels,
+        ).to("cpu")  # fmt: skip
+        head = head.to("cpu")
+        apart = 1000 * (found.vertices(head)[0, front] - truth).norm(dim=-1)
+        assert apart.median() < 0.5
+
+
+def test_fused_rotations() -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    turns = torch.randn(64, 3, generator=generator, device="cuda")
+    turns[0], turns[1], turns[2] = 0.0, 1e-5, 3e-3
+    slope = torch.randn(64, 3, 3, generator=generator, device="cuda")
+    exact = turns.double().requires_grad_()
+    expected = rotation_matrix(exact)
+    (expected * slope).sum().backward()
+    turns.requires_grad_()
+    found = rotation_matrix(turns)
+    assert type(found.grad_fn).__name__.startswith("RotationMatrix")
+    (found * slope).sum().backward()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    assert turns.grad is not None and exact.grad is not None
+    torch.testing.assert_close(turns.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def pixels() -> dict[str, Tensor]:
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device="cuda")
+
+    return {
+        "painted": random(3, 133, 117, 4),
+        "bytes": (random(3, 133, 117, 4) * 255).to(torch.uint8),
+        "halves": random(3, 133, 117, 4).half(),
+        "color": random(3, 133, 117, 3),
+        "rast": (random(3, 133, 117, 4) * 6).floor(),
+    }
+
+
+@pytest.mark.parametrize("target", ["bytes", "halves"])
+def test_fused_picture_loss(pixels, target: str) -> None:
+    assert kernels(pixels["painted"]) is not None, "Triton is missing"
+    pixels["painted"][0, :40, :, 3] = 0.0
+    count = torch.tensor(77.0, device="cuda")
+    found = picture_loss(pixels["painted"], pixels[target], count, 30.0, 4.0)
+    with reference_only():
+        expected = picture_loss(pixels["painted"], pixels[target], count, 30.0, 4.0)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=0)
+    # where picture and target are equal to the last bit the sign is rounding's
+    differs = (found[1] - expected[1]).abs() > 1e-6
+    assert differs.float().mean() < 1e-3
+
+
+def test_fused_variation(pixels) -> None:
+    texture, first = pixels["color"][0].contiguous(), pixels["color"][1].contiguous()
+    second = first.clone()
+    found = add_total_variation(texture, 7.0, first)
+    with reference_only():
+        expected = add_total_variation(texture, 7.0, second)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("background", ["bytes", "halves"])
+def test_fused_painting(pixels, background: str) -> None:
+    table = torch.tensor([0, 1, 2, 3, 2, 1], dtype=torch.int32, device="cuda")
+    triangle = pixels["rast"][..., 3]
+    color = pixels["color"].requires_grad_()
+    found = paint(color, pixels[background], triangle)
+    with reference_only():
+        expected = paint(color, pixels[background], triangle)
+    torch.testing.assert_close(found, expected)
+    cluster = table[triangle.long()]
+    donors = pixels["color"].detach() + 5.0 * cluster[..., None]
+    pools = color_pools(cluster, donors, 3, 0.5, 0.25, torch.Generator("cuda").manual_seed(0), size=256)
+    seed = torch.tensor(5, dtype=torch.int32, device="cuda")
+    out = paint(color, pixels[background], triangle, table, pools, seed)
+    changed = (out != found)[..., :3].any(-1)
+    for number, rate in ((0, 0.25), (1, 0.5), (2, 0.5), (3, 0.0)):
+        assert abs(float(changed[cluster == number].float().mean()) - rate) < 0.02
+        taken = out[changed & (cluster == number)][:, :3]
+        assert torch.equal((taken / 5).floor(), torch.full_like(taken, float(number)))
+    assert torch.equal(out, paint(color, pixels[background], triangle, table, pools, seed))
+    assert not torch.equal(out, paint(color, pixels[background], triangle, table, pools, seed + 1))
+    color.grad = None
+    out.sum().backward()
+    assert color.grad is not None
+    torch.testing.assert_close(color.grad[..., 0], (~changed & (triangle > 0)).float())
