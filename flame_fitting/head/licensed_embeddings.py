@@ -26,7 +26,7 @@ from flame_fitting.head.pickles import read_pickle
 from flame_fitting.head.torch_files import read_object_npy
 
 SPREAD_MM = 2.0
-"""How far a hand-placed point lies from where a detector means it: the files do not say, fits to known heads do."""
+"""How far a hand-placed point lies from where a detector means it: an assumption, for the files do not say."""
 _WITH_TEETH = (5143, 10144)
 """Teeth stand behind FLAME's own vertices and triangles, which keep their numbers."""
 _EYE_CORNERS = {"ibug68": (36, 45), "ibug70": (36, 45), "mediapipe478": (33, 263)}

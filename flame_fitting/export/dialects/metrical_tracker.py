@@ -8,9 +8,9 @@ the mesh stands still and the camera moves. FLAME 2020 with two eyelid blendshap
 By default the mesh's own space is kept (rotation and translation zero), and the camera goes to `world_to_camera`. With
 `head_in_camera` the world is the camera: x right, y up, z back, the camera in the origin.
 
-Confirmed by what other projects' readers do with these files: no global rotation and `opencv` as the pose (converters
-to SplattingAvatar and FaceViewer's), and PyTorch3D's rotation_6d (github.com/zjumsj/FaceViewer, issue 1). Its own
-source was not read, and no real file was at hand.
+These conventions come from public readers that other projects wrote and from excerpts found by searching; they were
+not checked against the tool itself or a file of its making. No global rotation and `opencv` as the pose: converters to
+SplattingAvatar and FaceViewer's; PyTorch3D's rotation_6d: github.com/zjumsj/FaceViewer, issue 1.
 """
 
 from dataclasses import replace

@@ -4,9 +4,9 @@
 (1, 3, 3), t (1, 3). `camera`: R_base_*, t_base_*, fl, pp. FLAME is posed without global rotation; then
 x_world = R @ x + t, with R about the origin. Joints as in metrical_tracker.py. FLAME 2020 with two eyelid blendshapes.
 
-Confirmed by how several public readers of these files use R and t, and for each file by R_rotation_matrix, which must
-agree with R's six numbers. The cameras' axes are not confirmed, so cameras are not converted. Its own source was not
-read, and no real file was at hand.
+These conventions come from public readers that other projects wrote and from excerpts found by searching; they were
+not checked against the tool itself or a file of its making. For each file R_rotation_matrix must agree with R's six
+numbers. What axes the cameras have is not known, so cameras are not converted.
 """
 
 from pathlib import Path
