@@ -23,6 +23,7 @@ SURFACE_WEIGHT = {
     "bottomline": 0.0,
     "eyeballs": 0.2,
     "lip_inside": 0.0,
+    "nostrils": 0.0,
     "teeth": 0.0,
 }
 """Weight of the distance between model and avatar, per unit of area."""

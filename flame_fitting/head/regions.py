@@ -69,7 +69,7 @@ def flame_regions(
     vertices = np.asarray(v_template, dtype=np.float64)
     count = len(vertices)
     graph = MeshGraph(faces, count)
-    out: dict[str, Mask] = {name: np.zeros(count, dtype=bool) for name in OFFICIAL}
+    out: dict[str, Mask] = {name: np.zeros(count, dtype=bool) for name in (*OFFICIAL, "nostrils")}
 
     skin = graph.component == np.argmax(np.bincount(graph.component, minlength=1)) if count else np.zeros(0, dtype=bool)
     eyes = _eyes(graph, vertices, skin)
@@ -162,6 +162,7 @@ def _outlined(
     out["nose"] = _nose(vertices, outer & (mouth_ring > mouth.LIPS_TO), measures)
     nostrils = out["nose"] & _facing_itself(graph, vertices, out["nose"], 0.2 * iod)
     turn, off_forward = around(vertices, measures)
+    out["nostrils"] = nostrils
     face = outer & ~nostrils & (off_forward < np.interp(turn, *outlines.FACE))
     scalp = outer & ~face & (180 - off_forward < np.interp(turn, *outlines.SCALP)) & (rim_ring >= BOUNDARY_RINGS)
     tube = (rim_ring >= NECK_TUBE[0]) & (rim_ring <= NECK_TUBE[1])

@@ -138,6 +138,14 @@ def test_a_face_is_what_shows_of_it(regions: dict[str, np.ndarray], data: HeadDa
     assert len(covered) > 0.99 * len(data.v_template)
 
 
+def test_nostrils_are_insides_of_the_nose(regions: dict[str, np.ndarray], data: HeadData) -> None:
+    inside, template = regions["nostrils"], data.v_template
+    assert 20 < len(inside) < 0.5 * len(regions["nose"]) and np.isin(inside, regions["nose"]).all()
+    assert not np.isin(inside, regions["face"]).any()
+    assert template[inside, 2].max() < template[regions["nose"], 2].max() - 0.005
+    assert (template[inside, 0] > 0).sum() == (template[inside, 0] < 0).sum()
+
+
 def test_sides_and_places(regions: dict[str, np.ndarray], data: HeadData) -> None:
     place = {name: data.v_template[ids].mean(0) for name, ids in regions.items() if len(ids)}
     for part in ("eyeball", "iris", "eye", "eye_region", "eyelid", "ear", "half", "cheek"):
