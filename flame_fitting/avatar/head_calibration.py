@@ -30,6 +30,11 @@ RESOLUTION = 512
 _SKIN, _LIP, _BROW = (0.82, 0.63, 0.53), (0.70, 0.38, 0.36), (0.25, 0.17, 0.12)
 _SCLERA, _IRIS, _HAIR, _LID = (0.93, 0.92, 0.90), (0.30, 0.20, 0.13), (0.30, 0.22, 0.17), (0.68, 0.48, 0.41)
 _TOOTH = (0.86, 0.83, 0.77)
+_SHOWN = (
+    *("face", "neck", "scalp", "hair", "left_ear", "right_ear"),
+    *("lips_tight", "lip_outside_ring_upper", "lip_outside_ring_lower"),
+)
+"""Regions that decide what the detector is shown."""
 _SOFT_EDGE = 0.002
 """Metres over which paint fades at an outline: vertices are coarse, and a hard edge would be a saw."""
 
@@ -222,8 +227,13 @@ def _cover(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarray
 
 
 def _cache_path(head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig) -> Path:
-    # Teeth come after all other triangles and are out of sight; masks decide how a model without texture is painted.
-    painted = f" {masks}" if (masks := head.identity.get("masks", "none")) != "none" else ""
-    text = f"{REVISION} {head.file_hash}{painted} {detector.name} {detector.version} {kind} {config}"
+    # Regions decide where cameras aim and how a model without texture is painted. Teeth come after all other triangles
+    # and are out of sight.
+    regions = hashlib.sha256()
+    for name in _SHOWN:
+        ids = head.regions[name].cpu().numpy().astype(np.int64) if name in head.regions else np.zeros(0, np.int64)
+        regions.update(name.encode() + len(ids).to_bytes(8, "little") + ids.tobytes())
+    parts = (REVISION, head.file_hash, regions.hexdigest(), detector.name, detector.version, kind, config)
+    text = " ".join(str(part) for part in parts)
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
     return assets.cache_dir() / "landmark_embeddings" / f"{key}.npz"

@@ -120,6 +120,7 @@ def _identity(files: assets.HeadFiles, data: HeadData, given: _Given) -> dict[st
 
 
 def _layout_hash(uv: np.ndarray, uv_faces: np.ndarray) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(uv, dtype=np.float32).tobytes())
+    # In whole numbers, so that machines agree whatever the last bits are.
+    digest = hashlib.sha256(np.round(np.asarray(uv, dtype=np.float64) * 2**17).astype(np.int64).tobytes())
     digest.update(np.ascontiguousarray(uv_faces, dtype=np.int64).tobytes())
     return digest.hexdigest()[:_DIGITS]

@@ -15,7 +15,7 @@ from flame_fitting.fit.result import FitResult, check_head, load_fit, save_param
 from flame_fitting.fit.sources import _head_of, recorded_head_spec
 from flame_fitting.fit_avatar import FitConfig
 from flame_fitting.head import loading
-from flame_fitting.head.loading import head_identity, head_inputs, load_head
+from flame_fitting.head.loading import _layout_hash, head_identity, head_inputs, load_head
 from flame_fitting.head.model import HeadData
 from flame_fitting.manifest import Manifest, input_record
 from flame_fitting.render_avatar import RenderConfig
@@ -283,3 +283,13 @@ def test_a_hostile_head_ends_a_command_with_2_and_runs_nothing(
     assert said[0] == f"head: flame2023 (auto, flame2023.pkl in {folder} (--flame-dir))"
     assert said[-1].startswith(f"flame-fitting: {path}: refused, nothing in it was run: it names 'posix.system'")
     assert not mark.exists() and not (tmp_path / "o").exists()
+
+
+def test_a_layout_is_known_by_its_grid_and_not_by_its_last_bits() -> None:
+    faces = np.array([[0, 1, 2]])
+    uv = np.array([[0.0, 0.25], [0.5, 0.75], [0.125, 1.0]])
+    same = uv.astype(np.float32) + np.float32(1e-7)
+    same[0, 0] = -0.0
+    known = _layout_hash(uv, faces)
+    assert _layout_hash(same, faces) == known
+    assert _layout_hash(uv + 2**-16, faces) != known and _layout_hash(uv, faces[:, ::-1]) != known
