@@ -48,9 +48,9 @@ class Thresholds:
 
 @dataclass(eq=False)
 class Truth:
-    """A known true head with the head model's vertices."""
+    """A known true head with the head model's vertices; the model's teeth, which come last, may be missing."""
 
-    vertices: Float[ndarray, "V 3"]
+    vertices: Float[ndarray, "W 3"]
     """In the avatar's coordinates."""
     mm_per_unit: float
     """True millimetres in one unit of the avatar."""
@@ -224,13 +224,15 @@ def truth_metrics(
     head: HeadModel, vertices: Float[ndarray, "V 3"], truth: Truth
 ) -> dict[str, dict[str, dict[str, float]]]:
     """`to_truth_mm` (vertex to vertex) and `to_truth_surface_mm` by region; both heads in the avatar's coordinates."""
-    faces = head.faces.cpu().numpy()
+    faces, count = head.faces.cpu().numpy(), len(truth.vertices)
+    faces, vertices = faces[(faces < count).all(axis=1)], vertices[:count]
     between = np.linalg.norm(vertices - truth.vertices, axis=1) * truth.mm_per_unit
     to_surface = TriangleTree(truth.vertices, faces).closest(vertices).distance * truth.mm_per_unit
     areas = vertex_areas(truth.vertices, faces)
     out: dict[str, dict[str, dict[str, float]]] = {}
     for name, tensor in head.regions.items():
         ids = tensor.cpu().numpy()
+        ids = ids[ids < count]
         if name not in REGIONS or not len(ids):
             continue
         for key, values in (("to_truth_mm", between), ("to_truth_surface_mm", to_surface)):
@@ -392,7 +394,8 @@ def load_truth(path: Path | str, head: HeadModel) -> Truth | None:
                     mm = 1000 * float(np.cbrt(np.linalg.det(data["head_from_world"][:3, :3])))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{file}: not a ground truth ({error}). It needs vertices and head_from_world.") from error
-        return Truth(vertices, mm) if len(vertices) == head.n_vertices else None
+        without_teeth = head.n_vertices - len(head.regions.get("teeth", ()))
+        return Truth(vertices, mm) if len(vertices) in (head.n_vertices, without_teeth) else None
     raise InputError(
         f"{path}: no ground truth here. Give an .npz file with vertices (V, 3) and head_from_world (4, 4)."
     )

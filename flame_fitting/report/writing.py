@@ -59,7 +59,10 @@ def error_figures(
         title = "Distance of the fitted head to the avatar's visible surface"
         figures.append(write_error_map(folder, head, vertices, error, "error_to_avatar", title))
     if truth is not None:
-        error = np.linalg.norm(fit.vertices_world(head)[0] - truth.vertices, axis=1) * truth.mm_per_unit
+        count = len(truth.vertices)
+        error = np.zeros(head.n_vertices)  # of teeth, where the truth has none
+        fitted = fit.vertices_world(head)[0][:count]
+        error[:count] = np.linalg.norm(fitted - truth.vertices, axis=1) * truth.mm_per_unit
         title = "Distance of each fitted vertex to the true one"
         figures.append(write_error_map(folder, head, vertices, error, "error_to_truth", title))
     return figures

@@ -1,11 +1,13 @@
 """Metrics on heads whose errors are known."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
@@ -28,6 +30,7 @@ from flame_fitting.report.metrics import (
     picture_metrics,
     pooled_psnr,
     region_metrics,
+    truth_metrics,
     vertex_areas,
     visible_surface,
     weighted_stats,
@@ -224,6 +227,22 @@ def test_truth_files(case: Case, tmp_path: Path) -> None:
     assert load_truth(tmp_path / "truth.npz", head) is None
     with pytest.raises(InputError, match="no ground truth"):
         load_truth(tmp_path / "nothing", head)
+
+
+def test_a_truth_may_lack_the_models_teeth(case: Case, tmp_path: Path) -> None:
+    fit, _, head, _ = case
+    vertices, shown = fit.vertices_world(head)[0], head.n_vertices - 40
+    toothed = copy.deepcopy(head)
+    regions = head.regions | {"teeth": torch.arange(shown, head.n_vertices)}
+    for name, ids in regions.items():
+        toothed.register_buffer(f"region_{name}", ids)
+    toothed._region_names = sorted(regions)
+    np.savez(tmp_path / "truth.npz", vertices=vertices[:shown], mm_per_unit=1000.0)
+    truth = load_truth(tmp_path / "truth.npz", toothed)
+    assert truth is not None and len(truth.vertices) == shown and load_truth(tmp_path / "truth.npz", head) is None
+    found = truth_metrics(toothed, vertices + [0.002, 0, 0], truth)
+    assert found["face"]["to_truth_mm"]["median"] == pytest.approx(2.0)
+    assert found["face"]["to_truth_surface_mm"]["median"] < 2.0
 
 
 def test_keys_of_metrics_json(case: Case) -> None:
