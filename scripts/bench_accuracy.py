@@ -1,12 +1,15 @@
-"""Accuracy of the whole chain, in one table.
+"""Accuracy of the whole chain, in one table, and heads of known truth in a second one.
 
     python scripts/bench_accuracy.py                         demo avatars with known truth, and the test data if there
     python scripts/bench_accuracy.py FOLDER_OR_FILE ...      every avatar in these places
-    python scripts/bench_accuracy.py --readme                the same, and the table goes into README.md
+    python scripts/bench_accuracy.py --readme                the same, and the tables go into README.md
+    python scripts/bench_accuracy.py --only-flame            only the FLAME-format heads of known truth in the test data
 
 Each avatar is fitted with default settings. `face` is the median distance of the face's vertices to the avatar's
 visible surface, with and without static offsets; `vertex` the median vertex-to-vertex distance on the face where the
 truth is known, or against the fit of another file of the same head. Millimetres, pixels, decibels, seconds.
+
+Against a truth nothing is aligned: both heads stand in the avatar's coordinates, and the millimetres are the truth's.
 """
 
 import argparse
@@ -55,16 +58,40 @@ TWINS = {
 """Other files of a head that is in the list already: their fits are compared vertex by vertex."""
 
 
+FLAME_HEADS = (
+    *(("standin/flame2023_standin.pkl", f"standin/sample_heads/head_{number:02d}.glb") for number in range(3)),
+    *(
+        ("flame2023_open/flame2023_open_reduced.npz", f"flame2023_open/gt_{name}.ply")
+        for name in ("v3_ORB", "rand_a_jawopen")
+    ),
+)
+"""Head models of FLAME's format and avatars made from them, in the test data."""
+FLAME_MASKS = "standin/FLAME_masks_standin.pkl"
+"""Masks for models of FLAME's topology."""
+
+
+@dataclass
+class Job:
+    """One run of the chain."""
+
+    avatar: Path
+    folder: Path
+    name: str
+    truth: Path | None = None
+    options: dict = field(default_factory=dict)
+
+
 @dataclass
 class Row:
     """One avatar's line."""
 
     name: str
+    head: str = "open"
     metrics: dict = field(default_factory=dict)
     seconds: float = float("nan")
     vertex_mm: float = float("nan")
     vertex_against: str = ""
-    surface_truth_mm: float = float("nan")
+    true_mm_per_unit: float = float("nan")
     refused: str = ""
 
 
@@ -86,9 +113,11 @@ def run_avatar(path: Path, output: Path, truth: Path | None = None, **options: o
     row.seconds = time.perf_counter() - started
     row.metrics = json.loads((output / "fit" / "metrics.json").read_text())
     face = row.metrics["regions"]["face"]
-    if "to_truth_mm" in face:
+    row.head = row.metrics["head_model"]["name"]
+    if truth is not None and "to_truth_mm" in face:
         row.vertex_mm, row.vertex_against = face["to_truth_mm"]["median"], "truth"
-        row.surface_truth_mm = face.get("to_truth_surface_mm", {}).get("median", float("nan"))
+        with np.load(truth / "ground_truth.npz", allow_pickle=False) as data:
+            row.true_mm_per_unit = float(data["mm_per_unit"])
     return row
 
 
@@ -160,6 +189,66 @@ def demo_avatars(folder: Path, seeds: list[int]) -> list[tuple[Path, Path]]:
     return out
 
 
+def flame_jobs(data: Path, folder: Path) -> list[Job]:
+    """Runs with models of FLAME's format on heads of known truth, each without and with masks."""
+    jobs = []
+    for model, avatar in FLAME_HEADS:
+        path = data / avatar
+        if not (data / model).is_file() or not path.is_file():
+            continue
+        truth = write_truth(path, folder / path.stem / "truth")
+        for masks in (None, data / FLAME_MASKS):
+            if masks is not None and not masks.is_file():
+                continue
+            kind = "no masks" if masks is None else "masks"
+            options = {"head": str(data / model), "flame_masks": masks}
+            name = f"{path.name}, {kind}"
+            jobs.append(Job(path, folder / path.stem / kind.replace(" ", "_"), name, truth, options))
+    return jobs
+
+
+def write_truth(avatar: Path, folder: Path) -> Path:
+    """Writes ground_truth.npz, as `evaluate --ground-truth` reads it, for one of the FLAME_HEADS; returns its folder.
+
+    The truth of `head.glb` is `head_gt.npz` beside it: vertices_avatar (V, 3), and scale, units in a metre. An avatar
+    without such a file is its own truth, in metres: its vertices are the model's, in the model's order.
+    """
+    beside = avatar.with_name(f"{avatar.stem}_gt.npz")
+    if beside.is_file():
+        with np.load(beside, allow_pickle=False) as data:
+            vertices, mm_per_unit = data["vertices_avatar"].astype(np.float64), 1000 / float(data["scale"])
+    else:
+        import trimesh
+
+        mesh = trimesh.load(avatar, process=False, force="mesh")
+        vertices, mm_per_unit = np.asarray(mesh.vertices, dtype=np.float64), 1000.0
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "ground_truth.npz") as temporary:
+        np.savez_compressed(temporary, vertices=vertices, mm_per_unit=np.array(mm_per_unit))
+    return folder
+
+
+def truth_table(rows: list[Row]) -> str:
+    """Markdown of the rows with a truth: medians, surface (vertex to vertex)."""
+    names = ("face", "nose", "lips", "eyes", "ears", "neck", "scalp")
+    head = ["avatar", "head model", "face surface", "face vertex", *(f"{n}, surface (vertex)" for n in names[1:])]
+    head += ["size", "seconds"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for row in rows:
+        if row.refused or row.vertex_against != "truth":
+            continue
+        median = {
+            name: [row.metrics["regions"][name][key]["median"] for key in ("to_truth_surface_mm", "to_truth_mm")]
+            for name in names
+            if "to_truth_mm" in row.metrics["regions"].get(name, {})
+        }
+        cells = [row.name, row.head, f"{median['face'][0]:.3f} mm", f"{median['face'][1]:.2f} mm"]
+        cells += ["{:.2f} ({:.2f})".format(*median[name]) if name in median else "" for name in names[1:]]
+        cells += [f"{100 * (row.metrics['mm_per_unit'] / row.true_mm_per_unit - 1):+.1f} %", f"{row.seconds:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def collect(places: list[Path]) -> list[Path]:
     """Avatar files in files and folders, sorted."""
     out: list[Path] = []
@@ -191,6 +280,29 @@ def write_readme(text: str) -> None:
         temporary.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
+def jobs_of(arguments: argparse.Namespace) -> list[Job]:
+    """What the command line asks for."""
+    output = arguments.output
+    jobs = []
+    if arguments.places:
+        found = collect(arguments.places)
+    else:
+        data = Path(os.environ.get("FLAME_FITTING_TEST_DATA", ROOT.parent / "shared"))
+        jobs += flame_jobs(data, output / "flame")
+        if arguments.only_flame:
+            return jobs
+        demos = demo_avatars(output, arguments.seeds)
+        names = [truth.parent.name for _, truth in demos]
+        jobs = [
+            Job(path, truth.parent / "run", f"{name} (known truth)", truth)
+            for name, (path, truth) in zip(names, demos, strict=True)
+        ] + jobs
+        found = [data / "avatars" / name for name in TEST_AVATARS if (data / "avatars" / name).is_file()]
+        if not found:
+            print(f"no test data at {data}: demo avatars only", file=sys.stderr)
+    return jobs + [Job(path, output / f"{number:02d}_{path.stem}", path.name) for number, path in enumerate(found)]
+
+
 def main() -> int:
     """Fits everything asked for and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -199,37 +311,28 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="demo avatars")
     parser.add_argument("--readme", action="store_true", help="write the table into README.md")
     parser.add_argument("--only", default="", help="only avatars whose path contains this")
+    parser.add_argument("--only-flame", action="store_true", help="only FLAME-format heads of known truth")
     parser.add_argument("--no-photometric", action="store_true")
     arguments = parser.parse_args()
     options = {"photometric": not arguments.no_photometric}
-    jobs: list[tuple[Path, Path | None]] = []
-    if arguments.places:
-        jobs += [(path, None) for path in collect(arguments.places)]
-    else:
-        jobs += list(demo_avatars(arguments.output, arguments.seeds))
-        data = Path(os.environ.get("FLAME_FITTING_TEST_DATA", ROOT.parent / "shared")) / "avatars"
-        found = [data / name for name in TEST_AVATARS if (data / name).is_file()]
-        if not found:
-            print(f"no test data at {data}: demo avatars only", file=sys.stderr)
-        jobs += [(path, None) for path in found]
     rows: list[Row] = []
     fits: dict[str, tuple[Path, FitResult]] = {}
-    for number, (path, truth) in enumerate(jobs):
-        if arguments.only not in str(path):
+    for job in jobs_of(arguments):
+        if arguments.only not in str(job.avatar):
             continue
-        folder = arguments.output / (path.parent.parent.name if truth else f"{number:02d}_{path.stem}")
-        row = run_avatar(path, folder / "run" if truth else folder, truth, **options)
-        if truth is not None:
-            row.name = f"{path.parent.parent.name} (known truth)"
-        if not row.refused:
-            fits[path.name] = path, load_fit((folder / "run" if truth else folder) / "fit")
-            twin = TWINS.get(path.name)
+        row = run_avatar(job.avatar, job.folder, job.truth, **options, **job.options)
+        row.name = job.name
+        if not row.refused and job.truth is None:
+            fits[job.name] = job.avatar, load_fit(job.folder / "fit")
+            twin = TWINS.get(job.name)
             if twin in fits:
-                row.vertex_mm, _ = vertex_difference_mm(*fits[path.name], *fits[twin])
+                row.vertex_mm, _ = vertex_difference_mm(*fits[job.name], *fits[twin])
                 row.vertex_against = "to the GLB's fit"
         rows.append(row)
-        print(table([row]).splitlines()[-1], flush=True)
-    text = f"{table(rows)}\n\nMeasured by `python scripts/bench_accuracy.py` on {machine()}."
+        print((truth_table if job.options else table)([row]).splitlines()[-1], flush=True)
+    open_rows = [row for row in rows if row.head == "open"]
+    tables = ([table(open_rows)] if open_rows else []) + [truth_table(rows)]
+    text = "\n\n".join([*tables, f"Measured by `python scripts/bench_accuracy.py` on {machine()}."])
     print("\n" + text)
     if arguments.readme:
         write_readme(text)
