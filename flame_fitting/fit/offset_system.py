@@ -123,7 +123,7 @@ class OffsetSystem:
     def _regular_on_device(self) -> Tensor:
         matrix = self.regular.tocsr()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")  # torch names the layout "beta"
+            warnings.filterwarnings("ignore", message="Sparse")  # torch remarks on the layout, and on its own checks
             return torch.sparse_csr_tensor(
                 torch.as_tensor(matrix.indptr, dtype=torch.long),
                 torch.as_tensor(matrix.indices, dtype=torch.long),

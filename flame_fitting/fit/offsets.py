@@ -14,6 +14,7 @@ import scipy.sparse as sparse
 import torch
 from scipy.spatial import cKDTree
 
+from flame_fitting.fit.folds import adjacent_faces, folded_faces
 from flame_fitting.fit.linearize import skinning_rotations
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.offset_system import OffsetSystem
@@ -78,7 +79,7 @@ def fit_offsets(
     edges, strength = _tie_eyeballs(head, edges, stiffness[edges].max(axis=1))
     caps = by_region(head, CAP, 0.02)
     out = parameters.clone()
-    extra = np.ones(head.n_vertices)
+    extra, pairs = np.ones(head.n_vertices), adjacent_faces(head.faces)
     rims = _rim_edges(head, out, targets, config)
     for iteration in range(config.iterations):
         if report is not None:
@@ -94,7 +95,7 @@ def fit_offsets(
         _add_data(system, head, out, targets, surface, config, cut, rims)
         solution = _capped(system.solve(out.static_offset[0]), caps)
         trial = replace(out, static_offset=solution[None])
-        folded = folded_triangles(head, trial)
+        folded = folded_triangles(head, trial, pairs)
         if folded.any():
             # stiffen around folds, and solve again from here
             touched = np.zeros(head.n_vertices, dtype=bool)
@@ -104,16 +105,16 @@ def fit_offsets(
             ring[edges[touched[edges[:, 1]], 0]] = True
             extra = np.where(touched | ring, extra * 4, extra)
             if iteration == config.iterations - 1:
-                trial = _relaxed(head, trial, touched | ring, edges)
+                trial = _relaxed(head, trial, touched | ring, edges, pairs)
         out = trial
     return out
 
 
-def folded_triangles(head: HeadModel, parameters: FitParameters) -> torch.Tensor:
-    """Bool (F,): triangles whose normal turns by more than 90 degrees because of the offsets."""
+def folded_triangles(head: HeadModel, parameters: FitParameters, pairs: torch.Tensor | None = None) -> torch.Tensor:
+    """Bool (F,): triangles that the offsets turned or folded at any timestep; `pairs` are `adjacent_faces`."""
     bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
-    before, after = (_face_normals(p.vertices(head)[0], head.faces) for p in (bare, parameters))
-    return (before * after).sum(-1) < 0
+    pairs = adjacent_faces(head.faces) if pairs is None else pairs
+    return folded_faces(parameters.vertices(head), bare.vertices(head), head.faces, pairs).any(0)
 
 
 def mesh_edges(faces: np.ndarray) -> np.ndarray:
@@ -217,20 +218,17 @@ def _capped(offsets: torch.Tensor, caps: torch.Tensor) -> torch.Tensor:
     return offsets * (caps / size.clamp_min(1e-12)).clamp_max(1.0)[:, None]
 
 
-def _relaxed(head: HeadModel, parameters: FitParameters, where: np.ndarray, edges: np.ndarray) -> FitParameters:
+def _relaxed(
+    head: HeadModel, parameters: FitParameters, where: np.ndarray, edges: np.ndarray, pairs: torch.Tensor
+) -> FitParameters:
     """Smooths the offsets around folds until none is left (at most 40 rounds), the rest untouched."""
     laplacian = uniform_laplacian(edges, head.n_vertices)
     offsets, where = parameters.static_offset[0].cpu().numpy().copy(), where.copy()
     for _ in range(40):
         now = replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))
-        folded = folded_triangles(head, now)
+        folded = folded_triangles(head, now, pairs)
         if not folded.any():
             break
         where[head.faces[folded].cpu().numpy().ravel()] = True
         offsets[where] -= (laplacian @ offsets)[where]
     return replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))
-
-
-def _face_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    a, b, c = vertices[faces].unbind(1)
-    return torch.linalg.cross(b - a, c - a)

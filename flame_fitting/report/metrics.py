@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -19,6 +20,7 @@ from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.files import mask_as_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
+from flame_fitting.fit.folds import adjacent_faces, folded_faces
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.closest import TriangleTree
@@ -314,21 +316,10 @@ def flipped_triangles(
     head: HeadModel, vertices: Float[ndarray, "T V 3"], without_offsets: Float[ndarray, "T V 3"], region: str = "face"
 ) -> int:
     """Triangles of a region that offsets turned by more than 90 degrees, or folded onto a neighbour."""
-    faces = head.faces.cpu().numpy()
-    mask = head.face_mask(region).cpu().numpy()
-    pairs = adjacent_faces(faces)
-    worst = 0
-    for now, before in zip(vertices, without_offsets, strict=True):
-        n, m = _unit(face_normals(now, faces)), _unit(face_normals(before, faces))
-        turned = np.einsum("fc,fc->f", n, m) < 0
-        folded = np.zeros(len(faces), dtype=bool)
-        new = (_dot(n, pairs) < -0.5) & (_dot(m, pairs) > -0.5)
-        # of two triangles that fold together, the one that turned farther is the culprit
-        turn = np.einsum("fc,fc->f", n, m)
-        culprit = np.where(turn[pairs[:, 0]] < turn[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
-        folded[culprit[new]] = True
-        worst = max(worst, int(((turned | folded) & mask).sum()))
-    return worst
+    faces, inside = head.faces.cpu(), head.face_mask(region).cpu()
+    now, before = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (vertices, without_offsets))
+    folded = folded_faces(now, before, faces, adjacent_faces(faces))
+    return int((folded & inside).sum(1).max())
 
 
 def out_of_range(metrics: dict[str, Any], capture: Capture, limits: Thresholds) -> list[str]:
@@ -428,15 +419,6 @@ def on_open_edge(faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], barycentr
     return (open_edge[face] & (barycentric < 1e-9)).any(axis=1)
 
 
-def adjacent_faces(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "P 2"]:
-    """Pairs of triangles that share an edge."""
-    edges = np.sort(np.stack([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]], axis=1), axis=-1).reshape(-1, 2)
-    owner = np.repeat(np.arange(len(faces)), 3)
-    order = np.lexsort((edges[:, 1], edges[:, 0]))
-    same = (edges[order[1:]] == edges[order[:-1]]).all(axis=1)
-    return np.stack([owner[order[:-1]][same], owner[order[1:]][same]], axis=1)
-
-
 def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:
     from flame_fitting.landmarks.files import read_landmarks
 
@@ -476,11 +458,3 @@ def _used_rms(values: ndarray) -> float:
     flat = np.asarray(values, dtype=np.float64).reshape(-1)
     used = flat[np.abs(flat) > 1e-9]
     return float(np.sqrt(np.mean(used**2))) if len(used) else 0.0
-
-
-def _unit(vectors: ndarray) -> ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
-
-
-def _dot(normals: ndarray, pairs: ndarray) -> ndarray:
-    return np.einsum("pc,pc->p", normals[pairs[:, 0]], normals[pairs[:, 1]])

@@ -38,7 +38,7 @@ def cuda() -> Rasterizer:
         (raster_scenes.close_up, ()),
         (raster_scenes.close_up, (320, 256)),
         (raster_scenes.clipped_soup, ()),
-        (raster_scenes.clipped_soup, (200, 304)),
+        (raster_scenes.clipped_soup, (192, 272)),
         (raster_scenes.soup, ()),
         (raster_scenes.soup, (256, 240)),
     ],

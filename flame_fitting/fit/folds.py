@@ -1,0 +1,42 @@
+"""Triangles that static offsets turned inside out or folded onto a neighbour: one measure for fit and report."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from flame_fitting.render.shading import face_normals
+
+FOLD_COSINE = -0.5
+"""Cosine between the normals of neighbours below which they are folded onto each other."""
+
+
+def adjacent_faces(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "P 2"]:
+    """Pairs of triangles that share an edge."""
+    corners = faces.cpu().numpy()
+    edges = np.sort(np.stack([corners[:, [1, 2]], corners[:, [2, 0]], corners[:, [0, 1]]], axis=1), axis=-1)
+    edges, owner = edges.reshape(-1, 2), np.repeat(np.arange(len(corners)), 3)
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    same = (edges[order[1:]] == edges[order[:-1]]).all(axis=1)
+    pairs = np.stack([owner[order[:-1]][same], owner[order[1:]][same]], axis=1)
+    return torch.as_tensor(pairs, device=faces.device)
+
+
+def folded_faces(
+    vertices: Float[Tensor, "T V 3"],
+    before: Float[Tensor, "T V 3"],
+    faces: Int[Tensor, "F 3"],
+    pairs: Int[Tensor, "P 2"],
+) -> Bool[Tensor, "T F"]:
+    """Triangles that turned by more than 90 degrees between `before` and `vertices`, or folded onto a neighbour.
+
+    `pairs` are `adjacent_faces`. Of two triangles that fold together, the one that turned farther counts.
+    """
+    now, then = (torch.nn.functional.normalize(face_normals(v, faces), dim=-1, eps=1e-30) for v in (vertices, before))
+    turn = (now * then).sum(-1)
+    out = turn < 0
+    first, second = pairs[:, 0], pairs[:, 1]
+    angle_now, angle_then = ((n[:, first] * n[:, second]).sum(-1) for n in (now, then))
+    new = (angle_now < FOLD_COSINE) & (angle_then > FOLD_COSINE)
+    culprit = torch.where(turn[:, first] < turn[:, second], first, second)
+    return out | torch.zeros_like(out, dtype=torch.int32).scatter_add(1, culprit, new.int()).bool()
