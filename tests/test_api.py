@@ -20,7 +20,13 @@ def modules() -> list[str]:
 
 @pytest.mark.parametrize("name", modules())
 def test_every_module_can_be_imported(name: str) -> None:
-    assert importlib.import_module(name).__doc__
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        pytest.skip("GPU kernels, and torch brings no Triton here")
+    assert module.__doc__
 
 
 def test_fit_head_returns_the_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
