@@ -23,9 +23,9 @@ def test_every_module_can_be_imported(name: str) -> None:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != "triton":
+        if error.name not in ("triton", "nvdiffrast"):
             raise
-        pytest.skip("GPU kernels, and torch brings no Triton here")
+        pytest.skip(f"for GPUs, and {error.name} is not there")
     assert module.__doc__
 
 
