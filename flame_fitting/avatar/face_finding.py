@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -38,6 +39,8 @@ FOV = 25.0
 EYE_DISTANCE = 0.09
 """Between the outer eye corners, m, where a landmark embedding does not have them."""
 AXES = {"+X": (1, 0, 0), "-X": (-1, 0, 0), "+Y": (0, 1, 0), "-Y": (0, -1, 0), "+Z": (0, 0, 1), "-Z": (0, 0, -1)}
+JAW_OPENINGS = (0.0, 0.15, 0.3)
+"""Rotations of the jaw, radians, that faces are compared with: closed first."""
 ENDS = (0.5, 0.35, 0.25, 0.18)
 
 
@@ -184,9 +187,11 @@ class _Search:
         embedding = landmark_embedding(head, detector, shading_kind(shading), notify=notify, licensed=licensed)
         self.inner = inner_indices(detector.scheme)
         self.weights = inner_weights()
-        model = embedding.points(head.v_template[None], head.faces)[0].cpu().numpy().astype(np.float64)
-        self.model_inner = model[self.inner]
-        eye_corners = model[ibug_indices(detector.scheme)[[36, 45]]]
+        jaws = torch.tensor([[opening, 0.0, 0.0] for opening in JAW_OPENINGS]).to(head.v_template)
+        with torch.no_grad():
+            models = embedding.points(head(jaw_pose=jaws).vertices, head.faces).cpu().numpy().astype(np.float64)
+        self.models_inner = models[:, self.inner]
+        eye_corners = models[0][ibug_indices(detector.scheme)[[36, 45]]]
         distance = float(np.linalg.norm(eye_corners[0] - eye_corners[1]))
         self.eye_distance = distance if np.isfinite(distance) else EYE_DISTANCE
         self.K = intrinsics_from_fov(FOV, config.probe_resolution, config.probe_resolution)
@@ -322,13 +327,21 @@ class _Search:
         return None if fit is None else (fit, seen)
 
     def _similarity(self, points: ndarray, weights: ndarray) -> SimilarityFit | None:
-        usable = np.isfinite(points).all(1) & np.isfinite(self.model_inner).all(1)
-        if usable.sum() < 25:
-            return None
-        try:
-            return robust_umeyama(points, self.model_inner, weights)
-        except ValueError:
-            return None
+        """To the head with its jaw closed, or, where that leaves doubts, with the opening that fits best."""
+        best: SimilarityFit | None = None
+        for model in self.models_inner:
+            usable = np.isfinite(points).all(1) & np.isfinite(model).all(1)
+            if usable.sum() < 25:
+                return None
+            try:
+                fit = robust_umeyama(points, model, weights)
+            except ValueError:
+                return None
+            if best is None or self._relative(fit) < self._relative(best):
+                best = fit
+            if self._relative(best) <= self.config.early_residual:
+                break
+        return best
 
     def _relative(self, fit: SimilarityFit) -> float:
         """Weighted RMS of the best nine tenths over the distance of the outer eye corners.

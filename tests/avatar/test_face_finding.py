@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from flame_fitting.avatar.face_finding import FaceFinding, _turned_camera, find_face, nearest_axis, probes_of
@@ -60,6 +61,15 @@ def test_z_up_in_millimetres_without_colour(head, detector):
     check(finding, truth)
     assert finding.shading == "clay"
     assert nearest_axis(finding.up) == "+Z" and nearest_axis(finding.forward) == "-Y"
+
+
+def test_a_mouth_that_is_wide_open(head, detector):
+    """The jaw alone takes this face beyond what a closed one may depart by."""
+    truth = similarity_matrix(100.0, np.eye(3), np.array([0.0, 160.0, 0.0]))
+    vertices = head(jaw_pose=torch.tensor([[0.42, 0.0, 0.0]])).vertices[0].detach().numpy().astype(np.float64)
+    finding = find_face(head_avatar(head, vertices @ truth[:3, :3].T + truth[:3, 3], "clay"), detector, head)
+    check(finding, truth, degrees=4.0)
+    assert finding.n_probes < 10
 
 
 def test_axes_between_the_axes(head, detector):
