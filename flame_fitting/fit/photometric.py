@@ -152,6 +152,7 @@ class PhotometricStep:
             torch.zeros(NO_CLUSTER + 1, dtype=torch.int32, device=device),
         )
         self._count = torch.ones((), device=device)
+        self._pools_level = -1
         self._generator = torch.Generator(device).manual_seed(seed)
         self._seed = torch.full((), 1_000_003 * (seed % 1000), dtype=torch.int32, device=device)
         self._order_generator = torch.Generator().manual_seed(seed)
@@ -163,9 +164,9 @@ class PhotometricStep:
         config = self.config
         if step % config.rebake == 0:
             self.bake(step)
-        if step % config.pool_every == 0:
-            self.draw_pools(step)
         level = self.level(step)
+        if step % config.pool_every == 0 or level != self._pools_level:
+            self.draw_pools(step)
         views, chosen = self.levels[level], self.choose_views(step)
         if chosen is None and step > 1 and self._graph_pays():
             if level not in self._graphed:
@@ -252,7 +253,8 @@ class PhotometricStep:
     @torch.no_grad()
     def draw_pools(self, step: int) -> None:
         """Colour pools of all views together, from pictures of a quarter of the size."""
-        views, config = self.levels[self.level(step)], self.config
+        self._pools_level = self.level(step)
+        views, config = self.levels[self._pools_level], self.config
         height, width = views.resolution
         small = (max(height // 4, 1), max(width // 4, 1))
         pos = self.geometry.positions()
@@ -301,17 +303,18 @@ class GraphedStep:
 
     def __init__(self, step: PhotometricStep, views: ViewSet) -> None:
         self._step, self._views = step, views
-        self._pool = torch.cuda.graph_pool_handle()
-        torch.cuda.synchronize(step.rasterizer.device)
-        self._project, self._update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._project, pool=self._pool):
-            self._pos, self._front, self._loss = step.project()
-        self._slope = torch.zeros_like(self._pos)
         self._parts = step.parts(views)
         sizes = {part.stop - part.start for part in self._parts}
-        self._looks = {size: _GraphedLook(self, size) for size in sizes}
-        with torch.cuda.graph(self._update, pool=self._pool):
-            self._texture_loss = step.update(self._pos, self._loss, self._slope)
+        with torch.cuda.device(step.rasterizer.device):  # graphs are captured on the current device's streams
+            self._pool = torch.cuda.graph_pool_handle()
+            torch.cuda.synchronize()
+            self._project, self._update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._project, pool=self._pool):
+                self._pos, self._front, self._loss = step.project()
+            self._slope = torch.zeros_like(self._pos)
+            self._looks = {size: _GraphedLook(self, size) for size in sizes}
+            with torch.cuda.graph(self._update, pool=self._pool):
+                self._texture_loss = step.update(self._pos, self._loss, self._slope)
 
     def __call__(self) -> Tensor:
         """One step; returns the loss, on the device."""
