@@ -139,7 +139,7 @@ class PhotometricStep:
         size = texels.face.shape[0]
         self.base = torch.zeros(1, size, size, 3, device=device)
         """(1, R, R, 3): baked."""
-        self.residual = torch.zeros_like(self.base) if "texture" in rates else None
+        self.residual = torch.zeros_like(self.base) if rates.get("texture") else None
         """What is optimised on top of it."""
         self._texture_slope = torch.zeros_like(self.base) if self.residual is not None else None
         # values are in units of their step sizes, which may be small: eps must be smaller still
@@ -378,6 +378,8 @@ def refine(
     `report` gets every step, and the loss every `report_every` steps: reading it waits for the device.
     """
     step = PhotometricStep(rasterizer, head, parameters, targets, views, surface, prior, weights, config, texels, seed)
+    if not step.geometry.values.numel():  # all step sizes are 0
+        return parameters.clone()
     values = step.geometry.values.detach()
     averaged, averaged_from = torch.zeros_like(values), int(config.steps * 0.7)
     for number in range(config.steps):
