@@ -69,11 +69,11 @@ class GeometryStep:
         weights: GeometryWeights,
         rates: dict[str, float],
     ) -> None:
-        """`rates` has the step size of every parameter that moves; the rest stands still. Inside, all is float32."""
+        """`rates` has the step size of every parameter; without one, or with 0, it stands still. All is float32."""
         self.head = copy.deepcopy(head).float()
         device = self.head.v_template.device
         self._fixed = parameters.to(torch.float32)
-        start = {name: getattr(self._fixed, name).detach() for name in self.MOVABLE if name in rates}
+        start = {name: getattr(self._fixed, name).detach() for name in self.MOVABLE if rates.get(name)}
         start = {name: value for name, value in start.items() if value.numel()}
         self._shapes = {name: value.shape for name, value in start.items()}
         scales = [torch.full((value.numel(),), rates[name], device=device) for name, value in start.items()]

@@ -11,7 +11,9 @@ then back through the head model, then Adam.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +35,9 @@ from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import bake, complete, region_smoothed
 from flame_fitting.fit.views import ViewSet
+from flame_fitting.fusion import reference_only
 from flame_fitting.head.model import HeadModel
+from flame_fitting.render.culling import local_triangle_ids
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.texturing import TexelMap
 
@@ -74,8 +78,9 @@ class PhotometricConfig:
     """The same for the background."""
     pool_every: int = 10
     """Steps between two drawings of the colour pools."""
-    graph_from: int = 16
-    """On a GPU, steps of one size from which capturing a CUDA graph pays."""
+    fused_from: int = 300
+    """On a GPU, steps of one size from which fused kernels and CUDA graphs pay: compiling and capturing them takes
+    seconds in a new process, and a step saves two milliseconds."""
     pixels_per_chunk: int = 2**24
     """Pixels that are drawn at once (about 250 bytes each); more views are taken in chunks that add up."""
     lr: tuple[tuple[str, float], ...] = (
@@ -87,6 +92,11 @@ class PhotometricConfig:
         ("placement", 1e-4),
     )
     """Adam's step size of each parameter that moves: fields of `FitParameters`, and `texture`."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether fused kernels and graphs pay."""
+        return self.steps // len(self.downsample) >= self.fused_from
 
 
 CLUSTERS = ("skin", "scalp", "neck", "ears", "lips_tight", "eyelids", "sclerae", "irises", "lip_inside", "teeth")
@@ -139,7 +149,7 @@ class PhotometricStep:
         size = texels.face.shape[0]
         self.base = torch.zeros(1, size, size, 3, device=device)
         """(1, R, R, 3): baked."""
-        self.residual = torch.zeros_like(self.base) if "texture" in rates else None
+        self.residual = torch.zeros_like(self.base) if rates.get("texture") else None
         """What is optimised on top of it."""
         self._texture_slope = torch.zeros_like(self.base) if self.residual is not None else None
         # values are in units of their step sizes, which may be small: eps must be smaller still
@@ -152,6 +162,7 @@ class PhotometricStep:
             torch.zeros(NO_CLUSTER + 1, dtype=torch.int32, device=device),
         )
         self._count = torch.ones((), device=device)
+        self._pools_level = -1
         self._generator = torch.Generator(device).manual_seed(seed)
         self._seed = torch.full((), 1_000_003 * (seed % 1000), dtype=torch.int32, device=device)
         self._order_generator = torch.Generator().manual_seed(seed)
@@ -163,9 +174,9 @@ class PhotometricStep:
         config = self.config
         if step % config.rebake == 0:
             self.bake(step)
-        if step % config.pool_every == 0:
-            self.draw_pools(step)
         level = self.level(step)
+        if step % config.pool_every == 0 or level != self._pools_level:
+            self.draw_pools(step)
         views, chosen = self.levels[level], self.choose_views(step)
         if chosen is None and step > 1 and self._graph_pays():
             if level not in self._graphed:
@@ -252,7 +263,8 @@ class PhotometricStep:
     @torch.no_grad()
     def draw_pools(self, step: int) -> None:
         """Colour pools of all views together, from pictures of a quarter of the size."""
-        views, config = self.levels[self.level(step)], self.config
+        self._pools_level = self.level(step)
+        views, config = self.levels[self._pools_level], self.config
         height, width = views.resolution
         small = (max(height // 4, 1), max(width // 4, 1))
         pos = self.geometry.positions()
@@ -291,37 +303,35 @@ class PhotometricStep:
         return torch.tensor(chosen, device=self.rasterizer.device)
 
     def _graph_pays(self) -> bool:
-        """Whether enough steps share a graph: capturing takes as long as some dozens of steps save."""
-        each = self.config.steps // len(self.levels)
-        return kernels(self.base) is not None and each >= self.config.graph_from
+        """Whether enough steps share a graph to make up for capturing it, and the device can."""
+        return kernels(self.base) is not None and self.config.is_long
 
 
 class GraphedStep:
     """A step of all views with its three parts as CUDA graphs: hundreds of small kernels in a few launches."""
 
     def __init__(self, step: PhotometricStep, views: ViewSet) -> None:
-        self._step, self._views = step, views
-        self._pool = torch.cuda.graph_pool_handle()
-        torch.cuda.synchronize(step.rasterizer.device)
-        self._project, self._update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._project, pool=self._pool):
-            self._pos, self._front, self._loss = step.project()
-        self._slope = torch.zeros_like(self._pos)
+        self._views = views
         self._parts = step.parts(views)
         sizes = {part.stop - part.start for part in self._parts}
-        self._looks = {size: _GraphedLook(self, size) for size in sizes}
-        with torch.cuda.graph(self._update, pool=self._pool):
-            self._texture_loss = step.update(self._pos, self._loss, self._slope)
+        with torch.cuda.device(step.rasterizer.device):  # graphs are captured on the current device's streams
+            self._pool = torch.cuda.graph_pool_handle()
+            torch.cuda.synchronize()
+            self._project, self._update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._project, pool=self._pool):
+                self._pos, self._front, self._loss = step.project()
+            self._slope = torch.zeros_like(self._pos)
+            self._looks = {size: _GraphedLook(self, step, size) for size in sizes}
+            with torch.cuda.graph(self._update, pool=self._pool):
+                self._texture_loss = step.update(self._pos, self._loss, self._slope)
 
     def __call__(self) -> Tensor:
         """One step; returns the loss, on the device."""
-        step, views = self._step, self._views
         self._project.replay()
         total = self._loss.detach().clone()
         for part in self._parts:
-            leaf = self._pos.detach()[part].requires_grad_()
-            rast, rast_db = step.rasterize(leaf, self._front[part], views.resolution)
-            total += self._looks[part.stop - part.start](rast, rast_db, leaf, views.rgba[part], self._slope[part])
+            look = self._looks[part.stop - part.start]
+            total += look(self._pos[part], self._front[part], self._views.rgba[part], self._slope[part])
         self._update.replay()
         return total + self._texture_loss
 
@@ -329,8 +339,10 @@ class GraphedStep:
 class _GraphedLook:
     """`PhotometricStep.look` for a number of views."""
 
-    def __init__(self, owner: GraphedStep, count: int) -> None:
-        step, views = owner._step, owner._views
+    def __init__(self, owner: GraphedStep, step: PhotometricStep, count: int) -> None:
+        views = owner._views
+        self._rasterizer: Any = step.rasterizer  # a CudaRasterizer; its module needs nvdiffrast
+        self._faces = step.renderer.faces
         device, (height, width) = step.rasterizer.device, views.resolution
         self._rast = torch.zeros(count, height, width, 4, device=device)
         self._rast_db = torch.zeros_like(self._rast)
@@ -340,17 +352,20 @@ class _GraphedLook:
         with torch.cuda.graph(self._graph, pool=owner._pool):
             self._value, *self._slopes = step.look(self._rast, self._rast_db, self._pos, self._target)
 
-    def __call__(self, rast: Tensor, rast_db: Tensor, pos: Tensor, target: Tensor, slope: Tensor) -> Tensor:
-        """Writes the slope of `pos` and returns the loss."""
-        with torch.no_grad():
-            for held, given in zip(
-                (self._rast, self._rast_db, self._pos, self._target), (rast, rast_db, pos, target), strict=True
-            ):
-                held.copy_(given)
+    def __call__(self, pos: Tensor, front: Tensor, target: Tensor, slope: Tensor) -> Tensor:
+        """Draws a chunk of views; writes the slope of `pos` and returns the loss."""
+        faces = self._faces
+        self._pos.copy_(pos.detach())
+        self._target.copy_(target)
+        leaf = pos.detach().requires_grad_()
+        # from here to the replay the device waits for the host: nothing that can be done before or after it
+        rast, rast_db = self._rasterizer.rasterize_shared(leaf, faces, tuple(self._rast.shape[1:3]), front)
+        local_triangle_ids(rast, len(faces), out=self._rast)
+        self._rast_db.copy_(rast_db.detach())
         self._graph.replay()
         root_with_slopes([rast, rast_db], self._slopes[:2]).backward()
-        assert pos.grad is not None
-        torch.add(pos.grad, self._slopes[2], out=slope)
+        assert leaf.grad is not None
+        torch.add(leaf.grad, self._slopes[2], out=slope)
         return self._value
 
 
@@ -375,15 +390,18 @@ def refine(
     `report` gets every step, and the loss every `report_every` steps: reading it waits for the device.
     """
     step = PhotometricStep(rasterizer, head, parameters, targets, views, surface, prior, weights, config, texels, seed)
+    if not step.geometry.values.numel():  # all step sizes are 0
+        return parameters.clone()
     values = step.geometry.values.detach()
     averaged, averaged_from = torch.zeros_like(values), int(config.steps * 0.7)
-    for number in range(config.steps):
-        step.optimizer.set_factor(0.5 + 0.5 * math.cos(math.pi * number / config.steps))
-        loss = step(number)
-        if number >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
-            averaged += values
-        if report is not None:
-            report(number, float(loss) if number % report_every == 0 else None)
+    with nullcontext() if config.is_long else reference_only():
+        for number in range(config.steps):
+            step.optimizer.set_factor(0.5 + 0.5 * math.cos(math.pi * number / config.steps))
+            loss = step(number)
+            if number >= averaged_from:  # the perturbation is noise; the mean of the last iterates is steadier
+                averaged += values
+            if report is not None:
+                report(number, float(loss) if number % report_every == 0 else None)
     count = max(config.steps - averaged_from, 1)
     moved = step.geometry.moved(averaged / count)
     found = {name: value.to(getattr(parameters, name)) for name, value in moved.items()}

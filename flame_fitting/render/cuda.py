@@ -37,13 +37,18 @@ class CudaRasterizer(Rasterizer):
         pos, tri = pos.float().contiguous(), _int32(tri)
         if face_mask is None:
             return dr.rasterize(self._context, pos, tri, resolution)
+        rast, rast_db = self.rasterize_shared(pos, tri, resolution, face_mask)
+        return _LocalIds.apply(rast, len(tri)), rast_db
+
+    def rasterize_shared(
+        self, pos: Tensor, tri: Tensor, resolution: tuple[int, int], face_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`rasterize` with triangle numbers that count through all views; `culling.local_triangle_ids` mends them."""
         views, vertices = pos.shape[:2]
         if views * len(tri) > MAX_INSTANCED_FACES:
             raise ValueError(f"{views} views of {len(tri)} faces are too many at once; draw the views in chunks")
         faces = instanced_faces(tri, face_mask, vertices)
-        ranges = view_ranges(views, len(tri))
-        rast, rast_db = dr.rasterize(self._context, pos.view(-1, 4), faces, resolution, ranges=ranges)
-        return _LocalIds.apply(rast, len(tri)), rast_db
+        return dr.rasterize(self._context, pos.view(-1, 4), faces, resolution, ranges=view_ranges(views, len(tri)))
 
     def interpolate(self, attr, rast, tri, rast_db=None, diff_attrs=None):
         attr = attr.float().contiguous()
@@ -102,4 +107,6 @@ class _LocalIds(torch.autograd.Function):
 
 
 def _int32(tri: Tensor) -> Tensor:
+    if tri.dtype == torch.int32 and tri.is_contiguous():
+        return tri
     return tri.detach().to(torch.int32).contiguous()

@@ -34,12 +34,15 @@ def view_ranges(n_views: int, n_faces: int) -> Int[Tensor, "B 2"]:
     return torch.tensor([[view * n_faces, n_faces] for view in range(n_views)], dtype=torch.int32)
 
 
-def local_triangle_ids(rast: Float[Tensor, "B H W 4"], n_faces: int) -> Float[Tensor, "B H W 4"]:
+@torch.no_grad()
+def local_triangle_ids(
+    rast: Float[Tensor, "B H W 4"], n_faces: int, out: Float[Tensor, "B H W 4"] | None = None
+) -> Float[Tensor, "B H W 4"]:
     """`rast` with the triangle numbers of a shared list counted from 1 within each view; 0 stays 0."""
     fused = fused_kernels(rast, "flame_fitting.render.fused")
     if fused is not None:
-        return fused.local_triangle_ids(rast, n_faces)
+        return fused.local_triangle_ids(rast, n_faces, out)
     start = torch.arange(rast.shape[0], dtype=rast.dtype, device=rast.device)[:, None, None] * n_faces
-    out = rast.clone()
+    out = rast.clone() if out is None else out.copy_(rast)
     out[..., 3] = (rast[..., 3] - start).clamp_min(0)
     return out

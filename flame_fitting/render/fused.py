@@ -71,9 +71,9 @@ def instanced_faces(tri: Tensor, face_mask: Tensor, n_vertices: int) -> Tensor:
     return out
 
 
-def local_triangle_ids(rast: Tensor, n_faces: int) -> Tensor:
+def local_triangle_ids(rast: Tensor, n_faces: int, out: Tensor | None) -> Tensor:
     """See `culling.local_triangle_ids`."""
-    out, n = torch.empty_like(rast), rast.numel() // 4
+    out, n = torch.empty_like(rast) if out is None else out, rast.numel() // 4
     with torch.cuda.device(rast.device):
         pixels = rast.shape[1] * rast.shape[2]
         _local_ids_kernel[(triton.cdiv(n, _BLOCK),)](rast.contiguous(), out, n, pixels, n_faces, BLOCK=_BLOCK)

@@ -43,7 +43,7 @@ pytestmark = [
 RATES = (("placement", 1e-3), ("static_offset", 1e-5), ("texture", 5e-3))
 
 
-def _step(device: str, steps: int = 1, graph_from: int = 10**6, chunk: int = 2**24, disturb: float = 0.0):
+def _step(device: str, steps: int = 1, fused_from: int = 10**6, chunk: int = 2**24, disturb: float = 0.0):
     """A photometric step on the toy head, turned away from the truth; colours are replaced only with `disturb`."""
     head = patched_head()
     rasterizer = make_rasterizer(device)
@@ -63,7 +63,7 @@ def _step(device: str, steps: int = 1, graph_from: int = 10**6, chunk: int = 2**
         rebake=10**6,
         disturb_rate_fg=disturb,
         disturb_rate_bg=disturb,
-        graph_from=graph_from,
+        fused_from=fused_from,
         pixels_per_chunk=chunk,
         lr=RATES,
     )
@@ -115,12 +115,12 @@ def test_a_whole_step_on_the_gpu_is_that_on_the_cpu() -> None:
 def test_chunks_of_views_add_up() -> None:
     whole, parts = _gradients(_step("cuda")), _gradients(_step("cuda", chunk=4 * SIZE * SIZE))
     for found, expected in zip(parts, whole, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        _agree(found, expected)
 
 
 @pytest.mark.parametrize("chunk", [2**24, 4 * SIZE * SIZE])
 def test_graphs_have_the_gradients_of_single_launches(chunk: int) -> None:
-    step = _step("cuda", steps=12, graph_from=0, chunk=chunk)
+    step = _step("cuda", steps=12, fused_from=0, chunk=chunk)
     _discolour(step)
     step.optimizer.set_factor(0.0)  # nothing moves, so every step is the same
     moments, losses = [], []
@@ -137,7 +137,7 @@ def test_graphs_have_the_gradients_of_single_launches(chunk: int) -> None:
 
 
 def test_graphs_draw_new_noise_at_every_replay() -> None:
-    step = _step("cuda", steps=12, graph_from=0, disturb=0.5)
+    step = _step("cuda", steps=12, fused_from=0, disturb=0.5)
     before = int(step._seed)
     losses = []
     step.optimizer.set_factor(0.0)  # nothing moves: only the noise changes the loss
@@ -150,10 +150,10 @@ def test_refinement_converges_on_the_gpu_with_and_without_graphs() -> None:
     head = patched_head()
     front = head.region_mask("face")
     truth = turned(head, 0.0).vertices(head)[0, front]
-    for graph_from in (10, 10**6):
+    for fused_from in (10, 10**6):
         step = _step("cuda", disturb=0.5)
         config = PhotometricConfig(
-            steps=80, downsample=(1,), views_per_step=6, rebake=5, graph_from=graph_from, lr=(("placement", 2e-3),)
+            steps=80, downsample=(1,), views_per_step=6, rebake=5, fused_from=fused_from, lr=(("placement", 2e-3),)
         )
         start = turned(head, 1.0)
         device = step.rasterizer.device

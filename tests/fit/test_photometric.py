@@ -13,6 +13,7 @@ from flame_fitting.fit.photometric import (
     CLUSTERS,
     NO_CLUSTER,
     PhotometricConfig,
+    PhotometricStep,
     PhotometricWeights,
     cluster_table,
     refine,
@@ -140,3 +141,51 @@ def test_clusters_are_of_regions_and_later_names_win(scene) -> None:
     assert (table[only_skin] == CLUSTERS.index("skin") + 1).all()
     bare = HeadModel(replace(toy_head_data(), regions={}))
     assert (cluster_table(bare) == NO_CLUSTER).all()
+
+
+def test_colour_pools_and_pixel_count_follow_the_size_of_the_pictures(scene) -> None:
+    head, rasterizer, texels, truth, views, _ = scene
+    config = PhotometricConfig(
+        steps=6, downsample=(4, 1), views_per_step=6, rebake=10, pool_every=100, lr=(("placement", 1e-9),)
+    )
+    step = PhotometricStep(
+        rasterizer,
+        head,
+        truth,
+        no_targets(head),
+        views,
+        surface_weights(head),
+        PriorWeights(),
+        PhotometricWeights(),
+        config,
+        texels,
+    )
+    counts = []
+    for number in range(6):
+        step(number)
+        counts.append(float(step._count))
+    assert counts[0] == counts[2] and counts[3] == counts[5]
+    assert counts[3] == pytest.approx(16 * counts[0], rel=0.1)
+    assert counts[3] == pytest.approx(float((views.alphas > 0.5).sum()), rel=0.05)
+
+
+def test_a_step_size_of_zero_leaves_a_parameter_alone(scene) -> None:
+    start = turned(scene[0])
+    found = _refined(scene, start, steps=3, rate=0.0)
+    torch.testing.assert_close(found.placement, start.placement, rtol=0, atol=0)
+    head, rasterizer, texels, _, views, _ = scene
+    config = PhotometricConfig(steps=3, downsample=(1,), rebake=5, lr=(("placement", 0.0), ("jaw_pose", 1e-3)))
+    found = refine(
+        rasterizer,
+        head,
+        start,
+        no_targets(head),
+        views,
+        surface_weights(head),
+        PriorWeights(),
+        PhotometricWeights(),
+        config,
+        texels,
+    )
+    torch.testing.assert_close(found.placement, start.placement, rtol=0, atol=0)
+    assert torch.isfinite(found.jaw_pose).all() and not torch.equal(found.jaw_pose, start.jaw_pose)
