@@ -93,6 +93,8 @@ class Row:
     vertex_against: str = ""
     true_mm_per_unit: float = float("nan")
     refused: str = ""
+    wants_truth: bool = False
+    """Whether its truth is known."""
 
 
 def run_avatar(path: Path, output: Path, truth: Path | None = None, **options: object) -> Row:
@@ -100,7 +102,7 @@ def run_avatar(path: Path, output: Path, truth: Path | None = None, **options: o
     from flame_fitting import progress
     from flame_fitting.run_pipeline import RunConfig, run
 
-    row, started = Row(path.name), time.perf_counter()
+    row, started = Row(path.name, wants_truth=truth is not None), time.perf_counter()
     try:
         with progress.silent(True):
             # The table is of the open head, whatever FLAME files this machine has.
@@ -235,7 +237,10 @@ def truth_table(rows: list[Row]) -> str:
     head += ["size", "seconds"]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for row in rows:
-        if row.refused or row.vertex_against != "truth":
+        if row.refused and row.wants_truth:
+            cells = [row.name, "", "refused: " + row.refused[:90], *["" for _ in head[4:]], f"{row.seconds:.0f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+        if row.vertex_against != "truth":
             continue
         median = {
             name: [row.metrics["regions"][name][key]["median"] for key in ("to_truth_surface_mm", "to_truth_mm")]
@@ -330,7 +335,7 @@ def main() -> int:
                 row.vertex_against = "to the GLB's fit"
         rows.append(row)
         print((truth_table if job.options else table)([row]).splitlines()[-1], flush=True)
-    open_rows = [row for row in rows if row.head == "open"]
+    open_rows = [row for row in rows if row.head == "open" and not (row.refused and row.wants_truth)]
     tables = ([table(open_rows)] if open_rows else []) + [truth_table(rows)]
     text = "\n\n".join([*tables, f"Measured by `python scripts/bench_accuracy.py` on {machine()}."])
     print("\n" + text)
