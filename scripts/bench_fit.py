@@ -32,16 +32,8 @@ from flame_fitting.fit_avatar import fit, prepare
 from flame_fitting.render.backend import choose_device
 from flame_fitting.render.culling import instanced_faces, view_ranges
 
-RATES = (
-    ("shape", 4e-3),
-    ("expr", 4e-3),
-    ("neck_pose", 5e-4),
-    ("jaw_pose", 5e-4),
-    ("eyes_pose", 2e-3),
-    ("placement", 1e-4),
-    ("static_offset", 1e-5),
-    ("texture", 5e-3),
-)
+RATES = (*PhotometricConfig().lr, ("static_offset", 1e-5), ("texture", 5e-3))
+"""All parameters move."""
 
 
 def repeated(views: ViewSet, count: int, size: int) -> ViewSet:
