@@ -458,4 +458,4 @@ def _alike(a: ndarray, b: ndarray) -> bool:
     between = a @ np.linalg.inv(b)
     scale, rotation, shift = decompose_similarity(between)
     angle = float(np.arccos(np.clip(0.5 * (np.trace(rotation) - 1), -1, 1)))
-    return angle < 0.35 and abs(np.log(scale)) < 0.3 and float(np.linalg.norm(shift)) < 0.08
+    return bool(angle < 0.35 and abs(np.log(scale)) < 0.3 and np.linalg.norm(shift) < 0.08)
