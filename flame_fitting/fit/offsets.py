@@ -221,14 +221,16 @@ def _capped(offsets: torch.Tensor, caps: torch.Tensor) -> torch.Tensor:
 def _relaxed(
     head: HeadModel, parameters: FitParameters, where: np.ndarray, edges: np.ndarray, pairs: torch.Tensor
 ) -> FitParameters:
-    """Smooths the offsets around folds until none is left (at most 40 rounds), the rest untouched."""
+    """Smooths the offsets around folds until none is left (at most 120 rounds), over a ring more every 20 rounds."""
     laplacian = uniform_laplacian(edges, head.n_vertices)
     offsets, where = parameters.static_offset[0].cpu().numpy().copy(), where.copy()
-    for _ in range(40):
+    for number in range(120):
         now = replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))
         folded = folded_triangles(head, now, pairs)
         if not folded.any():
             break
         where[head.faces[folded].cpu().numpy().ravel()] = True
+        if number % 20 == 19:
+            where[edges[where[edges].any(axis=1)].ravel()] = True
         offsets[where] -= (laplacian @ offsets)[where]
     return replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))
