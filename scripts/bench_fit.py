@@ -31,6 +31,7 @@ from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit_avatar import fit, prepare
 from flame_fitting.render.backend import choose_device
 from flame_fitting.render.culling import instanced_faces, view_ranges
+from flame_fitting.render.winding import front_faces
 
 RATES = (*PhotometricConfig().lr, ("static_offset", 1e-5), ("texture", 5e-3))
 """All parameters move."""
@@ -52,7 +53,7 @@ def bare_loop(step: PhotometricStep, views: ViewSet, size: int) -> Callable[[], 
     """Rasterize, interpolate, texture, antialias and backward, and nothing else."""
     with torch.no_grad():
         pos = step.geometry.positions()
-        front = step.renderer.front(pos)
+        front = front_faces(pos, step.renderer.faces)
         # gradients where the head is: the background's texture coordinates are all 0, one texel would take them all
         rast, _ = step.rasterizer.rasterize(pos, step.renderer.faces, (size, size), front)
         drawn = rast[..., 3] > 0

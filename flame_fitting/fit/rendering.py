@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from flame_fitting.fit.losses.photometric import ColorPools, paint
@@ -27,12 +27,10 @@ class Drawing:
 class HeadRenderer:
     """One head model on one rasterizer; back faces are culled."""
 
-    def __init__(
-        self, rasterizer: Rasterizer, head: HeadModel, cluster_of_face: Tensor | None = None, mipmap: bool = True
-    ) -> None:
+    def __init__(self, rasterizer: Rasterizer, head: HeadModel, cluster_of_face: Tensor | None = None) -> None:
         """`cluster_of_face` (F,) is from 1; 0 stands for the background, the number after the last for none."""
         device = rasterizer.device
-        self.rasterizer, self.mipmap = rasterizer, mipmap
+        self.rasterizer = rasterizer
         self.faces, self.uv_faces = head.faces.int().to(device), head.uv_faces.int().to(device)
         self.uv = uv_to_texture(head.uv.float())[None].contiguous().to(device)
         self.topology = rasterizer.topology(self.faces)
@@ -41,10 +39,6 @@ class HeadRenderer:
         if cluster_of_face is not None:
             table = torch.cat([torch.zeros_like(cluster_of_face[:1]), cluster_of_face])
             self.clusters = table.int().to(device)
-
-    def front(self, pos: Float[Tensor, "B V 4"]) -> Bool[Tensor, "B F"]:
-        """Faces that face each camera."""
-        return front_faces(pos, self.faces)
 
     def draw(
         self,
@@ -55,7 +49,7 @@ class HeadRenderer:
         antialias: bool = True,
     ) -> Drawing:
         """Clip-space vertices to pictures over `background` (see `paint`). The texture is shared by all views."""
-        rast, rast_db = self.rasterizer.rasterize(pos, self.faces, resolution, self.front(pos))
+        rast, rast_db = self.rasterizer.rasterize(pos, self.faces, resolution, front_faces(pos, self.faces))
         return self.shade(rast, rast_db, pos, texture, background, antialias=antialias)
 
     def shade(
@@ -71,10 +65,10 @@ class HeadRenderer:
     ) -> Drawing:
         """What is left of drawing once it is known which triangle is where; waits for nothing."""
         rasterizer = self.rasterizer
-        at, at_da = rasterizer.interpolate(self.uv, rast, self.uv_faces, rast_db, "all" if self.mipmap else None)
+        at, at_da = rasterizer.interpolate(self.uv, rast, self.uv_faces, rast_db, "all")
         # levels down to 4 x 4 texels: below that islands of the UV layout run together
-        levels = max(int(math.log2(texture.shape[1])) - 2, 0) if self.mipmap else None
-        color = rasterizer.texture(texture, at, at_da if self.mipmap else None, max_mip_level=levels)
+        levels = max(int(math.log2(texture.shape[1])) - 2, 0)
+        color = rasterizer.texture(texture, at, at_da, max_mip_level=levels)
         triangle = rast[..., 3].detach()
         painted = paint(color, background, triangle, self.clusters, pools, seed)
         if antialias:
