@@ -16,10 +16,11 @@ from scipy.spatial import cKDTree
 
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
 from flame_fitting.fit.linearize import skinning_rotations
+from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.offset_system import OffsetSystem
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.region_weights import SurfaceWeights, by_region
+from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
@@ -35,9 +36,6 @@ STIFFNESS = {
     "eyeballs": 200.0,
 }
 """Relative stiffness of the edges in each region; eyeballs move as a whole."""
-
-CAP = {"neck": 0.02, "scalp": 0.02, "ears": 0.012, "face": 0.012, "eyeballs": 0.006, "lip_inside": 0.008}
-"""Largest offset by region, m."""
 
 
 @dataclass
@@ -93,7 +91,7 @@ def fit_offsets(
         regular = smooth + membrane * config.bending * plate + 1e-4 * sparse.identity(head.n_vertices)
         system = OffsetSystem.empty(out.static_offset[0], sparse.csr_matrix(regular))
         _add_data(system, head, out, targets, surface, config, cut, rims)
-        solution = _capped(system.solve(out.static_offset[0]), caps)
+        solution = capped(system.solve(out.static_offset[0]), caps)
         trial = replace(out, static_offset=solution[None])
         folded = folded_triangles(head, trial, pairs)
         if folded.any():
@@ -211,11 +209,6 @@ def _tie_eyeballs(head: HeadModel, edges: np.ndarray, strength: np.ndarray) -> t
     _, nearest = cKDTree(template[balls]).query(template[lids])
     ties = np.stack([lids, balls[nearest]], axis=1)
     return np.concatenate([edges, ties]), np.concatenate([strength, np.full(len(ties), 1.0)])
-
-
-def _capped(offsets: torch.Tensor, caps: torch.Tensor) -> torch.Tensor:
-    size = offsets.norm(dim=-1)
-    return offsets * (caps / size.clamp_min(1e-12)).clamp_max(1.0)[:, None]
 
 
 def _relaxed(

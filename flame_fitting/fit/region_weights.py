@@ -1,4 +1,4 @@
-"""How much each part of the head is pulled toward the avatar's surface.
+"""How much each part of the head is pulled toward the avatar's surface, and how far its offsets may go.
 
 Names are the regions of the head model; those a model lacks count as empty. Later names overwrite earlier ones.
 """
@@ -31,6 +31,17 @@ SURFACE_WEIGHT = {
 OUTSIDE_CUT = {"neck": 0.5, "scalp": 0.5, "hair": 0.5, "ears": 0.7, "face": 1.0, "boundary": 0.3, "eyeballs": 0.3}
 """Robust scale, relative, where the avatar lies outside the model: hair, clothes and lids do, and what is
 under them must not follow."""
+
+CAP = {
+    "neck": 0.02,
+    "scalp": 0.02,
+    "ears": 0.012,
+    "face": 0.012,
+    "eyeballs": 0.006,
+    "lip_inside": 0.008,
+    "teeth": 0.006,
+}
+"""Largest offset by region, m."""
 
 
 @dataclass(eq=False)

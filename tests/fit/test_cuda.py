@@ -10,12 +10,12 @@ from torch import Tensor
 
 from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.losses.photometric import (
-    add_total_variation,
     color_pools,
     kernels,
     paint,
     picture_loss,
 )
+from flame_fitting.fit.losses.texture import add_total_variation
 from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.photometric import (
     CLUSTERS,
@@ -214,12 +214,15 @@ def test_fused_picture_loss(pixels, target: str) -> None:
     assert differs.float().mean() < 1e-3
 
 
-def test_fused_variation(pixels) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_fused_variation(pixels, masked: bool) -> None:
     texture, first = pixels["color"][0].contiguous(), pixels["color"][1].contiguous()
+    mask = pixels["rast"][0, ..., 0].contiguous() if masked else None
+    count = mask.sum() if mask is not None else None
     second = first.clone()
-    found = add_total_variation(texture, 7.0, first)
+    found = add_total_variation(texture, 1e5, first, mask, count)
     with reference_only():
-        expected = add_total_variation(texture, 7.0, second)
+        expected = add_total_variation(texture, 1e5, second, mask, count)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(first, second)
 

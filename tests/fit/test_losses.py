@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.losses.photometric import ColorPools, add_total_variation, color_pools, paint, picture_loss
+from flame_fitting.fit.losses.photometric import ColorPools, color_pools, paint, picture_loss
 from flame_fitting.fit.losses.robust import geman_mcclure, geman_mcclure_weight
 
 SHAPE = (2, 40, 50)
@@ -136,17 +136,6 @@ def test_pictures_of_bytes_and_of_floats_are_the_same() -> None:
         torch.testing.assert_close(one, other)
     drawn = (painted[..., 3] > 0.5).float()
     torch.testing.assert_close(paint(painted[..., :3], stored, drawn), paint(painted[..., :3], stored / 255, drawn))
-
-
-def test_total_variation_and_its_gradient() -> None:
-    texture = torch.rand(6, 5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
-    expected = 7 * ((texture[1:] - texture[:-1]).square().mean() + (texture[:, 1:] - texture[:, :-1]).square().mean())
-    (slope,) = torch.autograd.grad(expected, texture)
-    found = torch.ones_like(slope)
-    torch.testing.assert_close(add_total_variation(texture.detach(), 7.0, found), expected.detach())
-    torch.testing.assert_close(found - 1, slope)
-    flat = torch.full((4, 4, 3), 0.3)
-    assert add_total_variation(flat, 1.0, torch.zeros_like(flat)) == 0
 
 
 def test_robust_weight_is_the_slope_of_the_kernel() -> None:

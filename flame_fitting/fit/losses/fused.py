@@ -1,4 +1,5 @@
-"""The per-pixel operations of a photometric step as one Triton kernel each; `photometric.py` has the references."""
+"""The per-pixel operations of a photometric step as one Triton kernel each; `photometric.py` and `texture.py` have the
+references."""
 
 import math
 
@@ -74,7 +75,10 @@ def _picture_loss_kernel(painted, target, count, value, slope, n, target_scale, 
 
 
 @triton.jit
-def _variation_kernel(texture, slope, value, rows, columns, weight, BLOCK: tl.constexpr):
+def _variation_kernel(
+    texture, mask, count, slope, value, rows, columns, along, across,
+    MASKED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     size = columns * 3
     inside = i < rows * size
@@ -82,15 +86,21 @@ def _variation_kernel(texture, slope, value, rows, columns, weight, BLOCK: tl.co
     here = tl.load(texture + i, mask=inside, other=0.0)
     has_up, has_down = inside & (row > 0), inside & (row < rows - 1)
     has_left, has_right = inside & (at >= 3), inside & (at < size - 3)
-    up = tl.where(has_up, here - tl.load(texture + i - size, mask=has_up, other=0.0), 0.0)
+    up = tl.where(has_up, here - tl.load(texture + i - size, mask=has_up, other=0.0), 0.0) * along
     down = tl.where(has_down, here - tl.load(texture + i + size, mask=has_down, other=0.0), 0.0)
-    left = tl.where(has_left, here - tl.load(texture + i - 3, mask=has_left, other=0.0), 0.0)
+    left = tl.where(has_left, here - tl.load(texture + i - 3, mask=has_left, other=0.0), 0.0) * across
     right = tl.where(has_right, here - tl.load(texture + i + 3, mask=has_right, other=0.0), 0.0)
-    along = weight / ((rows - 1) * size)
-    across = weight / (rows * (size - 3))
+    pull_down, pull_right = down * along, right * across
+    if MASKED:
+        texel = i // 3
+        own = tl.load(mask + texel, mask=inside, other=0.0) / tl.load(count)
+        up *= own * tl.load(mask + texel - columns, mask=has_up, other=0.0)
+        pull_down *= own * tl.load(mask + texel + columns, mask=has_down, other=0.0)
+        left *= own * tl.load(mask + texel - 1, mask=has_left, other=0.0)
+        pull_right *= own * tl.load(mask + texel + 1, mask=has_right, other=0.0)
     before = tl.load(slope + i, mask=inside, other=0.0)
-    tl.store(slope + i, before + 2 * ((up + down) * along + (left + right) * across), mask=inside)
-    tl.atomic_add(value, tl.sum(tl.where(inside, down * down * along + right * right * across, 0.0), axis=0))
+    tl.store(slope + i, before + 2 * (up + pull_down + left + pull_right), mask=inside)
+    tl.atomic_add(value, tl.sum(tl.where(inside, down * pull_down + right * pull_right, 0.0), axis=0))
 
 
 @triton.jit
@@ -178,13 +188,26 @@ def picture_loss(
     return value, slope
 
 
-def add_total_variation(texture: Tensor, weight: float, slope: Tensor) -> Tensor:
-    """See `photometric.add_total_variation`."""
+def add_total_variation(
+    texture: Tensor, along: float, across: float, slope: Tensor, mask: Tensor | None, count: Tensor | None
+) -> Tensor:
+    """See `texture.add_total_variation`; `along`, `across` and `count` are its `variation_shares`."""
     rows, columns, _ = texture.shape
     value = torch.zeros((), device=texture.device)
+    masked = mask is not None and count is not None
     with torch.cuda.device(texture.device):
         _variation_kernel[(triton.cdiv(texture.numel(), _BLOCK),)](
-            texture.contiguous(), slope, value, rows, columns, weight, BLOCK=_BLOCK
+            texture.contiguous(),
+            mask.contiguous() if mask is not None and masked else value,  # without a mask any pointer: not read
+            count if masked else value,
+            slope,
+            value,
+            rows,
+            columns,
+            along,
+            across,
+            MASKED=masked,
+            BLOCK=_BLOCK,
         )
     return value
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from flame_fitting.fit.losses.texture import add_total_variation as add_total_variation
 from flame_fitting.fusion import fused_kernels
 
 
@@ -62,25 +63,6 @@ def picture_loss(
     value = (slope[..., :3] * difference[..., :3]).sum() * (-1 / top) + (outside * painted[..., 3]).sum()
     slope[..., 3] = outside
     return value, slope
-
-
-@torch.no_grad()
-def add_total_variation(
-    texture: Float[Tensor, "R C 3"], weight: float, slope: Float[Tensor, "R C 3"]
-) -> Float[Tensor, ""]:
-    """`weight` times the mean squared difference of neighbouring texels, rows and columns.
-
-    Adds the gradient to `slope` in place and returns the value.
-    """
-    fused = kernels(texture)
-    if fused is not None:
-        return fused.add_total_variation(texture, weight, slope)
-    down, right = texture[1:] - texture[:-1], texture[:, 1:] - texture[:, :-1]
-    slope[1:].add_(down, alpha=2 * weight / down.numel())
-    slope[:-1].sub_(down, alpha=2 * weight / down.numel())
-    slope[:, 1:].add_(right, alpha=2 * weight / right.numel())
-    slope[:, :-1].sub_(right, alpha=2 * weight / right.numel())
-    return weight * (down.square_().mean() + right.square_().mean())
 
 
 @dataclass(eq=False)
