@@ -1,0 +1,65 @@
+"""Which stages a fit runs, and with what: the pipeline's options after all switches. Pure; no heavy import here."""
+
+from dataclasses import replace
+
+from flame_fitting.fit.config import FitConfig, StageConfig
+
+OFFSET_STAGES = ("rgb_init_offset", "geo_init_offset")
+UNTRUSTED_WITHOUT_OFFSETS = "hair"
+"""A head model has no hair: what it shows there can only be followed by offsets."""
+
+
+def effective_pipeline(config: FitConfig, has_geometry: bool) -> list[tuple[str, StageConfig]]:
+    """Names and settings of the stages that run, in order; `config` stays as it is.
+
+    `has_geometry` says whether the capture has depth and normals. Applied are begin_stage, `when`, exp.photometric
+    (off: no stage that moves the head by pictures; the bake stays, lmk_*_tracking comes in), use_static_offset and
+    use_dynamic_offset (off: no stage and no parameter of them), and model.occluded, which joins both align_*_except
+    of every photometric stage, as does `hair` without offsets.
+    """
+    stages = config.pipeline.items()
+    if config.begin_stage is not None:
+        names = [name for name, _ in stages]
+        stages = stages[names.index(config.begin_stage) :]
+    geometry = has_geometry and config.data.use_geometry
+    return [(name, _switched(stage, name, config)) for name, stage in stages if _runs(name, stage, config, geometry)]
+
+
+def is_photometric(name: str) -> bool:
+    """Whether a stage looks at the pictures' colours."""
+    return name.startswith("rgb_")
+
+
+def _runs(name: str, stage: StageConfig, config: FitConfig, geometry: bool) -> bool:
+    if not stage.runs or stage.when == ("without_geometry" if geometry else "with_geometry"):
+        return False
+    if name in OFFSET_STAGES and not config.model.use_static_offset:
+        return False
+    if config.exp.photometric:
+        return name not in ("lmk_sequential_tracking", "lmk_global_tracking")
+    return not is_photometric(name) or stage.solver == "bake"
+
+
+def _switched(stage: StageConfig, name: str, config: FitConfig) -> StageConfig:
+    """A stage without the parameters that are switched off, and with the regions that are occluded."""
+    model = config.model
+    off = set()
+    if not model.use_static_offset:
+        off.add("static_offset")
+    if not model.use_dynamic_offset:
+        off.add("dynamic_offset")
+    stage = replace(stage, optimizable_params=tuple(group for group in stage.optimizable_params if group not in off))
+    if not is_photometric(name):
+        return stage
+    hidden = (
+        model.occluded if off != {"static_offset", "dynamic_offset"} else (*model.occluded, UNTRUSTED_WITHOUT_OFFSETS)
+    )
+    return replace(
+        stage,
+        align_texture_except=_joined(stage.align_texture_except, hidden),
+        align_boundary_except=_joined(stage.align_boundary_except, hidden),
+    )
+
+
+def _joined(regions: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*regions, *more)))
