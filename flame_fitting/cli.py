@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flame_fitting import __version__, assets, progress
+from flame_fitting import __version__, assets, progress, short_help
 from flame_fitting.errors import InputError
 from flame_fitting.log import command_log, get_logger, log_path_after
 
@@ -74,7 +74,9 @@ STAGES = (
         "Fits the head model to a capture: shape, expression, pose, offsets, texture.",
         ("fit O/render --output O/fit", "fit O/render --output O/fit --no-photometric --no-use-static-offset"),
         "Every day: --expressive, --no-photometric (faster), --no-use-static-offset (smoother),\n"
-        "--head, --scale fixed --unit cm. The dotted groups have VHAP's names; few need them.",
+        "--preset fast or high, --head, --scale fixed --unit cm.\n\n"
+        "The dotted groups have VHAP's names; few need them. All options, those of single stages too:\n"
+        "--help-all",
     ),
     Stage(
         "export",
@@ -246,15 +248,25 @@ def head_line(config: Any, arguments: Sequence[str] = ()) -> str:
     return "head: none (this command needs no head model)"
 
 
-def _parse(stage: Stage, config_type: type, arguments: list[str]) -> Any:
+def _parse(stage: Stage, config_type: Any, arguments: list[str]) -> Any:
     """The stage's configuration, or an exit code where the flags asked for help or were wrong."""
     import tyro
 
     prog = f"{PROGRAM} {stage.name}"
     description = f"{stage.summary}\n\n{stage.note}" if stage.note else stage.summary
-    asked_for_help = any(a in ("-h", "--help") for a in arguments)
+    seldom = getattr(config_type, "SELDOM", ())
+    everything = bool(seldom) and "--help-all" in arguments
+    asked_for_help = everything or any(a in ("-h", "--help") for a in arguments)
     try:
-        return tyro.cli(config_type, prog=prog, description=description, args=arguments)
+        default = config_type.defaults(arguments) if hasattr(config_type, "defaults") else None
+        given = {} if default is None else {"default": default}
+        if everything:
+            arguments = ["--help"]
+        elif asked_for_help and seldom:
+            config_type, given["default"] = short_help.without(config_type, default, seldom)
+        return tyro.cli(config_type, prog=prog, description=description, args=arguments, **given)
+    except InputError as error:
+        return _complain(str(error), error.exit_code)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else EXIT_INPUT
         if asked_for_help and code == 0:

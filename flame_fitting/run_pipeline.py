@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ import tyro
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.fit.config import PresetName
 from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
 
 
@@ -22,6 +23,8 @@ class RunConfig:
     """Avatar file: .glb .gltf .obj .ply .stl .off"""
     output: Path
     """Folder for the results; gets render/, fit/ and export/."""
+    preset: PresetName = "static"
+    """How the head is fitted: static, fast (a first look), high (slow, closer) or vhap (VHAP's own schedule)."""
     views: int = 32
     """Views the head is fitted to."""
     resolution: int = 512
@@ -167,10 +170,10 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
 
 
 def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
-    from flame_fitting.fit_avatar import FitConfig
+    from flame_fitting.fit.presets import preset
 
-    fit = FitConfig(
-        capture=capture,
+    fit = replace(
+        preset(config.preset, capture),
         output=folder,
         head=config.head,
         flame_dir=config.flame_dir,
@@ -187,8 +190,8 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
     )
     fit.data.detector = config.detector
     fit.model.add_teeth = config.add_teeth
-    fit.model.use_static_offset = config.use_static_offset
-    fit.exp.photometric = config.photometric
+    fit.model.use_static_offset &= config.use_static_offset
+    fit.exp.photometric &= config.photometric
     return fit
 
 

@@ -3,13 +3,12 @@
 The defaults are the preset `static`; the other presets (fit/presets.py) change fields of it. No heavy import here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import tyro
-
-from flame_fitting.errors import InputError
 
 PresetName = Literal["static", "vhap", "fast", "high"]
 Group = Literal[
@@ -90,7 +89,7 @@ class ModelConfig:
     add_teeth: Annotated[bool, tyro.conf.arg(aliases=["--add-teeth"])] = True
     """Give FLAME heads teeth; other heads stay as they are."""
     remove_lip_inside: bool = False
-    """Leave the inside of the lips out of the pictures."""
+    """The inside of the lips follows no pictures."""
     use_static_offset: Annotated[bool, tyro.conf.arg(aliases=["--use-static-offset"])] = True
     """Offsets of single vertices on top of the model."""
     use_dynamic_offset: bool = False
@@ -102,7 +101,7 @@ class ModelConfig:
     tex_painted: bool = True
     """The base texture is a picture, not a texture space."""
     tex_extra: bool = True
-    """A map of its own is optimised for the texture."""
+    """Adam stages change the texture; without it the base stays as it is."""
     residual_tex: bool = True
     """That map is added to the base instead of replacing it."""
     tex_clusters: tuple[str, ...] = ("skin", "hair", "boundary", "lips_tight", "teeth", "sclerae", "irises")
@@ -453,9 +452,57 @@ class PipelineConfig:
         return [(one.name, getattr(self, one.name)) for one in fields(self)]
 
 
+SELDOM = (
+    "pipeline",
+    "begin_timestep",
+    "batch_size",
+    "async_func",
+    "data.landmark_source",
+    "data.landmark_detector_njobs",
+    "data.subject",
+    "data.division",
+    "data.subset",
+    "data.calibrated",
+    "data.align_cameras_to_axes",
+    "data.camera_convention_conversion",
+    "data.target_extrinsic_type",
+    "data.scale_factor",
+    "data.use_alpha_map",
+    "data.image_size_during_calibration",
+    "data.use_color_correction",
+    "model.n_tex",
+    "model.use_dynamic_offset",
+    "model.tex_painted",
+    "model.flame_params_path",
+    "render.backend",
+    "render.use_opengl",
+    "render.background_eval",
+    "lr.camera",
+    "lr.dynamic_offset",
+    "w.reg_tex_pca",
+    "w.reg_offset_dynamic",
+    "w.smooth_trans",
+    "w.smooth_rot",
+    "w.smooth_neck",
+    "w.smooth_jaw",
+    "w.smooth_eyes",
+    "w.smooth_expr",
+    "log.interval_scalar",
+    "log.interval_media",
+    "log.image_format",
+    "log.view_indices",
+    "log.max_num_views",
+    "log.stack_views_in_rows",
+    "exp.keyframes",
+)
+"""Options that only --help-all shows: single stages, and VHAP's without a use for static captures."""
+
+
 @dataclass
 class FitConfig:
     """Options of `flame-fitting fit`."""
+
+    SELDOM: ClassVar[tuple[str, ...]] = SELDOM
 
     capture: tyro.conf.Positional[Path]
     """Folder of a capture, as `render` writes it."""
@@ -508,15 +555,44 @@ class FitConfig:
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
 
     def check(self) -> None:
-        """Refuses flags that contradict each other."""
-        if self.neutral and self.expressive:
-            raise InputError("--neutral and --expressive contradict each other. Give one of them.")
+        """Refuses flags that contradict each other or cannot be honoured."""
+        from flame_fitting.fit.check import check
+
+        check(self)
+
+    @classmethod
+    def defaults(cls, arguments: Sequence[str]) -> "FitConfig":
+        """What the flags of a command line are laid over: its preset's options, the capture where VHAP's flags name it.
+
+        `capture` is tyro.MISSING where nothing names it.
+        """
+        from flame_fitting.fit.presets import preset
+
+        config = preset(given_value(arguments, "preset") or "static")
+        config.capture = tyro.MISSING
+        root = given_value(arguments, "data.root_folder")
+        if root is not None:
+            config.capture = Path(root) / (given_value(arguments, "data.sequence") or "")
+        return config
 
     @property
     def folder(self) -> Path:
         """Where the fit is written."""
         chosen = self.output if self.output is not None else self.exp.output_folder
         return chosen if chosen is not None else self.capture.resolve().parent / "fit"
+
+
+def given_value(arguments: Sequence[str], name: str) -> str | None:
+    """The last value of the flag `name` on a command line, read before the flags are; None where it has none."""
+    value = None
+    for number, argument in enumerate(arguments):
+        flag, equals, rest = argument.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
+            if equals:
+                value = rest
+            elif number + 1 < len(arguments) and not arguments[number + 1].startswith("--"):
+                value = arguments[number + 1]
+    return value
 
 
 METRES_PER_UNIT = {"m": 1.0, "cm": 0.01, "mm": 0.001}

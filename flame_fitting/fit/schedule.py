@@ -1,5 +1,6 @@
 """Which stages a fit runs, and with what: the pipeline's options after all switches. Pure; no heavy import here."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flame_fitting.fit.config import FitConfig, StageConfig
@@ -14,13 +15,14 @@ def effective_pipeline(config: FitConfig, has_geometry: bool) -> list[tuple[str,
 
     `has_geometry` says whether the capture has depth and normals. Applied are begin_stage, `when`, exp.photometric
     (off: no stage that moves the head by pictures; the bake stays, lmk_*_tracking comes in), use_static_offset and
-    use_dynamic_offset (off: no stage and no parameter of them), and model.occluded, which joins both align_*_except
-    of every photometric stage, as does `hair` without offsets.
+    use_dynamic_offset (off: no stage and no parameter of them), model.tex_extra (off: Adam leaves the texture alone),
+    and model.occluded, which joins both align_*_except of every photometric stage, as do `hair` without offsets and
+    `lip_inside` with remove_lip_inside.
     """
     stages = config.pipeline.items()
     if config.begin_stage is not None:
         names = [name for name, _ in stages]
-        stages = stages[names.index(config.begin_stage) :]
+        stages = stages[names.index(config.begin_stage.replace("-", "_")) :]
     geometry = has_geometry and config.data.use_geometry
     return [(name, _switched(stage, name, config)) for name, stage in stages if _runs(name, stage, config, geometry)]
 
@@ -48,12 +50,16 @@ def _switched(stage: StageConfig, name: str, config: FitConfig) -> StageConfig:
         off.add("static_offset")
     if not model.use_dynamic_offset:
         off.add("dynamic_offset")
+    hidden = list(model.occluded)
+    if len(off) == 2:
+        hidden.append(UNTRUSTED_WITHOUT_OFFSETS)
+    if model.remove_lip_inside:
+        hidden.append("lip_inside")
+    if not model.tex_extra and stage.solver == "adam":
+        off.add("texture")
     stage = replace(stage, optimizable_params=tuple(group for group in stage.optimizable_params if group not in off))
     if not is_photometric(name):
         return stage
-    hidden = (
-        model.occluded if off != {"static_offset", "dynamic_offset"} else (*model.occluded, UNTRUSTED_WITHOUT_OFFSETS)
-    )
     return replace(
         stage,
         align_texture_except=_joined(stage.align_texture_except, hidden),
@@ -61,5 +67,5 @@ def _switched(stage: StageConfig, name: str, config: FitConfig) -> StageConfig:
     )
 
 
-def _joined(regions: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+def _joined(regions: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*regions, *more)))
