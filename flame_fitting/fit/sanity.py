@@ -196,7 +196,7 @@ class Watch:
 def nothing_drawn_error(name: str) -> InputError:
     """For a capture whose cameras see nothing of the head before anything was optimised."""
     return InputError(
-        f"{name}: the first pictures show nothing of the head. Its cameras do not look at where the landmarks are. Check "
-        "that transforms.json holds camera-to-world matrices with OpenGL's axes, all in one unit of length, or run "
-        "`flame-fitting render` and `flame-fitting detect` again."
+        f"{name}: the first pictures show nothing of the head. Its cameras do not look at where the landmarks are. "
+        "Check that transforms.json holds camera-to-world matrices with OpenGL's axes, all in one unit of length, or "
+        "run `flame-fitting render` and `flame-fitting detect` again."
     )

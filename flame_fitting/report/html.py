@@ -34,6 +34,8 @@ def write_html(path: Path, title: str, metrics: dict[str, Any], figures: list[Fi
     parts += ["<h2>Distances by region, mm</h2>", _region_table(metrics.get("regions", {}))]
     if metrics.get("stages"):
         parts += ["<h2>After each stage, face, fit to avatar, mm</h2>", _stage_table(metrics["stages"])]
+    if metrics.get("sanity"):
+        parts += ["<h2>Soundness of the mesh, by region</h2>", _sanity_table(metrics["sanity"])]
     parts.append("<h2>Pictures</h2>")
     for figure in figures:
         encoded = base64.b64encode(figure.path.read_bytes()).decode()
@@ -62,7 +64,7 @@ def _region_table(regions: dict[str, dict[str, Any]]) -> str:
     for name, values in regions.items():
         cells = [values.get(key, {}).get(stat) for key, _ in columns for stat in ("median", "mean", "p95")]
         text = "".join(f"<td>{'-' if cell is None else f'{cell:.2f}'}</td>" for cell in cells)
-        body += f"<tr><td>{html.escape(name)}</td>{text}</tr>"
+        body += f"<tr><td>{html.escape(name.replace('_', ' '))}</td>{text}</tr>"
     return f"<table><tr><th></th>{top}</tr><tr><th>region</th>{second}</tr>{body}</table>"
 
 
@@ -75,6 +77,27 @@ def _stage_table(stages: dict[str, Any]) -> str:
             (name, *numbers, "yes" if record.get("accepted", True) else "no", f"{record.get('seconds', 0):.1f}")
         )
     return _rows(rows)
+
+
+def _sanity_table(sanity: dict[str, dict[str, Any]]) -> str:
+    groups: dict[str, dict[str, str]] = {
+        "triangles": {"triangles": "all", "flipped": "inside out"},
+        "triangles that pass through others": {
+            "crossing": "fitted",
+            "crossing_without_offsets": "without offsets",
+            "crossing_template": "template",
+        },
+        "vertices": {"vertices": "all", "at_cap": "at the offsets' limit"},
+        "static offset, mm": {"offset_mm_max": "largest"},
+    }
+    top = "".join(f'<th colspan="{len(columns)}">{html.escape(title)}</th>' for title, columns in groups.items())
+    table = f"<table><tr><th></th>{top}</tr>"
+    columns = {key: title for group in groups.values() for key, title in group.items()}
+    table += "<tr><th>region</th>" + "".join(f"<th>{html.escape(title)}</th>" for title in columns.values()) + "</tr>"
+    for name, values in sanity.items():
+        cells = (f"{values[key]:.2f}" if isinstance(values[key], float) else str(values[key]) for key in columns)
+        table += f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return table + "</table>"
 
 
 def _rows(rows: list[tuple[str, ...]]) -> str:

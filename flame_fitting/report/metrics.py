@@ -21,10 +21,12 @@ from flame_fitting.capture.files import mask_as_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
+from flame_fitting.fit.region_weights import vertex_areas
 from flame_fitting.fit.result import FitResult
+from flame_fitting.fit.sanity import as_metrics, region_sanity, sanity_warnings
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.closest import TriangleTree
-from flame_fitting.report.drawing import draw_fit, face_normals
+from flame_fitting.report.drawing import draw_fit
 
 REGIONS = ("face", "nose", "lips", "eyes", "forehead", "ears", "neck", "scalp", "chin", "left_cheek", "right_cheek")
 MAX_PSNR = 99.0
@@ -151,7 +153,10 @@ def evaluate_fit(
         metrics["stages"][stage.name] = record | {"accepted": bool(stage.accepted), "seconds": float(stage.seconds)}
     metrics["landmarks"] = landmark_metrics(fit, capture, mm / 1000 * fit.mm_per_unit)
     metrics |= picture_metrics(fit, capture, head)
-    metrics["flipped_triangles"] = flipped_triangles(head, vertices, fit.without_offsets().vertices_head(head))
+    bare = fit.without_offsets().vertices_head(head)
+    metrics["flipped_triangles"] = flipped_triangles(head, vertices, bare)
+    sanity = region_sanity(head, vertices, bare, fit.parameters["static_offset"])
+    metrics["sanity"] = as_metrics(sanity)
     metrics["scale_source"] = fit.scale_source
     metrics["mm_per_unit"] = mm / 1000 * fit.mm_per_unit
     metrics["head_from_world"] = np.asarray(fit.head_from_world).tolist()
@@ -161,6 +166,7 @@ def evaluate_fit(
         "offset_mm_max": 1000 * float(np.linalg.norm(fit.parameters["static_offset"], axis=-1).max(initial=0.0)),
     }
     metrics["warnings"] = list(fit.warnings) + out_of_range(metrics, capture, thresholds or Thresholds())
+    metrics["warnings"] += sanity_warnings(sanity)
     metrics["seconds"] = {key: float(value) for key, value in fit.seconds.items()}
     metrics["seconds"]["evaluate"] = time.perf_counter() - started
     return metrics
@@ -206,7 +212,7 @@ def region_metrics(
     for row, seen in enumerate(visible):
         if seen is None or row >= len(vertices):
             continue
-        to_avatar, areas = seen.surface.distance(vertices[row]) * mm, vertex_areas(vertices[row], faces)
+        to_avatar, areas = seen.surface.distance(vertices[row]) * mm, _areas(vertices[row], faces)
         back = TriangleTree(vertices[row], faces).closest(seen.points)
         inside = ~on_open_edge(faces, back.face, back.barycentric)
         for name in names:
@@ -230,7 +236,7 @@ def truth_metrics(
     faces, vertices = faces[(faces < count).all(axis=1)], vertices[:count]
     between = np.linalg.norm(vertices - truth.vertices, axis=1) * truth.mm_per_unit
     to_surface = TriangleTree(truth.vertices, faces).closest(vertices).distance * truth.mm_per_unit
-    areas = vertex_areas(truth.vertices, faces)
+    areas = _areas(truth.vertices, faces)
     out: dict[str, dict[str, dict[str, float]]] = {}
     for name, tensor in head.regions.items():
         ids = tensor.cpu().numpy()
@@ -405,18 +411,16 @@ def weighted_stats(values: Float[ndarray, " N"], weights: Float[ndarray, " N"]) 
     return {"median": float(median), "mean": float(np.average(values, weights=weights)), "p95": float(p95)}
 
 
-def vertex_areas(vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"]) -> Float[ndarray, " V"]:
-    """A third of the area of the triangles around each vertex."""
-    third = np.linalg.norm(face_normals(vertices, faces), axis=1) / 6
-    return np.bincount(faces.reshape(-1), np.repeat(third, 3), minlength=len(vertices))
-
-
 def on_open_edge(faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], barycentric: Float[ndarray, "N 3"]) -> ndarray:
     """Bool (N,): points of the mesh that lie on an edge that only one triangle has (the rim of the neck)."""
     edges = np.sort(np.stack([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]], axis=1), axis=-1).reshape(-1, 2)
     _, index, count = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
     open_edge = (count[index.reshape(-1)] == 1).reshape(-1, 3)  # edge k lies opposite corner k
     return (open_edge[face] & (barycentric < 1e-9)).any(axis=1)
+
+
+def _areas(vertices: ndarray, faces: ndarray) -> Float[ndarray, " V"]:
+    return np.asarray(vertex_areas(torch.as_tensor(vertices), torch.as_tensor(faces)))
 
 
 def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:

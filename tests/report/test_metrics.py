@@ -31,7 +31,6 @@ from flame_fitting.report.metrics import (
     pooled_psnr,
     region_metrics,
     truth_metrics,
-    vertex_areas,
     visible_surface,
     weighted_stats,
 )
@@ -198,11 +197,8 @@ def test_weighted_statistics() -> None:
     assert weighted_stats(np.array([np.nan]), np.ones(1)) is None
 
 
-def test_vertex_areas_sum_to_the_surface() -> None:
-    vertices = np.array([[0.0, 0, 0], [2, 0, 0], [0, 3, 0], [2, 3, 0]])
+def test_the_rim_is_where_edges_have_one_triangle() -> None:
     faces = np.array([[0, 1, 2], [1, 3, 2]])
-    areas = vertex_areas(vertices, faces)
-    assert areas.sum() == pytest.approx(6) and areas[1] == pytest.approx(2)
     on_edge = on_open_edge(faces, np.array([0, 0, 1]), np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [0.2, 0.3, 0.5]]))
     assert on_edge.tolist() == [True, False, False]
 
@@ -215,6 +211,22 @@ def test_warnings_name_what_is_out_of_range(case: Case) -> None:
     text = " ".join(bad["warnings"])
     assert "face is" in text and "Silhouettes" in text
     assert any("inside out" in line for line in out_of_range(good | {"flipped_triangles": 2}, capture, Thresholds()))
+
+
+def test_offsets_that_spoil_the_mesh_are_reported(case: Case) -> None:
+    fit, capture, head, _ = case
+    good = evaluate_fit(displaced(fit, head, 0.005), capture, head)["sanity"]
+    assert good["scalp"]["offset_mm_max"] == pytest.approx(5)
+    assert all(region["flipped"] == region["crossing"] == region["at_cap"] == 0 for region in good.values())
+    # the crown is pushed down to the neck, farther than offsets may go
+    offset = np.zeros((head.n_vertices, 3))
+    offset[head.regions["scalp"].numpy(), 1] = -0.18
+    spoilt = dataclasses.replace(fit, parameters=fit.parameters | {"static_offset": offset[None]})
+    metrics = evaluate_fit(spoilt, capture, head)
+    scalp = metrics["sanity"]["scalp"]
+    assert scalp["at_cap"] == scalp["vertices"] and scalp["crossing"] > scalp["crossing_without_offsets"] == 0
+    text = " ".join(metrics["warnings"])
+    assert "100 % of the scalp" in text and "through each other" in text
 
 
 def test_truth_files(case: Case, tmp_path: Path) -> None:
@@ -252,7 +264,7 @@ def test_keys_of_metrics_json(case: Case) -> None:
     data = json.loads((fit.folder / "metrics.json").read_text())
     wanted = {
         *("regions", "landmarks", "silhouette_iou", "psnr_heldout_db", "psnr_heldout_union_db", "stages"),
-        *("flipped_triangles", "scale_source", "head_model", "head_from_world", "warnings", "seconds"),
+        *("flipped_triangles", "scale_source", "head_model", "head_from_world", "warnings", "seconds", "sanity"),
     }
     assert wanted <= data.keys() and data["regions"].keys() == metrics["regions"].keys()
     assert {"to_avatar_mm", "from_avatar_mm"} <= data["regions"]["face"].keys()
@@ -260,6 +272,9 @@ def test_keys_of_metrics_json(case: Case) -> None:
     pictures = sorted(p.name for p in (fit.folder / "overlays").glob("*.jpg"))
     assert page.count("data:image/jpeg;base64,") == len(pictures) >= 5 and "error_to_avatar.jpg" in pictures
     assert "http" not in page
+    assert data["sanity"].keys() == {"face", "neck", "scalp"}
+    assert data["sanity"]["face"]["triangles"] == int(head.face_mask("face").sum())
+    assert "Soundness of the mesh" in page and "pass through others" in page
     table = metrics_table(data)
     assert "face" in table and "median" in table and "silhouette IoU" in table
 
