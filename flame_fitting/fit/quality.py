@@ -23,6 +23,9 @@ class Quality:
     face_p95_mm: float
     folded: int
     """Triangles of the face that the offsets turned over."""
+    folded_lips: int = 0
+    """The same of the lips, some of which lie inside the mouth, beside the face."""
+    folded_eyelids: int = 0
 
     def as_dict(self) -> dict[str, float]:
         """Plain values."""
@@ -45,7 +48,11 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
             distance = (planes[index] * (vertices[face] - points[index])).sum(-1).abs()
             surface.append(torch.where(found, distance, 0.03).cpu().numpy())
             areas.append(vertex_areas(vertices, head.faces)[face].cpu().numpy())
-    folded = int(folded_triangles(head, parameters)[head.face_mask("face")].sum())
+    turned = folded_triangles(head, parameters)
+    folded = {
+        name: int((turned & head.face_mask(region)).sum())
+        for name, region in (("folded", "face"), ("folded_lips", "lips"), ("folded_eyelids", "eyelids"))
+    }
     spread: tuple[float, ...] = (np.nan, np.nan)
     if surface:
         spread = weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95))
@@ -53,7 +60,7 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
         landmark_mm=1000 * float(np.median(np.concatenate(landmark))) if landmark else np.nan,
         face_mm=1000 * float(spread[0]),
         face_p95_mm=1000 * float(spread[1]),
-        folded=folded,
+        **folded,
     )
 
 
@@ -67,8 +74,9 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: tuple
 
 def worsened(before: Quality, after: Quality) -> str | None:
     """What got worse by more than a stage may give up for another gain, in words; None if nothing did."""
-    if after.folded > before.folded and after.folded > 0:
-        return f"{after.folded} triangles of the face turned over"
+    for name, region, few in (("folded", "face", 0), ("folded_lips", "lips", 2), ("folded_eyelids", "eyelids", 2)):
+        if getattr(after, name) > getattr(before, name) + few:
+            return f"{getattr(after, name)} triangles of the {region} turned over"
     for name, label, relative, absolute in (
         ("landmark_mm", "landmarks", 1.5, 2.0),
         ("face_mm", "the face's distance to the avatar", 1.10, 0.05),

@@ -27,6 +27,10 @@ def test_what_counts_as_worse() -> None:
     assert "0.30 to 0.40" in str(worsened(GOOD, replace(GOOD, face_mm=0.4)))
     assert "2 triangles" in str(worsened(GOOD, replace(GOOD, folded=2)))
     assert worsened(replace(GOOD, folded=3), replace(GOOD, folded=2)) is None
+    # few of what is mostly hidden are no reason to lose a stage
+    assert worsened(GOOD, replace(GOOD, folded_lips=2, folded_eyelids=2)) is None
+    assert worsened(GOOD, replace(GOOD, folded_lips=3)) == "3 triangles of the lips turned over"
+    assert worsened(GOOD, replace(GOOD, folded_eyelids=4)) == "4 triangles of the eyelids turned over"
 
 
 def test_nothing_to_measure_is_not_worse_but_losing_the_measure_is() -> None:
