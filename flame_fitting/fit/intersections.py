@@ -57,26 +57,27 @@ def self_intersections(
 
 def _overlapping_boxes(corners: ndarray, first: ndarray, second: ndarray) -> Iterator[ndarray]:
     """Pairs (P, 2) of triangles whose bounding boxes overlap, in portions: a sweep along one axis."""
-    low, high = corners.min(axis=1), corners.max(axis=1)
-    axis = int(np.argmax(high.max(axis=0) - low.min(axis=0))) if len(corners) else 0
+    low, high = np.ascontiguousarray(corners.min(axis=1).T), np.ascontiguousarray(corners.max(axis=1).T)
+    axis = int(np.argmax(high.max(axis=1) - low.min(axis=1))) if len(corners) else 0
     rest = [k for k in range(3) if k != axis]
-    first = first[np.argsort(low[first, axis], kind="stable")]
-    second = second[np.argsort(low[second, axis], kind="stable")]
-    # each pair is found from the triangle that begins lower
-    for sweeping, met, side in ((first, second, "left"), (second, first, "right")):
-        begins = low[met, axis]
-        start = np.searchsorted(begins, low[sweeping, axis], side=side)  # type: ignore[call-overload]
-        count = np.searchsorted(begins, high[sweeping, axis], side="right") - start
+    first = first[np.argsort(low[axis][first], kind="stable")]
+    second = second[np.argsort(low[axis][second], kind="stable")]
+    # each pair is found from the triangle that begins lower, within one set from either
+    sweeps = [(first, second, "left"), (second, first, "right")]
+    for sweeping, met, side in sweeps[:1] if np.array_equal(first, second) else sweeps:
+        begins = low[axis][met]
+        start = np.searchsorted(begins, low[axis][sweeping], side=side)  # type: ignore[call-overload]
+        count = np.searchsorted(begins, high[axis][sweeping], side="right") - start
         portion = (np.cumsum(count) - 1) // _CHUNK
         for number in np.unique(portion):
             here = np.flatnonzero(portion == number)
             n = count[here]
             a = np.repeat(sweeping[here], n)
             b = met[np.repeat(start[here] - np.cumsum(n) + n, n) + np.arange(len(a))]
-            apart = a == b
             for k in rest:
-                apart |= (low[a, k] > high[b, k]) | (low[b, k] > high[a, k])
-            yield np.stack([a[~apart], b[~apart]], axis=1)
+                meet = np.flatnonzero((low[k][a] <= high[k][b]) & (low[k][b] <= high[k][a]))
+                a, b = a[meet], b[meet]
+            yield np.stack([a, b], axis=1)[a != b]
 
 
 def _goes_through(start: ndarray, end: ndarray, triangle: ndarray) -> Bool[ndarray, " N"]:
