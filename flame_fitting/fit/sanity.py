@@ -146,8 +146,11 @@ class Watch:
     reports. Views that change from step to step make losses differ by tens of per cent, never threefold.
     """
 
-    def __init__(self, factor: float = 3.0, smoothing: float = 0.8, start: int = 3, patience: int = 3) -> None:
-        """A stage diverges with a smoothed loss of `factor` times its start that rose `patience` reports in a row."""
+    def __init__(self, factor: float = 3.0, smoothing: float = 0.8, start: int = 1, patience: int = 2) -> None:
+        """A stage diverges with a smoothed loss of `factor` times its start that rose `patience` reports in a row.
+
+        The start is the mean of the first `start` losses; few do, as short stages read their loss four times.
+        """
         self.factor, self.smoothing, self.start, self.patience = factor, smoothing, start, patience
         self.reason: str | None = None
         """What went wrong first; it stays."""
@@ -187,7 +190,7 @@ class Watch:
             return None
         self._recent.append(self._weighted / self._weight)
         begin, now = sum(self._first) / len(self._first), self._recent[-1]
-        rising = all(a < b for a, b in zip(list(self._recent)[:-1], list(self._recent)[1:], strict=True))
+        rising = all(1.02 * a < b for a, b in zip(list(self._recent)[:-1], list(self._recent)[1:], strict=True))
         if len(self._recent) > self.patience and rising and now > self.factor * max(begin, 1e-12):
             return f"the loss went from {begin:.3g} to {now:.3g} by step {step}"
         return None

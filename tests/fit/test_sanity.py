@@ -141,7 +141,7 @@ def test_a_loss_that_falls_or_wavers_is_left_alone() -> None:
     assert first_reason(noisy(np.ones(200))) is None
     assert first_reason(noisy(1 + steps / 200)) is None, "twice the start is not divergence"
     spike = np.ones(100)
-    spike[50] = 8.0
+    spike[50] = 80.0
     assert first_reason(spike) is None, "one report is none either"
     assert first_reason(np.zeros(20)) is None
 
@@ -151,6 +151,11 @@ def test_a_loss_that_grows_is_stopped() -> None:
     assert found is not None and 15 < found[0] < 45 and "loss went from" in found[1]
     jumped = first_reason(np.concatenate([np.ones(20), np.full(20, 50.0)]))
     assert jumped is not None and jumped[0] <= 25
+
+
+def test_a_short_stage_is_stopped_too() -> None:
+    assert first_reason(np.array([1.0, 4.0, 16.0, 64.0])) is not None
+    assert first_reason(np.array([1.0, 1.3, 1.5, 1.6])) is None
 
 
 def test_what_is_not_finite_is_stopped_at_once_and_stays_the_reason() -> None:
