@@ -1,0 +1,1 @@
+"""Cases of known truth and methods for `scripts/bench_accuracy.py --cases`."""
