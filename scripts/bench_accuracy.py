@@ -4,6 +4,8 @@
     python scripts/bench_accuracy.py FOLDER_OR_FILE ...      every avatar in these places
     python scripts/bench_accuracy.py --readme                the same, and the tables go into README.md
     python scripts/bench_accuracy.py --only-flame            only the FLAME-format heads of known truth in the test data
+    python scripts/bench_accuracy.py --cases [PART ...]      cases of known truth x methods (see docs/accuracy.md)
+    python scripts/bench_accuracy.py --merge results.jsonl --doc     the tables of docs/accuracy.md from their results
 
 Each avatar is fitted with default settings. `face` is the median distance of the face's vertices to the avatar's
 visible surface, with and without static offsets; `vertex` the median vertex-to-vertex distance on the face where the
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from accuracy import bench as cases
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
@@ -318,7 +321,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only avatars whose path contains this")
     parser.add_argument("--only-flame", action="store_true", help="only FLAME-format heads of known truth")
     parser.add_argument("--no-photometric", action="store_true")
+    cases.add_arguments(parser)
     arguments = parser.parse_args()
+    if cases.wanted(arguments):
+        return cases.main(arguments)
     options = {"photometric": not arguments.no_photometric}
     rows: list[Row] = []
     fits: dict[str, tuple[Path, FitResult]] = {}

@@ -1,0 +1,207 @@
+"""Methods by name: a preset and what is changed in it."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.presets import preset
+
+Change = Callable[[FitConfig], None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of options."""
+
+    name: str
+    preset: str
+    changes: tuple[Change, ...] = ()
+    base: str = ""
+    """The method that an ablation takes something from; empty for the others."""
+    cases: tuple[str, ...] = ()
+    """Beginnings of the names of cases that it runs on; empty: all."""
+
+    def config(self) -> FitConfig:
+        """Its options; the capture is to be filled in."""
+        config = preset(self.preset)
+        for change in self.changes:
+            change(config)
+        return config
+
+    def runs_on(self, case: str) -> bool:
+        """Whether the bench has it on a case."""
+        return not self.cases or case.startswith(self.cases)
+
+
+def no_geometry(config: FitConfig) -> None:
+    """Depth and normals of the capture are not looked at."""
+    config.data.use_geometry = False
+
+
+def no_offsets(config: FitConfig) -> None:
+    """No static offsets."""
+    config.model.use_static_offset = False
+
+
+def only_landmarks(config: FitConfig) -> None:
+    """Stages that look at nothing but landmarks, and the texture for the pictures."""
+    config.data.use_geometry = False
+    for name, stage in config.pipeline.items():
+        if not name.startswith("lmk_init") and stage.solver != "bake":
+            stage.num_steps = stage.num_epochs = 0
+
+
+OFFSETS_ON = ("bare", "standin", "hair", "glasses", "body")
+MAIN = (
+    Method("landmarks", "static", (only_landmarks,)),
+    Method("vhap", "vhap"),
+    Method("static no geometry", "static", (no_geometry,)),
+    Method("static", "static"),
+    Method("vhap no offsets", "vhap", (no_offsets,), cases=OFFSETS_ON),
+    Method("static no geometry no offsets", "static", (no_geometry, no_offsets), cases=OFFSETS_ON),
+    Method("static no offsets", "static", (no_offsets,), cases=OFFSETS_ON),
+)
+
+
+def _no_perturbation(config: FitConfig) -> None:
+    config.render.disturb_rate_fg = config.render.disturb_rate_bg = 0.0
+
+
+def _no_silhouette(config: FitConfig) -> None:
+    config.w.silhouette = config.w.silhouette_inside = 0.0
+
+
+def _no_inside(config: FitConfig) -> None:
+    config.w.silhouette_inside = 0.0
+
+
+def _no_later_landmarks(config: FitConfig) -> None:
+    config.w.landmark = config.w.landmark_3d = config.w.contour = config.w.closure = 0.0
+
+
+def _no_detail(config: FitConfig) -> None:
+    config.pipeline.rgb_init_offset.num_steps = 0
+
+
+def _no_regions(config: FitConfig) -> None:
+    config.pipeline.rgb_init_all.num_steps = 0
+
+
+def _no_closure(config: FitConfig) -> None:
+    config.w.closure = 0.0
+
+
+def _no_contour(config: FitConfig) -> None:
+    config.w.contour = 0.0
+
+
+def _no_far_background(config: FitConfig) -> None:
+    config.render.background_train = "target"
+
+
+def _no_prior(config: FitConfig) -> None:
+    config.w.prior = 0.0
+
+
+def _no_surface(config: FitConfig) -> None:
+    config.w.surface = 0.0
+
+
+def _no_registration(config: FitConfig) -> None:
+    config.pipeline.geo_init_offset.num_steps = 0
+
+
+def _one_texture(config: FitConfig) -> None:
+    for _, stage in config.pipeline.items():
+        stage.across_views = False
+
+
+def _no_gates(config: FitConfig) -> None:
+    for _, stage in config.pipeline.items():
+        stage.align_texture_except = stage.align_boundary_except = ()
+
+
+def _no_average(config: FitConfig) -> None:
+    for _, stage in config.pipeline.items():
+        stage.average_last = 0.0
+
+
+def _one_size(config: FitConfig) -> None:
+    for _, stage in config.pipeline.items():
+        stage.sizes = stage.sizes[-1:]
+
+
+def _no_optimised_texture(config: FitConfig) -> None:
+    config.model.tex_extra = False
+
+
+def _no_lights(config: FitConfig) -> None:
+    config.render.lighting_type = "constant"
+
+
+ABLATIONS: dict[str, Change] = {
+    "no perturbation": _no_perturbation,
+    "no silhouette": _no_silhouette,
+    "no silhouette from inside": _no_inside,
+    "no landmarks after the start": _no_later_landmarks,
+    "no stage of regions (rgb_init_all)": _no_regions,
+    "no stage of texture detail (rgb_init_offset)": _no_detail,
+    "one texture for all views": _one_texture,
+    "no optimised texture": _no_optimised_texture,
+    "no lights": _no_lights,
+    "no closure": _no_closure,
+    "no contour": _no_contour,
+    "no far background": _no_far_background,
+    "no prior": _no_prior,
+    "no surface in photometric stages": _no_surface,
+    "no registration": _no_registration,
+    "no gates": _no_gates,
+    "no mean of last iterates": _no_average,
+    "one picture size": _one_size,
+}
+"""What is taken from `static` and from `static no geometry`; where it changes nothing, it is left out."""
+ABLATED = ("static no geometry", "static")
+ABLATION_CASES = ("bare_0", "bare_1", "standin_0", "hair_0", "glasses_0")
+
+
+def all_methods() -> list[Method]:
+    """Main methods, then ablations."""
+    out = list(MAIN)
+    by_name = {method.name: method for method in MAIN}
+    for name in ABLATED:
+        base = by_name[name]
+        without = base.config()
+        for what, change in ABLATIONS.items():
+            changed = copy.deepcopy(without)
+            change(changed)
+            if effective(changed, base) != effective(without, base):
+                out.append(
+                    Method(f"{name}: {what}", base.preset, (*base.changes, change), base.name, cases=ABLATION_CASES)
+                )
+    return out
+
+
+def effective(config: FitConfig, base: Method) -> object:
+    """What of a configuration can matter for a static avatar in a method."""
+    from flame_fitting.fit.schedule import effective_pipeline
+
+    values = dataclasses.asdict(config)
+    del values["pipeline"]
+    stages = effective_pipeline(config, has_geometry=no_geometry not in base.changes)
+    if no_geometry in base.changes:
+        values["w"]["surface"] = 0.0
+    # pictures are unlit, and a texture that nothing moves is baked
+    if not any("lights" in stage.optimizable_params for _, stage in stages):
+        del values["render"]["lighting_type"]
+    del values["model"]["tex_extra"]
+    return values, [(name, dataclasses.asdict(stage)) for name, stage in stages]
+
+
+def shortened(config: FitConfig, steps: int = 12) -> FitConfig:
+    """The same with few steps a stage, to warm up with."""
+    config = copy.deepcopy(config)
+    for _, stage in config.pipeline.items():
+        stage.num_steps, stage.num_epochs = min(stage.num_steps, steps), min(stage.num_epochs, 2)
+    return config
