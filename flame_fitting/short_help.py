@@ -27,4 +27,7 @@ def without(config_type: type, default: Any, hidden: Collection[str], prefix: st
         __annotations__ = changed
 
     Shown.__name__ = config_type.__name__
-    return Shown, Shown(**values)
+    shown = object.__new__(Shown)  # a default may hold a marker in place of a value
+    for name, value in values.items():
+        setattr(shown, name, value)
+    return Shown, shown

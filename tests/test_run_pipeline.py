@@ -10,7 +10,8 @@ import pytest
 
 from flame_fitting import cli, run_pipeline
 from flame_fitting.errors import InputError
-from flame_fitting.manifest import Manifest, config_as_dict, input_record
+from flame_fitting.fit.presets import preset
+from flame_fitting.manifest import Manifest, compare, config_as_dict, input_record
 from flame_fitting.run_pipeline import RunConfig, Step, run
 
 RUN = next(stage for stage in cli.STAGES if stage.name == "run")
@@ -194,3 +195,25 @@ def test_flags_that_contradict(flags: dict[str, Any], said: str, stand_ins: Chai
     with pytest.raises(InputError, match=said):
         run(config)
     assert not config.output.exists()
+
+
+def test_a_preset_reaches_the_fit_and_flags_lie_over_it(config: RunConfig) -> None:
+    config.preset, config.photometric, config.seed = "vhap", False, 5
+    (fit,) = [step.config for step in run_pipeline.chain(config) if step.name == "fit"]
+    expected = preset("vhap", config.output / "render")
+    assert fit.preset == "vhap"
+    assert (fit.w, fit.lr, fit.pipeline) == (expected.w, expected.lr, expected.pipeline)
+    assert (fit.exp.photometric, fit.model.use_static_offset, fit.seed) == (False, True, 5)
+    assert "preset" in config_as_dict(fit)
+
+
+def test_another_preset_fits_again_and_renders_no_more(config: RunConfig) -> None:
+    plans = []
+    for name in ("static", "fast"):
+        config.preset = name
+        steps = {step.name: step for step in run_pipeline.chain(config)}
+        plans.append([Manifest(stage, config=config_as_dict(steps[stage].config)) for stage in ("render", "fit")])
+    for made in plans[0]:
+        made.finished = True
+    assert compare(plans[0][0], plans[1][0]) is None
+    assert "model.tex_resolution 1024 -> 512" in str(compare(plans[0][1], plans[1][1]))

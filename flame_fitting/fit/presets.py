@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig, Group, PipelineConfig, StageConfig
@@ -12,8 +12,8 @@ def preset(name: str, capture: Path | None = None) -> FitConfig:
     """The options of a preset, for a capture (None: to be filled in)."""
     if name not in PRESETS:
         raise InputError(f"--preset {name}: no such preset. The presets are: {', '.join(PRESETS)}.")
-    missing: Any = None
-    config = FitConfig(capture=missing if capture is None else capture)
+    config = FitConfig(Path())
+    config.capture = cast(Path, capture)
     PRESETS[name](config)
     return config
 
