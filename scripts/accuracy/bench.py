@@ -100,7 +100,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.build_only or arguments.save_landmarks:
         return build_all(bench, cases, arguments.save_landmarks)
     done = read_rows([*arguments.skip, bench.output / RESULTS])
-    return run(bench, cases, methods, with_peer, {(row["case"], row["method"]) for row in done})
+    return run(bench, cases, methods, with_peer, {(row["case"], row["method"]) for row in done if "error" not in row})
 
 
 def _chosen(name: str, parts: list[str] | None, exact: bool) -> bool:
