@@ -473,6 +473,7 @@ SELDOM = (
     "model.n_tex",
     "model.use_dynamic_offset",
     "model.tex_painted",
+    "model.residual_tex",
     "model.flame_params_path",
     "render.backend",
     "render.use_opengl",
@@ -500,7 +501,7 @@ SELDOM = (
 
 @dataclass
 class FitConfig:
-    """Options of `flame-fitting fit`."""
+    """Options of `flame-fitting fit`. In Python, `presets.preset(name, capture)` makes one from a preset."""
 
     SELDOM: ClassVar[tuple[str, ...]] = SELDOM
 

@@ -24,6 +24,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "data.image_size_during_calibration": _NERSEMBLE,
     "data.use_color_correction": _NERSEMBLE,
     "model.n_tex": "there is no texture space; --model.tex-base chooses the base texture",
+    "model.residual_tex": "what is optimised is always added to the base texture",
     "render.use_opengl": "the rasterizer on a GPU is CUDA's",
     "render.background_eval": _FIGURES,
     "lr.camera": _CAMERAS,
