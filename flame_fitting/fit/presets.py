@@ -52,6 +52,7 @@ def _vhap(config: FitConfig) -> None:
     """VHAP's schedule, weights and step sizes in its multi-view flavour: neither geometry nor closed forms."""
     config.preset = "vhap"
     config.data.use_geometry = False
+    config.data.max_yaw = 180.0  # all cameras
     model = config.model
     model.tex_base, model.tex_resolution, model.residual_tex = "painted", 2048, True
     config.render.background_train = "target"

@@ -111,6 +111,7 @@ def test_vhap_has_only_vhaps_terms_and_one_step_size_for_what_has_none_of_its_ow
     assert not config.w.reg_tex_tv_covered
     assert config.model.tex_base == "painted"
     assert not config.data.use_geometry
+    assert config.data.max_yaw >= 180
     assert {config.lr.of(name) for name in ("shape", "rotation", "neck", "jaw", "eyes", "texture")} == {5e-3}
     assert config.lr.of("expr") == 5e-2
     assert config.lr.scale == 0
