@@ -30,6 +30,7 @@ from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult, load_fit
+from flame_fitting.fit.schedule import OFFSET_STAGES
 from flame_fitting.head.loading import load_head
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,7 +163,7 @@ def table(rows: list[Row]) -> str:
         else:
             metrics = row.metrics
             stages = metrics.get("stages", {})
-            bare = [s for name, s in stages.items() if name != "rgb_init_offset"]
+            bare = [s for name, s in stages.items() if name not in OFFSET_STAGES]
             without = bare[-1]["regions"]["face"]["to_avatar_mm"]["median"] if bare else float("nan")
             vertex = f"{row.vertex_mm:.2f} ({row.vertex_against})" if np.isfinite(row.vertex_mm) else ""
             warnings = len(metrics.get("warnings", []))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from flame_fitting.fit.config import FitConfig
+    from flame_fitting.fit_avatar import PreparedFit
 
     from .measure import Fitted
 
@@ -211,6 +212,8 @@ def run(bench: Bench, cases: list[Case], methods: list[Method], peer: bool, done
                     peers_left.remove(case)
                     waiting.append((_about(case, PEER), peer_pool.submit(run_peer, bench, case)))
 
+        prepared_ones: dict[str, PreparedFit] = {}
+        tier_of_main = {method for method in MAIN if not method.cases}
         warm = device.type != "cuda"
         for case, method in jobs:
             if time.perf_counter() - started > bench.time_limit:
@@ -223,9 +226,11 @@ def run(bench: Bench, cases: list[Case], methods: list[Method], peer: bool, done
                     warm_up(bench, case, [m for _, m in jobs], device)
                     warm = True
                 submit_peers()
-                fitted, numbers = fit_once(bench, case, method.config(), device)
+                shared = prepared_ones if method not in tier_of_main else None
+                fitted, numbers = fit_once(bench, case, method.config(), device, shared)
             except Exception as error:  # one case less, not all
                 failed += 1
+                prepared_ones.clear()
                 write_row(bench, row | {"error": f"{type(error).__name__}: {error}"})
                 traceback.print_exc(file=sys.stdout)
                 continue
@@ -305,14 +310,45 @@ def completed(config: "FitConfig", bench: Bench, case: Case) -> "FitConfig":
     return config
 
 
-def fit_once(bench: Bench, case: Case, config: "FitConfig", device: "torch.device") -> tuple["Fitted", dict[str, Any]]:
+def fresh(prepared: "PreparedFit") -> "PreparedFit":
+    """What a fit starts from, as if it had been loaded again."""
+    from flame_fitting.fit.texture import TexelMaps
+
+    state = prepared.state
+    again = dataclasses.replace(
+        state, parameters=state.parameters.clone(), records=list(state.records), warnings=list(state.warnings)
+    )
+    again.texels = None if state.rasterizer is None else TexelMaps(state.rasterizer, state.head)
+    return dataclasses.replace(prepared, state=again)
+
+
+def prepared_for(config: "FitConfig", device: "torch.device", shared: "dict[str, PreparedFit] | None") -> "PreparedFit":
+    """Reads a capture, or takes it from `shared`, where it was read with the same options before."""
+    from flame_fitting.fit_avatar import prepare
+
+    if shared is None:
+        return prepare(config, device)
+    key = repr((config.capture, config.head, config.data, config.model.add_teeth, config.model.occluded))
+    if key not in shared:
+        while len(shared) > 1:
+            del shared[next(iter(shared))]
+        shared[key] = prepare(config, device)
+    return fresh(shared[key])
+
+
+def fit_once(
+    bench: Bench,
+    case: Case,
+    config: "FitConfig",
+    device: "torch.device",
+    shared: "dict[str, PreparedFit] | None" = None,
+) -> tuple["Fitted", dict[str, Any]]:
     """One fit in memory. Seconds are those from the loaded capture to the result."""
     import torch
 
     from flame_fitting import progress
     from flame_fitting.fit.saving import make_result
     from flame_fitting.fit.stages import run_stages
-    from flame_fitting.fit_avatar import prepare
 
     from .measure import Fitted
 
@@ -323,7 +359,7 @@ def fit_once(bench: Bench, case: Case, config: "FitConfig", device: "torch.devic
     config = completed(config, bench, case)
     with progress.silent(True):
         began = time.perf_counter()
-        prepared = prepare(config, device)
+        prepared = prepared_for(config, device, shared)
         wait()
         started = time.perf_counter()
         run_stages(prepared.state, config, device)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REGIONS = ("face", "ears", "neck", "scalp", "lips", "eyes", "nose")
 FIT_VIEWS = 8
 """Fit views that count for the silhouette, besides all held-out ones."""
-PANEL = 300
+PANEL = 260
 WORST_MM = 1.0
 """Distance from the truth that pictures show in red."""
 
@@ -157,7 +157,7 @@ def _draw(path: Path, fit: _Posed, head: "HeadModel", case: CaseFiles, vertices:
     full[: len(apart)] = apart
     rows = [_row(view, fit, head, case, full) for view in _sides(case)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_jpeg(path, np.concatenate(rows), 82)
+    write_jpeg(path, np.concatenate(rows), 80)
 
 
 def _sides(case: CaseFiles) -> "list[View]":
