@@ -124,11 +124,11 @@ def processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
     """A pool whose processes use few threads each and are quiet."""
     import multiprocessing
 
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, str(threads)))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, count), mp_context=context, initializer=_quiet)
+    pool = ProcessPoolExecutor(max(1, count), mp_context=context, initializer=_quiet, initargs=(threads,))
     try:
         # processes start as jobs come: the variables stay until the pool goes
         yield pool
@@ -141,9 +141,13 @@ def processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ[name] = value
 
 
-def _quiet() -> None:
+def _quiet(threads: int) -> None:
+    # not by the parent's environment: Numba reads it again there
+    import numba
+
     os.nice(5)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    numba.set_num_threads(threads)
 
 
 def build_case(case: Case, folder: Path, places: Places) -> float:
