@@ -30,6 +30,10 @@ PLAN_IGNORES = (
     "flame_dir",
     "flame_masks",
     "landmark_embedding",
+    "data.root_folder",
+    "data.sequence",
+    "exp.output_folder",
+    "exp.reuse_landmarks",
 )
 
 __all__ = ["FitConfig", "fit", "plan"]
@@ -54,10 +58,13 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     from flame_fitting.export.obj import write_obj
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
     from flame_fitting.fit.stages import run_stages
+    from flame_fitting.fit.vhap_flags import without_effect
     from flame_fitting.folders import staged_folder
     from flame_fitting.render.backend import choose_device
 
     config.check()
+    for text in without_effect(config):
+        progress.say(text)
     folder, started = config.folder, time.perf_counter()
     with progress.stage("fit") as line:
         check_output_folder(folder, config.force)
@@ -126,7 +133,7 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
     )
     double = copy.deepcopy(head).double()
     fixed = METRES_PER_UNIT[config.unit] if config.scale == "fixed" else None
-    start = start_from_capture(double, embedding, capture, detected, fixed)
+    start = start_from_capture(double, embedding, capture, detected, fixed, config.data.use_geometry)
     state = FitState(
         head=double,
         parameters=neutral_parameters(double, len(capture.timesteps)),
@@ -134,6 +141,7 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
         surface=masked_surface_weights(double, config.model.occluded),
         reference_from_world=start.reference_from_world,
         lit=capture.shading == "lit",
+        name=str(capture.root),
     )
     add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
     _load_pictures(state, capture, config, device)
@@ -169,7 +177,7 @@ def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
     from flame_fitting.landmarks.files import landmarks_path, read_landmarks
 
     path = landmarks_path(capture.root, config.data.detector)
-    if not path.is_file():
+    if not path.is_file() or not config.exp.reuse_landmarks:
         if not config.detect:
             raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {capture.root}")
         detect(DetectConfig(Path(capture.root), config.data.detector, config.model_path))
@@ -178,8 +186,7 @@ def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
 
 def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, device: "torch.device") -> None:
     """Rasterizer and pictures for texture and photometric stages, where the head model has texture coordinates."""
-    import numpy as np
-
+    from flame_fitting.fit.texture import TexelMaps
     from flame_fitting.fit.views import load_views
     from flame_fitting.render.backend import make_rasterizer
 
@@ -188,12 +195,9 @@ def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, dev
         state.warnings.append(text)
         return
     state.rasterizer = make_rasterizer(device)
+    state.texels = TexelMaps(state.rasterizer, state.head)
     views = capture.views_of("fit") or capture.views
-    state.views = load_views(capture, views, state.reference_from_world, device)
-    eyes = state.views.eyes
-    yaw = np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2]))
-    front = np.flatnonzero(np.abs(yaw) <= config.data.max_yaw)
-    state.front_views = state.views.subset(front) if len(front) else state.views
+    state.views = load_views(capture, views, state.reference_from_world, device, config.data.background_color)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from flame_fitting.fit.config import FitConfig
-from flame_fitting.fit.photometric import PhotometricConfig, PhotometricStep, PhotometricWeights
+from flame_fitting.fit.photometric import PhotometricConfig, PhotometricStep, PhotometricWeights, Problem
 from flame_fitting.fit.stages import priors, run_stages
-from flame_fitting.fit.texture import texel_map
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit_avatar import fit, prepare
 from flame_fitting.render.backend import choose_device
@@ -155,25 +154,24 @@ def main() -> int:
     state = prepare(config, device).state
     run_stages(state, config, device)
     state.move(device)
-    assert state.rasterizer is not None and state.front_views is not None
-    texels = texel_map(state.rasterizer, state.head, arguments.texture)
+    assert state.rasterizer is not None and state.views is not None and state.texels is not None
     print(f"  one step, texture {arguments.texture}, {len(state.head.faces)} faces")
     print(f"    {'views':>5} {'size':>5} {'step ms':>8} {'bare ms':>8} {'ratio':>6} {'memory GiB':>10}")
     for size in arguments.sizes:
         for count in arguments.views:
-            views = repeated(state.front_views, count, size)
+            views = repeated(state.views, count, size)
             settings = PhotometricConfig(
                 steps=10**6,
                 views_per_step=count,
                 downsample=(1,),
                 rebake=10**6,
-                texture_resolution=arguments.texture,
+                texture_sizes=(arguments.texture,),
                 lr=RATES,
             )
             if device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
-            step = PhotometricStep(
+            problem = Problem(
                 state.rasterizer,
                 state.head,
                 state.parameters,
@@ -181,10 +179,9 @@ def main() -> int:
                 views,
                 state.surface,
                 priors(config),
-                PhotometricWeights(),
-                settings,
-                texels,
+                state.texels,
             )
+            step = PhotometricStep(problem, PhotometricWeights(), settings)
             numbers = iter(range(10**6))
             ours = milliseconds(lambda step=step, numbers=numbers: step(next(numbers)), device, arguments.repeat)
             memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else float("nan")

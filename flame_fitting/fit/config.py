@@ -42,8 +42,8 @@ class DataConfig:
     """Whether landmarks take part after the first alignment."""
     use_geometry: bool = True
     """Whether depth and normals of the capture are looked at."""
-    max_yaw: float = 75.0
-    """Fit views farther than this from the front (degrees) are left out of the photometric stages."""
+    max_yaw: float = 180.0
+    """Fit views farther than this from the front (degrees) are left out of the stages that use Adam."""
     n_downsample_rgb: int | None = None
     """Pictures of the photometric stages are this many times smaller than the capture's; None: as they are."""
     background_color: Literal["white", "black"] | None = None
@@ -98,6 +98,8 @@ class ModelConfig:
     """Texture that stages start from: baked from the pictures, the head model's own, or plain by region."""
     tex_resolution: int = 1024
     """Texels along an edge of the texture."""
+    tex_bake: bool = True
+    """The final texture is baked from the pictures, not the one that was optimised."""
     tex_painted: bool = True
     """The base texture is a picture, not a texture space."""
     tex_extra: bool = True
@@ -128,6 +130,8 @@ class RenderGroup:
     """Share of the head's pixels whose colour is drawn at random from the same region."""
     disturb_rate_bg: float = 0.5
     """The same for the background."""
+    cull: bool = False
+    """Leave back faces out; where a neck is open the avatar shows its own."""
     lighting_type: Literal["constant", "front", "front-range", "SH"] = "SH"
     """Model of the light."""
     lighting_space: Literal["world", "camera"] = "world"
@@ -351,6 +355,10 @@ class StageConfig:
     """Blur of a baked base inside regions, share of the texture's edge; 0: full detail."""
     across_views: bool = False
     """Compare each view with the texture baked from the other half of the views."""
+    disturb: float = 1.0
+    """Factor of the rates at which colours are drawn at random."""
+    max_yaw: float = 180.0
+    """Views farther than this from the front (degrees) are left out."""
 
     @property
     def runs(self) -> bool:
@@ -387,6 +395,7 @@ def _pictures() -> StageConfig:
         texture_sizes=(512,),
         rebake=25,
         smooth=0.03,
+        max_yaw=75.0,
     )
 
 

@@ -5,19 +5,23 @@ CUDA graph can hold all of it.
 """
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flame_fitting.fit.contour import ContourMatch, contour_loss, find_contour
+from flame_fitting.fit.losses.landmarks import closure_loss, closure_pairs, projected_landmark_loss
+from flame_fitting.fit.losses.offsets import OffsetRegulariser, OffsetWeights, capped
 from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import JAW_SHUT, PriorWeights
-from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
+from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
 from flame_fitting.render.winding import front_faces
@@ -27,23 +31,53 @@ from flame_fitting.render.winding import front_faces
 class GeometryWeights:
     """Balance of the terms without pictures; each is a mean."""
 
-    landmark: float = 1.0
-    """Landmarks, in squared standard deviations."""
+    landmark_3d: float = 1.0
+    """Landmarks in space, in squared standard deviations."""
+    landmark: float = 0.0
+    """Landmarks in the pictures, as in VHAP: mean absolute difference, in halves of a picture's longer side."""
+    jawline: bool = True
+    """Whether the jaw line is among the landmarks in the pictures."""
+    contour: float = 0.0
+    """The jaw line as the outline that it is: distance of the detected points to the head's contour, robust."""
+    closure: float = 0.0
+    """Opening of lids and lips, in squared standard deviations of the landmarks."""
     surface: float = 30.0
     """Point-to-plane distance to the avatar, in squared millimetres."""
     prior: float = 0.02
     """Gaussian priors of shape, expression and joints, in squared standard deviations."""
-    offset: float = 300.0
-    """Mean absolute static offset, m."""
-    offset_laplacian: float = 1e6
-    """Mean squared Laplacian of the static offsets, m^2."""
+    shape: float = 0.0
+    """Mean square of the shape coefficients."""
+    expr: float = 0.0
+    """Mean square of the expression coefficients."""
+    neck: float = 0.0
+    """Mean squared difference between the neck's rotation matrix and the identity."""
+    jaw: float = 0.0
+    """The same for the jaw; closing beyond shut, yaw and roll cost more."""
+    eyes: float = 0.0
+    """The same for each eye, and the mean squared difference of the two."""
+    offset: OffsetWeights = field(default_factory=OffsetWeights)
+    """Static offsets."""
+
+
+@dataclass(eq=False)
+class Projected:
+    """What the head model gives at the current values."""
+
+    pos: Float[Tensor, "B V 4"]
+    """Clip-space vertices of all views."""
+    front: Bool[Tensor, "B F"]
+    """Which faces face each camera."""
+    vertices: Float[Tensor, "T V 3"]
+    """Reference frame, m."""
+    loss: Float[Tensor, ""]
+    """All terms without pictures."""
 
 
 class GeometryStep:
     """Clip-space vertices of all views, and the loss of all terms without pictures, of the moving parameters.
 
-    `values` is the one leaf that an optimiser moves: all moving parameters in a row, each in units of its step size, so
-    that a step size of 1 suits them all.
+    `values` is the one leaf that an optimiser moves: the changes of all moving parameters in a row, each in units of
+    its step size, so that a step size of 1 suits them all.
     """
 
     MOVABLE = (
@@ -57,6 +91,8 @@ class GeometryStep:
         "eyes_pose",
         "static_offset",
     )
+    PLACEMENT = ("placement_rotation", "placement_translation", "placement_scale")
+    """Step sizes of the parts of `placement`, where they differ."""
 
     def __init__(
         self,
@@ -73,17 +109,26 @@ class GeometryStep:
         self.head = copy.deepcopy(head).float()
         device = self.head.v_template.device
         self._fixed = parameters.to(torch.float32)
-        start = {name: getattr(self._fixed, name).detach() for name in self.MOVABLE if rates.get(name)}
+        steps = {name: rates.get(name, 0.0) for name in self.MOVABLE}
+        of_placement = [rates.get(name, steps["placement"]) for name in self.PLACEMENT]
+        steps["placement"] = max(of_placement)
+        start = {name: getattr(self._fixed, name).detach() for name in self.MOVABLE if steps[name]}
         start = {name: value for name, value in start.items() if value.numel()}
         self._shapes = {name: value.shape for name, value in start.items()}
-        scales = [torch.full((value.numel(),), rates[name], device=device) for name, value in start.items()]
-        self._scale = torch.cat([*scales, torch.zeros(0, device=device)])
-        flat = torch.cat([*(value.reshape(-1) for value in start.values()), torch.zeros(0, device=device)])
-        self.values = (flat / self._scale).requires_grad_()
+        empty = torch.zeros(0, device=device)
+        scales = [torch.full((value.numel(),), steps[name], device=device) for name, value in start.items()]
+        self._scale = torch.cat([*scales, empty])
+        if "placement" in start:
+            rotation, translation, scale = of_placement
+            apart = torch.tensor([rotation] * 3 + [translation] * 3 + [scale], device=device)
+            self.unpack(self._scale)["placement"].copy_(apart)
+        self._start = torch.cat([*(value.reshape(-1) for value in start.values()), empty])
+        self.values = torch.zeros_like(self._start).requires_grad_()
         self._least = torch.full_like(self._scale, -torch.inf)
         """What a value may not fall below: a jaw does not close further than shut."""
         if "jaw_pose" in start:
-            self.unpack(self._least)["jaw_pose"][:, 0] = JAW_SHUT / rates["jaw_pose"]
+            self.unpack(self._least)["jaw_pose"][:, 0] = (JAW_SHUT - start["jaw_pose"][:, 0]) / steps["jaw_pose"]
+        self._caps = by_region(self.head, CAP, 0.02) if "static_offset" in start else None
         self._targets, self._surface, self._weights, self._vergence = targets, surface, weights, prior.vergence
         self._faces = self.head.faces.int()
         self._clip, self._timestep = views.clip, views.timestep
@@ -103,29 +148,40 @@ class GeometryStep:
         # point, normal, weight divided by the sum of weights (0 where no point was found)
         self._planes = [(zeros.clone(), zeros.clone(), zeros[:, 0].clone()) for _ in targets]
         self._precision = self._precisions(prior)
-        self._laplacian = _laplacian(head.faces, head.n_vertices) if "static_offset" in start else None
+        self._regulariser = OffsetRegulariser(self.head, weights.offset) if "static_offset" in start else None
+        self._pairs = [
+            closure_pairs(target.landmarks, target.landmarks.scheme) if weights.closure else None for target in targets
+        ]
+        self._contours: list[ContourMatch | None] = [None for _ in targets]
 
-    def __call__(self) -> tuple[Float[Tensor, "B V 4"], Bool[Tensor, "B F"], Float[Tensor, ""]]:
-        """Clip-space vertices, which faces face each camera, and the loss, at the current values."""
-        now = replace(self._fixed, **self.moved(self.values))
+    def __call__(self) -> Projected:
+        """Everything at the current values."""
+        now = self.current()
         vertices = now.vertices(self.head)
         weights = self._weights
-        loss = weights.prior * self._prior(now)
+        loss = self._prior(now)
         for row, (corners, barycentric, points, share, precision) in enumerate(self._marks):
-            if len(points) and weights.landmark:
+            target = self._targets[row]
+            if len(points) and weights.landmark_3d:
                 model = vertices[row].index_select(0, corners).reshape(-1, 3, 3)
                 squared = ((model * barycentric[..., None]).sum(1) - points).square().sum(-1) * precision
-                loss = loss + weights.landmark * (share * geman_mcclure(squared, 4.0)).sum()
-            if self._targets[row].surface is not None and weights.surface:
+                loss = loss + weights.landmark_3d * (share * geman_mcclure(squared, 4.0)).sum()
+            if target.detections is not None and weights.landmark:
+                apart = projected_landmark_loss(vertices[row], target.detections, weights.jawline)
+                loss = loss + weights.landmark * apart
+            pairs, contour = self._pairs[row], self._contours[row]
+            if pairs is not None:
+                loss = loss + weights.closure * closure_loss(vertices[row], target.landmarks, pairs)
+            if contour is not None and target.detections is not None:
+                loss = loss + weights.contour * contour_loss(vertices[row], contour, target.detections)
+            if target.surface is not None and weights.surface:
                 point, normal, share = self._planes[row]
                 distance = 1000 * ((vertices[row].index_select(0, self._active) - point) * normal).sum(-1)
                 loss = loss + weights.surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
-        if self._laplacian is not None:
-            offset = now.static_offset[0]
-            curved = _smoothed_difference(offset, *self._laplacian)
-            loss = loss + weights.offset * offset.abs().mean() + weights.offset_laplacian * curved.square().mean()
+        if self._regulariser is not None:
+            loss = loss + self._regulariser(now.static_offset[0])
         pos = self._project(vertices)
-        return pos, front_faces(pos, self._faces), loss
+        return Projected(pos, front_faces(pos, self._faces), vertices, loss)
 
     def unpack(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of a row like `values`, in the shapes of the parameters."""
@@ -134,30 +190,45 @@ class GeometryStep:
 
     def moved(self, values: Tensor) -> dict[str, Tensor]:
         """The moving parameters for a row of values."""
-        return self.unpack(values * self._scale)
+        return self.unpack(self._start + values * self._scale)
+
+    def current(self) -> FitParameters:
+        """All parameters at the current values."""
+        return replace(self._fixed, **self.moved(self.values))
 
     @torch.no_grad()
     def keep_possible(self) -> None:
         """Brings values back that a step has taken where no head can be."""
         torch.maximum(self.values, self._least, out=self.values)
+        if self._caps is not None:
+            offset = self.unpack(self.values)["static_offset"][0]
+            start, scale = (self.unpack(row)["static_offset"][0] for row in (self._start, self._scale))
+            offset.copy_((capped(start + offset * scale, self._caps) - start) / scale)
 
     def vertices(self) -> Float[Tensor, "T V 3"]:
         """Posed vertices in the reference frame, m."""
-        return replace(self._fixed, **self.moved(self.values)).vertices(self.head)
+        return self.current().vertices(self.head)
 
     def positions(self) -> Float[Tensor, "B V 4"]:
         """Clip-space vertices of all views."""
         return self._project(self.vertices())
 
     def find_correspondences(self, vertices: Float[Tensor, "T V 3"]) -> None:
-        """The avatar's closest points anew, for the surface term."""
+        """The avatar's closest points and the head's contour anew."""
         for row, target in enumerate(self._targets):
-            if target.surface is None:
+            if self._weights.contour and target.detections is not None:
+                found = find_contour(self.head, vertices[row], target.detections)
+                kept = self._contours[row]
+                if kept is None:
+                    self._contours[row] = found
+                else:
+                    kept.copy_(found)
+            if target.surface is None or not self._weights.surface:
                 continue
             normals = vertex_normals(vertices[row : row + 1], self.head.faces)[0]
-            index, found = target.surface.closest(vertices[row][self._active], normals[self._active], 0.008)
+            index, found_points = target.surface.closest(vertices[row][self._active], normals[self._active], 0.008)
             points, planes = target.surface.tensors(vertices)
-            weight = torch.where(found, self._surface.vertex[self._active].float(), 0.0)
+            weight = torch.where(found_points, self._surface.vertex[self._active].float(), 0.0)
             point, normal, share = self._planes[row]
             point.copy_(points[index])
             normal.copy_(planes[index])
@@ -168,7 +239,7 @@ class GeometryStep:
         return clip_positions(points, self._clip).contiguous()
 
     def _precisions(self, prior: PriorWeights) -> Tensor:
-        """Weight of each squared value in the Gaussian priors."""
+        """Weight of each squared parameter in the Gaussian priors."""
         out = torch.zeros_like(self._scale)
         rows = self.unpack(out)
         sigmas = {"shape": prior.shape, "expr": prior.expr, "neck_pose": prior.neck, "eyes_pose": prior.eyes}
@@ -177,24 +248,34 @@ class GeometryStep:
                 rows[name] += sigma**-2
         if "jaw_pose" in rows:
             rows["jaw_pose"] += torch.tensor([1.0, 9.0, 9.0], device=out.device) * prior.jaw**-2
-        return out * self._scale.square()
+        return out
 
     def _prior(self, now: FitParameters) -> Tensor:
-        loss = (self._precision * self.values.square()).sum()
-        if "eyes_pose" in self._shapes:
-            loss = loss + ((now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / self._vergence).square().sum()
+        """The Gaussian priors, and VHAP's regularisers of what moves."""
+        weights = self._weights
+        loss = self.values.new_zeros(())
+        if weights.prior:
+            absolute = self._start + self.values * self._scale
+            loss = loss + weights.prior * (self._precision * absolute.square()).sum()
+            if "eyes_pose" in self._shapes:
+                apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / self._vergence
+                loss = loss + weights.prior * apart.square().sum()
+        for name in ("shape", "expr"):
+            if getattr(weights, name) and name in self._shapes:
+                loss = loss + getattr(weights, name) * getattr(now, name).square().mean()
+        if weights.neck and "neck_pose" in self._shapes:
+            loss = loss + weights.neck * _turning(now.neck_pose)
+        if weights.jaw and "jaw_pose" in self._shapes:
+            impossible = 10 * torch.relu(-now.jaw_pose[:, 0]).mean() + 3 * now.jaw_pose[:, 1:].square().mean()
+            loss = loss + weights.jaw * (_turning(now.jaw_pose) + impossible)
+        if weights.eyes and "eyes_pose" in self._shapes:
+            left, right = now.eyes_pose[:, :3], now.eyes_pose[:, 3:]
+            # VHAP takes the difference once for each eye
+            loss = loss + weights.eyes * (_turning(left) + _turning(right) + 2 * (left - right).square().mean())
         return loss
 
 
-def _laplacian(faces: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Both directions of every edge (from, to), and 1 / degree of every vertex (V, 1)."""
-    pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    pairs = torch.unique(torch.cat([pairs, pairs.flip(1)]), dim=0)
-    degree = torch.bincount(pairs[:, 0], minlength=count).float().clamp_min(1.0)
-    return pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), degree.reciprocal()[:, None]
-
-
-def _smoothed_difference(values: Tensor, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Uniform Laplacian: each vertex (V, 3) minus the mean of its neighbours."""
-    total = torch.zeros_like(values).index_add(0, start, values.index_select(0, end))
-    return values - share * total
+def _turning(rotations: Tensor) -> Tensor:
+    """Mean squared difference between rotation matrices (T, 3, 3) of axis-angles and the identity."""
+    identity = torch.eye(3, device=rotations.device)
+    return (rotation_matrix(rotations) - identity).square().mean()

@@ -108,6 +108,17 @@ def fit_offsets(
     return out
 
 
+def unfolded(head: HeadModel, parameters: FitParameters) -> FitParameters:
+    """The same offsets, smoothed around the triangles that they turn over."""
+    folded = folded_triangles(head, parameters)
+    if not folded.any():
+        return parameters
+    edges, touched = mesh_edges(head.faces.cpu().numpy()), np.zeros(head.n_vertices, dtype=bool)
+    touched[head.faces[folded].cpu().numpy().ravel()] = True
+    touched[edges[touched[edges].any(axis=1)].ravel()] = True
+    return _relaxed(head, parameters, touched, edges, adjacent_faces(head.faces))
+
+
 def folded_triangles(head: HeadModel, parameters: FitParameters, pairs: torch.Tensor | None = None) -> torch.Tensor:
     """Bool (F,): triangles that the offsets turned or folded at any timestep; `pairs` are `adjacent_faces`."""
     bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))

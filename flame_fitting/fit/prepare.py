@@ -13,7 +13,7 @@ from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
 from flame_fitting.fit.surface import SurfaceCloud, SurfaceView, fuse_surface, surface_views
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target, make_pixel_target
+from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_landmark_target, make_pixel_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
@@ -74,11 +74,16 @@ def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
 
 
 def lift_detections(
-    capture: Capture, detections: Detections, scheme: str, head_from_world: np.ndarray | None
+    capture: Capture,
+    detections: Detections,
+    scheme: str,
+    head_from_world: np.ndarray | None,
+    use_geometry: bool = True,
 ) -> Landmarks3D:
     """3D landmarks of one timestep, in the world: by the depth maps where the capture has them, else by rays."""
     views = detections.views
-    geometry = [capture.geometry(view) for view in views] if all(view.geometry_path for view in views) else None
+    has_geometry = use_geometry and all(view.geometry_path for view in views)
+    geometry = [capture.geometry(view) for view in views] if has_geometry else None
     return lift_landmarks(
         detections.landmarks,
         detections.K,
@@ -146,6 +151,7 @@ def make_start(
             transform_points(reference, points.points),
             points.spread * scale,
             landmark_weights(points.scheme, len(points.points)),
+            scheme=points.scheme,
         )
         if len(target.index) < 20:
             raise NoFaceError(
@@ -162,14 +168,15 @@ def start_from_capture(
     capture: Capture,
     detected: Landmarks2D,
     metres_per_unit: float | None = None,
+    use_geometry: bool = True,
 ) -> Start:
-    """`make_start` on a capture's own files."""
+    """`make_start` on a capture's own files; without `use_geometry` its depth and normals are not looked at."""
     known = capture.avatar.get("head_from_world")
     rough = np.asarray(known, dtype=np.float64) if known is not None else None
     detections = detections_of(capture, detected)
-    landmarks = [lift_detections(capture, found, detected.scheme, rough) for found in detections]
+    landmarks = [lift_detections(capture, found, detected.scheme, rough, use_geometry) for found in detections]
     surfaces = None
-    if all(view.geometry_path for view in capture.views_of("fit")) and capture.views_of("fit"):
+    if use_geometry and all(view.geometry_path for view in capture.views_of("fit")) and capture.views_of("fit"):
         surfaces = [surface_views(capture, capture.views_of("fit", timestep=t)) for t in capture.timesteps]
     start = make_start(head, embedding, landmarks, surfaces, metres_per_unit)
     for found, points, target in zip(detections, landmarks, start.targets, strict=True):
@@ -181,6 +188,15 @@ def start_from_capture(
             found.K,
             move_camera(found.world_to_camera, start.reference_from_world),
             landmark_weights(points.scheme, len(points.points)),
+        )
+        target.detections = make_detection_target(
+            head,
+            embedding,
+            detected.scheme,
+            found.landmarks.astype(np.float64),
+            found.K,
+            move_camera(found.world_to_camera, start.reference_from_world),
+            (found.views[0].width, found.views[0].height),
         )
     return start
 

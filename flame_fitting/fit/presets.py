@@ -55,7 +55,9 @@ def _vhap(config: FitConfig) -> None:
     config.data.max_yaw = 180.0  # all cameras
     model = config.model
     model.tex_base, model.tex_resolution, model.residual_tex = "painted", 2048, True
+    model.tex_bake = False
     config.render.background_train = "target"
+    config.render.cull = True
 
     lr = config.lr
     lr.base, lr.translation, lr.expr = 5e-3, 1e-3, 5e-2

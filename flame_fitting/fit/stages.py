@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,23 +11,29 @@ from torch import Tensor
 
 from flame_fitting import progress
 from flame_fitting.capture.camera import transform_points
-from flame_fitting.fit.config import FitConfig
+from flame_fitting.errors import InputError
+from flame_fitting.fit.config import FitConfig, StageConfig
 from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.lighting import estimate_lights
 from flame_fitting.fit.linearize import Columns
-from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
+from flame_fitting.fit.losses.offsets import OffsetWeights
+from flame_fitting.fit.offsets import OffsetConfig, fit_offsets, unfolded
 from flame_fitting.fit.parameters import FitParameters, placement_matrix
 from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
-from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, refine
+from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, Problem, refine
 from flame_fitting.fit.quality import Quality, measure, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.result import StageRecord
+from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.targets import FrameTarget
-from flame_fitting.fit.texture import bake, complete, texel_map
+from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
-from flame_fitting.render.texturing import TexelMap
+
+
+class Diverged(RuntimeError):
+    """A stage went astray; it is rolled back."""
 
 
 @dataclass(eq=False)
@@ -43,14 +50,18 @@ class FitState:
     """None without photometric stages and texture."""
     views: ViewSet | None = None
     """Fit views, all around."""
-    front_views: ViewSet | None = None
-    """Fit views that see the face."""
     lit: bool = False
-    texels: TexelMap | None = None
+    texels: TexelMaps | None = None
     texture: Tensor | None = None
     """(R, R, 3)."""
+    residual: Tensor | None = None
+    """(R, R, 3) what an optimised texture adds to its base."""
+    texture_is_final: bool = False
+    """Whether the texture was optimised with the rest, so that it is not baked in the end."""
     lights: Tensor | None = None
     """(9, 3), head space."""
+    name: str = "the capture"
+    """What messages call it."""
     records: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -66,7 +77,18 @@ class FitState:
         self.targets = [target.to(device) for target in self.targets]
         self.surface = self.surface.to(device)
         self.texture = None if self.texture is None else self.texture.to(device)
+        self.residual = None if self.residual is None else self.residual.to(device)
         self.lights = None if self.lights is None else self.lights.to(device)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a stage changes, to be restored where it fails."""
+        kept = {name: getattr(self, name) for name in ("texture", "residual", "lights", "texture_is_final")}
+        return kept | {"parameters": self.parameters.clone()}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Back to a `snapshot`."""
+        for name, value in kept.items():
+            setattr(self, name, value)
 
     @property
     def head_from_world(self) -> np.ndarray:
@@ -77,128 +99,218 @@ class FitState:
 def priors(config: FitConfig) -> PriorWeights:
     """Standard deviations of the priors; --expressive loosens expression and jaw."""
     return PriorWeights(
-        shape=config.w.reg_shape,
-        expr=1.0 if config.expressive else config.w.reg_expr,
-        neck=config.w.reg_neck,
-        jaw=0.3 if config.expressive else config.w.reg_jaw,
-        eyes=config.w.reg_eyes,
-        log_scale=1e-4 if config.scale == "fixed" else 0.03,
+        shape=config.prior.shape,
+        expr=1.0 if config.expressive else config.prior.expr,
+        neck=config.prior.neck,
+        jaw=0.3 if config.expressive else config.prior.jaw,
+        eyes=config.prior.eyes,
+        log_scale=1e-4 if config.scale == "fixed" else config.prior.log_scale,
     )
 
 
 def run_stages(state: FitState, config: FitConfig, device: torch.device | None = None) -> None:
     """Runs all stages on `state`, in place, on a device (the rasterizer's, where there is one); ends on the CPU."""
     state.move(device or torch.device("cpu"))
-    steps = config.pipeline
-    prior = priors(config)
+    has_geometry = any(target.surface is not None for target in state.targets)
+    for name, stage in effective_pipeline(config, has_geometry):
+        _run(state, config, name, stage)
+    if state.rasterizer is not None and not state.texture_is_final:
+        with progress.Bar(1, "texture", "step"):
+            _bake(state, config)
+    state.move(torch.device("cpu"))
+
+
+def _run(state: FitState, config: FitConfig, name: str, stage: StageConfig) -> None:
+    """Runs one stage by its solver, measured; leaves out what the capture or the head model has nothing for."""
+    steps = stage.num_steps or stage.num_epochs
+    needs_pictures = name.startswith("rgb")
+    if stage.solver == "closed_form" or (needs_pictures and state.rasterizer is None):
+        return  # the closed form is what the state starts from
+    solve = {"gauss_newton": _gauss_newton, "bake": _bake_stage, "adam": _adam, "registration": _registration}
+
+    def work(shown: progress.Bar) -> None:
+        solve[stage.solver](state, config, name, stage, shown)
+
+    _stage(state, name, work, progress.Bar(steps, name, "step"))
+
+
+def _gauss_newton(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
+    """Second order: landmarks, and the avatar's surface in stages whose name says geometry."""
+    groups, prior = stage.optimizable_params, priors(config)
     balance = GaussNewtonWeights(
         landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
         surface_count=config.w.surface_count,
     )
-    n_shape = min(config.model.n_shape, state.head.n_shape)
-    n_expr = min(config.model.n_expr, state.head.n_expr)
-    poses: tuple[str, ...] = ("neck_pose", "jaw_pose", "eyes_pose")
-    if state.parameters.timesteps > 1:
+    n_shape = min(config.model.n_shape, state.head.n_shape) if "shape" in groups else 0
+    n_expr = min(config.model.n_expr, state.head.n_expr) if "expr" in groups else 0
+    poses: tuple[str, ...] = ("neck_pose", "jaw_pose", "eyes_pose") if "joints" in groups else ()
+    if state.parameters.timesteps > 1 and "pose" in groups:
         poses = ("rotation", "translation", *poses)
-    columns = Columns(True, n_shape, n_expr, poses)
-    has_surface = any(target.surface is not None for target in state.targets)
+    if not name.startswith("geo"):
+        few = Columns("pose" in groups, min(50, n_shape), min(20, n_expr), poses)
+        args = (state.targets, few, prior, balance)
+        state.parameters = fit_landmarks(state.head, state.parameters, *args, iterations=stage.num_steps)
+        return
+    state.parameters = fit_geometry(
+        state.head,
+        state.parameters,
+        state.targets,
+        Columns("pose" in groups, n_shape, n_expr, poses),
+        prior,
+        balance,
+        state.surface,
+        iterations=stage.num_steps,
+        seed=config.seed,
+        report=lambda _: shown.advance(),
+    )
 
-    def bar(name: str, total: int) -> progress.Bar:
-        return progress.Bar(total, name, "step")
 
-    if steps.lmk_init_all.num_steps:
+def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
+    """First order, with pictures in stages whose name says colour."""
 
-        def landmarks(_: progress.Bar) -> None:
-            few = Columns(True, min(50, n_shape), min(20, n_expr), poses)
-            args = (state.targets, few, prior, balance)
-            state.parameters = fit_landmarks(
-                state.head, state.parameters, *args, iterations=steps.lmk_init_all.num_steps
-            )
+    def report(_: int, loss: float | None) -> None:
+        shown.advance()
+        if loss is not None:
+            shown.note(loss=f"{loss:.3f}")
 
-        _stage(state, "lmk_init_all", landmarks, bar("lmk_init_all", steps.lmk_init_all.num_steps))
+    views, pictures = state.views, name.startswith("rgb")
+    if views is None:
+        raise InputError(
+            f"stage {name}: the head model {state.head.name} has no texture coordinates. Use another preset."
+        )
+    views, rasterizer = views.facing(min(config.data.max_yaw, stage.max_yaw)), state.rasterizer
+    assert rasterizer is not None and state.texels is not None
+    settings = photometric_config(config, stage, pictures, views, rasterizer.device, state.parameters.timesteps)
+    problem = Problem(
+        rasterizer,
+        state.head,
+        state.parameters,
+        state.targets,
+        views,
+        state.surface,
+        priors(config),
+        state.texels,
+        state.residual,
+        state.lights if settings.lighting != "constant" else None,
+        state.name,
+    )
+    found = refine(problem, photometric_weights(config, stage), settings, seed=config.seed, report=report)
+    state.parameters = found.parameters
+    if found.trouble:
+        raise Diverged(found.trouble)
+    if "static_offset" in stage.optimizable_params:
+        state.parameters = unfolded(state.head, state.parameters)
+    if pictures and settings.lighting != "constant":
+        state.lights = found.lights
+    if found.texture is not None:
+        state.texture, state.residual = found.texture, found.residual
+        state.texture_is_final = not config.model.tex_bake
 
-    if steps.geo_init_all.num_steps and has_surface:
 
-        def geometry(shown: progress.Bar) -> None:
-            state.parameters = fit_geometry(
-                state.head,
-                state.parameters,
-                state.targets,
-                columns,
-                prior,
-                balance,
-                state.surface,
-                iterations=steps.geo_init_all.num_steps,
-                seed=config.seed,
-                report=lambda _: shown.advance(),
-            )
+def _registration(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
+    """Sparse non-rigid registration to the surface."""
+    settings = OffsetConfig(iterations=stage.num_steps)
+    args = (state.targets, state.surface, settings)
+    state.parameters = fit_offsets(state.head, state.parameters, *args, report=lambda _: shown.advance())
 
-        _stage(state, "geo_init_all", geometry, bar("geo_init_all", steps.geo_init_all.num_steps))
 
-    if state.rasterizer is not None and steps.rgb_init_texture.num_steps:
-        _stage(state, "rgb_init_texture", lambda _: _texture(state, config), bar("rgb_init_texture", 1))
+def _bake_stage(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
+    _bake(state, config)
 
-        if config.exp.photometric and steps.rgb_init_all.num_steps:
 
-            def photometric(shown: progress.Bar) -> None:
-                def report(_: int, loss: float | None) -> None:
-                    shown.advance()
-                    if loss is not None:
-                        shown.note(loss=f"{loss:.3f}")
+def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWeights:
+    """The balance of an Adam stage."""
+    w, landmarks = config.w, 1.0 if config.data.use_landmark else 0.0
+    offset = OffsetWeights(
+        l1=w.reg_offset,
+        laplacian=w.reg_offset_lap,
+        rigid=w.reg_offset_rigid,
+        l1_relaxed=w.reg_offset_relax_coef,
+        l1_relaxed_for=w.reg_offset_relax_for,
+        laplacian_relaxed=w.reg_offset_lap_relax_coef,
+        laplacian_relaxed_for=w.reg_offset_lap_relax_for,
+        rigid_for=w.reg_offset_rigid_for,
+        blur_iter=w.blur_iter,
+    )
+    geometry = GeometryWeights(
+        landmark_3d=landmarks * w.landmark_3d,
+        landmark=landmarks * w.landmark,
+        jawline=w.always_enable_jawline_landmarks or not stage.disable_jawline_landmarks,
+        contour=landmarks * w.contour,
+        closure=landmarks * w.closure,
+        surface=w.surface,
+        prior=w.prior,
+        shape=w.reg_shape,
+        expr=w.reg_expr,
+        neck=w.reg_neck,
+        jaw=w.reg_jaw,
+        eyes=w.reg_eyes,
+        offset=offset,
+    )
+    return PhotometricWeights(
+        photo=w.photo,
+        silhouette=w.silhouette,
+        silhouette_inside=w.silhouette_inside,
+        texture_variation=w.reg_tex_tv,
+        variation_covered=w.reg_tex_tv_covered,
+        residual=w.reg_tex_res_clusters,
+        diffuse=w.reg_diffuse,
+        light=w.reg_light or 0.0,
+        geometry=geometry,
+    )
 
-                assert state.rasterizer is not None and state.front_views is not None
-                on_gpu = state.rasterizer.device.type == "cuda"
-                height = state.front_views.resolution[0]
 
-                def reduce_to(size: int) -> int:
-                    return max(1, height // size)
+def photometric_config(
+    config: FitConfig, stage: StageConfig, pictures: bool, views: ViewSet, device: torch.device, timesteps: int
+) -> PhotometricConfig:
+    """The settings of an Adam stage."""
+    height, render = views.resolution[0], config.render
+    smallest = config.data.n_downsample_rgb or 1
+    factors = tuple(max(height // size, smallest, 1) for size in stage.sizes) or (smallest,)
+    rates = learning_rates(config, stage, timesteps)
+    moves_light = "lights" in dict(rates)
+    return PhotometricConfig(
+        steps=stage.num_steps or stage.num_epochs,
+        pictures=pictures,
+        views_per_step=render.views_per_step or (8 if device.type == "cpu" else len(views.views)),
+        downsample=factors,
+        texture_sizes=stage.texture_sizes or (config.model.tex_resolution,),
+        base=config.model.tex_base,
+        rebake=stage.rebake,
+        smooth=stage.smooth,
+        across_views=stage.across_views,
+        disturb_rate_fg=stage.disturb * (render.disturb_rate_fg or 0.0),
+        disturb_rate_bg=stage.disturb * (render.disturb_rate_bg or 0.0),
+        clusters=config.model.tex_clusters,
+        background=render.background_train,
+        texture_except=stage.align_texture_except,
+        boundary_except=stage.align_boundary_except,
+        residual_for=config.w.reg_tex_res_for,
+        cull=render.cull,
+        # light that nothing fits is part of the baked texture: a static head under fixed light
+        lighting=render.lighting_type if moves_light or render.lighting_type.startswith("front") else "constant",
+        lighting_space=render.lighting_space,
+        schedule=stage.lr_schedule,
+        average_last=stage.average_last,
+        lr=rates,
+    )
 
-                state.parameters = refine(
-                    state.rasterizer,
-                    state.head,
-                    state.parameters,
-                    state.targets,
-                    state.front_views,
-                    state.surface,
-                    prior,
-                    PhotometricWeights(
-                        photo=config.w.photo,
-                        silhouette=config.w.silhouette,
-                        geometry=GeometryWeights(landmark=config.w.landmark, surface=config.w.surface),
-                    ),
-                    PhotometricConfig(
-                        steps=steps.rgb_init_all.num_steps,
-                        views_per_step=config.render.views_per_step or (len(state.front_views.views) if on_gpu else 8),
-                        downsample=(reduce_to(256), reduce_to(512)) if on_gpu else (reduce_to(256),),
-                        disturb_rate_fg=config.render.disturb_rate_fg,
-                        disturb_rate_bg=config.render.disturb_rate_bg,
-                        lr=_learning_rates(config, state.parameters.timesteps),
-                    ),
-                    texel_map(state.rasterizer, state.head, 512),
-                    seed=config.seed,
-                    report=report,
-                )
 
-            _stage(state, "rgb_init_all", photometric, bar("rgb_init_all", steps.rgb_init_all.num_steps))
-
-    if config.model.use_static_offset and steps.rgb_init_offset.num_steps and has_surface:
-
-        def offsets(shown: progress.Bar) -> None:
-            state.parameters = fit_offsets(
-                state.head,
-                state.parameters,
-                state.targets,
-                state.surface,
-                OffsetConfig(iterations=steps.rgb_init_offset.num_steps),
-                report=lambda _: shown.advance(),
-            )
-
-        _stage(state, "rgb_init_offset", offsets, bar("rgb_init_offset", steps.rgb_init_offset.num_steps))
-
-    if state.rasterizer is not None and steps.rgb_init_texture.num_steps:
-        with progress.Bar(1, "texture", "step"):
-            _texture(state, config)
-    state.move(torch.device("cpu"))
+def learning_rates(config: FitConfig, stage: StageConfig, timesteps: int) -> tuple[tuple[str, float], ...]:
+    """Adam's step size of every parameter that a stage moves; VHAP's groups become the fit's parameters."""
+    lr, groups = config.lr, set(stage.optimizable_params)
+    rates: dict[str, float] = {}
+    if "pose" in groups and timesteps == 1:  # a static avatar stands still: its placement turns and shifts
+        rates |= {"placement_rotation": lr.of("rotation"), "placement_translation": lr.translation}
+    elif "pose" in groups:
+        rates |= {"rotation": lr.of("rotation"), "translation": lr.translation}
+    if "scale" in groups:
+        rates["placement_scale"] = lr.scale
+    if "joints" in groups:
+        rates |= {"neck_pose": lr.of("neck"), "jaw_pose": lr.of("jaw"), "eyes_pose": lr.of("eyes")}
+    names = ("shape", "expr", "static_offset", "texture", "lights")
+    rates |= {name: lr.of("light" if name == "lights" else name) for name in names if name in groups}
+    return tuple((name, stage.lr_scale * rate) for name, rate in rates.items() if rate)
 
 
 def add_record(state: FitState, name: str, seconds: float, quality: Quality, accepted: bool = True) -> None:
@@ -212,44 +324,34 @@ def _stage(
     work: Callable[[progress.Bar], None],
     shown: progress.Bar,
 ) -> None:
-    before, kept = measure(state.head, state.parameters, state.targets), state.parameters.clone()
-    started = time.perf_counter()
+    before, kept = measure(state.head, state.parameters, state.targets), state.snapshot()
+    started, diverged = time.perf_counter(), ""
     with shown:
-        work(shown)
+        try:
+            work(shown)
+        except Diverged as error:
+            diverged = str(error)
     finite = all(bool(torch.isfinite(value).all()) for value in state.parameters.items().values())
-    after = measure(state.head, state.parameters, state.targets) if finite else before
-    worse = worsened(before, after) if finite else "the parameters are no longer finite"
+    sound = finite and not diverged
+    after = measure(state.head, state.parameters, state.targets) if sound else before
+    worse = diverged or (worsened(before, after) if finite else "the parameters are no longer finite") or None
     if worse is not None:
-        state.parameters, after = kept, before
+        state.restore(kept)
+        after = before
         text = f"stage {name} was rolled back: {worse}"
         state.warnings.append(text)
         progress.warn(text)
     add_record(state, name, time.perf_counter() - started, after, worse is None)
 
 
-def _learning_rates(config: FitConfig, timesteps: int) -> tuple[tuple[str, float], ...]:
-    lr = config.lr
-    rates = {
-        "shape": lr.shape,
-        "expr": lr.expr,
-        "neck_pose": lr.pose,
-        "jaw_pose": lr.pose,
-        "eyes_pose": lr.eyes,
-        "placement": lr.placement,
-    }
-    if timesteps > 1:
-        rates |= {"rotation": lr.pose, "translation": lr.pose}
-    return tuple(rates.items())
-
-
-def _texture(state: FitState, config: FitConfig) -> None:
-    assert state.rasterizer is not None and state.views is not None
-    if state.texels is None:
-        state.texels = texel_map(state.rasterizer, state.head, config.model.tex_resolution)
+def _bake(state: FitState, config: FitConfig) -> None:
+    """The texture of the pictures where the head is now, and the light of a lit capture."""
+    assert state.rasterizer is not None and state.views is not None and state.texels is not None
+    texels = state.texels(config.model.tex_resolution)
     vertices = state.parameters.vertices(state.head)[0].detach()
-    baked = bake(state.rasterizer, state.head, vertices, state.views, state.texels)
+    baked = bake(state.rasterizer, state.head, vertices, state.views, texels)
     if state.lit:
         in_head_space = state.parameters.head_vertices(state.head)[0].detach()
-        state.lights, shading = estimate_lights(state.head, in_head_space, baked, state.texels)
+        state.lights, shading = estimate_lights(state.head, in_head_space, baked, texels)
         baked = replace(baked, color=(baked.color / shading.clamp_min(0.05)).clamp(0, 1))
-    state.texture = complete(baked, state.head, state.texels)
+    state.texture = complete(baked, state.head, texels)

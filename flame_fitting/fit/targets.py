@@ -7,9 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flame_fitting.capture.camera import clip_from_world
 from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.ibug68 import groups_of, ibug_indices
+from flame_fitting.render.mesh import clip_positions
 
 
 @dataclass(eq=False)
@@ -28,6 +31,8 @@ class LandmarkTarget:
     """(n, 3)."""
     index: np.ndarray
     """(n,) row in the detector's scheme."""
+    scheme: str = "mediapipe478"
+    """Which points these are."""
 
     def model_points(self, vertices: Tensor) -> Tensor:
         """(n, 3) on vertices (V, 3)."""
@@ -45,6 +50,7 @@ def make_landmark_target(
     spread: np.ndarray,
     weight: np.ndarray,
     floor: float = 0.001,
+    scheme: str = "mediapipe478",
 ) -> LandmarkTarget:
     """Keeps the landmarks that are valid on both sides.
 
@@ -64,6 +70,7 @@ def make_landmark_target(
         corners=corners,
         barycentric=torch.as_tensor(embedding.barycentric[index], dtype=kind),
         index=index,
+        scheme=scheme,
     )
 
 
@@ -121,6 +128,100 @@ def make_pixel_target(
 
 
 @dataclass(eq=False)
+class DetectionTarget:
+    """Detections of landmarks as they stand in B pictures, for first-order stages.
+
+    Coordinates in pictures are isotropic: pixels from the picture's centre, over half of its longer side; x right, y
+    down. (VHAP divides x by the width and y by the height, which weighs the two differently in pictures that are not
+    square.)
+    """
+
+    clip: Tensor
+    """(B, 4, 4) clip space from the reference frame, float32."""
+    points: Tensor
+    """(B, N, 2) detected; 0 where nothing was."""
+    weight: Tensor
+    """(B, N) confidence times visibility; of the outline the bare confidence."""
+    aspect: Tensor
+    """(2,) isotropic coordinates from the x and y of normalised device coordinates."""
+    corners: Tensor
+    """(N, 3) vertex ids."""
+    barycentric: Tensor
+    """(N, 3)."""
+    ibug: Tensor
+    """(N,) number in the iBUG-68 order, -1 for points without one (irises, more of the outline)."""
+    outline: Tensor
+    """(N,) bool: jaw line and outline of the face, which are no fixed points of the head in a turned view."""
+
+    def project(self, vertices: Tensor) -> Tensor:
+        """(B, N, 2) where the points of the head with vertices (V, 3) are in the pictures."""
+        corners = vertices.index_select(0, self.corners.reshape(-1)).reshape(-1, 3, 3)
+        clipped = clip_positions((corners * self.barycentric[..., None]).sum(1)[None], self.clip)
+        return clipped[..., :2] / clipped[..., 3:].clamp_min(1e-6) * self.aspect
+
+    def to(self, device: torch.device) -> "DetectionTarget":
+        """On another device."""
+        return moved(self, device)
+
+
+FACING = (0.17, 0.34)
+"""Cosine between normal and view direction below which a landmark is not seen, and from which it counts fully."""
+
+
+def make_detection_target(
+    head: HeadModel,
+    embedding: LandmarkEmbedding,
+    scheme: str,
+    detections: np.ndarray,
+    K: np.ndarray,
+    camera: np.ndarray,
+    size: tuple[int, int],
+) -> DetectionTarget:
+    """The iBUG-68 points, irises and outline among `detections` (C, N, 3: x px, y px, confidence), all of one scheme.
+
+    `K` (C, 3, 3) and `camera` (C, 4, 4, from the reference frame, m) belong to the same views; `size` is (W, H) px.
+    Visibility is that of the template in the reference frame.
+    """
+    groups, of_ibug = groups_of(scheme), ibug_indices(scheme)
+    outline = groups.get("outline", groups.get("jawline", np.zeros(0, dtype=int)))
+    chosen = np.unique(np.concatenate([of_ibug, groups.get("irises", np.zeros(0, dtype=int)), outline]))
+    chosen = chosen[embedding.valid[chosen]]
+    number = np.full(embedding.valid.shape, -1)
+    number[of_ibug] = np.arange(len(of_ibug))
+    width, height = size
+    found = detections[:, chosen]
+    seen = np.isfinite(found).all(-1)
+    found = np.where(seen[..., None], found, 0.0)
+    centred = (found[..., :2] - np.array([width, height]) / 2) / (max(width, height) / 2)
+    corners = head.faces[torch.as_tensor(embedding.face_index[chosen])].cpu()
+    barycentric = embedding.barycentric[chosen]
+    vertices = head.v_template.double().cpu()
+    triangles = vertices[corners].numpy()
+    places = np.einsum("nkc,nk->nc", triangles, barycentric)
+    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
+    toward = np.linalg.inv(camera)[:, None, :3, 3] - places
+    cosine = np.einsum("bnc,nc->bn", toward / np.linalg.norm(toward, axis=-1, keepdims=True), normals)
+    visible = np.clip((cosine - FACING[0]) / (FACING[1] - FACING[0]), 0, 1)
+    is_outline = np.isin(chosen, outline) | ((number[chosen] >= 0) & (number[chosen] < 17))
+    weight = np.where(seen, found[..., 2] * np.where(is_outline, 1.0, visible), 0.0)
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32)
+
+    return DetectionTarget(
+        clip=tensor(clip_from_world(K, camera, width, height, 0.05, 10.0)),
+        points=tensor(np.where(seen[..., None], centred, 0.0)),
+        weight=tensor(weight),
+        aspect=tensor(np.array([width, height]) / max(width, height)),
+        corners=corners,
+        barycentric=tensor(barycentric),
+        ibug=torch.as_tensor(number[chosen]),
+        outline=torch.as_tensor(is_outline),
+    )
+
+
+@dataclass(eq=False)
 class FrameTarget:
     """All targets of one timestep."""
 
@@ -129,11 +230,14 @@ class FrameTarget:
     """None where the capture has no geometry."""
     pixels: PixelTarget | None = None
     """Detections of landmarks without a 3D point."""
+    detections: DetectionTarget | None = None
+    """All detections in the pictures."""
 
     def to(self, device: torch.device) -> "FrameTarget":
         """On another device; the surface goes where it is asked for."""
         pixels = self.pixels.to(device) if self.pixels is not None else None
-        return FrameTarget(self.landmarks.to(device), self.surface, pixels)
+        detections = self.detections.to(device) if self.detections is not None else None
+        return FrameTarget(self.landmarks.to(device), self.surface, pixels, detections)
 
 
 Holder = TypeVar("Holder")

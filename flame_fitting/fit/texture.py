@@ -25,7 +25,22 @@ _OCCLUSION_TOLERANCE = 0.003
 
 def texel_map(rasterizer: Rasterizer, head: HeadModel, resolution: int) -> TexelMap:
     """Where each texel of a square texture lies on the head."""
-    return rasterize_uv(rasterizer, head.uv, head.uv_faces, (resolution, resolution))
+    uv, uv_faces = head.uv.to(rasterizer.device), head.uv_faces.to(rasterizer.device)
+    return rasterize_uv(rasterizer, uv, uv_faces, (resolution, resolution))
+
+
+class TexelMaps:
+    """The texel maps of one head by size, each made once."""
+
+    def __init__(self, rasterizer: Rasterizer, head: HeadModel) -> None:
+        self._rasterizer, self._head = rasterizer, head
+        self._maps: dict[int, TexelMap] = {}
+
+    def __call__(self, resolution: int) -> TexelMap:
+        """The map of a square texture."""
+        if resolution not in self._maps:
+            self._maps[resolution] = texel_map(self._rasterizer, self._head, resolution)
+        return self._maps[resolution]
 
 
 @dataclass(eq=False)
@@ -106,7 +121,7 @@ def complete(baked: Bake, head: HeadModel, texels: TexelMap, threshold: float = 
     if not seen.any():
         return torch.full_like(baked.color, 0.7)
     if head.texture is not None:
-        base = _resized(head.texture, baked.color.shape[0]).to(baked.color)
+        base = _shrunk(head.texture, baked.color.shape[0]).to(baked.color)
         # the neutral texture, moved to the tone of the seen texels nearby
         sigma = baked.color.shape[0] / 32
         known = seen.float()[..., None]
@@ -158,7 +173,40 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     return planes[:, 0].permute(1, 2, 0)
 
 
-def _resized(picture: np.ndarray, resolution: int) -> Tensor:
+REGION_COLORS = {
+    "skin": (0.82, 0.64, 0.54),
+    "hair": (0.45, 0.35, 0.28),
+    "lips_tight": (0.68, 0.38, 0.36),
+    "teeth": (0.90, 0.87, 0.82),
+    "sclerae": (0.88, 0.86, 0.84),
+    "irises": (0.30, 0.24, 0.20),
+}
+"""sRGB of the regions of a head without a texture of its own; later ones win."""
+
+
+def painted(head: HeadModel, texels: TexelMap) -> Tensor:
+    """(R, R, 3) the head model's neutral texture, or one colour by region where it has none."""
+    resolution = texels.face.shape[0]
+    if head.texture is not None:
+        return _shrunk(head.texture, resolution).to(texels.barycentric)
+    color = torch.tensor(REGION_COLORS["skin"]).expand(len(head.faces), 3).clone()
+    for name, value in REGION_COLORS.items():
+        color[head.face_mask(name).cpu()] = torch.tensor(value)
+    out = color.to(texels.barycentric)[texels.face.clamp_min(0)]
+    return fill_gutter(out, texels.nearest_covered)
+
+
+def resized(texture: Tensor, resolution: int) -> Tensor:
+    """A square texture (R, R, 3) at another size."""
+    if texture.shape[0] == resolution:
+        return texture.clone()
+    planes = texture.permute(2, 0, 1)[None]
+    shrink = resolution < texture.shape[0]
+    out = torch.nn.functional.interpolate(planes, (resolution, resolution), mode="bilinear", antialias=shrink)
+    return out[0].permute(1, 2, 0).contiguous()
+
+
+def _shrunk(picture: np.ndarray, resolution: int) -> Tensor:
     import cv2
 
     shrink = picture.shape[0] >= resolution

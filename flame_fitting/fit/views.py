@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flame_fitting.capture.camera import clip_from_world, move_camera
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.errors import InputError
 
 
 @dataclass(eq=False)
@@ -26,6 +27,8 @@ class ViewSet:
     """(B, 4, 4) camera from the reference frame, m."""
     timestep: Tensor
     """(B,) row of the parameters that each view shows."""
+    background: Tensor | None = None
+    """(3,) sRGB 0..1 that the pictures were composited on by their alpha; None where it is not known."""
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -56,14 +59,22 @@ class ViewSet:
         """Some of the views."""
         chosen = [int(i) for i in index]
         rows = torch.as_tensor(chosen, device=self.rgba.device)
-        return ViewSet(
-            [self.views[i] for i in chosen],
-            self.rgba[rows],
-            self.clip[rows],
-            self.K[chosen],
-            self.camera[chosen],
-            self.timestep[rows],
+        return replace(
+            self,
+            views=[self.views[i] for i in chosen],
+            rgba=self.rgba[rows],
+            clip=self.clip[rows],
+            K=self.K[chosen],
+            camera=self.camera[chosen],
+            timestep=self.timestep[rows],
         )
+
+    def facing(self, max_yaw: float) -> "ViewSet":
+        """The views at most that far (degrees) around the head from its front; all where none is."""
+        eyes = self.eyes
+        yaw = np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2]))
+        front = np.flatnonzero(np.abs(yaw) <= max_yaw)
+        return self.subset(front) if 0 < len(front) < len(yaw) else self
 
     def downsampled(self, factor: int) -> "ViewSet":
         """Area-averaged by a whole factor that divides the size; half precision."""
@@ -85,9 +96,16 @@ def stack_rgba(images: np.ndarray, alphas: np.ndarray) -> Tensor:
 
 
 def load_views(
-    capture: Capture, views: list[View], reference_from_world: np.ndarray, device: torch.device | str = "cpu"
+    capture: Capture,
+    views: list[View],
+    reference_from_world: np.ndarray,
+    device: torch.device | str = "cpu",
+    background: str | None = None,
 ) -> ViewSet:
-    """Reads pictures and alpha maps; cameras become metric and see the reference frame."""
+    """Reads pictures and alpha maps; cameras become metric and see the reference frame.
+
+    `background` (white or black) goes behind the avatar by its alpha in place of the capture's own.
+    """
     camera = np.stack([move_camera(view.world_to_camera, reference_from_world) for view in views])
     K = np.stack([view.K for view in views])
     distance = np.linalg.norm(np.linalg.inv(camera)[:, :3, 3], axis=1)
@@ -100,8 +118,16 @@ def load_views(
     )
     rows = {timestep: row for row, timestep in enumerate(capture.timesteps)}
 
+    composited = all(view.mask_path is not None for view in views)
+    behind = np.array(capture.background_color, dtype=np.float32)
+    if background is not None and not composited:
+        raise InputError(f"{capture.root}: has no alpha maps, so its background cannot be made {background}.")
+    wanted = behind if background is None else np.full(3, float(background == "white"), dtype=np.float32)
+
     def read(view: View) -> Tensor:
-        return stack_rgba(capture.image(view)[None], capture.alpha(view)[None])[0].to(device)
+        image, alpha = capture.image(view), capture.alpha(view)
+        image = np.clip(image + (1 - alpha) * (wanted - behind)[:, None, None], 0, 1)
+        return stack_rgba(image[None], alpha[None])[0].to(device)
 
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(read, views))
@@ -112,4 +138,5 @@ def load_views(
         K=K,
         camera=camera,
         timestep=torch.tensor([rows[view.timestep] for view in views], device=device),
+        background=torch.as_tensor(wanted, device=device) if composited else None,
     )

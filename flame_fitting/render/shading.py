@@ -35,7 +35,8 @@ def safe_normalize(vectors: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
     # Areas of real meshes in metres go down to 1e-9, their squares below what float32 resolves near 0.
     largest = vectors.detach().abs().amax(dim=-1, keepdim=True)
     empty = largest < 1e-30
-    scaled = torch.where(empty, vectors.new_tensor([0.0, 0.0, 1.0]), vectors / torch.where(empty, 1.0, largest))
+    zero = torch.zeros_like(largest)  # no constant from the host: a CUDA graph could not hold it
+    scaled = torch.where(empty, torch.cat([zero, zero, zero + 1], dim=-1), vectors / torch.where(empty, 1.0, largest))
     return scaled / scaled.norm(dim=-1, keepdim=True)
 
 

@@ -22,11 +22,12 @@ from flame_fitting.fit.photometric import (
     PhotometricConfig,
     PhotometricStep,
     PhotometricWeights,
+    Problem,
     cluster_table,
     refine,
 )
 from flame_fitting.fit.region_weights import surface_weights
-from flame_fitting.fit.texture import texel_map
+from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.backend import make_rasterizer
@@ -43,7 +44,9 @@ pytestmark = [
 RATES = (("placement", 1e-3), ("static_offset", 1e-5), ("texture", 5e-3))
 
 
-def _step(device: str, steps: int = 1, fused_from: int = 10**6, chunk: int = 2**24, disturb: float = 0.0):
+def _step(
+    device: str, steps: int = 1, fused_from: int = 10**6, chunk: int = 2**24, disturb: float = 0.0, **options
+) -> PhotometricStep:
     """A photometric step on the toy head, turned away from the truth; colours are replaced only with `disturb`."""
     head = patched_head()
     rasterizer = make_rasterizer(device)
@@ -60,15 +63,17 @@ def _step(device: str, steps: int = 1, fused_from: int = 10**6, chunk: int = 2**
         steps=steps,
         views_per_step=6,
         downsample=(1,),
+        texture_sizes=(SIZE,),
         rebake=10**6,
         disturb_rate_fg=disturb,
         disturb_rate_bg=disturb,
         fused_from=fused_from,
         pixels_per_chunk=chunk,
-        lr=RATES,
+        schedule="constant",
+        **({"lr": RATES} | options),
     )
     weights = PhotometricWeights(geometry=GeometryWeights(prior=0.0))
-    return PhotometricStep(
+    problem = Problem(
         rasterizer,
         head,
         start.to(rasterizer.device),
@@ -76,10 +81,19 @@ def _step(device: str, steps: int = 1, fused_from: int = 10**6, chunk: int = 2**
         views,
         surface.to(rasterizer.device),
         PriorWeights(),
-        weights,
-        config,
-        texel_map(rasterizer, head, SIZE),
+        TexelMaps(rasterizer, head),
     )
+    return PhotometricStep(problem, weights, config)
+
+
+LIT = {
+    "lighting": "SH",
+    "lr": (*RATES, ("lights", 5e-3)),
+    "texture_except": ("ears",),
+    "boundary_except": ("ears",),
+    "across_views": True,
+}
+"""All that a step can do."""
 
 
 def _discolour(step: PhotometricStep) -> None:
@@ -90,13 +104,18 @@ def _discolour(step: PhotometricStep) -> None:
     step.draw_pools(0)
 
 
-def _gradients(step: PhotometricStep) -> tuple[Tensor, Tensor]:
-    """Of values and texture, at the start."""
+def _gradients(step: PhotometricStep) -> list[Tensor]:
+    """Of values, lights if there are any, and texture, at the start."""
     _discolour(step)
     seen: list[Tensor] = []
-    step.optimizer.step = lambda gradients: seen.extend(g.detach().cpu().clone() for g in gradients)  # type: ignore[method-assign]
+
+    def keep(gradients: list[Tensor]) -> None:
+        seen.extend(gradient.detach().cpu().double().clone() for gradient in gradients)
+
+    step.optimizer.step = keep  # type: ignore[method-assign]
+    step.texture_optimizer.step = keep  # type: ignore[method-assign]
     step(1)
-    return seen[0].double(), seen[1].double()
+    return sorted(seen, key=lambda gradient: gradient.numel())
 
 
 def _agree(found: Tensor, expected: Tensor) -> None:
@@ -105,30 +124,37 @@ def _agree(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).norm() <= 0.01 * expected.norm()
 
 
-def test_a_whole_step_on_the_gpu_is_that_on_the_cpu() -> None:
-    on_cpu, on_gpu = _gradients(_step("cpu")), _gradients(_step("cuda"))
-    _agree(on_gpu[0][:7], on_cpu[0][:7])
-    _agree(on_gpu[0][7:], on_cpu[0][7:])
-    _agree(on_gpu[1], on_cpu[1])
+@pytest.mark.parametrize("options", [{}, LIT])
+def test_a_whole_step_on_the_gpu_is_that_on_the_cpu(options: dict) -> None:
+    on_cpu, on_gpu = _gradients(_step("cpu", **options)), _gradients(_step("cuda", **options))
+    assert len(on_cpu) == len(on_gpu) == (3 if options else 2)
+    for found, expected in zip(on_gpu, on_cpu, strict=True):
+        _agree(found, expected)
+        _agree(found.reshape(-1)[:7], expected.reshape(-1)[:7])
 
 
-def test_chunks_of_views_add_up() -> None:
-    whole, parts = _gradients(_step("cuda")), _gradients(_step("cuda", chunk=4 * SIZE * SIZE))
+@pytest.mark.parametrize("options", [{}, LIT])
+def test_chunks_of_views_add_up(options: dict) -> None:
+    whole = _gradients(_step("cuda", **options))
+    parts = _gradients(_step("cuda", chunk=2 * SIZE * SIZE, **options))
     for found, expected in zip(parts, whole, strict=True):
         _agree(found, expected)
 
 
 @pytest.mark.parametrize("chunk", [2**24, 4 * SIZE * SIZE])
-def test_graphs_have_the_gradients_of_single_launches(chunk: int) -> None:
-    step = _step("cuda", steps=12, fused_from=0, chunk=chunk)
+@pytest.mark.parametrize("options", [{}, LIT])
+def test_graphs_have_the_gradients_of_single_launches(chunk: int, options: dict) -> None:
+    step = _step("cuda", steps=12, fused_from=0, chunk=chunk, **options)
     _discolour(step)
-    step.optimizer.set_factor(0.0)  # nothing moves, so every step is the same
+    moving = [*step.optimizer._moving, *step.texture_optimizer._moving]
+    for part in moving:
+        part.rate = 0.0  # nothing moves, so every step is the same
     moments, losses = [], []
     for number in range(1, 6):
-        before = [moving.mean.clone() for moving in step.optimizer._moving]
+        before = [part.mean.clone() for part in moving]
         losses.append(float(step(number)))
         # Adam's mean takes a tenth of each gradient
-        moments.append([10 * (m.mean - 0.9 * b) for m, b in zip(step.optimizer._moving, before, strict=True)])
+        moments.append([10 * (part.mean - 0.9 * b) for part, b in zip(moving, before, strict=True)])
     assert len(step._graphed) == 1, "the first step is without a graph, the others with one"
     for loss, found in zip(losses[1:], moments[1:], strict=True):
         assert loss == pytest.approx(losses[0], rel=1e-5)
@@ -140,7 +166,8 @@ def test_graphs_draw_new_noise_at_every_replay() -> None:
     step = _step("cuda", steps=12, fused_from=0, disturb=0.5)
     before = int(step._seed)
     losses = []
-    step.optimizer.set_factor(0.0)  # nothing moves: only the noise changes the loss
+    for part in (*step.optimizer._moving, *step.texture_optimizer._moving):
+        part.rate = 0.0  # nothing moves: only the noise changes the loss
     for number in range(8):
         losses.append(round(float(step(number)), 6))
     assert int(step._seed) == before + 8 and len(set(losses)) == 8
@@ -153,15 +180,16 @@ def test_refinement_converges_on_the_gpu_with_and_without_graphs() -> None:
     for fused_from in (10, 10**6):
         step = _step("cuda", disturb=0.5)
         config = PhotometricConfig(
-            steps=80, downsample=(1,), views_per_step=6, rebake=5, fused_from=fused_from, lr=(("placement", 2e-3),)
+            steps=80,
+            downsample=(1,),
+            texture_sizes=(SIZE,),
+            views_per_step=6,
+            rebake=5,
+            fused_from=fused_from,
+            lr=(("placement", 2e-3),),
         )
-        start = turned(head, 1.0)
-        device = step.rasterizer.device
-        found = refine(
-            step.rasterizer, head.to(device), start.to(device), [t.to(device) for t in targets_of(patched_head())],
-            step.levels[0], surface_weights(patched_head()).to(device), PriorWeights(),
-            PhotometricWeights(geometry=GeometryWeights(prior=0.0)), config, step.texels,
-        ).to("cpu")  # fmt: skip
+        found = refine(step.problem, PhotometricWeights(geometry=GeometryWeights(prior=0.0)), config)
+        found = found.parameters.to("cpu")
         head = head.to("cpu")
         apart = 1000 * (found.vertices(head)[0, front] - truth).norm(dim=-1)
         assert apart.median() < 0.5

@@ -11,17 +11,17 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.photometric import (
     CLUSTERS,
-    NO_CLUSTER,
     PhotometricConfig,
     PhotometricStep,
     PhotometricWeights,
+    Problem,
     cluster_table,
     refine,
 )
 from flame_fitting.fit.region_weights import surface_weights
 from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
-from flame_fitting.fit.texture import texel_map
+from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.mesh import clip_positions
@@ -74,14 +74,18 @@ def no_targets(head: HeadModel) -> list[FrameTarget]:
     return [FrameTarget(marks, None)]
 
 
-def _refined(scene, start: FitParameters, steps: int = 40, rate: float = 1e-3) -> FitParameters:
-    head, rasterizer, texels, _, views, _ = scene
+def _problem(scene, start: FitParameters) -> Problem:
+    head, rasterizer, _, _, views, _ = scene
+    surface = surface_weights(head)
+    maps = TexelMaps(rasterizer, head)
+    return Problem(rasterizer, head, start, no_targets(head), views, surface, PriorWeights(), maps)
+
+
+def _refined(scene, start: FitParameters, steps: int = 40, rate: float = 1e-3, **options) -> FitParameters:
     weights = PhotometricWeights(geometry=GeometryWeights(prior=0.0))
-    config = PhotometricConfig(
-        steps=steps, downsample=(1,), views_per_step=6, texture_resolution=SIZE, rebake=5, lr=(("placement", rate),)
-    )
-    surface, prior = surface_weights(head), PriorWeights()
-    return refine(rasterizer, head, start, no_targets(head), views, surface, prior, weights, config, texels)
+    settings = {"rebake": 5, "lr": (("placement", rate),)} | options
+    config = PhotometricConfig(steps=steps, downsample=(1,), views_per_step=6, texture_sizes=(SIZE,), **settings)
+    return refine(_problem(scene, start), weights, config).parameters
 
 
 def turned(head: HeadModel, amount: float = 1.0) -> FitParameters:
@@ -140,26 +144,17 @@ def test_clusters_are_of_regions_and_later_names_win(scene) -> None:
     only_skin = ~head.face_mask("scalp", "neck", "ears", "lips_tight", "sclerae", "irises")
     assert (table[only_skin] == CLUSTERS.index("skin") + 1).all()
     bare = HeadModel(replace(toy_head_data(), regions={}))
-    assert (cluster_table(bare) == NO_CLUSTER).all()
+    assert (cluster_table(bare) == len(CLUSTERS) + 1).all()
+    few = cluster_table(head, ("lips_tight", "skin"))
+    assert (few == 2).all(), "skin is everything here, and it comes later"
 
 
 def test_colour_pools_and_pixel_count_follow_the_size_of_the_pictures(scene) -> None:
-    head, rasterizer, texels, truth, views, _ = scene
+    truth, views = scene[3], scene[4]
     config = PhotometricConfig(
         steps=6, downsample=(4, 1), views_per_step=6, rebake=10, pool_every=100, lr=(("placement", 1e-9),)
     )
-    step = PhotometricStep(
-        rasterizer,
-        head,
-        truth,
-        no_targets(head),
-        views,
-        surface_weights(head),
-        PriorWeights(),
-        PhotometricWeights(),
-        config,
-        texels,
-    )
+    step = PhotometricStep(_problem(scene, truth), PhotometricWeights(), config)
     counts = []
     for number in range(6):
         step(number)
@@ -173,19 +168,6 @@ def test_a_step_size_of_zero_leaves_a_parameter_alone(scene) -> None:
     start = turned(scene[0])
     found = _refined(scene, start, steps=3, rate=0.0)
     torch.testing.assert_close(found.placement, start.placement, rtol=0, atol=0)
-    head, rasterizer, texels, _, views, _ = scene
-    config = PhotometricConfig(steps=3, downsample=(1,), rebake=5, lr=(("placement", 0.0), ("jaw_pose", 1e-3)))
-    found = refine(
-        rasterizer,
-        head,
-        start,
-        no_targets(head),
-        views,
-        surface_weights(head),
-        PriorWeights(),
-        PhotometricWeights(),
-        config,
-        texels,
-    )
+    found = _refined(scene, start, steps=3, lr=(("placement", 0.0), ("jaw_pose", 1e-3)))
     torch.testing.assert_close(found.placement, start.placement, rtol=0, atol=0)
     assert torch.isfinite(found.jaw_pose).all() and not torch.equal(found.jaw_pose, start.jaw_pose)

@@ -120,7 +120,7 @@ def test_geometric_stages_run_in_order_and_reach_the_truth(tmp_path: Path) -> No
     truth = problem()[1]
     with progress.silent():
         run_stages(state, FitConfig(tmp_path))
-    assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "rgb_init_offset"]
+    assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "geo_init_offset"]
     assert state.warnings == []
     assert measure(state.head, state.parameters, state.targets).face_mm < 0.1
     found, expected = state.parameters.vertices(state.head), truth.vertices(state.head)
