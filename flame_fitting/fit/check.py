@@ -11,6 +11,7 @@ SOLVERS_OF = {
     "lmk_init_all": ("gauss_newton", "adam"),
     "geo_init_all": ("gauss_newton",),
     "rgb_init_texture": ("bake", "adam"),
+    "rgb_init_outline": ("adam",),
     "geo_init_offset": ("registration",),
 }
 """Solvers of a stage; all others are Adam's."""

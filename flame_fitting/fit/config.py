@@ -122,8 +122,9 @@ class RenderGroup:
     """Rasterizer on a GPU; the CPU has its own."""
     use_opengl: bool = False
     """Draw through OpenGL."""
-    background_train: Literal["target", "white", "black", "far"] = "target"
-    """Background of the drawn pictures; far: a random colour unlike the head's, behind the capture's too."""
+    background_train: Literal["target", "white", "black", "far"] = "far"
+    """What lies behind the avatar in the pictures that are compared; far: random colours unlike its outline's, where
+    the capture has alpha, else as it is."""
     background_eval: Literal["target", "white", "black"] = "target"
     """Background of the drawn pictures in figures."""
     disturb_rate_fg: float = 0.5
@@ -164,7 +165,7 @@ class LearningRates:
     """Eyes, rad."""
     texture: float | None = 5e-3
     """Texture, sRGB."""
-    static_offset: float = 1e-4
+    static_offset: float = 3e-4
     """Static offsets, m."""
     dynamic_offset: float = 5e-4
     """Dynamic offsets, m."""
@@ -185,9 +186,9 @@ class WeightConfig:
 
     photo: float = 100.0
     """Photometric L1, sRGB."""
-    silhouette: float = 10.0
+    silhouette: float = 30.0
     """Head outside the avatar's outline."""
-    silhouette_inside: float = 0.0
+    silhouette_inside: float = 30.0
     """Avatar near its outline that the head does not cover."""
     landmark: float = 0.0
     """2D landmarks in the Adam stages."""
@@ -231,7 +232,7 @@ class WeightConfig:
     """Light away from a constant one."""
     reg_diffuse: float = 100.0
     """Shading brighter than 1 or coloured."""
-    reg_offset: float = 300.0
+    reg_offset: float = 30.0
     """Length of the offsets, L1."""
     reg_offset_relax_coef: float = 1.0
     """Factor of it for the regions below."""
@@ -357,6 +358,10 @@ class StageConfig:
     """Compare each view with the texture baked from the other half of the views."""
     disturb: float = 1.0
     """Factor of the rates at which colours are drawn at random."""
+    outline: float = 1.0
+    """Factor of w.silhouette."""
+    outline_inside: float = 1.0
+    """Factor of w.silhouette_inside."""
     max_yaw: float = 180.0
     """Views farther than this from the front (degrees) are left out."""
 
@@ -385,6 +390,21 @@ def _bake() -> StageConfig:
     return StageConfig(1, solver="bake", optimizable_params=("texture", "lights"))
 
 
+def _outline() -> StageConfig:
+    return StageConfig(
+        150,
+        optimizable_params=_EVERYTHING,
+        when="without_geometry",
+        lr_scale=5.0,
+        lr_schedule="cosine",
+        average_last=0.3,
+        sizes=(256,),
+        texture_sizes=(512,),
+        rebake=25,
+        smooth=0.03,
+    )
+
+
 def _pictures() -> StageConfig:
     return StageConfig(
         40,
@@ -396,20 +416,22 @@ def _pictures() -> StageConfig:
         rebake=25,
         smooth=0.03,
         max_yaw=75.0,
+        outline=1 / 3,
+        outline_inside=0.0,
     )
 
 
 def _offsets_by_pictures() -> StageConfig:
     return StageConfig(
-        400,
-        optimizable_params=(*_EVERYTHING, "static_offset"),
-        align_boundary_except=("bottomline",),
+        600,
+        optimizable_params=(*_EVERYTHING, "static_offset", "texture"),
         when="without_geometry",
         lr_schedule="cosine",
         average_last=0.3,
-        sizes=(256, 512),
-        texture_sizes=(512, 1024),
-        rebake=25,
+        sizes=(512,),
+        texture_sizes=(1024,),
+        rebake=200,
+        disturb=0.0,
     )
 
 
@@ -441,6 +463,8 @@ class PipelineConfig:
     """Landmarks and the avatar's surface."""
     rgb_init_texture: StageConfig = field(default_factory=_bake)
     """Texture from the pictures; light where the capture is lit."""
+    rgb_init_outline: StageConfig = field(default_factory=_outline)
+    """Pictures and outline from all around, where there is no geometry: landmarks know the face alone."""
     rgb_init_all: StageConfig = field(default_factory=_pictures)
     """Pictures, outline, landmarks and surface."""
     rgb_init_offset: StageConfig = field(default_factory=_offsets_by_pictures)

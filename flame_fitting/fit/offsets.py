@@ -109,14 +109,18 @@ def fit_offsets(
 
 
 def unfolded(head: HeadModel, parameters: FitParameters) -> FitParameters:
-    """The same offsets, smoothed around the triangles that they turn over."""
-    folded = folded_triangles(head, parameters)
-    if not folded.any():
-        return parameters
-    edges, touched = mesh_edges(head.faces.cpu().numpy()), np.zeros(head.n_vertices, dtype=bool)
-    touched[head.faces[folded].cpu().numpy().ravel()] = True
-    touched[edges[touched[edges].any(axis=1)].ravel()] = True
-    return _relaxed(head, parameters, touched, edges, adjacent_faces(head.faces))
+    """The same offsets, smoothed around the triangles that they turn over, wider and wider until none is left."""
+    pairs, edges = adjacent_faces(head.faces), mesh_edges(head.faces.cpu().numpy())
+    for rings in (1, 3, 6, 12):
+        folded = folded_triangles(head, parameters, pairs)
+        if not folded.any():
+            break
+        touched = np.zeros(head.n_vertices, dtype=bool)
+        touched[head.faces[folded].cpu().numpy().ravel()] = True
+        for _ in range(rings):
+            touched[edges[touched[edges].any(axis=1)].ravel()] = True
+        parameters = _relaxed(head, parameters, touched, edges, pairs)
+    return parameters
 
 
 def folded_triangles(head: HeadModel, parameters: FitParameters, pairs: torch.Tensor | None = None) -> torch.Tensor:

@@ -276,13 +276,14 @@ class PhotometricStep:
         """The pictures with their backgrounds replaced, and in the fourth channel what the silhouette term wants."""
         weights, config = self.weights, self.config
         known = views.background is not None
-        if not known and config.background != "target":
+        if not known and config.background in ("white", "black"):
             raise InputError(
                 f"--render.background_train {config.background}: the pictures have no alpha and no known background. "
                 "Use --render.background_train target."
             )
-        inside = weights.silhouette_inside if weights.silhouette else 0.0
-        if config.background == "target" and not inside:
+        as_it_is = config.background == "target" or not known
+        inside = weights.silhouette_inside if weights.silhouette and known else 0.0
+        if as_it_is and not inside:
             return views.rgba
         out = torch.empty(views.rgba.shape, dtype=torch.float16, device=views.rgba.device)
         alpha = views.alphas
@@ -291,7 +292,7 @@ class PhotometricStep:
             out[..., 3] = outline_targets(alpha, band, inside / weights.silhouette)
         else:
             out[..., 3] = alpha
-        if config.background == "target":
+        if as_it_is:
             out[..., :3] = views.pictures()[..., :3]
             return out
         assert views.background is not None

@@ -29,7 +29,7 @@ def _fast(config: FitConfig) -> None:
     steps = config.pipeline
     steps.lmk_init_all.num_steps = 15
     steps.geo_init_all.num_steps = 15
-    steps.rgb_init_all.num_steps = 0
+    steps.rgb_init_outline.num_steps = steps.rgb_init_all.num_steps = 0
     steps.rgb_init_offset.num_steps = 0
     steps.geo_init_offset.num_steps = 5
 
@@ -63,7 +63,7 @@ def _vhap(config: FitConfig) -> None:
     lr.base, lr.translation, lr.expr = 5e-3, 1e-3, 5e-2
     lr.shape = lr.rotation = lr.neck = lr.jaw = lr.eyes = lr.texture = None
     lr.static_offset, lr.dynamic_offset, lr.camera, lr.light = 5e-4, 5e-4, 5e-3, 5e-3
-    lr.scale = 0.0  # its avatars are metric
+    lr.scale = 1e-3  # VHAP's rigs are metric, avatars are not; its fork AnimPortrait3D moves the scale so
 
     w = config.w
     w.photo, w.landmark, w.always_enable_jawline_landmarks = 30.0, 3.0, False
@@ -75,7 +75,7 @@ def _vhap(config: FitConfig) -> None:
 
 
 def _vhap_pipeline() -> PipelineConfig:
-    geometry: tuple[Group, ...] = ("cam", "pose", "shape", "joints", "expr")
+    geometry: tuple[Group, ...] = ("cam", "pose", "scale", "shape", "joints", "expr")
     all_of_it: tuple[Group, ...] = (*geometry, "texture", "lights")
     offsets: tuple[Group, ...] = (*all_of_it, "static_offset")
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
@@ -87,9 +87,10 @@ def _vhap_pipeline() -> PipelineConfig:
         "disable_jawline_landmarks": True,
     }
     return PipelineConfig(
-        lmk_init_rigid=StageConfig(500, optimizable_params=("cam", "pose")),
+        lmk_init_rigid=StageConfig(500, optimizable_params=("cam", "pose", "scale")),
         lmk_init_all=StageConfig(500, optimizable_params=geometry),
         geo_init_all=StageConfig(solver="gauss_newton", when="with_geometry"),
+        rgb_init_outline=StageConfig(when="without_geometry"),
         rgb_init_texture=StageConfig(
             500,
             optimizable_params=("cam", "shape", "texture", "lights"),

@@ -211,7 +211,8 @@ def _registration(state: FitState, config: FitConfig, name: str, stage: StageCon
     """Sparse non-rigid registration to the surface."""
     settings = OffsetConfig(iterations=stage.num_steps)
     args = (state.targets, state.surface, settings)
-    state.parameters = fit_offsets(state.head, state.parameters, *args, report=lambda _: shown.advance())
+    found = fit_offsets(state.head, state.parameters, *args, report=lambda _: shown.advance())
+    state.parameters = unfolded(state.head, found)
 
 
 def _bake_stage(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
@@ -249,8 +250,8 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
     )
     return PhotometricWeights(
         photo=w.photo,
-        silhouette=w.silhouette,
-        silhouette_inside=w.silhouette_inside,
+        silhouette=stage.outline * w.silhouette,
+        silhouette_inside=stage.outline_inside * w.silhouette_inside,
         texture_variation=w.reg_tex_tv,
         variation_covered=w.reg_tex_tv_covered,
         residual=w.reg_tex_res_clusters,

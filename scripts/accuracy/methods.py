@@ -85,16 +85,33 @@ def _no_detail(config: FitConfig) -> None:
     config.pipeline.rgb_init_offset.num_steps = 0
 
 
+def _no_outline(config: FitConfig) -> None:
+    config.pipeline.rgb_init_outline.num_steps = 0
+
+
+def _across_views(config: FitConfig) -> None:
+    config.pipeline.rgb_init_offset.across_views = True
+    config.model.tex_extra = False
+
+
+def _painted(config: FitConfig) -> None:
+    config.model.tex_base = "painted"
+
+
+def _with_closure(config: FitConfig) -> None:
+    config.w.closure = 1.0
+
+
+def _with_contour(config: FitConfig) -> None:
+    config.w.contour = 1.0
+
+
+def _with_rigid(config: FitConfig) -> None:
+    config.w.reg_offset_rigid = 1e5
+
+
 def _no_regions(config: FitConfig) -> None:
     config.pipeline.rgb_init_all.num_steps = 0
-
-
-def _no_closure(config: FitConfig) -> None:
-    config.w.closure = 0.0
-
-
-def _no_contour(config: FitConfig) -> None:
-    config.w.contour = 0.0
 
 
 def _no_far_background(config: FitConfig) -> None:
@@ -113,32 +130,13 @@ def _no_registration(config: FitConfig) -> None:
     config.pipeline.geo_init_offset.num_steps = 0
 
 
-def _one_texture(config: FitConfig) -> None:
-    for _, stage in config.pipeline.items():
-        stage.across_views = False
-
-
-def _no_gates(config: FitConfig) -> None:
-    for _, stage in config.pipeline.items():
-        stage.align_texture_except = stage.align_boundary_except = ()
-
-
 def _no_average(config: FitConfig) -> None:
     for _, stage in config.pipeline.items():
         stage.average_last = 0.0
 
 
-def _one_size(config: FitConfig) -> None:
-    for _, stage in config.pipeline.items():
-        stage.sizes = stage.sizes[-1:]
-
-
 def _no_optimised_texture(config: FitConfig) -> None:
     config.model.tex_extra = False
-
-
-def _no_lights(config: FitConfig) -> None:
-    config.render.lighting_type = "constant"
 
 
 ABLATIONS: dict[str, Change] = {
@@ -146,24 +144,24 @@ ABLATIONS: dict[str, Change] = {
     "no silhouette": _no_silhouette,
     "no silhouette from inside": _no_inside,
     "no landmarks after the start": _no_later_landmarks,
+    "no stage of the outline (rgb_init_outline)": _no_outline,
     "no stage of regions (rgb_init_all)": _no_regions,
-    "no stage of texture detail (rgb_init_offset)": _no_detail,
-    "one texture for all views": _one_texture,
+    "no stage of offsets by pictures (rgb_init_offset)": _no_detail,
     "no optimised texture": _no_optimised_texture,
-    "no lights": _no_lights,
-    "no closure": _no_closure,
-    "no contour": _no_contour,
+    "texture from the other half of the views": _across_views,
+    "painted base": _painted,
     "no far background": _no_far_background,
     "no prior": _no_prior,
     "no surface in photometric stages": _no_surface,
     "no registration": _no_registration,
-    "no gates": _no_gates,
     "no mean of last iterates": _no_average,
-    "one picture size": _one_size,
+    "with closure": _with_closure,
+    "with contour": _with_contour,
+    "with rigid regions": _with_rigid,
 }
 """What is taken from `static` and from `static no geometry`; where it changes nothing, it is left out."""
 ABLATED = ("static no geometry", "static")
-ABLATION_CASES = ("bare_0", "bare_1", "standin_0", "hair_0", "glasses_0")
+ABLATION_CASES = ("bare_0", "standin_0", "hair_0", "detected_0")
 
 
 def all_methods() -> list[Method]:
