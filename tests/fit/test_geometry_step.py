@@ -68,7 +68,7 @@ def made(scene, start: FitParameters, weights: GeometryWeights, rates: dict[str,
 
 def displaced(scene) -> FitParameters:
     """Off the truth and off every kink of a loss."""
-    head, truth = scene[:2]
+    truth = scene[1]
     rng = torch.Generator().manual_seed(2)
     start = truth.clone()
     start.placement[:] += torch.tensor([0.02, -0.03, 0.01, 0.002, 0.003, -0.002, 0.01])
