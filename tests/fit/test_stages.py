@@ -11,9 +11,15 @@ from flame_fitting import progress
 from flame_fitting.fit import stages
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.photometric import Refined
+from flame_fitting.fit.presets import preset
 from flame_fitting.fit.quality import Quality, measure, weighted_quantiles, worsened
+from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.stages import FitState, _stage, run_stages
+from flame_fitting.fit.texture import TexelMaps
+from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import problem
+from tests.fit.pictures import around, draw, smooth_texture
 
 GOOD = Quality(landmark_mm=1.0, face_mm=0.3, face_p95_mm=1.0, folded=0)
 
@@ -142,3 +148,55 @@ def test_flags_reach_the_priors(tmp_path: Path) -> None:
     plain, wide = stages.priors(FitConfig(tmp_path)), stages.priors(FitConfig(tmp_path, expressive=True))
     assert wide.expr > plain.expr and wide.jaw > plain.jaw and wide.shape == plain.shape
     assert stages.priors(FitConfig(tmp_path, scale="fixed")).log_scale < 0.01 * plain.log_scale
+
+
+def _pictured_state(size: int = 64) -> FitState:
+    """A state with pictures of the true head, and detections in them."""
+    head, truth, targets, surface = problem()
+    vertices = truth.vertices(head)[0].numpy()
+    views = draw(head, vertices, smooth_texture(64), around(3, 0.05, 60.0), size)
+    views = replace(views, background=torch.ones(3))
+    rasterizer = make_rasterizer("cpu")
+    state = FitState(head, truth.clone(), targets, surface, np.eye(4), rasterizer, views)
+    state.texels = TexelMaps(rasterizer, head)
+    return state
+
+
+def test_vhaps_stages_run_and_are_recorded() -> None:
+    state = _pictured_state()
+    config = preset("vhap")
+    config.model.tex_resolution = 32
+    for _, stage in config.pipeline.items():
+        stage.num_steps, stage.num_epochs = min(stage.num_steps, 2), min(stage.num_epochs, 2)
+    config.pipeline.rgb_init_texture.num_steps = 3
+    expected = [name for name, stage in effective_pipeline(config, False) if stage.solver == "adam"]
+    with progress.silent():
+        run_stages(state, config)
+    assert [record.name for record in state.records] == expected and len(expected) > 5
+    assert all(np.isfinite(record.vertices_world).all() for record in state.records)
+    assert state.texture.shape == state.residual.shape == (32, 32, 3) and state.texture_is_final
+    assert state.residual.abs().max() > 0 and state.lights.shape == (9, 3)
+    assert torch.isfinite(state.texture).all() and torch.isfinite(state.lights).all()
+
+
+def test_a_stage_that_diverges_takes_back_all_that_it_changed(monkeypatch) -> None:
+    state = _pictured_state()
+    state.texture = state.residual = torch.full((32, 32, 3), 0.5)
+    state.lights = torch.full((9, 3), 0.1)
+    kept, before = state.parameters.clone(), (state.texture, state.residual, state.lights)
+    config = preset("vhap")
+    config.model.tex_resolution = 32
+
+    def refined(problem, *args, **options) -> Refined:
+        problem.parameters.shape[:] += 3.0
+        spoiled = torch.full((32, 32, 3), torch.nan)
+        return Refined(problem.parameters, spoiled, spoiled, torch.full((9, 3), torch.nan), "the loss went up")
+
+    monkeypatch.setattr(stages, "refine", refined)
+    with progress.silent():
+        stages._run(state, config, "rgb_init_all", replace(config.pipeline.rgb_init_all, num_steps=2))
+    for name, value in state.parameters.items().items():
+        torch.testing.assert_close(value, getattr(kept, name), rtol=0, atol=0)
+    assert all(a is b for a, b in zip(before, (state.texture, state.residual, state.lights), strict=True))
+    assert not state.texture_is_final and not state.records[0].accepted
+    assert state.warnings == ["stage rgb_init_all was rolled back: the loss went up"]
