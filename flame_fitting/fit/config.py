@@ -240,6 +240,8 @@ class WeightConfig:
     """Regions with more freedom."""
     reg_offset_lap: float = 1e6
     """Laplacian of the offsets."""
+    reg_offset_lap_per_area: bool = True
+    """Scale it by the mesh's edges: one weight for any mesh."""
     reg_offset_lap_relax_coef: float = 0.1
     """Factor of it for the regions below."""
     reg_offset_lap_relax_for: tuple[str, ...] = ("hair", "ears")
@@ -358,6 +360,8 @@ class StageConfig:
     """Compare each view with the texture baked from the other half of the views."""
     disturb: float = 1.0
     """Factor of the rates at which colours are drawn at random."""
+    prior: float = 1.0
+    """Factor of w.prior."""
     outline: float = 1.0
     """Factor of w.silhouette."""
     outline_inside: float = 1.0
@@ -396,6 +400,7 @@ def _outline() -> StageConfig:
         optimizable_params=_EVERYTHING,
         when="without_geometry",
         lr_scale=5.0,
+        prior=0.1,
         lr_schedule="cosine",
         average_last=0.3,
         sizes=(256,),
@@ -409,6 +414,7 @@ def _pictures() -> StageConfig:
     return StageConfig(
         40,
         optimizable_params=_EVERYTHING,
+        when="with_geometry",
         lr_schedule="cosine",
         average_last=0.3,
         sizes=(256,),
@@ -428,10 +434,13 @@ def _offsets_by_pictures() -> StageConfig:
         when="without_geometry",
         lr_schedule="cosine",
         average_last=0.3,
-        sizes=(512,),
-        texture_sizes=(1024,),
+        sizes=(256, 512),
+        texture_sizes=(512, 1024),
         rebake=200,
         disturb=0.0,
+        prior=0.1,
+        outline=2.0,
+        outline_inside=2.0,
     )
 
 

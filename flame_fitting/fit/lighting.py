@@ -14,6 +14,18 @@ from flame_fitting.render.shading import sh_basis, vertex_normals
 from flame_fitting.render.texturing import TexelMap
 
 
+def turned_lights(lights: Tensor, rotation: Tensor) -> Tensor:
+    """Coefficients (9, 3) after `rotation` (3, 3) turned the light: B(R n) turned = B(n) lights for every normal n.
+
+    Order-2 harmonics are closed under rotation, so nine and more directions determine the answer exactly.
+    """
+    grid = torch.linspace(-1, 1, 5, dtype=torch.float64, device=lights.device)
+    points = torch.cartesian_prod(grid, grid, grid)
+    directions = torch.nn.functional.normalize(points[points.norm(dim=-1) > 0.1], dim=-1)
+    turned = sh_basis(directions @ rotation.double().to(lights.device).T)
+    return torch.linalg.lstsq(turned, sh_basis(directions) @ lights.double()).solution.to(lights)
+
+
 def estimate_lights(head: HeadModel, vertices: Tensor, baked: Bake, texels: TexelMap) -> tuple[Tensor, Tensor]:
     """Coefficients (9, 3) for normals of the frame of `vertices` (V, 3), and the shading (R, R, 3) of every texel."""
     normals = vertex_normals(vertices[None], head.faces)[0]

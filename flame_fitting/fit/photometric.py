@@ -10,9 +10,10 @@ One step: the head model once (`GeometryStep`), then its vertices through all vi
 then back through the head model, then Adam.
 """
 
+import gc
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -42,7 +43,6 @@ from flame_fitting.fit.texture import TexelMaps, bake, complete, painted, region
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.model import HeadModel
-from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.culling import local_triangle_ids
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.shading import ambient_light, vertex_normals
@@ -120,7 +120,7 @@ class PhotometricConfig:
     lighting: LightingType = "constant"
     """Light on the head; `constant` leaves it in the texture, which for a static head under fixed light it is."""
     lighting_space: Literal["world", "camera"] = "world"
-    """Where the light stands still."""
+    """Where the light stands still: `world` is the reference frame."""
     fused_from: int = 300
     """On a GPU, steps of one size from which fused kernels and CUDA graphs pay: compiling and capturing them takes
     seconds in a new process, and a step saves two milliseconds."""
@@ -420,8 +420,6 @@ class PhotometricStep:
         if self.config.lighting_space == "camera":
             each = normals.expand(len(now.pos), -1, -1) if len(normals) == 1 else normals[self.levels[0].timestep]
             return each @ self._to_camera.transpose(1, 2)
-        # head space: what the placement turned is turned back
-        normals = normals @ rotation_matrix(self.geometry.current().placement[:3]).detach()
         return normals if len(normals) == 1 else normals.index_select(0, self.levels[0].timestep)
 
     def rasterize(self, pos: Tensor, front: Tensor, resolution: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -481,7 +479,7 @@ class PhotometricStep:
 
     def update(self, now: Projected, normals: Tensor | None, slope: Tensor, normals_slope: Tensor | None) -> Tensor:
         """Back through the head model from the slopes of its vertices, then Adam; returns the loss of the texture."""
-        gradients = []
+        gradients: list[Tensor] = []
         if self.geometry.values.numel():
             root = root_with_slopes([now.pos], [slope])
             if normals is not None and normals_slope is not None:
@@ -620,7 +618,8 @@ class GraphedStep:
         self._targets = step.pictures[level] if level is not None else None
         self._parts = [] if level is None else step.parts(step.levels[level])
         kinds = {(part.stop - part.start, group) for part, group in self._parts}
-        with torch.cuda.device(step.rasterizer.device):  # graphs are captured on the current device's streams
+        # graphs are captured on the current device's streams
+        with torch.cuda.device(step.rasterizer.device), _no_garbage_collection():
             self._pool = torch.cuda.graph_pool_handle()
             torch.cuda.synchronize()
             self._project, self._update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
@@ -645,6 +644,17 @@ class GraphedStep:
             total += look(now.pos[part], now.front[part], self._targets[part], self._slope[part], part)
         self._update.replay()
         return total + self._texture_loss
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """An older graph that is freed while another one is captured would spoil that."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class _GraphedLook:

@@ -44,7 +44,9 @@ def _high(config: FitConfig) -> None:
     steps.rgb_init_all.num_steps = 300
     steps.rgb_init_all.sizes = (256, 512)
     steps.rgb_init_all.texture_sizes = (512, 1024)
-    steps.rgb_init_offset.num_steps = 1000
+    steps.rgb_init_offset.num_steps = 1200
+    steps.rgb_init_offset.sizes = (256, 512, 1024)
+    steps.rgb_init_offset.texture_sizes = (512, 1024, 2048)
     steps.geo_init_offset.num_steps = 12
 
 
@@ -71,6 +73,7 @@ def _vhap(config: FitConfig) -> None:
     w.reg_shape, w.reg_expr, w.reg_neck, w.reg_jaw, w.reg_eyes = 0.3, 0.01, 0.3, 0.3, 0.03
     w.reg_tex_res_clusters, w.reg_tex_tv, w.reg_tex_tv_covered = 10.0, 1e5, False
     w.reg_offset, w.reg_offset_lap, w.reg_offset_rigid = 300.0, 1e6, 300.0
+    w.reg_offset_lap_per_area = False
     config.pipeline = _vhap_pipeline()
 
 

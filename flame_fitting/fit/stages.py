@@ -14,7 +14,7 @@ from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig, StageConfig
 from flame_fitting.fit.geometry_step import GeometryWeights
-from flame_fitting.fit.lighting import estimate_lights
+from flame_fitting.fit.lighting import estimate_lights, turned_lights
 from flame_fitting.fit.linearize import Columns
 from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.offsets import OffsetConfig, fit_offsets, unfolded
@@ -29,6 +29,7 @@ from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
+from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.interface import Rasterizer
 
 
@@ -114,6 +115,9 @@ def run_stages(state: FitState, config: FitConfig, device: torch.device | None =
     has_geometry = any(target.surface is not None for target in state.targets)
     for name, stage in effective_pipeline(config, has_geometry):
         _run(state, config, name, stage)
+    if config.render.lighting_space == "camera" and not state.lit:
+        # light that turns with the cameras is no light of the head: the result has what the pictures show instead
+        state.lights, state.texture_is_final = None, False
     if state.rasterizer is not None and not state.texture_is_final:
         with progress.Bar(1, "texture", "step"):
             _bake(state, config)
@@ -181,6 +185,9 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
     views, rasterizer = views.facing(min(config.data.max_yaw, stage.max_yaw)), state.rasterizer
     assert rasterizer is not None and state.texels is not None
     settings = photometric_config(config, stage, pictures, views, rasterizer.device, state.parameters.timesteps)
+    lights = state.lights if settings.lighting != "constant" else None
+    if lights is not None and settings.lighting_space == "world":
+        lights = turned_lights(lights, rotation_matrix(state.parameters.placement[:3]).float())
     problem = Problem(
         rasterizer,
         state.head,
@@ -191,7 +198,7 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
         priors(config),
         state.texels,
         state.residual,
-        state.lights if settings.lighting != "constant" else None,
+        lights,
         state.name,
     )
     found = refine(problem, photometric_weights(config, stage), settings, seed=config.seed, report=report)
@@ -200,8 +207,11 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
         raise Diverged(found.trouble)
     if "static_offset" in stage.optimizable_params:
         state.parameters = unfolded(state.head, state.parameters)
-    if pictures and settings.lighting != "constant":
+    if pictures and settings.lighting != "constant" and found.lights is not None:
         state.lights = found.lights
+        if settings.lighting_space == "world":  # results have them in head space
+            back = rotation_matrix(state.parameters.placement[:3]).float().T
+            state.lights = turned_lights(found.lights, back)
     if found.texture is not None:
         state.texture, state.residual = found.texture, found.residual
         state.texture_is_final = not config.model.tex_bake
@@ -231,6 +241,7 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
         laplacian_relaxed=w.reg_offset_lap_relax_coef,
         laplacian_relaxed_for=w.reg_offset_lap_relax_for,
         rigid_for=w.reg_offset_rigid_for,
+        by_edge_length=w.reg_offset_lap_per_area,
         blur_iter=w.blur_iter,
     )
     geometry = GeometryWeights(
@@ -240,7 +251,7 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
         contour=landmarks * w.contour,
         closure=landmarks * w.closure,
         surface=w.surface,
-        prior=w.prior,
+        prior=stage.prior * w.prior,
         shape=w.reg_shape,
         expr=w.reg_expr,
         neck=w.reg_neck,

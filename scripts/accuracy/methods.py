@@ -110,6 +110,10 @@ def _with_rigid(config: FitConfig) -> None:
     config.w.reg_offset_rigid = 1e5
 
 
+def _lap_per_vertex(config: FitConfig) -> None:
+    config.w.reg_offset_lap_per_area = False
+
+
 def _no_regions(config: FitConfig) -> None:
     config.pipeline.rgb_init_all.num_steps = 0
 
@@ -151,6 +155,7 @@ ABLATIONS: dict[str, Change] = {
     "texture from the other half of the views": _across_views,
     "painted base": _painted,
     "no far background": _no_far_background,
+    "Laplacian as VHAP's": _lap_per_vertex,
     "no prior": _no_prior,
     "no surface in photometric stages": _no_surface,
     "no registration": _no_registration,
@@ -161,7 +166,7 @@ ABLATIONS: dict[str, Change] = {
 }
 """What is taken from `static` and from `static no geometry`; where it changes nothing, it is left out."""
 ABLATED = ("static no geometry", "static")
-ABLATION_CASES = ("bare_0", "standin_0", "hair_0", "detected_0")
+ABLATION_CASES = ("bare_0", "bare_1", "standin_0", "detected_0")
 
 
 def all_methods() -> list[Method]:

@@ -7,11 +7,12 @@ import pytest
 import torch
 import trimesh
 
-from flame_fitting.fit.lighting import estimate_lights
+from flame_fitting.fit.lighting import estimate_lights, turned_lights
 from flame_fitting.fit.texture import Bake, texel_map
 from flame_fitting.head.model import HeadModel
+from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.backend import make_rasterizer
-from flame_fitting.render.shading import sh_basis, vertex_normals
+from flame_fitting.render.shading import sh_basis, sh_shading, vertex_normals
 from tests.toy import toy_head_data
 
 SIZE = 96
@@ -64,3 +65,13 @@ def test_texels_that_no_view_saw_do_not_count(shaded) -> None:
     color[:, : SIZE // 3] = 5.0
     found, _ = estimate_lights(head, head.v_template, Bake(color, weight), texels)
     torch.testing.assert_close(found / found[0], lights / lights[0], atol=0.05, rtol=0)
+
+
+def test_turned_lights_shade_turned_normals_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lights, normals = torch.randn(9, 3, generator=generator), torch.randn(50, 3, generator=generator)
+    normals = torch.nn.functional.normalize(normals, dim=-1)
+    rotation = rotation_matrix(torch.tensor([[0.4, -0.9, 0.3]]))[0]
+    turned = turned_lights(lights, rotation)
+    torch.testing.assert_close(sh_shading(normals @ rotation.T, turned), sh_shading(normals, lights), rtol=0, atol=1e-5)
+    torch.testing.assert_close(turned_lights(turned, rotation.T), lights, rtol=0, atol=1e-5)

@@ -32,7 +32,8 @@ def test_static_takes_its_offsets_from_the_geometry_where_there_is_one() -> None
     common = ["lmk_init_rigid", "lmk_init_all"]
     pictures = ["rgb_init_texture", "rgb_init_all"]
     assert names(config) == [*common, "geo_init_all", *pictures, "geo_init_offset"]
-    assert names(config, has_geometry=False) == [*common, *pictures, "rgb_init_offset"]
+    by_pictures = ["rgb_init_texture", "rgb_init_outline", "rgb_init_offset"]
+    assert names(config, has_geometry=False) == [*common, *by_pictures]
     config.data.use_geometry = False
     assert names(config) == names(config, has_geometry=False)
 

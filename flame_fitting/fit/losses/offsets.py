@@ -29,8 +29,14 @@ class OffsetWeights:
     """Regions."""
     rigid_for: tuple[str, ...] = ("left_ear", "right_ear", "neck", "left_eye", "right_eye", "lips_tight")
     """Regions that may only shift."""
+    by_edge_length: bool = False
+    """Scale `laplacian` at each vertex by (6 mm / mean length of its edges)^2: bending per area, alike on any mesh."""
     blur_iter: int = 0
     """How often the two factors are spread over the mesh: each vertex takes the mean of itself and its neighbours."""
+
+
+REFERENCE_EDGE = 0.006
+"""Metres: mean edge of head models."""
 
 
 class OffsetRegulariser:
@@ -53,6 +59,8 @@ class OffsetRegulariser:
         """(V, 1)."""
         self.laplacian = self._factors(head, weights.laplacian_relaxed, weights.laplacian_relaxed_for)
         """(V, 1)."""
+        if weights.by_edge_length:
+            self.laplacian = self.laplacian * (REFERENCE_EDGE / self._edge_lengths(template)).square()
         regions = head.regions
         rigid = [regions[name] for name in weights.rigid_for if name in regions and len(regions[name])]
         self._rigid = torch.cat([*rigid, torch.zeros(0, dtype=torch.long, device=template.device)])
@@ -79,6 +87,12 @@ class OffsetRegulariser:
             apart = part - self._belongs.T @ (self._averages @ part)
             loss = loss + weights.rigid * (self._rigid_share * apart.square()).sum()
         return loss
+
+    def _edge_lengths(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "V 1"]:
+        """Mean length of the edges at each vertex, at least a third of the reference's."""
+        length = (vertices[self.start] - vertices[self.end]).norm(dim=-1, keepdim=True)
+        total = torch.zeros_like(vertices[:, :1]).index_add_(0, self.start, length)
+        return (self.share * total).clamp_min(REFERENCE_EDGE / 3)
 
     def _factors(self, head: HeadModel, relaxed: float, regions: tuple[str, ...]) -> Float[Tensor, "V 1"]:
         factor = torch.ones_like(head.v_template[:, :1]).masked_fill_(head.region_mask(*regions)[:, None], relaxed)
