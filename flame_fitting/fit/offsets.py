@@ -108,11 +108,16 @@ def fit_offsets(
     return out
 
 
-def unfolded(head: HeadModel, parameters: FitParameters) -> FitParameters:
-    """The same offsets, smoothed around the triangles that they turn over, wider and wider until none is left."""
+def unfolded(head: HeadModel, parameters: FitParameters, regions: tuple[str, ...] = ()) -> FitParameters:
+    """The same offsets, smoothed around the triangles that they turn over, wider and wider until none is left.
+
+    With `regions` only their triangles count: smoothing costs closeness, and an ear's inside may fold a little.
+    """
     pairs, edges = adjacent_faces(head.faces), mesh_edges(head.faces.cpu().numpy())
     for rings in (1, 3, 6, 12):
         folded = folded_triangles(head, parameters, pairs)
+        if regions:
+            folded = folded & head.face_mask(*regions)
         if not folded.any():
             break
         touched = np.zeros(head.n_vertices, dtype=bool)

@@ -222,7 +222,7 @@ def _registration(state: FitState, config: FitConfig, name: str, stage: StageCon
     settings = OffsetConfig(iterations=stage.num_steps)
     args = (state.targets, state.surface, settings)
     found = fit_offsets(state.head, state.parameters, *args, report=lambda _: shown.advance())
-    state.parameters = unfolded(state.head, found)
+    state.parameters = unfolded(state.head, found, ("face", "lips", "eyelids"))
 
 
 def _bake_stage(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:

@@ -137,7 +137,7 @@ def offset_table(results: Results) -> str:
 
 
 def ablation_table(results: Results) -> str:
-    """What happens to the cases' medians when one thing is taken away, in percent of the whole method."""
+    """What happens to the cases' medians when one thing is changed, in percent of the whole method on the same cases."""
     lines: list[str] = []
     keys = (
         ("face", "face_surface_mm", 3),
@@ -157,14 +157,15 @@ def ablation_table(results: Results) -> str:
             continue
         cases = sorted({case for case, name in results.rows for m in present if name == m.name})
         lines += ["", f"`{base}`, medians over {', '.join(cases)}:", ""]
-        lines += _head(["", *(title for title, _, _ in keys)])
+        lines += _head(["", "cases", *(title for title, _, _ in keys)])
         whole = {key: _median(results, cases, base, key) for _, key, _ in keys}
-        lines.append(_line([f"**{base}**", *(_number(whole[key], digits) for _, key, digits in keys)]))
+        lines.append(_line([f"**{base}**", str(len(cases)), *(_number(whole[key], n) for _, key, n in keys)]))
         for method in present:
-            cells = [method.name.removeprefix(f"{base}: ")]
+            own = [case for case in cases if (case, method.name) in results.rows]
+            cells = [method.name.removeprefix(f"{base}: "), str(len(own))]
             for _, key, digits in keys:
-                value = _median(results, cases, method.name, key)
-                cells.append(_number(value, digits) + _change(value, whole[key], key))
+                value, before = (_median(results, own, name, key) for name in (method.name, base))
+                cells.append(_number(value, digits) + _change(value, before, key))
             lines.append(_line(cells))
     return "\n".join(lines).strip()
 
