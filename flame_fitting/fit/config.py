@@ -360,6 +360,8 @@ class StageConfig:
     """Compare each view with the texture baked from the other half of the views."""
     disturb: float = 1.0
     """Factor of the rates at which colours are drawn at random."""
+    landmark: float = 1.0
+    """Factor of the weights of landmarks."""
     prior: float = 1.0
     """Factor of w.prior."""
     outline: float = 1.0
@@ -400,6 +402,7 @@ def _outline() -> StageConfig:
         optimizable_params=_EVERYTHING,
         when="without_geometry",
         lr_scale=5.0,
+        landmark=0.1,
         prior=0.1,
         lr_schedule="cosine",
         average_last=0.3,
@@ -438,6 +441,7 @@ def _offsets_by_pictures() -> StageConfig:
         texture_sizes=(512, 1024),
         rebake=200,
         disturb=0.0,
+        landmark=0.1,
         prior=0.1,
         outline=2.0,
         outline_inside=2.0,

@@ -231,7 +231,7 @@ def _bake_stage(state: FitState, config: FitConfig, name: str, stage: StageConfi
 
 def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWeights:
     """The balance of an Adam stage."""
-    w, landmarks = config.w, 1.0 if config.data.use_landmark else 0.0
+    w, landmarks = config.w, stage.landmark if config.data.use_landmark else 0.0
     offset = OffsetWeights(
         l1=w.reg_offset,
         laplacian=w.reg_offset_lap,
