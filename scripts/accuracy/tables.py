@@ -137,7 +137,7 @@ def offset_table(results: Results) -> str:
 
 
 def ablation_table(results: Results) -> str:
-    """What happens to the cases' medians when one thing is changed, in percent of the whole method on the same cases."""
+    """What happens to the cases' medians when one thing is changed, in percent of the method on the same cases."""
     lines: list[str] = []
     keys = (
         ("face", "face_surface_mm", 3),
