@@ -182,6 +182,9 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
         raise InputError(
             f"stage {name}: the head model {state.head.name} has no texture coordinates. Use another preset."
         )
+    gated = (*stage.align_texture_except, *stage.align_boundary_except)
+    if missing := [region for region in dict.fromkeys(gated) if region not in state.head.regions]:
+        progress.warn(f"stage {name}: the head model {state.head.name} has no region {', '.join(missing)} to leave out")
     views, rasterizer = views.facing(min(config.data.max_yaw, stage.max_yaw)), state.rasterizer
     assert rasterizer is not None and state.texels is not None
     settings = photometric_config(config, stage, pictures, views, rasterizer.device, state.parameters.timesteps)

@@ -528,3 +528,31 @@ def test_cameras_that_see_nothing_are_an_error(scene) -> None:
     away.placement[3] = 3.0
     with pytest.raises(InputError, match="toy: the first pictures show nothing"):
         refine(problem_of(scene, away, name="toy"), PhotometricWeights(geometry=QUIET), config_of())
+
+
+def _outside(scene, parameters: FitParameters) -> float:
+    """Share of the avatar's pixels that the head covers beyond it."""
+    step = PhotometricStep(problem_of(scene, parameters, flat_views(scene, 1.0)), PhotometricWeights(), config_of())
+    with torch.no_grad():
+        now = step.project()
+        rast, _ = step.rasterize(now.pos, now.front, (SIZE, SIZE))
+    wanted = step.levels[0].alphas > 0.5
+    return float(((rast[..., 3] > 0) & ~wanted).sum() / wanted.sum())
+
+
+def test_offsets_do_not_run_away_before_a_background_of_the_heads_colour(scene) -> None:
+    head = scene[0]
+    start = FitParameters.neutral(head)
+    outward = torch.nn.functional.normalize(head.v_template, dim=-1)
+    start.static_offset[0] = 0.009 * outward * head.region_mask("skin")[:, None]
+    options = {"disturb_rate_fg": 0.5, "disturb_rate_bg": 0.5, "outline_band": 0.1, "base": "neutral"}
+    after = {}
+    for background, silhouette in (("target", 0.0), ("far", 30.0)):
+        weights = PhotometricWeights(silhouette=silhouette, silhouette_inside=silhouette, geometry=QUIET)
+        config = config_of(steps=50, background=background, lr=(("static_offset", 6e-4),), **options)
+        found = refine(problem_of(scene, start, flat_views(scene, 1.0)), weights, config).parameters
+        after[background] = _outside(scene, found)
+    before = _outside(scene, start)
+    assert before > 0.12
+    # the pictures themselves see nothing; with alpha and far colours the offsets come back
+    assert after["far"] < 0.4 * before and after["far"] < 0.5 * after["target"], (before, after)
