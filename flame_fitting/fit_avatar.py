@@ -103,7 +103,8 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
             result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays)
             result.warnings = list(result.metrics.get("warnings", result.warnings))
         last = state.records[-1].summary
-        line.result(f"face {last['face_mm']:.2f} mm, landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
+        surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry
+        line.result(f"{surface}landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
     return result
 
 

@@ -56,7 +56,7 @@ def bare_loop(step: PhotometricStep, views: ViewSet, size: int) -> Callable[[], 
         # gradients where the head is: the background's texture coordinates are all 0, one texel would take them all
         rast, _ = step.rasterizer.rasterize(pos, step.renderer.faces, (size, size), front)
         drawn = rast[..., 3] > 0
-    texture = step.current_texture().detach().clone().requires_grad_()
+    texture = step.current_texture(0).detach().clone().requires_grad_()
     levels = max(int(np.log2(texture.shape[1])) - 2, 0)
     renderer, rasterizer = step.renderer, step.rasterizer
     if rasterizer.device.type == "cpu":
