@@ -105,7 +105,7 @@ class ModelConfig:
     tex_extra: bool = True
     """Adam stages change the texture; without it the base stays as it is."""
     residual_tex: bool = True
-    """That map is added to the base instead of replacing it."""
+    """What they change is a map that is added to the base, instead of replacing it."""
     tex_clusters: tuple[str, ...] = ("skin", "hair", "boundary", "lips_tight", "teeth", "sclerae", "irises")
     """Regions inside which colours are drawn at random for one another."""
     occluded: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ class WeightConfig:
     silhouette: float = 30.0
     """Head outside the avatar's outline."""
     silhouette_inside: float = 30.0
-    """Avatar near its outline that the head does not cover."""
+    """Avatar near its outline that the head does not cover; nothing where w.silhouette is 0."""
     landmark: float = 0.0
     """2D landmarks in the Adam stages."""
     landmark_3d: float = 1.0

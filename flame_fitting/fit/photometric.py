@@ -1,7 +1,7 @@
 """The photometric stages: first-order refinement of all parameters against the pictures, with geometry kept in play.
 
-The colours of the head are a base, baked from the pictures at the current geometry or painted, and where it has a step
-size a residual that is optimised with the rest. A base that is smoothed inside each region leaves as what pulls where
+The colours of the head are a base, baked from the pictures at the current geometry, painted or plain, and where it has
+a step size a residual that is optimised with the rest. A base that is smoothed inside each region leaves as what pulls where
 regions (lips, lids, brows, skin, hair) begin and end, and a texture cannot explain a misalignment away; a base of full
 detail that is baked from the other half of the views makes all views agree on one surface. Random replacement of
 colours by region acts before antialiasing, as in VHAP.
@@ -64,7 +64,7 @@ class PhotometricWeights:
     texture_variation: float = 1e4
     """Squared differences of neighbouring texels, in texels of 1 / 2048, where the texture is optimised."""
     variation_covered: bool = True
-    """The mean of these is over texels with a surface, not over all."""
+    """The mean of these is over the texels that the views see, not over all."""
     residual: float = 10.0
     """Squared residual texture in the regions `PhotometricConfig.residual_for`."""
     diffuse: float = 100.0
@@ -323,7 +323,8 @@ class PhotometricStep:
         if before is not None:
             self.residual[0] = resized(before.to(device), size)
         self._texture_slope = torch.zeros_like(self.residual)
-        # the same weight for any layout and size: the mean over the islands; or VHAP's, over the whole picture
+        # one weight for any layout, size and number of views: the mean over the texels that views see (counted when the
+        # base is baked); or VHAP's, over the whole picture
         self._variation_mask = self.texels.covered.float() if self.weights.variation_covered else None
         self._variation_count = None if self._variation_mask is None else self._variation_mask.sum().clamp_min(1.0)
         self._residual_mask = texel_region_mask(head, self.texels, config.residual_for)
@@ -515,6 +516,9 @@ class PhotometricStep:
         views, size = self.levels[self.level(step)], self.texels.face.shape[0]
         vertices = self.geometry.vertices()
         self.geometry.find_correspondences(vertices)
+        if self.residual is not None and self._variation_count is not None:
+            seen = bake(self.rasterizer, head, vertices[0], views, texels).weight > 1e-3
+            self._variation_count.copy_((seen & texels.covered).sum().clamp_min(1))
         if config.base == "painted":
             self.base[:] = painted(head, texels)
         elif config.base == "neutral":

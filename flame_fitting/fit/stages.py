@@ -1,4 +1,4 @@
-"""The stages of a fit in their order. Each may only improve: it is measured, and rolled back where it does not."""
+"""Runs a fit's stages, each by its solver. Each may only improve: it is measured, and rolled back where it does not."""
 
 import time
 from collections.abc import Callable

@@ -556,3 +556,16 @@ def test_offsets_do_not_run_away_before_a_background_of_the_heads_colour(scene) 
     assert before > 0.12
     # the pictures themselves see nothing; with alpha and far colours the offsets come back
     assert after["far"] < 0.4 * before and after["far"] < 0.5 * after["target"], (before, after)
+
+
+def test_total_variation_is_a_mean_over_the_texels_that_the_views_see(scene) -> None:
+    start, counts = FitParameters.neutral(scene[0]), []
+    for rows in ([0], [0, 1, 2, 3]):
+        problem = problem_of(scene, start, scene[2].subset(rows))
+        step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(lr=(("texture", 1e-2),)))
+        step.bake(0)
+        counts.append(float(step._variation_count))
+        covered = float(step.texels.covered.sum())
+    assert 0.05 * covered < counts[0] < 0.9 * counts[1] and counts[1] < covered
+    whole = PhotometricWeights(geometry=QUIET, variation_covered=False)
+    assert PhotometricStep(problem, whole, config_of(lr=(("texture", 1e-2),)))._variation_count is None

@@ -45,6 +45,7 @@ def picture_loss(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B H W 4"]]:
     """Photometric L1 in sRGB where the head is drawn, and the head's area outside the avatar's alpha.
 
+    With the alpha of `backgrounds.outline_targets`, which exceeds 1, the second term also pulls outward.
     Both are sums over `count`, the head's pixels in all views of a step, so that chunks of views add up to the whole
     (VHAP normalises by the drawn foreground too). Channel 3 is alpha. A target of whole numbers is in 0..255.
 
