@@ -1,9 +1,9 @@
 """The photometric stages: first-order refinement of all parameters against the pictures, with geometry kept in play.
 
 The colours of the head are a base, baked from the pictures at the current geometry, painted or plain, and where it has
-a step size a residual that is optimised with the rest. A base that is smoothed inside each region leaves as what pulls where
-regions (lips, lids, brows, skin, hair) begin and end, and a texture cannot explain a misalignment away; a base of full
-detail that is baked from the other half of the views makes all views agree on one surface. Random replacement of
+a step size a residual that is optimised with the rest. A base that is smoothed inside each region leaves as what pulls
+where regions (lips, lids, brows, skin, hair) begin and end, and a texture cannot explain a misalignment away; a base of
+full detail that is baked from the other half of the views makes all views agree on one surface. Random replacement of
 colours by region acts before antialiasing, as in VHAP.
 
 One step: the head model once (`GeometryStep`), then its vertices through all views in chunks whose gradients add up,

@@ -1,4 +1,4 @@
-"""Runs a fit's stages, each by its solver. Each may only improve: it is measured, and rolled back where it does not."""
+"""Runs a fit's stages, each by its solver. A stage may only improve: it is measured, and rolled back if it does not."""
 
 import time
 from collections.abc import Callable
