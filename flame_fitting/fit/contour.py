@@ -91,10 +91,10 @@ def find_contour(head: HeadModel, vertices: Float[Tensor, "V 3"], target: Detect
     vertices = vertices.float()
     normals = vertex_normals(vertices[None], faces)[0]
     clipped = clip_positions(vertices[None], target.clip)
-    places = clipped[..., :2] / clipped[..., 3:].clamp_min(1e-6) * target.aspect
+    places = target.in_picture(clipped)
     front = front_faces(clipped, faces.int())
     # a short way along the normal shows its direction in the picture
-    ahead = _in_picture(vertices + 0.001 * normals, target) - places
+    ahead = target.in_picture(clip_positions((vertices + 0.001 * normals)[None], target.clip)) - places
     inverse = torch.linalg.inv(target.clip.double())
     # the camera's centre is what clip space maps to (0, 0, c, 0)
     centre = (inverse[:, :3, 2] / inverse[:, 3:, 2]).float()
@@ -147,16 +147,10 @@ def contour_loss(
     ends = []
     for ids in (match.first, match.second):
         corners = vertices.index_select(0, ids.reshape(-1)).reshape(*ids.shape, 3)
-        clipped = clip_positions(corners, target.clip)
-        ends.append(clipped[..., :2] / clipped[..., 3:].clamp_min(1e-6) * target.aspect)
+        ends.append(target.in_picture(clip_positions(corners, target.clip)))
     place = ends[0] + match.share[..., None] * (ends[1] - ends[0])
     across = ((place - match.point) * match.normal).sum(-1) / scale
     return (match.weight * geman_mcclure(across.square(), 1.0)).sum() / max(match.weight.numel(), 1)
-
-
-def _in_picture(points: Tensor, target: DetectionTarget) -> Tensor:
-    clipped = clip_positions(points[None], target.clip)
-    return clipped[..., :2] / clipped[..., 3:].clamp_min(1e-6) * target.aspect
 
 
 def _crossings(facing: Tensor, edges: Tensor, level: float) -> tuple[Tensor, Tensor]:

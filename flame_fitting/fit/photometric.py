@@ -39,7 +39,7 @@ from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.rendering import HeadRenderer, Lit
 from flame_fitting.fit.sanity import Watch, nothing_drawn_error
 from flame_fitting.fit.targets import FrameTarget
-from flame_fitting.fit.texture import TexelMaps, bake, complete, painted, region_smoothed, resized
+from flame_fitting.fit.texture import Bake, TexelMaps, bake, complete, painted, region_smoothed, resized
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.model import HeadModel
@@ -516,9 +516,12 @@ class PhotometricStep:
         views, size = self.levels[self.level(step)], self.texels.face.shape[0]
         vertices = self.geometry.vertices()
         self.geometry.find_correspondences(vertices)
-        if self.residual is not None and self._variation_count is not None:
-            seen = bake(self.rasterizer, head, vertices[0], views, texels).weight > 1e-3
-            self._variation_count.copy_((seen & texels.covered).sum().clamp_min(1))
+        counts = self._variation_count if self.residual is not None else None
+        whole: Bake | None = None
+        if counts is not None or (config.base == "baked" and len(self.groups) == 1):
+            whole = bake(self.rasterizer, head, vertices[0], views, texels)
+            if counts is not None:
+                counts.copy_(((whole.weight > 1e-3) & texels.covered).sum().clamp_min(1))
         if config.base == "painted":
             self.base[:] = painted(head, texels)
         elif config.base == "neutral":
@@ -527,8 +530,10 @@ class PhotometricStep:
             self.base[:] = (shown[..., :3] * weight).sum((0, 1, 2)) / weight.sum().clamp_min(1.0)
         else:
             for group in range(len(self.groups)):
-                others = [row for row in range(len(views.views)) if len(self.groups) == 1 or not self._in(row, group)]
-                baked = bake(self.rasterizer, head, vertices[0], views.subset(others), texels)
+                baked = whole
+                if baked is None or len(self.groups) > 1:
+                    others = [row for row in range(len(views.views)) if not self._in(row, group)]
+                    baked = bake(self.rasterizer, head, vertices[0], views.subset(others), texels)
                 filled = complete(baked, head, texels)
                 if config.smooth:
                     filled = region_smoothed(filled, baked.weight, self._labels, config.smooth * size)

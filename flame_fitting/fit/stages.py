@@ -24,7 +24,7 @@ from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights,
 from flame_fitting.fit.quality import Quality, measure, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.result import StageRecord
-from flame_fitting.fit.schedule import effective_pipeline
+from flame_fitting.fit.schedule import effective_pipeline, is_photometric
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.fit.views import ViewSet
@@ -127,8 +127,7 @@ def run_stages(state: FitState, config: FitConfig, device: torch.device | None =
 def _run(state: FitState, config: FitConfig, name: str, stage: StageConfig) -> None:
     """Runs one stage by its solver, measured; leaves out what the capture or the head model has nothing for."""
     steps = stage.num_steps or stage.num_epochs
-    needs_pictures = name.startswith("rgb")
-    if stage.solver == "closed_form" or (needs_pictures and state.rasterizer is None):
+    if stage.solver == "closed_form" or (is_photometric(name) and state.rasterizer is None):
         return  # the closed form is what the state starts from
     solve = {"gauss_newton": _gauss_newton, "bake": _bake_stage, "adam": _adam, "registration": _registration}
 
@@ -177,7 +176,7 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
         if loss is not None:
             shown.note(loss=f"{loss:.3f}")
 
-    views, pictures = state.views, name.startswith("rgb")
+    views, pictures = state.views, is_photometric(name)
     if views is None:
         raise InputError(
             f"stage {name}: the head model {state.head.name} has no texture coordinates. Use another preset."

@@ -157,6 +157,10 @@ class DetectionTarget:
         """(B, N, 2) where the points of the head with vertices (V, 3) are in the pictures."""
         corners = vertices.index_select(0, self.corners.reshape(-1)).reshape(-1, 3, 3)
         clipped = clip_positions((corners * self.barycentric[..., None]).sum(1)[None], self.clip)
+        return self.in_picture(clipped)
+
+    def in_picture(self, clipped: Tensor) -> Tensor:
+        """(..., 2) isotropic coordinates of clip-space points (..., 4)."""
         return clipped[..., :2] / clipped[..., 3:].clamp_min(1e-6) * self.aspect
 
     def to(self, device: torch.device) -> "DetectionTarget":

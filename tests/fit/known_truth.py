@@ -41,6 +41,22 @@ def embedding_on(head, count=80, seed=1):
     )
 
 
+def ibug_embedding(head, seed=3):
+    """The 68 iBUG points at random places on the head's front, none at a triangle's edge."""
+    rng = np.random.default_rng(seed)
+    front = np.flatnonzero((head.v_template[head.faces][..., 2] > 0.03).all(1).numpy())
+    return LandmarkEmbedding(
+        rng.choice(front, 68, replace=False),
+        rng.dirichlet([2, 2, 2], size=68),
+        np.full(68, 0.5),
+        np.full(68, 9),
+        "ibug68",
+        "toy",
+        "clay",
+        "toy",
+    )
+
+
 def problem(timesteps=1, seed=0, offset=None):
     """Head, true parameters, and targets of every timestep in the reference frame."""
     head = toy_head().double()

@@ -13,8 +13,7 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import JAW_SHUT, PriorWeights
 from flame_fitting.fit.region_weights import CAP
 from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_landmark_target
-from flame_fitting.head.embedding import LandmarkEmbedding
-from tests.fit.known_truth import cloud_of, problem
+from tests.fit.known_truth import cloud_of, ibug_embedding, problem
 from tests.fit.pictures import around, draw
 
 RATES = {
@@ -34,18 +33,7 @@ STEP = 0.4
 def scene():
     """Head, truth, a target of every kind, views, surface weights."""
     head, truth, _, surface = problem()
-    rng = np.random.default_rng(3)
-    front = np.flatnonzero((head.v_template[head.faces][..., 2] > 0.03).all(1).numpy())
-    embedding = LandmarkEmbedding(
-        rng.choice(front, 68, replace=False),
-        rng.dirichlet([2, 2, 2], size=68),
-        np.full(68, 0.5),
-        np.full(68, 9),
-        "ibug68",
-        "toy",
-        "clay",
-        "toy",
-    )
+    embedding = ibug_embedding(head)
     vertices = truth.vertices(head)
     points = embedding.points(vertices, head.faces)[0].numpy()
     marks = make_landmark_target(head, embedding, points, np.full(68, 2e-4), np.ones(68), scheme="ibug68")

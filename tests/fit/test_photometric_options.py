@@ -24,11 +24,11 @@ from flame_fitting.fit.photometric import (
 from flame_fitting.fit.region_weights import surface_weights
 from flame_fitting.fit.targets import FrameTarget, make_detection_target
 from flame_fitting.fit.texture import TexelMaps, texel_map
-from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.shading import ambient_light
+from tests.fit.known_truth import ibug_embedding
 from tests.fit.pictures import around, draw
 from tests.fit.test_photometric import no_targets, patched_head, turned
 from tests.toy import toy_head_data
@@ -431,18 +431,7 @@ def test_without_a_step_size_there_is_no_texture(scene) -> None:
 
 def test_landmarks_in_pictures_bring_a_head_back_without_pictures(scene) -> None:
     head, _, views, _ = scene
-    rng = np.random.default_rng(3)
-    front = np.flatnonzero((head.v_template[head.faces][..., 2] > 0.03).all(1).numpy())
-    embedding = LandmarkEmbedding(
-        rng.choice(front, 68, replace=False),
-        rng.dirichlet([2, 2, 2], size=68),
-        np.full(68, 0.5),
-        np.full(68, 9),
-        "ibug68",
-        "toy",
-        "clay",
-        "toy",
-    )
+    embedding = ibug_embedding(head)
     points = embedding.points(head.v_template[None], head.faces)[0].double().numpy()
     local = np.einsum("bij,nj->bni", views.camera[:, :3, :3], points) + views.camera[:, None, :3, 3]
     found = np.einsum("bij,bnj->bni", views.K, local)
