@@ -1,7 +1,11 @@
 """Fixtures and switches shared by all tests."""
 
 import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,6 +15,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 for _name in ("FLAME_MODEL_PATH", "FLAME_FITTING_ASSETS"):
     os.environ.pop(_name, None)
 os.environ["FLAME_FITTING_SEARCH_PATH"] = ""
+
+
+class KernelsAsTheyAre(PathFinder):
+    """Finds the Triton kernels before jaxtyping's import hook does: a kernel that it has wrapped does not compile."""
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return (
+            super().find_spec(fullname, path, target) if f"{fullname}.".startswith("flame_fitting.kernels.") else None
+        )
+
+
+sys.meta_path.insert(0, KernelsAsTheyAre)  # type: ignore[arg-type]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,6 +21,9 @@ def modules() -> list[str]:
 
 GPU_ONLY = {
     "flame_fitting.render.cuda": "nvdiffrast",
+    "flame_fitting.kernels.culling": "triton",
+    "flame_fitting.kernels.pictures": "triton",
+    "flame_fitting.kernels.rotations": "triton",
     "flame_fitting.render.fused": "triton",
     "flame_fitting.head.fused": "triton",
     "flame_fitting.fit.losses.fused": "triton",
