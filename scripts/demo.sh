@@ -4,7 +4,7 @@
 set -euo pipefail
 # shellcheck source=scripts/_setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-setup_environment draco
+setup_environment
 cd "$ROOT"
 OUTPUT="${FLAME_FITTING_DEMO_OUTPUT:-output/demo}"
 

@@ -11,7 +11,7 @@ AVATAR="$(realpath "$1")"
 OUTPUT="$(realpath -m "$2")"
 # shellcheck source=scripts/_setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-setup_environment draco
+setup_environment
 
 "$BIN/flame-fitting" render "$AVATAR" --output "$OUTPUT/render"
 "$BIN/flame-fitting" detect "$OUTPUT/render"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# All checks: lint, format, types, the built wheel in an environment of its own, tests. Sets everything up by itself.
+# All checks: lint, format, types, dependencies, the built wheel in an empty environment, tests. Sets everything up by
+# itself.
 # Arguments go to pytest, e.g.  bash scripts/test.sh tests/head -k gradient
 # FLAME_FITTING_SLOW=1 adds the tests that take minutes each.
 set -euo pipefail
 # shellcheck source=scripts/_setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-setup_environment dev,draco
+setup_environment dev
 cd "$ROOT"
 
 say "== ruff"
@@ -15,6 +16,10 @@ say "== ruff"
 say "== mypy"
 "$BIN/mypy"
 
+say "== deptry"
+"$BIN/deptry" flame_fitting
+"$BIN/deptry" flame_fitting scripts tests --ignore DEP002,DEP004
+
 say "== wheel"
 SCRATCH="$(mktemp -d)"
 trap 'rm -rf "$SCRATCH"' EXIT
@@ -22,15 +27,16 @@ trap 'rm -rf "$SCRATCH"' EXIT
   cat "$SCRATCH/build.log" >&2
   exit 1
 }
-"$BIN/python" -m venv --without-pip "$SCRATCH/venv"
-# The dependencies are borrowed from the first environment; a path file does not follow its editable install.
-SITE="$("$SCRATCH/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-"$BIN/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$SITE/borrowed.pth"
-"$BIN/python" -m pip --python "$SCRATCH/venv/bin/python" install -q --no-deps --no-index --ignore-installed "$SCRATCH"/*.whl
+# An empty environment, as `pip install .` finds it: what the wheel does not ask for is not there. A CPU build of torch
+# does, also where the first environment has a CUDA build.
+WHEEL_TORCH="${FLAME_FITTING_TORCH:-}"
+"$BIN/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' || WHEEL_TORCH=cpu
+"$BIN/python" -m venv "$SCRATCH/venv"
+WHEEL_BIN="$SCRATCH/venv/bin"
+install_into "$WHEEL_BIN/python" "$WHEEL_TORCH" "$SCRATCH"/*.whl
 mkdir "$SCRATCH/elsewhere"
 (
   cd "$SCRATCH/elsewhere"
-  WHEEL_BIN="$SCRATCH/venv/bin"
   "$WHEEL_BIN/python" - <<'PYTHON'
 import sys
 from pathlib import Path
@@ -43,7 +49,11 @@ PYTHON
   "$WHEEL_BIN/flame-fitting" --help >/dev/null
   "$WHEEL_BIN/flame-fitting" doctor
   "$WHEEL_BIN/flame-fitting" make-demo-avatar --output demo_avatar
-  test -s demo_avatar/demo_avatar.glb
+  (cd "$ROOT" && "$BIN/python" -m tests.avatar.draco_packing "$SCRATCH"/elsewhere/{demo_avatar/demo_avatar,draco}.glb)
+  "$WHEEL_BIN/flame-fitting" run draco.glb --output out --head open --preset fast --views 8 --resolution 256
+  for file in render/transforms.json fit/tracked_flame_params.npz fit/fitted.obj fit/metrics.json export/transforms.json; do
+    test -s "out/$file" || die "the wheel's run left no $file"
+  done
 )
 
 say "== pytest"

@@ -1,8 +1,10 @@
 """`doctor`: findings, the commands that mend them, exit codes."""
 
 import json
+import re
 import shutil
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -27,6 +29,24 @@ def test_everything_missing_comes_with_a_command(monkeypatch: pytest.MonkeyPatch
             assert finding.mend.startswith(("pip install", "apt-get install")), finding
 
 
+def test_every_declared_dependency_is_looked_for(repository: Path) -> None:
+    declared = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.split(r"[^\w-]", each, maxsplit=1)[0] for each in declared} == set(doctor.CORE)
+
+
+def test_without_the_model_file_no_avatar_can_be_fitted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = assets.open_head_path()
+    monkeypatch.setattr(assets, "open_head_path", lambda: head)
+    monkeypatch.setattr(assets, "asset_dir", lambda: tmp_path)
+    monkeypatch.delenv("FLAME_FITTING_MEDIAPIPE_MODEL", raising=False)
+    assert doctor.doctor(doctor.DoctorConfig()) == 2
+    said = capsys.readouterr().out
+    assert "MISSING   detector model" in said and "-> pip install --force-reinstall flame-fitting" in said
+    assert "Not ready: detector model." in said
+
+
 def test_exit_code_tells_whether_the_main_job_can_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,7 +64,9 @@ def test_two_versions_of_opencv_are_found(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor, "_version", versions.get)
     finding = doctor._opencv_twins()
     assert finding.state == "missing"
-    assert "opencv-python==5.0.0 opencv-contrib-python==5.0.0" in finding.mend
+    assert finding.mend == (
+        "pip uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-contrib-python"
+    )
 
 
 def test_a_missing_system_library_names_the_packages() -> None:

