@@ -73,13 +73,14 @@ def test_frames_have_the_keys_that_readers_want(dataset: Path, case: Case) -> No
     wanted = {
         *("timestep_index", "timestep_index_original", "timestep_id", "camera_index", "camera_id"),
         *("cx", "cy", "fl_x", "fl_y", "h", "w", "camera_angle_x", "camera_angle_y"),
-        *("transform_matrix", "file_path", "fg_mask_path", "mask_path", "flame_param_path"),
+        *("transform_matrix", "file_path", "fg_mask_path", "flame_param_path"),
     }
     data = read(dataset / "transforms.json")
     for frame in data["frames"]:
         assert wanted <= frame.keys()
-        for key in ("file_path", "fg_mask_path", "mask_path", "flame_param_path"):
+        for key in ("file_path", "fg_mask_path", "flame_param_path"):
             assert (dataset / frame[key]).is_file()
+        assert "mask_path" not in frame  # nerfstudio would never train what it leaves out
         # what GaussianAvatars uses: a centred principal point, square pixels, the angle over the width
         assert frame["cx"] == frame["w"] / 2 and frame["cy"] == frame["h"] / 2
         assert frame["camera_angle_x"] == pytest.approx(2 * np.arctan(frame["w"] / 2 / frame["fl_x"]))
