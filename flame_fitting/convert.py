@@ -1,5 +1,6 @@
 """`convert`: FLAME parameters in the words of another program."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +10,7 @@ import tyro
 from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.vocabulary import DialectName
+from flame_fitting.files import sha256_of_file
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
 
 if TYPE_CHECKING:
@@ -85,10 +87,15 @@ def convert(config: ConvertConfig) -> Conversion:
 
 def plan(config: ConvertConfig) -> Manifest:
     """What decides the result, for folders that `convert` writes."""
+    from flame_fitting.export.dialects.registry import parameter_files
+
+    digest = hashlib.sha256()
+    for file in parameter_files(config.input):
+        digest.update(f"{file.name}\0{sha256_of_file(file)}\n".encode())
     return Manifest(
         stage="convert",
         config=config_as_dict(config),
-        inputs={"parameters": input_record(config.input, config.output)},
+        inputs={"parameters": input_record(config.input, config.output, digest.hexdigest())},
     )
 
 

@@ -41,6 +41,28 @@ def sha256_of_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def open_npz(path: Path | str, advice: str) -> "np.lib.npyio.NpzFile":
+    """An open .npz file; its arrays are read when they are asked for, never a pickled object.
+
+    Raises InputError, with `advice` at its end, for a file that is empty, cut or no .npz.
+    """
+    import zipfile
+
+    import numpy as np
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. {advice}")
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError("it is empty")
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is cut short, or another kind of file")
+        return np.load(path, allow_pickle=False)
+    except Exception as error:  # zipfile and NumPy raise many kinds over damaged bytes
+        raise InputError(f"{path}: not a readable .npz file ({reason(error)}). {advice}") from error
+
+
 def read_npz(
     path: Path | str, advice: str, names: Iterable[str] | None = None, optional: Iterable[str] = ()
 ) -> "dict[str, np.ndarray]":
@@ -49,16 +71,8 @@ def read_npz(
     Never a pickled object. Raises InputError, with `advice` at its end, for a file that is cut, damaged or foreign, and
     for one that lacks an array of `names`.
     """
-    import numpy as np
-
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. {advice}")
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds no arrays by name")
-        with file:
+        with open_npz(path, advice) as file:
             chosen = file.files if names is None else [*names, *(name for name in optional if name in file.files)]
             missing = [name for name in chosen if name not in file.files]
             if missing:
@@ -74,11 +88,13 @@ def read_npz(
 def read_picture(path: Path | str, mode: Literal["RGB", "L"], advice: str) -> "np.ndarray":
     """A picture as uint8 (H, W, 3) or (H, W). Raises InputError, with `advice` at its end, where it cannot be read."""
     import numpy as np
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert(mode))
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a picture, or an empty one. {advice}") from error
     except Exception as error:  # decoders raise many kinds over damaged bytes
         raise InputError(f"{path}: not a readable picture ({reason(error)}). {advice}") from error
 

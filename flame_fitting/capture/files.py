@@ -293,6 +293,9 @@ def _read_frame(file: Path, data: dict[str, Any], frame: Any, index: int) -> Vie
     if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
         raise InputError(f"{where} has no file_path. {_MAKE_ONE}")
     picture = _existing(file, where, frame["file_path"])
+    role = frame.get("role", "fit")
+    if role not in get_args(Role):
+        raise InputError(f"{where} has role {role!r}; roles are {', '.join(get_args(Role))}.")
     mask = frame.get("fg_mask_path") or frame.get("mask_path")
     geometry = frame.get("geometry_path")
     width, height = _picture_size(file.parent / picture)
@@ -309,7 +312,7 @@ def _read_frame(file: Path, data: dict[str, Any], frame: Any, index: int) -> Vie
         view = View(
             timestep=int(frame.get("timestep_index", 0)),
             camera=int(frame.get("camera_index", index)),
-            role=frame.get("role", "fit"),
+            role=role,
             K=_intrinsics(where, merged, width, height),
             world_to_camera=_world_to_camera(where, frame.get("transform_matrix")),
             width=width,
@@ -320,8 +323,6 @@ def _read_frame(file: Path, data: dict[str, Any], frame: Any, index: int) -> Vie
         )
     except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InputError(f"{where} cannot be read ({reason(error)}). {_MAKE_ONE}") from error
-    if view.role not in get_args(Role):
-        raise InputError(f"{where} has role {view.role!r}; roles are {', '.join(get_args(Role))}.")
     return view
 
 

@@ -19,6 +19,8 @@ from flame_fitting.head.model import HeadData, HeadModel
 from tests.export import flame_reference as reference
 
 T = 3
+VHAP_POSES = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose")
+SMPLX_POSES = ("global_orient", "transl", "neck_pose", "jaw_pose", "leye_pose", "reye_pose")
 METRES = 2e-6
 """float32 files of heads that lie up to half a metre from the origin."""
 
@@ -411,13 +413,15 @@ def test_lost_parameters_are_named(tmp_path: Path) -> None:
 
 
 def test_short_vectors_are_padded_and_long_ones_cut(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", betas=np.ones((1, 10)), expression=np.ones((2, 120)))
+    zeros = {name: np.zeros((1, 3)) for name in SMPLX_POSES}
+    np.savez(tmp_path / "a.npz", betas=np.ones((1, 10)), expression=np.ones((2, 120)), **zeros)
     result = run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
     file = load(tmp_path / "b.npz")
     assert file["shape"].shape == (300,) and file["shape"][:10].all() and not file["shape"][10:].any()
     assert file["expr"].shape == (2, 100)
     assert len(result.warnings) == 1 and "20 more are left out" in result.warnings[0]
-    np.savez(tmp_path / "c.npz", betas=np.ones((1, 10)), expression=np.pad(np.ones((2, 50)), ((0, 0), (0, 70))))
+    long = np.pad(np.ones((2, 50)), ((0, 0), (0, 70)))
+    np.savez(tmp_path / "c.npz", betas=np.ones((1, 10)), expression=long, **zeros)
     assert run(tmp_path / "c.npz", tmp_path / "d.npz", "vhap").warnings == []
 
 
@@ -462,7 +466,8 @@ def test_hostile_frame_is_refused_and_not_run(tmp_path: Path, zipped: bool, plac
 
 def test_hostile_npz_is_refused_and_not_run(tmp_path: Path) -> None:
     mark = tmp_path / "owned"
-    np.savez(tmp_path / "a.npz", shape=np.zeros(300), expr=np.array([Hostile(mark)], dtype=object))
+    poses = {name: np.zeros((1, 3)) for name in VHAP_POSES}
+    np.savez(tmp_path / "a.npz", shape=np.zeros(300), expr=np.array([Hostile(mark)], dtype=object), **poses)
     with pytest.raises(InputError, match="without a pickle"):
         run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
     assert not mark.exists()
@@ -496,16 +501,18 @@ def test_damaged_files_are_input_errors(tmp_path: Path) -> None:
     ("arrays", "text"),
     [
         ({"nothing": np.zeros(3)}, "no known FLAME parameters"),
-        ({"shape": np.zeros(300), "expr": np.full((2, 100), np.nan)}, "not finite"),
-        ({"shape": np.zeros(300), "expr": np.zeros((2, 100)), "rotation": np.zeros((3, 3))}, "numbers of timesteps"),
-        ({"shape": np.zeros(300), "expr": np.zeros((2, 100)), "jaw_pose": np.zeros((2, 6))}, "3 are expected"),
-        ({"shape": np.zeros(300), "expr": np.zeros((1, 100)), "scale": np.zeros(1)}, "positive"),
-        ({"shape": np.zeros(300), "expr": np.zeros((1, 100)), "static_offset": np.zeros((5, 3))}, "static_offset"),
-        ({"betas": np.array(["a"])}, "not an array of numbers"),
+        ({"expr": np.full((2, 100), np.nan)}, "not finite"),
+        ({"rotation": np.zeros((3, 3))}, "numbers of timesteps"),
+        ({"jaw_pose": np.zeros((2, 6))}, "3 are expected"),
+        ({"scale": np.zeros(1)}, "positive"),
+        ({"static_offset": np.zeros((5, 3))}, "static_offset"),
+        ({"shape": np.array(["a"])}, "not an array of numbers"),
     ],
 )
 def test_wrong_arrays_are_input_errors(tmp_path: Path, arrays: dict[str, Any], text: str) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)
+    whole: dict[str, Any] = {"shape": np.zeros(300), "expr": np.zeros((2, 100))}
+    whole |= {name: np.zeros((2, 3)) for name in VHAP_POSES} | {"eyes_pose": np.zeros((2, 6))}
+    np.savez(tmp_path / "a.npz", **(arrays if "nothing" in arrays else whole | arrays))
     with pytest.raises(InputError, match=text):
         run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
 

@@ -28,10 +28,15 @@ def test_texture_by_name_and_seams(tmp_path: Path) -> None:
     uv = np.linspace(0, 1, 12).reshape(6, 2)
     write_obj(tmp_path / "fitted.obj", vertices, faces, uv, uv_faces, "texture.png")
     text = (tmp_path / "fitted.obj").read_text()
-    assert "f 1/1 2/2 3/3" in text and "f 2/4 4/6 3/5" in text and text.count("\nv ") == 4 and text.count("\nvt ") == 6
+    assert (
+        "f 1/1/1 2/2/2 3/3/3" in text
+        and "f 2/4/2 4/6/4 3/5/3" in text
+        and text.count("\nv ") == 4
+        and text.count("\nvt ") == 6
+    )
     assert "map_Kd texture.png" in (tmp_path / "fitted.mtl").read_text()
 
 
 def test_without_texture_coordinates(tmp_path: Path) -> None:
     write_obj(tmp_path / "plain.obj", np.eye(3), np.array([[0, 1, 2]]), texture="texture.png")
-    assert "f 1 2 3" in (tmp_path / "plain.obj").read_text() and not (tmp_path / "plain.mtl").exists()
+    assert "f 1//1 2//2 3//3" in (tmp_path / "plain.obj").read_text() and not (tmp_path / "plain.mtl").exists()

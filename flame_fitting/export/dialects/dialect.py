@@ -9,17 +9,8 @@ from flame_fitting.export.dialects.parameters import FlameParams
 from flame_fitting.export.dialects.vocabulary import DialectName
 
 OPTIONAL = (
-    *(
-        "rotation",
-        "world_rotation",
-        "translation",
-        "neck_pose",
-        "scale",
-        "static_offset",
-        "dynamic_offset",
-        "eyelids",
-        "template",
-    ),
+    *("rotation", "world_rotation", "translation", "neck_pose", "scale"),
+    *("static_offset", "dynamic_offset", "eyelids", "template"),
 )
 """Parameters that not every dialect has a place for."""
 
@@ -51,6 +42,10 @@ class Dialect:
     def lacks(self, names: frozenset[str]) -> frozenset[str]:
         """What a file with arrays of these names lacks to be its own: nothing where it has all that is needed."""
         return min((wanted - names for wanted in self.needs), key=len)
+
+    def matches(self, names: frozenset[str]) -> int:
+        """How many of the names that it needs a file has, for saying which dialect is the nearest."""
+        return max(len(wanted & names) for wanted in self.needs)
 
     def recognises(self, names: frozenset[str]) -> bool:
         """Whether a file with arrays of these names is its own."""

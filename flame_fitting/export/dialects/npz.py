@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from flame_fitting import files
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, reason, shown
 
@@ -58,15 +59,7 @@ class Arrays:
 @contextmanager
 def open_npz(path: Path) -> Iterator[Arrays]:
     """The file's arrays; never a pickled object."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Check the path.")
-    try:
-        file = np.load(path, allow_pickle=False)
-    except Exception as error:  # as above
-        raise InputError(f"{path}: not a readable .npz file ({reason(error)}). Copy it again.") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: holds one array, an .npz file with named arrays is expected.")
-    with file:
+    with files.open_npz(path, "Copy it again, or give the right file.") as file:
         yield Arrays(path, file)
 
 

@@ -46,12 +46,13 @@ def recognise(path: Path) -> Dialect:
     for dialect in alike:
         if dialect.recognises(names):
             return dialect
-    nearest = min(alike, key=lambda dialect: len(dialect.lacks(names)))
-    lacking = ", ".join(sorted(nearest.lacks(names)))
-    near = f" The nearest is {nearest.name}, which it is not, without {lacking}." if lacking else ""
+    nearest = max(alike, key=lambda dialect: (dialect.matches(names), -len(dialect.lacks(names))))
+    missing, strange = sorted(nearest.lacks(names)), sorted(nearest.excludes & names)
+    why = f"without {', '.join(missing)}" if missing else f"with {', '.join(strange)}"
+    near = f" The nearest is {nearest.name}, which it is not, {why}." if nearest.matches(names) else ""
     raise InputError(
-        f"{path}: holds {shown(names)}: the FLAME parameters of no known program.{near} If you know whose they are, "
-        "give --from: what it lacks is then taken as zero."
+        f"{path}: holds {shown(names)}: no known FLAME parameters.{near} If you know whose they are, give --from: "
+        "what the file lacks is then taken as zero."
     )
 
 
@@ -66,7 +67,7 @@ def _names_in(path: Path) -> frozenset[str]:
 
 def read_parameters(path: Path, name: str | None = None, timestep: int | None = None) -> tuple[FlameParams, Dialect]:
     """The parameters of a file, or of a folder with one file for each timestep; `name` None: recognised by content."""
-    files = _files_of(path)
+    files = parameter_files(path)
     if timestep is not None and len(files) > 1:
         files, timestep = [files[_checked(path, timestep, len(files))]], 0
     dialect = dialect_named(name) if name is not None else recognise(files[0])
@@ -78,7 +79,8 @@ def read_parameters(path: Path, name: str | None = None, timestep: int | None = 
     return params, dialect
 
 
-def _files_of(path: Path) -> list[Path]:
+def parameter_files(path: Path) -> list[Path]:
+    """The files of parameters that a file or folder stands for, in the order of their timesteps."""
     if path.is_file():
         return [path]
     if not path.is_dir():
