@@ -116,13 +116,13 @@ def run(config: RunConfig, *, export: bool = True) -> RunResult:
     """
     check_folder(config.output, config.force)
     _check_flags(config)
-    steps = chain(config, export)
-    for step in steps:
-        check_output_folder(step.folder, config.force or step.name in _WRITE_BESIDE_OTHERS)
-    what_differs_in(steps[0])  # refuses an avatar that is not there before anything is written
     own = Manifest(stage="run", config=config_as_dict(config), seeds={"seed": config.seed})
     result = RunResult(config.output)
     with locked_folder(config.output, force=True):  # checked above, by the rules of this stage
+        steps = chain(config, export)
+        for step in steps:
+            check_output_folder(step.folder, config.force or step.name in _WRITE_BESIDE_OTHERS)
+        what_differs_in(steps[0])  # refuses an avatar that is not there before anything is written
         result.reused, result.ran = _run_steps(steps, own, config)
         own.finished = True
         own.write(config.output)
