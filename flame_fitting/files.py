@@ -56,7 +56,9 @@ def open_npz(path: Path | str, advice: str) -> "np.lib.npyio.NpzFile":
     try:
         if path.stat().st_size == 0:
             raise ValueError("it is empty")
-        if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            begins = file.read(2) == b"PK"
+        if not begins or not zipfile.is_zipfile(path):
             raise ValueError("it is cut short, or another kind of file")
         return np.load(path, allow_pickle=False)
     except Exception as error:  # zipfile and NumPy raise many kinds over damaged bytes

@@ -386,9 +386,11 @@ def _existing(file: Path, where: str, name: Any) -> str:
     if not isinstance(name, str) or "\0" in name:
         raise InputError(f"{where} names {name!r}, which is no file. {_MAKE_ONE}")
     for candidate in (name, f"{name}.png"):  # instant-ngp's files may lack the ending
-        if (root / candidate).is_file():
+        if os.path.isfile(root / candidate):  # False, too, for what no file system takes as a name
             return candidate
-    raise InputError(f"{root / name}: missing, but {where.removeprefix(str(root) + os.sep)} names it. {_MAKE_ONE}")
+    raise InputError(
+        f"{root / name[:200]}: missing, but {where.removeprefix(str(root) + os.sep)} names it. {_MAKE_ONE}"
+    )
 
 
 def _picture_size(path: Path) -> tuple[int, int]:

@@ -146,8 +146,8 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
         raise InputError(f"{path}: lacks {', '.join(missing)}: not the parameter file of a fit. {FIT_AGAIN}{other}")
     steps = arrays["expr"].shape[0] if arrays["expr"].ndim == 2 else 0
     widths = {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
-    right = {key: arrays[key].shape == (steps, width) for key, width in widths.items()}
-    right |= {"expr": steps > 0, "shape": arrays["shape"].ndim == 1}
+    right = {"expr": steps > 0, "shape": arrays["shape"].ndim == 1}
+    right |= {key: arrays[key].shape == (steps, width) for key, width in widths.items()}
     offset, matrix = arrays["static_offset"], arrays["head_from_world"]
     right["static_offset"] = offset.ndim == 3 and offset.shape[0] in (1, steps) and offset.shape[2] == 3
     right["head_from_world"] = matrix.shape == (4, 4)
