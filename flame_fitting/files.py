@@ -57,7 +57,7 @@ def open_npz(path: Path | str, advice: str) -> "np.lib.npyio.NpzFile":
         if path.stat().st_size == 0:
             raise ValueError("it is empty")
         with open(path, "rb") as file:
-            begins = file.read(2) == b"PK"
+            begins = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")  # NumPy takes what begins otherwise for a pickle
         if not begins or not zipfile.is_zipfile(path):
             raise ValueError("it is cut short, or another kind of file")
         return np.load(path, allow_pickle=False)

@@ -581,7 +581,7 @@ def test_another_tracker_is_not_taken_for_vhap(tmp_path: Path) -> None:
     for name in ("eye_rot", "rot", "tra", "extr", "nearest is vhap", "neck_pose", "--from"):
         assert name in str(error.value)
     assert not (tmp_path / "b.npz").exists()
-    result = run(tmp_path / "a.npz", tmp_path / "b.npz", "smplx", source="vhap")
+    result = convert(ConvertConfig(tmp_path / "a.npz", tmp_path / "b.npz", "smplx", source="vhap"))
     said = "\n".join(result.warnings)
     assert "lacks eyes_pose, jaw_pose, neck_pose, rotation, translation of vhap: taken as zero" in said
     assert "no place for cx, cy, extr, eye_rot, fps, fx, fy, rot, tra: left out" in said
