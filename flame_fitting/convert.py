@@ -1,5 +1,6 @@
 """`convert`: FLAME parameters in the words of another program."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,12 +10,14 @@ import tyro
 from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.vocabulary import DialectName
+from flame_fitting.files import sha256_of_file
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
 
 if TYPE_CHECKING:
-    from flame_fitting.export.dialects.conversion import JointOf
+    from flame_fitting.export.dialects.conversion import HeadOf
     from flame_fitting.export.dialects.dialect import Dialect
     from flame_fitting.export.dialects.parameters import FlameParams
+    from flame_fitting.head.model import HeadModel
 
 PLAN_IGNORES = ("input", "output", "force")
 _SUFFIXES = (".npz", ".frame")
@@ -33,7 +36,8 @@ class ConvertConfig:
     source: Annotated[Literal["auto"] | DialectName, tyro.conf.arg(name="from")] = "auto"
     """Whose they are; auto: by the names in the file."""
     head: str | None = None
-    """Head model of the parameters, for programs that turn the head about different points (default: the source's)."""
+    """Head model of the parameters, asked for where the head turns about another point there, and for smplx's
+    v_template (default: the source's)."""
     flame_dir: Path | None = None
     """Folder of FLAME's files, searched before all others."""
     timestep: int | None = None
@@ -63,16 +67,18 @@ def convert(config: ConvertConfig) -> Conversion:
 
     with progress.stage("convert") as line:
         target = dialect_named(config.to)
+        manifest = plan(config)
         params, source = read_parameters(
             config.input, None if config.source == "auto" else config.source, config.timestep
         )
         _check_output(config, params.count, target)
         if config.camera_space:
             params = _in_camera(config, params, source)
-        params, warnings = adapted(params, source, target, _joint_of(config, params, source, target))
+        params, warnings = adapted(params, source, target, _head_of(config, params, source))
         if source.name == "metrical-tracker" != target.name and not config.camera_space:
             warnings.append("the head stands still and its camera is left out; --camera-space keeps the head's motion")
-        _write(config, params, target)
+        warnings += manifest.finish(lambda: plan(config))
+        _write(config, params, target, manifest)
         line.result(f"{params.count} timestep(s), {source.name} to {target.name} -> {config.output}")
     for text in warnings:
         progress.warn(text)
@@ -81,10 +87,15 @@ def convert(config: ConvertConfig) -> Conversion:
 
 def plan(config: ConvertConfig) -> Manifest:
     """What decides the result, for folders that `convert` writes."""
+    from flame_fitting.export.dialects.registry import parameter_files
+
+    digest = hashlib.sha256()
+    for file in parameter_files(config.input):
+        digest.update(f"{file.name}\0{sha256_of_file(file)}\n".encode())
     return Manifest(
         stage="convert",
         config=config_as_dict(config),
-        inputs={"parameters": input_record(config.input, config.output)},
+        inputs={"parameters": input_record(config.input, config.output, digest.hexdigest())},
     )
 
 
@@ -96,35 +107,33 @@ def _in_camera(config: ConvertConfig, params: "FlameParams", source: "Dialect") 
     return head_in_camera(params)
 
 
-def _joint_of(config: ConvertConfig, params: "FlameParams", source: "Dialect", target: "Dialect") -> "JointOf":
-    """Where the head turns, from the head model: loaded only when it is asked for."""
-    import numpy as np
+def _head_of(config: ConvertConfig, params: "FlameParams", source: "Dialect") -> "HeadOf":
+    """The head model of the parameters, loaded only when it is asked for."""
+    recorded = params.head_model
 
-    def joint_of(params: "FlameParams") -> np.ndarray:
-        from flame_fitting.export.dialects.parameters import root_joint
+    def head_of(why: str) -> "HeadModel":
+        from flame_fitting.export.dialects.conversion import HeadNotFoundError
         from flame_fitting.head.flame_files import read_flame
         from flame_fitting.head.model import HeadModel
 
-        recorded = params.head_model[0] if params.head_model is not None else None
-        spec = config.head or recorded or source.flame
+        spec = config.head or (recorded[0] if recorded is not None else source.flame)
         try:
             files = assets.find_head(spec or "", config.flame_dir)
         except InputError as error:
             if config.head is not None or config.flame_dir is not None:
                 raise
-            raise InputError(
-                f"{config.input}: {source.name} and {target.name} turn the head about different points, which only the "
-                "head model knows. Give the FLAME file of the parameters: --head PATH."
+            raise HeadNotFoundError(
+                f"{config.input}: {why}. Give the FLAME file of the parameters: --head PATH."
             ) from error
         head = HeadModel(read_flame(files.path, files.name)).double()
-        if params.head_model is not None and params.head_model[1] != head.file_hash:
+        if recorded is not None and recorded[1] != head.file_hash:
             raise InputError(
-                f"{config.input}: was made with another file of the head model {recorded} than {files.path}. "
+                f"{config.input}: was made with another file of the head model {recorded[0]} than {files.path}. "
                 "Give that one: --head PATH."
             )
-        return root_joint(params, head)
+        return head
 
-    return joint_of
+    return head_of
 
 
 def _check_output(config: ConvertConfig, timesteps: int, target: "Dialect") -> None:
@@ -146,7 +155,7 @@ def _check_output(config: ConvertConfig, timesteps: int, target: "Dialect") -> N
         raise InputError(f"--output {output}: {target.name} has one file for a sequence. Give a name ending in .npz.")
 
 
-def _write(config: ConvertConfig, params: "FlameParams", target: "Dialect") -> None:
+def _write(config: ConvertConfig, params: "FlameParams", target: "Dialect", manifest: Manifest) -> None:
     from flame_fitting.export.dialects import vhap
     from flame_fitting.folders import staged_folder
 
@@ -160,8 +169,6 @@ def _write(config: ConvertConfig, params: "FlameParams", target: "Dialect") -> N
         else:
             for timestep in range(params.count):
                 target.write(params.at(timestep), folder / f"{timestep:05d}{target.suffix}")
-        manifest = plan(config)
-        manifest.finished = True
         manifest.write(folder)
 
 

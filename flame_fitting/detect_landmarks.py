@@ -1,12 +1,13 @@
 """`detect`: face landmarks in the pictures of a capture."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from flame_fitting.errors import InputError, NoFaceError
+from flame_fitting.folders import capture_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
 
 if TYPE_CHECKING:
@@ -54,23 +55,28 @@ def detect(config: DetectConfig) -> DetectResult:
     from flame_fitting.landmarks.detector import make_detector
     from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 
+    config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
-        capture = read_capture(config.capture)
-        detector = make_detector(config.detector, config.model_path)
         manifest = plan(config)
+        capture = read_capture(config.capture)
         views = views_to_search(capture, config.all_views)
-        landmarks = detect_views(capture, views, detector)
-        found = _count_found(landmarks)
-        if found == 0:
-            raise NoFaceError(
-                f"{config.capture}: no face was found in any of {len(views)} views. Look at images/, and render the "
-                "avatar again with another --shading."
-            )
-        path = write_landmarks(capture.root, Landmarks2D(landmarks, detector.scheme, detector.name, detector.version))
-        manifest.finished = True
-        manifest.write(path.parent)
+        with locked_folder(capture.root / LANDMARK_FOLDER, force=True) as folder:
+            detector = make_detector(config.detector, config.model_path)
+            landmarks = detect_views(capture, views, detector)
+            found = _count_found(landmarks)
+            if found == 0:
+                raise NoFaceError(
+                    f"{config.capture}: no face was found in any of {len(views)} views. Look at images/, and render "
+                    "the avatar again with another --shading."
+                )
+            warnings = manifest.finish(lambda: plan(config))
+            made = Landmarks2D(landmarks, detector.scheme, detector.name, detector.version)
+            path = write_landmarks(capture.root, made)
+            manifest.write(folder)
         line.result(f"a face in {found} of {len(views)} views -> {path}")
-    return DetectResult(path, len(views), found)
+    for text in warnings:
+        progress.warn(text)
+    return DetectResult(path, len(views), found, warnings)
 
 
 def plan(config: DetectConfig) -> Manifest:

@@ -1,13 +1,14 @@
 """Stage `evaluate`: the numbers of a fit, as metrics.json, a table, pictures and report.html in the fit's folder."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from flame_fitting import progress
+from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     from flame_fitting.report.metrics import load_truth
     from flame_fitting.report.tables import metrics_table
 
+    config = replace(config, fit=fit_folder(config.fit))
+    if config.capture_folder is not None:
+        config.capture_folder = capture_folder(config.capture_folder)
     with progress.stage("evaluate") as line:
         manifest = plan(config)
         fit, head, capture = open_fit(
@@ -74,15 +78,17 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
                 f"{config.ground_truth}: another topology than the fitted head, not compared vertex by vertex."
             )
         avatar = load_avatar(config.avatar) if config.avatar is not None else None
-        metrics = evaluate_in_place(fit, head, capture, config.figures, avatar, truth, config.mm_per_unit)
-        manifest.finished = True
-        (folder / REPORT_FOLDER).mkdir(exist_ok=True)
-        manifest.write(folder / REPORT_FOLDER)
+        with locked_folder(folder, force=True):
+            metrics = evaluate_in_place(fit, head, capture, config.figures, avatar, truth, config.mm_per_unit)
+            changed = manifest.finish(lambda: plan(config))
+            (folder / REPORT_FOLDER).mkdir(exist_ok=True)
+            manifest.write(folder / REPORT_FOLDER)
         line.result(str(folder / ("report.html" if config.figures else "metrics.json")))
     progress.result(metrics_table(metrics))
-    for text in metrics["warnings"]:
+    warnings = [*metrics["warnings"], *changed]
+    for text in warnings:
         progress.warn(text)
-    return Evaluation(folder, metrics, metrics["warnings"])
+    return Evaluation(folder, metrics, warnings)
 
 
 def evaluate_in_place(
@@ -111,6 +117,7 @@ def evaluate_in_place(
 
 def plan(config: EvaluateConfig) -> Manifest:
     """What decides the result, for the manifest in the fit's folder `overlays`."""
+    from flame_fitting.avatar.files_of import hash_avatar
     from flame_fitting.fit.result import find_fit_folder
     from flame_fitting.fit.sources import find_capture, fit_input_record
 
@@ -122,7 +129,7 @@ def plan(config: EvaluateConfig) -> Manifest:
     if config.ground_truth is not None:
         inputs["ground_truth"] = input_record(config.ground_truth, output)
     if config.avatar is not None:
-        inputs["avatar"] = input_record(config.avatar, output)
+        inputs["avatar"] = input_record(config.avatar, output, hash_avatar(config.avatar))
     return Manifest(
         stage="evaluate",
         config=config_as_dict(config),

@@ -1,11 +1,12 @@
 """Stage `export`: a fit becomes a NeRF-style dataset in the layout of VHAP and GaussianAvatars."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 
 if TYPE_CHECKING:
     from flame_fitting.export.nerf_dataset import ExportSummary
@@ -54,10 +55,14 @@ def export(config: ExportConfig) -> "ExportSummary":
     """Writes the dataset and says where it opens."""
     from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
     from flame_fitting.fit.sources import open_epoch, open_fit
-    from flame_fitting.manifest import check_output_folder
 
-    with progress.stage("export") as line:
-        check_output_folder(config.tgt_folder, config.force)
+    config = replace(config, src_folder=fit_folder(config.src_folder))
+    if config.capture_folder is not None:
+        config.capture_folder = capture_folder(config.capture_folder)
+    target = config.tgt_folder
+    if config.epoch >= 0:
+        target = target.with_name(f"{target.name}_epoch{config.epoch}")
+    with progress.stage("export") as line, locked_folder(target, config.force):
         options = ExportOptions(
             background_color=parse_color(config.background_color),
             subset=config.subset,
@@ -66,17 +71,23 @@ def export(config: ExportConfig) -> "ExportSummary":
             mask_below_line=config.mask_below_line and config.create_mask_from_mesh,
             landmark_views=config.landmark_views,
         )
+        manifest = plan(config)
         fit, head, capture = open_fit(
             config.src_folder, config.capture_folder, config.head, config.flame_dir, config.flame_masks
         )
-        target = config.tgt_folder
         if config.epoch >= 0:
             fit = open_epoch(fit, config.epoch)
-            target = target.with_name(f"{target.name}_epoch{config.epoch}")
         with progress.Bar(len(capture.views_of("fit", "heldout")), "export", "view") as bar:
-            manifest = plan(config)
             summary = export_nerf_dataset(
-                fit, capture, head, target, options, config.force, manifest, lambda done, total: bar.advance()
+                fit,
+                capture,
+                head,
+                target,
+                options,
+                config.force,
+                manifest,
+                lambda done, total: bar.advance(),
+                lambda: plan(config),
             )
         counts = ", ".join(f"{count} {split}" for split, count in summary.counts.items())
         line.result(f"{counts} views in {summary.folder}")

@@ -1,12 +1,12 @@
 """`fit`: fits the head model to a capture of a static avatar."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import METRES_PER_UNIT, FitConfig
-from flame_fitting.manifest import Manifest, check_output_folder, config_as_dict, hash_capture, input_record
+from flame_fitting.folders import capture_folder, locked_folder, staged_folder
+from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from flame_fitting.fit.result import FitResult
     from flame_fitting.fit.stages import FitState
     from flame_fitting.head.model import HeadModel
-    from flame_fitting.landmarks.files import Landmarks2D
 
 PLAN_IGNORES = (
     "capture",
@@ -59,27 +58,30 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
     from flame_fitting.fit.stages import run_stages
     from flame_fitting.fit.vhap_flags import without_effect
-    from flame_fitting.folders import staged_folder
     from flame_fitting.render.backend import choose_device
 
     config.check()
+    config = replace(config, capture=capture_folder(config.capture))
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
-    with progress.stage("fit") as line:
-        check_output_folder(folder, config.force)
+    with progress.stage("fit") as line, locked_folder(folder, config.force):
         device = choose_device(config.device)
-        prepared = prepare(config, device)
+        ready = with_landmarks(config)
+        manifest = plan(config)
+        prepared = prepare(ready, device)
         capture, head, state = prepared.capture, prepared.head, prepared.state
         loaded = time.perf_counter() - started
         run_stages(state, config, device)
+        for text in manifest.finish(lambda: plan(config)):
+            progress.warn(text)
+            state.warnings.append(text)
         result = make_result(state, prepared.start, capture, config)
         result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records[1:]}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
         old_events = (path.name for path in folder.glob("events.out.tfevents*"))
         stale = ("metrics.json", "report.html", "overlays", *old_events)
-        manifest = plan(config)
         with staged_folder(folder, config.force, stale=stale) as staged:
             result.folder = staged
             save_fit(staged, result, state, config)
@@ -96,7 +98,6 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
             }
             manifest.device = str(device)
             manifest.seconds = dict(result.seconds)
-            manifest.finished = True
             manifest.write(staged)
         result.folder = folder
         if evaluate:
@@ -120,9 +121,11 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
     from flame_fitting.fit.stages import FitState, add_record
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.files import read_landmarks
 
+    config = with_landmarks(config)
     capture = read_capture(config.capture)
-    detected = _landmarks(config, capture)
+    detected = read_landmarks(capture.root, config.data.detector)
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
     detector = make_detector(config.data.detector, config.model_path)
     embedding = landmark_embedding(
@@ -172,17 +175,20 @@ def plan(config: FitConfig) -> Manifest:
     )
 
 
-def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
-    """The capture's landmarks, detected now where they are missing."""
+def with_landmarks(config: FitConfig) -> FitConfig:
+    """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew."""
+    from flame_fitting.capture.files import read_capture
     from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.files import landmarks_path, read_landmarks
+    from flame_fitting.landmarks.files import landmarks_path
 
-    path = landmarks_path(capture.root, config.data.detector)
-    if not path.is_file() or not config.exp.reuse_landmarks:
-        if not config.detect:
-            raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {capture.root}")
-        detect(DetectConfig(Path(capture.root), config.data.detector, config.model_path))
-    return read_landmarks(capture.root, config.data.detector)
+    path = landmarks_path(config.capture, config.data.detector)
+    if path.is_file() and config.exp.reuse_landmarks:
+        return config
+    if not config.detect:
+        read_capture(config.capture)  # has its own message where there is no capture
+        raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
+    detect(DetectConfig(config.capture, config.data.detector, config.model_path))
+    return replace(config, exp=replace(config.exp, reuse_landmarks=True))
 
 
 def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, device: "torch.device") -> None:

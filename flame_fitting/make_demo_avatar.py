@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flame_fitting.errors import InputError
-from flame_fitting.manifest import Manifest, check_output_folder, compare, config_as_dict, read_manifest
+from flame_fitting.folders import locked_folder
+from flame_fitting.manifest import Manifest, compare, config_as_dict, read_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,8 +57,7 @@ def make_demo_avatar(config: MakeDemoAvatarConfig) -> Path:
     from flame_fitting.head.loading import load_head
 
     start = time.monotonic()
-    check_output_folder(config.output, config.force)
-    with progress.stage("make-demo-avatar") as line:
+    with progress.stage("make-demo-avatar") as line, locked_folder(config.output, config.force):
         head = load_head(config.head)
         if not head.has_uv or head.texture is None:
             raise InputError(f"{config.head}: has no texture coordinates or no texture. Use --head open.")

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Manifest:
     """What the stage has to say about its result (warnings, where the capture lies ...); not compared."""
     version: str = ""
     """Version of this package; filled in by default."""
+    changed_inputs: list[str] = dataclasses.field(default_factory=list)
+    """Inputs that changed while the stage ran: such a result is never reused."""
     finished: bool = False
     """False while the stage is running: an interrupted run is never reused."""
 
@@ -68,6 +70,25 @@ class Manifest:
         with atomic_write(path) as temporary:
             Path(temporary).write_text(text, encoding="utf-8")
         return path
+
+    def finish(self, plan: "Callable[[], Manifest]") -> list[str]:
+        """Marks the manifest, made by `plan` before the stage read anything, as finished.
+
+        Inputs are looked at again: those that changed meanwhile are recorded and named, one sentence each.
+        """
+        try:
+            now: Manifest | None = plan()
+        except InputError:  # an input is gone
+            now = None
+        texts = []
+        for role, record in self.inputs.items():
+            after = now.inputs.get(role) if now is not None else None
+            if after is None or after.sha256 != record.sha256:
+                self.changed_inputs.append(role)
+                where = after.path if after is not None else record.path
+                texts.append(f"{where}: changed while the stage '{self.stage}' read it. Run it again to be sure.")
+        self.finished = True
+        return texts
 
     def input_path(self, role: str, folder: str | os.PathLike) -> Path | None:
         """Where the input `role` lies now, seen from the output folder `folder`; None if it was not recorded."""
@@ -104,7 +125,7 @@ def compare(old: Manifest | None, new: Manifest, ignore_config: Iterable[str] = 
         return "the earlier run did not finish"
     if old.stage != new.stage:
         return f"the folder holds the result of '{old.stage}', not of '{new.stage}'"
-    found: list[str] = []
+    found = [f"input {role} changed during the earlier run" for role in old.changed_inputs]
     if old.version != new.version:
         found.append(f"version {old.version} -> {new.version}")
     for role in sorted(old.inputs.keys() | new.inputs.keys()):
@@ -148,12 +169,18 @@ def input_record(path: str | os.PathLike, output_folder: str | os.PathLike, sha2
 
 
 def hash_folder(folder: str | os.PathLike, exclude: Iterable[str] = (MANIFEST_NAME,)) -> str:
-    """SHA-256 over a folder's relative file names and contents, hex, without the top-level entries in `exclude`."""
+    """SHA-256 over a folder's relative file names and contents, hex, without the top-level entries in `exclude`.
+
+    Hidden files do not count: locks, what is being written, what desktops leave behind.
+    """
     root, left_out = Path(folder), frozenset(exclude)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder. Check the path.")
+    found = ((path, path.relative_to(root)) for path in root.rglob("*"))
     files = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.is_file() and path.relative_to(root).parts[0] not in left_out
+        name.as_posix()
+        for path, name in found
+        if name.parts[0] not in left_out and not any(part.startswith(".") for part in name.parts) and path.is_file()
     )
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         hashes = list(pool.map(lambda name: sha256_of_file(root / name), files))
@@ -185,21 +212,39 @@ def package_version() -> str:
     return __version__
 
 
+def resolved(folder: str | os.PathLike) -> Path:
+    """The absolute path that an output folder's links lead to; InputError where they lead in a circle."""
+    try:
+        path = Path(folder).resolve()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for a circle
+        raise InputError(f"{folder}: cannot be used as a folder ({error}). Choose another output folder.") from error
+    return path
+
+
 def check_output_folder(folder: str | os.PathLike, force: bool = False) -> None:
     """Raises InputError unless a stage may write into `folder`: absent, empty, ours (it has a manifest), or forced."""
-    path = Path(folder)
+    path = resolved(folder)
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file, but a folder is to be written here. Choose another output folder.")
+        raise InputError(f"{folder}: is a file, but a folder is to be written here. Choose another output folder.")
     existing = path
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: cannot be written ({existing} is not writable). Choose another output folder.")
-    if force or not path.exists() or (path / MANIFEST_NAME).is_file() or not any(path.iterdir()):
+    if not existing.is_dir() or not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: cannot be written ({existing} is not writable). Choose another output folder.")
+    if force or not path.exists() or (path / MANIFEST_NAME).is_file():
+        return
+    if not any(_counts(entry) for entry in path.iterdir()):
         return
     raise InputError(
-        f"{path}: the folder is not empty and was not made by flame-fitting. Choose another one, or add --force."
+        f"{folder}: the folder is not empty and was not made by flame-fitting. Choose another one, or add --force."
     )
+
+
+def _counts(entry: Path) -> bool:
+    """Whether an entry makes a folder somebody's: not what killed runs leave, nor what a new file system has."""
+    hidden = entry.name.startswith(".")
+    return not (hidden and entry.name.endswith((".lock", ".partial", ".old"))) and entry.name != "lost+found"
 
 
 def _json_default(value: Any) -> Any:

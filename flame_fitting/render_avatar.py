@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from flame_fitting.errors import InputError
-from flame_fitting.manifest import Manifest, check_output_folder, config_as_dict, input_record
+from flame_fitting.folders import locked_folder
+from flame_fitting.manifest import Manifest, config_as_dict, input_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,9 +92,8 @@ def render(config: RenderConfig) -> "Capture":
     from flame_fitting.landmarks.detector import make_detector
 
     _check(config)
-    with progress.stage("render") as line:
+    with progress.stage("render") as line, locked_folder(config.output, config.force):
         manifest = plan(config)
-        check_output_folder(config.output, config.force)
         avatar = load_avatar(config.avatar)
         # No teeth: they are never seen here.
         head = load_head(config.head, config.flame_dir, config.flame_masks, add_teeth=False)
@@ -157,6 +157,8 @@ def render(config: RenderConfig) -> "Capture":
                         )
                 bar.advance(len(chunk))
             manifest.transforms = {"head_from_world": head_from_world.tolist()}
+            for text in manifest.finish(lambda: plan(config)):
+                progress.warn(text)
             writer.manifest = manifest
         for note in avatar.notes:
             progress.say(f"  {note}")
@@ -167,18 +169,20 @@ def render(config: RenderConfig) -> "Capture":
 
 def plan(config: RenderConfig) -> Manifest:
     """What decides the result."""
+    from flame_fitting.avatar.files_of import hash_avatar
     from flame_fitting.head.loading import head_identity, head_inputs
     from flame_fitting.landmarks.detector import make_detector
 
     detector = make_detector(config.detector, config.model_path)
     chosen = (config.head, config.flame_dir, config.flame_masks)
-    inputs = {"avatar": config.avatar} | head_inputs(*chosen)
+    inputs = dict(head_inputs(*chosen))
     if config.landmark_embedding is not None:
         inputs["landmark_embedding"] = config.landmark_embedding
     return Manifest(
         stage="render",
         config=config_as_dict(config),
-        inputs={role: input_record(path, config.output) for role, path in inputs.items()},
+        inputs={"avatar": input_record(config.avatar, config.output, hash_avatar(config.avatar))}
+        | {role: input_record(path, config.output) for role, path in inputs.items()},
         head=head_identity(*chosen, add_teeth=False),
         detector=f"{detector.name} {detector.version}",
         seeds={"seed": config.seed},

@@ -1,6 +1,5 @@
 """`run`: render, detect, fit, export and evaluate in one command, going on where an earlier run stopped."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +10,9 @@ import tyro
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.files import read_json_object
 from flame_fitting.fit.config import PresetName
+from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
 
 
@@ -104,6 +105,8 @@ _PLACES = frozenset(
     {"output", "force", "avatar", "capture", "src_folder", "tgt_folder", "fit", "capture_folder", "model_path"}
     | {"head", "flame_dir", "flame_masks", "landmark_embedding"}  # which head model it is stands in Manifest.head
 )
+_WRITE_BESIDE_OTHERS = ("detect", "evaluate")
+"""Stages whose folder may hold what a user put there."""
 
 
 def run(config: RunConfig, *, export: bool = True) -> RunResult:
@@ -113,13 +116,16 @@ def run(config: RunConfig, *, export: bool = True) -> RunResult:
     """
     check_folder(config.output, config.force)
     _check_flags(config)
-    steps = chain(config, export)
-    what_differs_in(steps[0])  # refuses an avatar that is not there before anything is written
     own = Manifest(stage="run", config=config_as_dict(config), seeds={"seed": config.seed})
     result = RunResult(config.output)
-    result.reused, result.ran = _run_steps(steps, own, config)
-    own.finished = True
-    own.write(config.output)
+    with locked_folder(config.output, force=True):  # checked above, by the rules of this stage
+        steps = chain(config, export)
+        for step in steps:
+            check_output_folder(step.folder, config.force or step.name in _WRITE_BESIDE_OTHERS)
+        what_differs_in(steps[0])  # refuses an avatar that is not there before anything is written
+        result.reused, result.ran = _run_steps(steps, own, config)
+        own.finished = True
+        own.write(config.output)
     result.metrics = _read_metrics(config.output / "fit")
     result.warnings = [str(text) for text in result.metrics.get("warnings", [])]
     _show(result)
@@ -268,11 +274,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _read_metrics(fit: Path) -> dict[str, Any]:
-    path = fit / "metrics.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Run 'flame-fitting evaluate {fit}'.") from error
+    return read_json_object(fit / "metrics.json", f"Run again: flame-fitting evaluate {fit}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The in-memory contract between stages: timesteps x cameras, images loaded lazily."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flame_fitting.errors import InputError
+from flame_fitting.files import read_npz, read_picture
 
 Role = Literal["landmark", "fit", "heldout"]
 
@@ -79,31 +78,37 @@ class Capture:
 
     def image(self, view: View) -> NDArray[np.float32]:
         """(3, H, W) sRGB, 0..1."""
-        return np.ascontiguousarray(_read_picture(self.root / view.file_path, "RGB").transpose(2, 0, 1))
+        return np.ascontiguousarray(self._picture(view.file_path, "RGB", view).transpose(2, 0, 1))
 
     def alpha(self, view: View) -> NDArray[np.float32]:
         """(H, W), 0..1; ones where the capture has no alpha maps."""
         if view.mask_path is None:
             return np.ones((view.height, view.width), dtype=np.float32)
-        return _read_picture(self.root / view.mask_path, "L")
+        return self._picture(view.mask_path, "L", view)
 
     def geometry(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Depth (H, W) along the camera's z in world units (0 outside) and world normals (H, W, 3)."""
         if view.geometry_path is None:
             raise InputError(f"{self.root}: view {view.key} has no geometry. Render the avatar again.")
         path = self.root / view.geometry_path
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                return data["depth"].astype(np.float32), data["normal"].astype(np.float32)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path}: cannot be read ({error}). Render the avatar again.") from error
+        arrays = read_npz(path, _AGAIN, ("depth", "normal"))
+        for name, shape in (("depth", (view.height, view.width)), ("normal", (view.height, view.width, 3))):
+            if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
+                raise InputError(
+                    f"{path}: {name} has shape {arrays[name].shape} of {arrays[name].dtype}, numbers {shape} are "
+                    f"expected. {_AGAIN}"
+                )
+        return arrays["depth"].astype(np.float32), arrays["normal"].astype(np.float32)
+
+    def _picture(self, name: str, mode: Literal["RGB", "L"], view: View) -> NDArray[np.float32]:
+        picture = read_picture(self.root / name, mode, _AGAIN)
+        if picture.shape[:2] != (view.height, view.width):
+            height, width = picture.shape[:2]
+            raise InputError(
+                f"{self.root / name}: the picture is {width} x {height}, its view {view.key} is {view.width} x "
+                f"{view.height}. {_AGAIN}"
+            )
+        return np.asarray(picture, dtype=np.float32) / 255.0
 
 
-def _read_picture(path: Path, mode: str) -> NDArray[np.float32]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert(mode), dtype=np.float32) / 255.0
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable picture ({error}). Make the capture again.") from error
+_AGAIN = "Make the capture again."

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from flame_fitting.capture.camera import opengl_camera_to_world, world_to_camera_from_opengl
 from flame_fitting.capture.capture import Capture, Role, View
 from flame_fitting.errors import InputError
+from flame_fitting.files import read_json_object, reason
 from flame_fitting.folders import staged_folder
 from flame_fitting.manifest import Manifest
 
@@ -182,7 +183,7 @@ def read_capture(path: str | os.PathLike) -> Capture:
     if not file.is_file():
         wrong = "is not a capture, it has no transforms.json" if root.is_dir() else "no such folder"
         raise InputError(f"{path}: {wrong}. {_MAKE_ONE}")
-    data = _read_json(file)
+    data = read_json_object(file, _MAKE_ONE)
     frames = data.get("frames")
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{file}: has no frames. {_MAKE_ONE}")
@@ -196,15 +197,12 @@ def read_capture(path: str | os.PathLike) -> Capture:
             )
         seen[view.key] = index
     views.sort(key=lambda view: (view.timestep, view.camera))
-    color = data.get("background_color", (1.0, 1.0, 1.0))
-    if not (isinstance(color, (list, tuple)) and len(color) == 3):
-        raise InputError(f"{file}: background_color is {color!r}; it must be three numbers from 0 to 1.")
     return Capture(
         root=root,
         views=views,
-        background_color=(float(color[0]), float(color[1]), float(color[2])),
+        background_color=_background(file, data.get("background_color", (1.0, 1.0, 1.0))),
         shading=str(data.get("shading", "unlit")),
-        avatar=_read_json(root / AVATAR_NAME) if (root / AVATAR_NAME).is_file() else {},
+        avatar=_read_avatar(root / AVATAR_NAME),
     )
 
 
@@ -283,7 +281,8 @@ def _frame_of(view: View) -> dict[str, Any]:
         **intrinsics_as_dict(view.K, view.width, view.height),
     }
     if view.mask_path is not None:
-        frame["mask_path"] = frame["fg_mask_path"] = view.mask_path
+        # not nerfstudio's mask_path: what that leaves out is never trained, and floaters grow there
+        frame["fg_mask_path"] = view.mask_path
     if view.geometry_path is not None:
         frame["geometry_path"] = view.geometry_path
     return frame
@@ -294,7 +293,10 @@ def _read_frame(file: Path, data: dict[str, Any], frame: Any, index: int) -> Vie
     if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
         raise InputError(f"{where} has no file_path. {_MAKE_ONE}")
     picture = _existing(file, where, frame["file_path"])
-    mask = frame.get("mask_path") or frame.get("fg_mask_path")
+    role = frame.get("role", "fit")
+    if role not in get_args(Role):
+        raise InputError(f"{where} has role {role!r}; roles are {', '.join(get_args(Role))}.")
+    mask = frame.get("fg_mask_path") or frame.get("mask_path")
     geometry = frame.get("geometry_path")
     width, height = _picture_size(file.parent / picture)
     merged = {**data, **frame}
@@ -310,7 +312,7 @@ def _read_frame(file: Path, data: dict[str, Any], frame: Any, index: int) -> Vie
         view = View(
             timestep=int(frame.get("timestep_index", 0)),
             camera=int(frame.get("camera_index", index)),
-            role=frame.get("role", "fit"),
+            role=role,
             K=_intrinsics(where, merged, width, height),
             world_to_camera=_world_to_camera(where, frame.get("transform_matrix")),
             width=width,
@@ -319,10 +321,8 @@ def _read_frame(file: Path, data: dict[str, Any], frame: Any, index: int) -> Vie
             mask_path=None if mask is None else _existing(file, where, mask),
             geometry_path=None if geometry is None else _existing(file, where, geometry),
         )
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where} cannot be read ({error}). {_MAKE_ONE}") from error
-    if view.role not in get_args(Role):
-        raise InputError(f"{where} has role {view.role!r}; roles are {', '.join(get_args(Role))}.")
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise InputError(f"{where} cannot be read ({reason(error)}). {_MAKE_ONE}") from error
     return view
 
 
@@ -356,12 +356,41 @@ def _world_to_camera(where: str, matrix: Any) -> NDArray[np.float64]:
     return world_to_camera_from_opengl(array)
 
 
-def _existing(file: Path, where: str, name: str) -> str:
+def _background(file: Path, color: Any) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(value) for value in color)
+        if all(0 <= value <= 1 for value in (red, green, blue)):
+            return red, green, blue
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"{file}: background_color is {color!r}; it must be three numbers from 0 to 1.")
+
+
+def _read_avatar(path: Path) -> dict[str, Any]:
+    """avatar.json, where there is one; empty else."""
+    if not path.is_file():
+        return {}
+    avatar = read_json_object(path, _MAKE_ONE)
+    if (matrix := avatar.get("head_from_world")) is not None:
+        try:
+            good = np.asarray(matrix, dtype=np.float64)
+        except (TypeError, ValueError):
+            good = np.zeros(0)
+        if good.shape != (4, 4) or not np.isfinite(good).all() or np.linalg.det(good[:3, :3]) <= 0:
+            raise InputError(f"{path}: head_from_world is not a 4x4 similarity. {_MAKE_ONE}")
+    return avatar
+
+
+def _existing(file: Path, where: str, name: Any) -> str:
     root = file.parent
+    if not isinstance(name, str) or "\0" in name:
+        raise InputError(f"{where} names {name!r}, which is no file. {_MAKE_ONE}")
     for candidate in (name, f"{name}.png"):  # instant-ngp's files may lack the ending
-        if (root / candidate).is_file():
+        if os.path.isfile(root / candidate):  # False, too, for what no file system takes as a name
             return candidate
-    raise InputError(f"{root / name}: missing, but {where.removeprefix(str(root) + os.sep)} names it. {_MAKE_ONE}")
+    raise InputError(
+        f"{root / name[:200]}: missing, but {where.removeprefix(str(root) + os.sep)} names it. {_MAKE_ONE}"
+    )
 
 
 def _picture_size(path: Path) -> tuple[int, int]:
@@ -370,18 +399,8 @@ def _picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             return picture.size
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable picture ({error}). {_MAKE_ONE}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable JSON ({error}). {_MAKE_ONE}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: holds no JSON object. {_MAKE_ONE}")
-    return data
+    except Exception as error:  # decoders raise many kinds over damaged bytes
+        raise InputError(f"{path}: not a readable picture ({reason(error)}). {_MAKE_ONE}") from error
 
 
 def _avatar_text(avatar: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ from flame_fitting.manifest import Manifest
 SPLITS = ("train", "val", "test")
 CANONICAL_JAW = 0.3  # rad: the mouth slightly open, as VHAP's canonical head
 VAL_EVERY = 8
+WORLD_UP = (0.0, 1.0, 0.0)  # instant-ngp reads it; it takes +Z else
 TRAIN_RATIO = 0.7  # part of the timesteps that are not for testing, where there are several
 
 # FLAME's topology without and with VHAP's teeth: what GaussianAvatars binds its Gaussians to.
@@ -97,10 +98,12 @@ def export_nerf_dataset(
     force: bool = False,
     manifest: Manifest | None = None,
     progress: Callable[[int, int], None] | None = None,
+    plan: Callable[[], Manifest] | None = None,
 ) -> ExportSummary:
     """Writes the dataset of a fit to the folder `target`, which appears whole or not at all.
 
-    `progress` is called with the number of pictures written and their total.
+    `progress` is called with the number of pictures written and their total. `plan` makes the manifest anew, to see
+    whether an input has changed.
     """
     options = options or ExportOptions()
     if options.scale_factor is not None and not 0 < options.scale_factor <= 1:
@@ -120,7 +123,7 @@ def export_nerf_dataset(
         _write_transforms(folder, fit, frames, entries, options)
         if manifest is not None:
             manifest.transforms["head_from_world"] = fit.head_from_world.tolist()
-            manifest.finished = True
+            warnings += manifest.finish(plan or (lambda: manifest))
             manifest.write(folder)
     warnings += _camera_warnings(entries) if is_flame(head) else []
     counts = {split: sum(frame.split == split for frame in frames) for split in SPLITS}
@@ -292,7 +295,6 @@ def _entry(fit: FitResult, frame: _Frame, view: View, name: str, options: Export
         "transform_matrix": opengl_camera_to_world(view.world_to_camera).tolist(),
         "file_path": f"images/{name}",
         "fg_mask_path": f"fg_masks/{name}",
-        "mask_path": f"fg_masks/{name}",
     }
     if options.flame_mode == "param":
         entry["flame_param_path"] = f"flame_param/{stem}.npz"
@@ -320,7 +322,7 @@ def _write_transforms(
     }
     by_split = {split: [e for e, f in zip(entries, frames, strict=True) if f.split == split] for split in SPLITS}
     for split, chosen in {"": entries, **by_split}.items():
-        data: dict[str, Any] = {"camera_model": "PINHOLE"}
+        data: dict[str, Any] = {"camera_model": "PINHOLE", "up": list(WORLD_UP)}
         # A key at the top level hides the frames' own from nerfstudio, so it must hold for every frame of the dataset.
         for key in (*INTRINSIC_KEYS, "camera_angle_x", "camera_angle_y"):
             if all(entry[key] == entries[0][key] for entry in entries):
@@ -385,12 +387,16 @@ def _camera_warnings(entries: list[dict[str, Any]]) -> list[str]:
     return [f"{len(off)} of {len(entries)} cameras {text}; other programs read them right."]
 
 
+# given a folder, instant-ngp trains on every .json in it, that of the test views too
+_OTHERS = "nerfstudio and instant-ngp (give it transforms_train.json)"
+
+
 def _opens_in(head: HeadModel, options: ExportOptions) -> str:
     if is_flame(head) and options.flame_mode == "param":
-        return "The dataset opens in GaussianAvatars, nerfstudio, gsplat and instant-ngp."
+        return f"The dataset opens in GaussianAvatars, {_OTHERS}."
     if is_flame(head):
-        return "The dataset opens in nerfstudio, gsplat and instant-ngp; GaussianAvatars needs --flame-mode param."
+        return f"The dataset opens in {_OTHERS}; GaussianAvatars needs --flame-mode param."
     return (
-        f"The dataset opens in nerfstudio, gsplat and instant-ngp, but not in GaussianAvatars, which needs FLAME: "
+        f"The dataset opens in {_OTHERS}, but not in GaussianAvatars, which needs FLAME: "
         f"it was fitted with the head model '{head.name}'."
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_fitting.avatar.normals import vertex_normals
 from flame_fitting.capture.files import write_png
 from flame_fitting.files import atomic_write
 
@@ -17,7 +18,7 @@ def write_obj(
     texture: np.ndarray | str | None = None,
     material: str = "head",
 ) -> list[Path]:
-    """Writes an OBJ, with a MTL where there is a texture, and returns the files written.
+    """Writes an OBJ with normals, smooth throughout, and a MTL where there is a texture; returns the files written.
 
     Args:
         vertices: (V, 3), written in this order.
@@ -43,15 +44,27 @@ def write_obj(
             temporary.write_text(text, encoding="utf-8")
         written.append(mtl)
         lines += [f"mtllib {mtl.name}"]
-    lines += ["v {:.9g} {:.9g} {:.9g}".format(*row) for row in np.asarray(vertices, dtype=np.float64).tolist()]
+    points = np.asarray(vertices, dtype=np.float64)
+    number = f"{{:.{_digits(points)}g}}"
+    lines += [f"v {number} {number} {number}".format(*row) for row in points.tolist()]
+    lines += ["vn {:.6f} {:.6f} {:.6f}".format(*row) for row in vertex_normals(points, np.asarray(faces)).tolist()]
     corners = np.asarray(faces, dtype=np.int64) + 1
     if has_uv:
         lines += ["vt {:.7g} {:.7g}".format(*row) for row in np.asarray(uv, dtype=np.float64).tolist()]
         lines += [f"usemtl {material}"] if texture is not None else []
-        both = np.stack([corners, np.asarray(uv_faces, dtype=np.int64) + 1], axis=-1).reshape(-1, 6)
-        lines += ["f {}/{} {}/{} {}/{}".format(*row) for row in both.tolist()]
+        lines += ["s 1"]
+        both = np.stack([corners, np.asarray(uv_faces, dtype=np.int64) + 1, corners], axis=-1).reshape(-1, 9)
+        lines += ["f {}/{}/{} {}/{}/{} {}/{}/{}".format(*row) for row in both.tolist()]
     else:
-        lines += ["f {} {} {}".format(*row) for row in corners.tolist()]
+        lines += ["s 1"]
+        both = np.stack([corners, corners], axis=-1).reshape(-1, 6)
+        lines += ["f {}//{} {}//{} {}//{}".format(*row) for row in both.tolist()]
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return [path, *written]
+
+
+def _digits(points: np.ndarray) -> int:
+    """Significant digits that keep nine of the mesh's own extent, however far from the origin it lies."""
+    extent, reach = np.ptp(points, axis=0).max(initial=0.0), np.abs(points).max(initial=0.0)
+    return 9 if extent <= 0 else min(17, 9 + max(0, int(np.ceil(np.log10(reach / extent)))))

@@ -554,7 +554,7 @@ class FitConfig:
     capture: tyro.conf.Positional[Path]
     """Folder of a capture, as `render` writes it."""
     output: Path | None = None
-    """Folder of the fit (default: `fit` beside the capture)."""
+    """Folder of the fit (default: `<capture>_fit` beside the capture; `fit` beside one that is called `render`)."""
     preset: PresetName = "static"
     """Defaults of all other options: static, vhap (VHAP's own schedule), fast or high."""
     head: str = "auto"
@@ -626,7 +626,12 @@ class FitConfig:
     def folder(self) -> Path:
         """Where the fit is written."""
         chosen = self.output if self.output is not None else self.exp.output_folder
-        return chosen if chosen is not None else self.capture.resolve().parent / "fit"
+        if chosen is not None:
+            return chosen
+        capture = self.capture.resolve()
+        if capture.name == "transforms.json":
+            capture = capture.parent
+        return capture.with_name("fit" if capture.name == "render" else f"{capture.name}_fit")
 
 
 def given_value(arguments: Sequence[str], name: str) -> str | None:

@@ -10,10 +10,12 @@ import torch
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write
+from flame_fitting.files import atomic_write, read_json_object, read_npz, read_picture, reason
 from flame_fitting.head.model import HeadModel
 
 PARAMETER_KEYS = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "shape", "expr", "static_offset")
+
+FIT_AGAIN = "Run again: flame-fitting fit"
 
 
 @dataclass(eq=False)
@@ -102,15 +104,15 @@ def load_fit(folder: Path | str) -> FitResult:
     """Reads a fit folder (or its last time-stamped child, as VHAP makes them)."""
     folder = find_fit_folder(Path(folder))
     path = folder / "tracked_flame_params.npz"
+    arrays = read_npz(path, FIT_AGAIN)
+    parameters, head_from_world = checked_parameters(path, arrays)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
         name, digest = (str(a) for a in arrays["head_model"])
         result = FitResult(
             head_name=name,
             head_hash=digest,
-            parameters={key: arrays[key] for key in PARAMETER_KEYS},
-            head_from_world=arrays["head_from_world"].astype(np.float64),
+            parameters=parameters,
+            head_from_world=head_from_world,
             image_size=(int(arrays["image_size"][0]), int(arrays["image_size"][1])),
             timestep_id=[str(t) for t in arrays["timestep_id"]],
             lights=arrays.get("lights"),
@@ -118,19 +120,54 @@ def load_fit(folder: Path | str) -> FitResult:
             scale_source=str(arrays.get("scale_source", "estimated")),
             folder=folder,
         )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not a fit's parameter file ({error}). Run `flame-fitting fit` again.") from error
-    texture = folder / "texture.png"
-    if texture.is_file():
-        from PIL import Image
-
-        with Image.open(texture) as picture:
-            result.texture = np.asarray(picture.convert("RGB"))
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not a fit's parameter file ({reason(error)}). {FIT_AGAIN}") from error
+    if len(result.timestep_id) != len(parameters["expr"]):
+        count = len(result.timestep_id)
+        raise InputError(f"{path}: names {count} timesteps and holds {len(parameters['expr'])}. {FIT_AGAIN}")
+    if (folder / "texture.png").is_file():
+        result.texture = read_picture(folder / "texture.png", "RGB", FIT_AGAIN)
+        if result.texture.shape[0] != result.texture.shape[1]:
+            raise InputError(f"{folder / 'texture.png'}: is not square. {FIT_AGAIN}")
     if (folder / "landmarks3d.npz").is_file():
-        with np.load(folder / "landmarks3d.npz", allow_pickle=False) as file:
-            result.landmarks3d = {key: file[key] for key in file.files}
+        result.landmarks3d = _landmarks3d(folder / "landmarks3d.npz", len(parameters["expr"]))
     _load_checkpoint(folder, result)
     return result
+
+
+def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The head's parameters and `head_from_world` (4, 4) among the arrays of a parameter file.
+
+    Raises InputError where one is missing, has another shape than a fit writes, or is not finite.
+    """
+    wanted = (*PARAMETER_KEYS, "head_from_world", "head_model", "image_size", "timestep_id")
+    if missing := [key for key in wanted if key not in arrays]:
+        other = "" if "head_model" in arrays else " Parameters of another program are read by: flame-fitting convert"
+        raise InputError(f"{path}: lacks {', '.join(missing)}: not the parameter file of a fit. {FIT_AGAIN}{other}")
+    steps = arrays["expr"].shape[0] if arrays["expr"].ndim == 2 else 0
+    widths = {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
+    right = {"expr": steps > 0, "shape": arrays["shape"].ndim == 1}
+    right |= {key: arrays[key].shape == (steps, width) for key, width in widths.items()}
+    offset, matrix = arrays["static_offset"], arrays["head_from_world"]
+    right["static_offset"] = offset.ndim == 3 and offset.shape[0] in (1, steps) and offset.shape[2] == 3
+    right["head_from_world"] = matrix.shape == (4, 4)
+    for key, good in right.items():
+        values = arrays[key]
+        if not good or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+            found = f"{key} has shape {values.shape} of {values.dtype}, or numbers that are not finite"
+            raise InputError(f"{path}: {found}: not what a fit writes. {FIT_AGAIN}")
+    if np.linalg.det(matrix[:3, :3]) <= 0:
+        raise InputError(f"{path}: head_from_world has no size or mirrors. {FIT_AGAIN}")
+    return {key: arrays[key] for key in PARAMETER_KEYS}, matrix.astype(np.float64)
+
+
+def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:
+    arrays = read_npz(path, FIT_AGAIN)
+    points, model = arrays.get("points"), arrays.get("model")
+    shape = None if points is None else points.shape
+    if points is None or model is None or points.ndim != 3 or points.shape != model.shape or len(points) != steps:
+        raise InputError(f"{path}: points have shape {shape}, ({steps}, N, 3) and a model are expected. {FIT_AGAIN}")
+    return arrays
 
 
 def _load_checkpoint(folder: Path, result: FitResult) -> None:
@@ -138,15 +175,20 @@ def _load_checkpoint(folder: Path, result: FitResult) -> None:
     path, tensors = folder / "checkpoint.json", folder / "checkpoint.safetensors"
     if not (path.is_file() and tensors.is_file()):
         return
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    content = json.loads(path.read_text(encoding="utf-8"))
-    result.warnings = list(content.get("warnings", []))
-    result.seconds = dict(content.get("seconds", {}))
-    with safe_open(tensors, framework="np") as file:
-        for record in content.get("stages", []):
-            vertices = file.get_tensor(f"stages/{record['name']}/vertices_world").astype(np.float64)
-            result.stages.append(StageRecord(**(record | {"vertices_world": vertices})))
+    content = read_json_object(path, FIT_AGAIN)
+    try:
+        result.warnings = [str(text) for text in content.get("warnings", [])]
+        result.seconds = {str(name): float(value) for name, value in content.get("seconds", {}).items()}
+        with safe_open(tensors, framework="np") as file:
+            for record in content.get("stages", []):
+                vertices = file.get_tensor(f"stages/{record['name']}/vertices_world").astype(np.float64)
+                result.stages.append(StageRecord(**(record | {"vertices_world": vertices})))
+    except SafetensorError as error:
+        raise InputError(f"{tensors}: cannot be read ({reason(error)}). {FIT_AGAIN}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not what a fit writes ({reason(error)}). {FIT_AGAIN}") from error
 
 
 def find_fit_folder(folder: Path) -> Path:

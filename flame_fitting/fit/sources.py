@@ -1,18 +1,15 @@
 """Opens a fit folder with the head model and the capture that it was made from."""
 
 import hashlib
-import zipfile
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from flame_fitting.assets import FLAME_VERSIONS
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import TRANSFORMS_NAME, read_capture
 from flame_fitting.errors import InputError
-from flame_fitting.files import sha256_of_file
-from flame_fitting.fit.result import PARAMETER_KEYS, FitResult, check_head, load_fit
+from flame_fitting.files import read_npz, sha256_of_file
+from flame_fitting.fit.result import FIT_AGAIN, FitResult, check_head, checked_parameters, load_fit
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import InputRecord, input_record, read_manifest
@@ -95,15 +92,8 @@ def open_epoch(fit: FitResult, epoch: int) -> FitResult:
     if not path.is_file():
         found = sorted((p.stem.rsplit("_", 1)[1] for p in root.glob("tracked_flame_params_*.npz")), key=len)
         raise InputError(f"{path}: no such file. Epochs that were saved: {', '.join(found) or 'none'}.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return replace(
-                fit,
-                parameters={key: file[key] for key in PARAMETER_KEYS},
-                head_from_world=file["head_from_world"].astype(np.float64),
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a fit's parameter file ({error}). Run `flame-fitting fit` again.") from error
+    parameters, head_from_world = checked_parameters(path, read_npz(path, FIT_AGAIN))
+    return replace(fit, parameters=parameters, head_from_world=head_from_world)
 
 
 def fit_input_record(fit_folder: Path, output_folder: Path) -> InputRecord:

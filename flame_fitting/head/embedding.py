@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write
+from flame_fitting.files import atomic_write, read_npz, reason
 
 
 @dataclass(eq=False)
@@ -52,9 +51,9 @@ class LandmarkEmbedding:
     @classmethod
     def load(cls, path: Path) -> "LandmarkEmbedding":
         """Reads what `save` wrote."""
+        advice = "Delete it to have it made again."
+        arrays = read_npz(path, advice)
         try:
-            with np.load(path, allow_pickle=False) as data:
-                values: dict[str, Any] = {k: data[k] if data[k].ndim else str(data[k]) for k in data.files}
-            return cls(**values)
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: not a landmark embedding ({error}). Delete it to have it made again.") from error
+            return cls(**{name: value if value.ndim else str(value) for name, value in arrays.items()})  # type: ignore[arg-type]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: not a landmark embedding ({reason(error)}). {advice}") from error

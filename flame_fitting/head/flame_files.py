@@ -11,7 +11,7 @@ import numpy as np
 
 from flame_fitting import assets
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write, sha256_of_file
+from flame_fitting.files import atomic_write, read_npz, reason, sha256_of_file
 from flame_fitting.head.model import HeadData
 from flame_fitting.head.pickles import SparseColumns, read_pickle
 
@@ -77,11 +77,9 @@ def _npz_arrays(path: Path) -> dict[str, Any]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > _MAX_NPZ_BYTES:
             raise ValueError(f"it unpacks to {size / 2**30:.1f} GiB")
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
-        text = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a readable .npz file ({text}). Copy or download it again.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(f"{path}: not a readable .npz file ({reason(error)}). Copy or download it again.") from error
+    return read_npz(path, "Copy or download it again.")
 
 
 def _pickled_arrays(path: Path, digest: str) -> dict[str, Any]:

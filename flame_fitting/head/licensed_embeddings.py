@@ -18,7 +18,7 @@ import numpy as np
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
-from flame_fitting.files import sha256_of_file
+from flame_fitting.files import read_npz, sha256_of_file
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.flame_files import FLAME_COUNTS
 from flame_fitting.head.model import HeadModel
@@ -97,14 +97,8 @@ def _read(path: Path) -> tuple[str, int, ndarray, Any, Any]:
 
 
 def _read_npz(path: Path) -> dict[str, ndarray]:
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            wanted = ("lmk_face_idx", "lmk_b_coords", "landmark_indices")
-            return {name: file[name] for name in wanted if name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable .npz file ({error}).") from error
+    wanted = ("lmk_face_idx", "lmk_b_coords", "landmark_indices")
+    return read_npz(path, "Download it again.", (), wanted)
 
 
 def _checked(path: Path, faces: Any, weights: Any) -> tuple[ndarray, ndarray]:

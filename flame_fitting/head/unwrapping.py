@@ -5,7 +5,6 @@ The origin is at the picture's bottom left, as in OBJ files.
 """
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy import ndarray
 
 from flame_fitting import assets
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write
+from flame_fitting.files import atomic_write, read_npz, reason
 from flame_fitting.head.flat_map import flat_map
 from flame_fitting.head.model import HeadData
 
@@ -75,14 +74,12 @@ def _from_obj(path: Path, faces: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def _from_texture_file(path: Path, faces: ndarray) -> tuple[ndarray, ndarray]:
+    advice = "Give FLAME_texture.npz of FLAME's site."
+    arrays = read_npz(path, advice, ("vt", "ft"))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ("vt", "ft") if key not in file.files]
-            if missing:
-                raise InputError(f"{path}: it lacks {', '.join(missing)}. Give FLAME_texture.npz of FLAME's site.")
-            uv, uv_faces = file["vt"].astype(np.float32), file["ft"].astype(np.int64)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable .npz file ({error}).") from error
+        uv, uv_faces = arrays["vt"].astype(np.float32), arrays["ft"].astype(np.int64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: vt and ft hold no numbers ({reason(error)}). {advice}") from error
     return _checked(path, uv, uv_faces, faces)
 
 
@@ -114,9 +111,9 @@ def _cached(data: HeadData) -> tuple[ndarray, ndarray]:
     path = assets.cache_dir() / "uv" / f"{digest.hexdigest()[:24]}.npz"
     if path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return _checked(path, file["uv"], file["uv_faces"], faces)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, InputError):
+            arrays = read_npz(path, "", ("uv", "uv_faces"))
+            return _checked(path, arrays["uv"], arrays["uv_faces"], faces)
+        except InputError:
             path.unlink(missing_ok=True)
     uv, uv_faces = flat_map(shape.astype(np.float64), faces) or unwrap(shape, faces)
     try:

@@ -1,6 +1,5 @@
 """Landmark files of a capture: `landmarks2d/<detector>.npz`."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,10 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write
+from flame_fitting.files import atomic_write, read_npz
+
+N_POINTS = {"mediapipe478": 478, "ibug68": 68}
+"""Landmark orders and their numbers of points."""
 
 
 @dataclass(eq=False)
@@ -55,12 +57,15 @@ def read_landmarks(capture_root: Path | str, detector: str) -> Landmarks2D:
     path = landmarks_path(capture_root, detector)
     if not path.is_file():
         raise InputError(f"{path}: no such file. Make it with: flame-fitting detect {capture_root}")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            landmarks, scheme = data["landmarks"].astype(np.float32), str(data["scheme"])
-            version = str(data["detector_version"]) if "detector_version" in data else ""
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a landmark file ({error}). Run detect again.") from error
-    if landmarks.ndim != 4 or landmarks.shape[-1] != 3:
-        raise InputError(f"{path}: landmarks have shape {landmarks.shape}, (T, C, N, 3) is expected. Run detect again.")
+    again = f"Run again: flame-fitting detect {capture_root}"
+    arrays = read_npz(path, again, ("landmarks", "scheme"), ("detector_version",))
+    landmarks, scheme = arrays["landmarks"], str(arrays["scheme"])
+    version = str(arrays.get("detector_version", ""))
+    if landmarks.ndim != 4 or landmarks.shape[-1] != 3 or landmarks.dtype.kind not in "fiu":
+        found = f"shape {landmarks.shape} of {landmarks.dtype}"
+        raise InputError(f"{path}: landmarks have {found}, numbers (T, C, N, 3) are expected. {again}")
+    if N_POINTS.get(scheme) != landmarks.shape[2]:
+        known = ", ".join(f"{name} ({count})" for name, count in N_POINTS.items())
+        raise InputError(f"{path}: has {landmarks.shape[2]} points in the order '{scheme}'; known are {known}. {again}")
+    landmarks = landmarks.astype(np.float32)
     return Landmarks2D(landmarks, scheme, detector, version)

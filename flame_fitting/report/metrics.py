@@ -20,6 +20,7 @@ from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.files import mask_as_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
+from flame_fitting.files import read_npz, reason
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
 from flame_fitting.fit.region_weights import vertex_areas
 from flame_fitting.fit.result import FitResult
@@ -379,18 +380,21 @@ def load_truth(path: Path | str, head: HeadModel) -> Truth | None:
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob("*.npz"))
     for file in files:
+        advice = "A ground truth needs vertices (V, 3) and mm_per_unit or head_from_world (4, 4)."
+        data = read_npz(file, advice)
+        name = next((key for key in ("vertices_world", "vertices") if key in data), None)
+        if name is None:
+            continue
         try:
-            with np.load(file, allow_pickle=False) as data:
-                name = next((key for key in ("vertices_world", "vertices") if key in data), None)
-                if name is None:
-                    continue
-                vertices = np.asarray(data[name], dtype=np.float64).reshape(-1, 3)
-                if "mm_per_unit" in data:
-                    mm = float(data["mm_per_unit"])
-                else:
-                    mm = 1000 * float(np.cbrt(np.linalg.det(data["head_from_world"][:3, :3])))
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{file}: not a ground truth ({error}). It needs vertices and head_from_world.") from error
+            vertices = np.asarray(data[name], dtype=np.float64).reshape(-1, 3)
+            if "mm_per_unit" in data:
+                mm = float(data["mm_per_unit"])
+            else:
+                mm = 1000 * float(np.cbrt(np.linalg.det(data["head_from_world"][:3, :3])))
+            if not np.isfinite(vertices).all() or not np.isfinite(mm) or mm <= 0:
+                raise ValueError("vertices and their size must be finite numbers, the size above 0")
+        except (ValueError, TypeError, KeyError, IndexError) as error:  # LinAlgError is a ValueError
+            raise InputError(f"{file}: not a ground truth ({reason(error)}). {advice}") from error
         without_teeth = head.n_vertices - len(head.regions.get("teeth", ()))
         return Truth(vertices, mm) if len(vertices) in (head.n_vertices, without_teeth) else None
     raise InputError(

@@ -19,6 +19,8 @@ from flame_fitting.head.model import HeadData, HeadModel
 from tests.export import flame_reference as reference
 
 T = 3
+VHAP_POSES = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose")
+SMPLX_POSES = ("global_orient", "transl", "neck_pose", "jaw_pose", "leye_pose", "reye_pose")
 METRES = 2e-6
 """float32 files of heads that lie up to half a metre from the origin."""
 
@@ -411,13 +413,15 @@ def test_lost_parameters_are_named(tmp_path: Path) -> None:
 
 
 def test_short_vectors_are_padded_and_long_ones_cut(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", betas=np.ones((1, 10)), expression=np.ones((2, 120)))
+    zeros = {name: np.zeros((1, 3)) for name in SMPLX_POSES}
+    np.savez(tmp_path / "a.npz", betas=np.ones((1, 10)), expression=np.ones((2, 120)), **zeros)
     result = run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
     file = load(tmp_path / "b.npz")
     assert file["shape"].shape == (300,) and file["shape"][:10].all() and not file["shape"][10:].any()
     assert file["expr"].shape == (2, 100)
     assert len(result.warnings) == 1 and "20 more are left out" in result.warnings[0]
-    np.savez(tmp_path / "c.npz", betas=np.ones((1, 10)), expression=np.pad(np.ones((2, 50)), ((0, 0), (0, 70))))
+    long = np.pad(np.ones((2, 50)), ((0, 0), (0, 70)))
+    np.savez(tmp_path / "c.npz", betas=np.ones((1, 10)), expression=long, **zeros)
     assert run(tmp_path / "c.npz", tmp_path / "d.npz", "vhap").warnings == []
 
 
@@ -462,7 +466,8 @@ def test_hostile_frame_is_refused_and_not_run(tmp_path: Path, zipped: bool, plac
 
 def test_hostile_npz_is_refused_and_not_run(tmp_path: Path) -> None:
     mark = tmp_path / "owned"
-    np.savez(tmp_path / "a.npz", shape=np.zeros(300), expr=np.array([Hostile(mark)], dtype=object))
+    poses = {name: np.zeros((1, 3)) for name in VHAP_POSES}
+    np.savez(tmp_path / "a.npz", shape=np.zeros(300), expr=np.array([Hostile(mark)], dtype=object), **poses)
     with pytest.raises(InputError, match="without a pickle"):
         run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
     assert not mark.exists()
@@ -496,16 +501,18 @@ def test_damaged_files_are_input_errors(tmp_path: Path) -> None:
     ("arrays", "text"),
     [
         ({"nothing": np.zeros(3)}, "no known FLAME parameters"),
-        ({"shape": np.zeros(300), "expr": np.full((2, 100), np.nan)}, "not finite"),
-        ({"shape": np.zeros(300), "expr": np.zeros((2, 100)), "rotation": np.zeros((3, 3))}, "numbers of timesteps"),
-        ({"shape": np.zeros(300), "expr": np.zeros((2, 100)), "jaw_pose": np.zeros((2, 6))}, "3 are expected"),
-        ({"shape": np.zeros(300), "expr": np.zeros((1, 100)), "scale": np.zeros(1)}, "positive"),
-        ({"shape": np.zeros(300), "expr": np.zeros((1, 100)), "static_offset": np.zeros((5, 3))}, "static_offset"),
-        ({"betas": np.array(["a"])}, "not an array of numbers"),
+        ({"expr": np.full((2, 100), np.nan)}, "not finite"),
+        ({"rotation": np.zeros((3, 3))}, "numbers of timesteps"),
+        ({"jaw_pose": np.zeros((2, 6))}, "3 are expected"),
+        ({"scale": np.zeros(1)}, "positive"),
+        ({"static_offset": np.zeros((5, 3))}, "static_offset"),
+        ({"shape": np.array(["a"])}, "not an array of numbers"),
     ],
 )
 def test_wrong_arrays_are_input_errors(tmp_path: Path, arrays: dict[str, Any], text: str) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)
+    whole: dict[str, Any] = {"shape": np.zeros(300), "expr": np.zeros((2, 100))}
+    whole |= {name: np.zeros((2, 3)) for name in VHAP_POSES} | {"eyes_pose": np.zeros((2, 6))}
+    np.savez(tmp_path / "a.npz", **(arrays if "nothing" in arrays else whole | arrays))
     with pytest.raises(InputError, match=text):
         run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
 
@@ -546,3 +553,149 @@ def test_disagreeing_rotations_of_a_frame_are_refused(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.frame")
     with pytest.raises(InputError, match="different rotations"):
         read_parameters(tmp_path / "a.frame")
+
+
+# Whose file it is
+
+
+def foreign_tracker(path: Path) -> None:
+    """Another tracker's file: it shares two names with VHAP, its pose has other ones."""
+    rng = np.random.default_rng(0)
+    np.savez(
+        path,
+        **{name: np.ones((1, 1), np.float32) for name in ("fx", "fy", "cx", "cy")},
+        extr=np.eye(4)[None],
+        shape=rng.normal(size=150),
+        expr=rng.normal(size=(4, 65)),
+        rot=rng.normal(size=(4, 3)),
+        tra=rng.normal(size=(4, 3)),
+        eye_rot=rng.normal(size=(4, 3)),
+        fps=np.array(25),
+    )
+
+
+def test_another_tracker_is_not_taken_for_vhap(tmp_path: Path) -> None:
+    foreign_tracker(tmp_path / "a.npz")
+    with pytest.raises(InputError) as error:
+        run(tmp_path / "a.npz", tmp_path / "b.npz", "smplx")
+    for name in ("eye_rot", "rot", "tra", "extr", "nearest is vhap", "neck_pose", "--from"):
+        assert name in str(error.value)
+    assert not (tmp_path / "b.npz").exists()
+    result = convert(ConvertConfig(tmp_path / "a.npz", tmp_path / "b.npz", "smplx", source="vhap"))
+    said = "\n".join(result.warnings)
+    assert "lacks eyes_pose, jaw_pose, neck_pose, rotation, translation of vhap: taken as zero" in said
+    assert "no place for cx, cy, extr, eye_rot, fps, fx, fy, rot, tra: left out" in said
+
+
+@pytest.mark.parametrize("name", get_args(DialectName))
+def test_every_name_that_a_dialect_needs_is_needed(name: str, head_file: str, tmp_path: Path) -> None:
+    """Its own file is recognised; without any one of these names it is nobody's."""
+    dialect = next(d for d in DIALECTS if d.name == name)
+    arrays = vhap_file(tmp_path / "a.npz", neck_pose=np.zeros((T, 3)), translation=np.zeros((T, 3)))
+    there = tmp_path / ("there" if dialect.frame_per_file else "there.npz")
+    run(tmp_path / "a.npz", there, name, head=head_file)
+    file = sorted(there.glob(f"*{dialect.suffix}"))[0] if there.is_dir() else there
+    assert recognise(file) is dialect and len(arrays["expr"]) == T
+    from flame_fitting.export.dialects.registry import _names_in
+
+    names = _names_in(file)
+    (needs, *_) = [wanted for wanted in dialect.needs if wanted <= names]
+    for missing in sorted(needs):
+        others = [d.name for d in DIALECTS if d.suffix == dialect.suffix and d.recognises(names - {missing})]
+        assert dialect.lacks(names - {missing}) and name not in others and others == []
+
+
+def test_double_precision_is_fine(data: HeadData, tmp_path: Path) -> None:
+    arrays = vhap_file(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", **{name: value.astype(np.float64) for name, value in arrays.items()})
+    run(tmp_path / "a.npz", tmp_path / "c.npz", "smplx")
+    run(tmp_path / "b.npz", tmp_path / "d.npz", "smplx")
+    one, other = load(tmp_path / "c.npz"), load(tmp_path / "d.npz")
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_bodies_of_smplx_are_no_heads(tmp_path: Path) -> None:
+    arrays = {name: np.zeros((1, 3)) for name in SMPLX_POSES}
+    arrays |= {"betas": np.zeros((1, 10)), "expression": np.zeros((1, 10))}
+    np.savez(tmp_path / "head.npz", **arrays)
+    assert recognise(tmp_path / "head.npz").name == "smplx"
+    np.savez(tmp_path / "body.npz", body_pose=np.zeros((1, 63)), **arrays)
+    with pytest.raises(InputError, match="with body_pose"):
+        recognise(tmp_path / "body.npz")
+    np.savez(tmp_path / "amass.npz", betas=np.zeros(16), poses=np.zeros((5, 165)), trans=np.zeros((5, 3)))
+    with pytest.raises(InputError, match="no known FLAME"):
+        recognise(tmp_path / "amass.npz")
+
+
+def test_names_that_a_dialect_does_not_have_are_said(tmp_path: Path) -> None:
+    arrays = {name: np.zeros((1, 3)) for name in SMPLX_POSES}
+    np.savez(tmp_path / "a.npz", betas=np.zeros((1, 10)), expression=np.zeros((1, 10)), scale=np.ones(1), **arrays)
+    assert run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap").warnings == [
+        "smplx has no scale: left out, whatever they mean"
+    ]
+    content = frame_content(0, with_pose=True)
+    content["flame"]["t_world"] = np.zeros((1, 3))
+    torch.save(content, tmp_path / "a.frame")
+    assert any("pixel3dmm has no t_world" in text for text in read_parameters(tmp_path / "a.frame")[0].notes)
+
+
+def test_a_pose_of_another_width_is_not_cut(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", shape=np.zeros((1, 100)), exp=np.zeros((1, 50)), pose=np.zeros((1, 15)))
+    with pytest.raises(InputError, match="head then jaw"):
+        read_parameters(tmp_path / "a.npz")
+
+
+# Offsets in smplx's own place
+
+
+@pytest.mark.parametrize("teeth", [0, 7])
+def test_offsets_reach_smplx_in_its_template(teeth: int, data: HeadData, head_file: str, tmp_path: Path) -> None:
+    """Vertices of smplx itself, made with the template of the file."""
+    smplx = pytest.importorskip("smplx")
+    count = len(data.v_template)
+    offset = np.random.default_rng(3).normal(size=(1, count + teeth, 3)) * 3e-3  # teeth stand behind FLAME's vertices
+    arrays = vhap_file(tmp_path / "a.npz", static_offset=offset)
+    assert run(tmp_path / "a.npz", tmp_path / "b.npz", "smplx", head=head_file).warnings == []
+    given = {name: torch.as_tensor(value).double() for name, value in load(tmp_path / "b.npz").items()}
+    template = given.pop("v_template")
+    folder = smplx_folder(data, tmp_path)
+    options: dict[str, Any] = {"num_betas": 300, "num_expression_coeffs": 100, "batch_size": T, "dtype": torch.float64}
+    model, plain = smplx.FLAME(folder, v_template=template, **options), smplx.FLAME(folder, **options)
+    with torch.no_grad():
+        vertices, without = model(**given).vertices.numpy(), plain(**given).vertices.numpy()
+    wanted = expected(data, arrays | {"static_offset": offset[:, :count]})
+    assert np.abs(vertices - wanted).max() < METRES
+    assert np.abs(without - wanted).max() > 1e-3
+    # and back: the offsets come out of the template again
+    assert run(tmp_path / "b.npz", tmp_path / "c.npz", "vhap", head=head_file).warnings == []
+    assert np.abs(load(tmp_path / "c.npz")["static_offset"] - offset[:, :count]).max() < 1e-6
+    assert np.abs(expected(data, load(tmp_path / "c.npz")) - wanted).max() < METRES
+    # a dialect that turns about the origin needs the joint, which the offsets move
+    run(tmp_path / "b.npz", tmp_path / "d.npz", "nersemble", head=head_file)
+    from_vhap = tmp_path / "e.npz"
+    run(tmp_path / "c.npz", from_vhap, "nersemble", head=head_file)
+    assert np.abs(load(tmp_path / "d.npz")["translation"] - load(from_vhap)["translation"]).max() < METRES
+
+
+def test_offsets_without_a_head_model_are_said(data: HeadData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    vhap_file(tmp_path / "a.npz", static_offset=np.full((1, len(data.v_template), 3), 2e-3))
+    result = run(tmp_path / "a.npz", tmp_path / "b.npz", "smplx")
+    said = "\n".join(result.warnings)
+    assert "--head PATH" in said and "static_offset (up to 3.46 mm)" in said and "v_template" in said
+    assert "v_template" not in load(tmp_path / "b.npz")
+    vhap_file(tmp_path / "zero.npz", static_offset=np.zeros((1, len(data.v_template), 3)))
+    assert run(tmp_path / "zero.npz", tmp_path / "c.npz", "smplx").warnings == []
+
+
+def test_a_template_of_another_head_is_refused(head_file: str, tmp_path: Path) -> None:
+    arrays = {name: np.zeros((1, 3)) for name in SMPLX_POSES}
+    arrays |= {"betas": np.zeros((1, 300)), "expression": np.zeros((1, 100)), "v_template": np.zeros((5023, 3))}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match="v_template has 5023"):
+        run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap", head=head_file)
+    with pytest.raises(InputError, match="--head PATH"):
+        run(tmp_path / "a.npz", tmp_path / "b.npz", "vhap")
+    vhap_file(tmp_path / "few.npz", static_offset=np.ones((1, 4, 3)))
+    with pytest.raises(InputError, match="static_offset has 4"):
+        run(tmp_path / "few.npz", tmp_path / "c.npz", "smplx", head=head_file)

@@ -23,7 +23,7 @@ from flame_fitting.export.subset import select
 from flame_fitting.export_as_nerf_dataset import ExportConfig, export, parse_color
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
-from flame_fitting.manifest import compare, read_manifest
+from flame_fitting.manifest import InputRecord, Manifest, compare, read_manifest
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head_data
 
@@ -73,19 +73,40 @@ def test_frames_have_the_keys_that_readers_want(dataset: Path, case: Case) -> No
     wanted = {
         *("timestep_index", "timestep_index_original", "timestep_id", "camera_index", "camera_id"),
         *("cx", "cy", "fl_x", "fl_y", "h", "w", "camera_angle_x", "camera_angle_y"),
-        *("transform_matrix", "file_path", "fg_mask_path", "mask_path", "flame_param_path"),
+        *("transform_matrix", "file_path", "fg_mask_path", "flame_param_path"),
     }
     data = read(dataset / "transforms.json")
     for frame in data["frames"]:
         assert wanted <= frame.keys()
-        for key in ("file_path", "fg_mask_path", "mask_path", "flame_param_path"):
+        for key in ("file_path", "fg_mask_path", "flame_param_path"):
             assert (dataset / frame[key]).is_file()
+        assert "mask_path" not in frame  # nerfstudio would never train what it leaves out
         # what GaussianAvatars uses: a centred principal point, square pixels, the angle over the width
         assert frame["cx"] == frame["w"] / 2 and frame["cy"] == frame["h"] / 2
         assert frame["camera_angle_x"] == pytest.approx(2 * np.arctan(frame["w"] / 2 / frame["fl_x"]))
     assert data["timestep_indices"] == [0] and data["camera_indices"] == list(range(13))
     assert data["fl_x"] == data["frames"][0]["fl_x"]  # shared by all, so also at the top level
     np.testing.assert_allclose(data["provenance"]["head_from_world"], case[0].head_from_world)
+
+
+def test_instant_ngp_is_told_where_up_is(dataset: Path) -> None:
+    """It turns the vector as it turns the poses; without it +Z would be up."""
+    for name in ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"):
+        assert read(dataset / name)["up"] == [0, 1, 0]
+
+
+def test_an_input_that_changed_meanwhile_is_said(case: Case, tmp_path: Path) -> None:
+    fit, capture, head, _ = case
+
+    def plan(sha256: str) -> Manifest:
+        return Manifest(stage="export", inputs={"fit": InputRecord("fit", sha256), "capture": InputRecord("r", "1")})
+
+    summary = export_nerf_dataset(fit, capture, head, tmp_path / "a", manifest=plan("1"), plan=lambda: plan("2"))
+    assert [text for text in summary.warnings if text.startswith("fit: changed while")]
+    made = read_manifest(tmp_path / "a")
+    assert made is not None and made.changed_inputs == ["fit"]
+    same = export_nerf_dataset(fit, capture, head, tmp_path / "b", manifest=plan("1"), plan=lambda: plan("1"))
+    assert not [text for text in same.warnings if "changed" in text]
 
 
 def test_split_is_by_camera(dataset: Path) -> None:

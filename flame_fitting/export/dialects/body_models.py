@@ -63,5 +63,5 @@ DIALECT = npz_dialect(
     read,
     write,
     {"rotation", "world_rotation", "translation", "neck_pose"},
-    lambda names: "head_pose" in names and bool({"head_rotation", "global_translation", "expression"} & names),
+    [{"shape", "expression", "head_pose", "head_rotation", "global_translation"}],
 )

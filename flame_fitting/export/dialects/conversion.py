@@ -8,15 +8,33 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.dialect import Dialect
-from flame_fitting.export.dialects.parameters import FlameParams, about_origin, about_root_joint
+from flame_fitting.export.dialects.parameters import (
+    FlameParams,
+    about_origin,
+    about_root_joint,
+    offset_as_template,
+    root_joint,
+    template_as_offset,
+)
+from flame_fitting.head.model import HeadModel
 
-JointOf = Callable[[FlameParams], Float[ndarray, "T 3"]]
-"""The root joint of a head with these parameters; asked only where the pivot of the rotation changes."""
+HeadOf = Callable[[str], HeadModel]
+"""The head model of the parameters, float64; asked only where it is needed, with the reason."""
 
 
-def adapted(params: FlameParams, source: Dialect, target: Dialect, joint_of: JointOf) -> tuple[FlameParams, list[str]]:
+class HeadNotFoundError(InputError):
+    """The parameters do not say which head model is theirs, or its file is not here."""
+
+
+def adapted(params: FlameParams, source: Dialect, target: Dialect, head_of: HeadOf) -> tuple[FlameParams, list[str]]:
     """The parameters as `target` can hold them, and one sentence for each loss."""
+    pivots = f"{source.name} and {target.name} turn the head about different points, which only the head model knows"
+
+    def joint_of(params: FlameParams) -> Float[ndarray, "T 3"]:
+        return root_joint(params, head_of(pivots))
+
     warnings = list(params.notes)
     if params.head_model is not None and params.head_model[0] == "open" and target.name != "vhap":
         warnings.append(
@@ -28,6 +46,9 @@ def adapted(params: FlameParams, source: Dialect, target: Dialect, joint_of: Joi
     if source.name != target.name and params.extras:
         warnings.append(f"{target.name} has no place for {', '.join(params.extras)}: left out")
         params = replace(params, extras={})
+    if params.template is not None and "template" not in target.holds:
+        params = template_as_offset(params, head_of(f"{source.name}'s v_template is the head model's with the offsets"))
+    params = _with_offset_in_template(params, target, head_of, warnings)
     if np.any(params.rotation) and "rotation" not in target.holds:
         params = about_origin(params, joint_of(params))  # the joint of the head with its offsets
     params, lost = _without_what_is_not_held(params, target)
@@ -42,6 +63,21 @@ def adapted(params: FlameParams, source: Dialect, target: Dialect, joint_of: Joi
         text = "other programs ignore it and show the head in FLAME's own metres"
         warnings.append(f"scale {params.scale:.6g} is written beside VHAP's keys; {text}")
     return _resized(params, target, warnings)
+
+
+def _with_offset_in_template(params: FlameParams, target: Dialect, head_of: HeadOf, warnings: list[str]) -> FlameParams:
+    """Static offsets moved into the template, where that is the place that the dialect has for them."""
+    offset, holds = params.static_offset, target.holds
+    if offset is None or not np.any(offset) or "static_offset" in holds or "template" not in holds:
+        return params
+    if params.head_model is not None and params.head_model[0] == "open":  # its template is no FLAME's
+        return params
+    place = f"{target.name} takes static_offset as v_template, the head model's template with the offsets"
+    try:
+        return offset_as_template(params, head_of(place))
+    except HeadNotFoundError:
+        warnings.append(f"{place}: give the FLAME file of the parameters with --head PATH to have it written")
+        return params
 
 
 def _without_what_is_not_held(params: FlameParams, target: Dialect) -> tuple[FlameParams, list[str]]:

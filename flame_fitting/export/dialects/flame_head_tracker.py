@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.dialect import npz_dialect
 from flame_fitting.export.dialects.npz import Arrays, write_npz
 from flame_fitting.export.dialects.parameters import FlameParams, make_params
@@ -25,6 +26,8 @@ def read(arrays: Arrays) -> FlameParams:
     head: np.ndarray | None
     if "pose" in arrays and "jaw_pose" not in arrays:
         pose = np.atleast_2d(arrays["pose"])
+        if pose.shape[1:] != (6,):
+            raise InputError(f"{arrays.path}: pose has shape {pose.shape}, (1, 6), head then jaw, is expected.")
         head, jaw = pose[:, :3], pose[:, 3:6]
     else:
         head, jaw = arrays.get("head_pose"), arrays["jaw_pose"]
@@ -63,7 +66,8 @@ DIALECT = npz_dialect(
     read,
     write,
     {"rotation", "neck_pose"},
-    lambda names: {"shape", "exp"} <= names,
+    [{"shape", "exp", "head_pose", "jaw_pose", "neck_pose", "eye_pose"}, {"shape", "exp", "pose"}],
+    knows=("img*", "lmks*", "parsing*", "matting*", "blendshape*", "ear_lmks*"),  # pictures and what was found in them
     n_shape=300,
     n_expr=100,
     flame="flame2020",

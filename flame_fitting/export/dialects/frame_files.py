@@ -22,8 +22,17 @@ def read_frame(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def names_of(path: Path) -> frozenset[str]:
-    """Names in the part `flame`."""
-    return frozenset(read_frame(path)[1])
+    """Names in the part `flame`, and `opencv` where the file has that camera beside it."""
+    content, flame = read_frame(path)
+    camera = content.get("opencv")
+    seen = isinstance(camera, dict) and {"R", "t"} <= camera.keys()
+    return frozenset(str(name) for name in flame) | ({"opencv"} if seen else set())
+
+
+def foreign_note(dialect: str, flame: dict[str, Any], known: frozenset[str]) -> list[str]:
+    """A note that names what stands in `flame` and that the dialect does not have; none where there is nothing."""
+    foreign = sorted(str(name) for name in flame if name not in known)
+    return [f"{dialect} has no {', '.join(foreign)}: left out, whatever they mean"] if foreign else []
 
 
 def joint_axis_angle(path: Path, flame: dict[str, Any], name: str, joints: int = 1) -> ndarray | None:

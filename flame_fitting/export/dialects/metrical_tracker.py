@@ -21,6 +21,7 @@ import numpy as np
 from flame_fitting.export.dialects.dialect import Dialect
 from flame_fitting.export.dialects.frame_files import (
     eyelids_of,
+    foreign_note,
     joint_axis_angle,
     read_frame,
     six_d,
@@ -31,6 +32,8 @@ from flame_fitting.export.dialects.rotations import axis_angle_from_matrix, matr
 
 _FLIP = np.diag([1.0, -1.0, -1.0])
 """Between OpenCV's camera axes and those of OpenGL."""
+
+_KNOWN = frozenset({"exp", "shape", "eyes", "eyelids", "jaw", "neck", "tex", "sh"})
 
 
 def read(path: Path) -> FlameParams:
@@ -57,6 +60,7 @@ def read(path: Path) -> FlameParams:
         eyelids=eyelids_of(path, flame),
         timestep_id=[path.stem],
         extras=extras,
+        notes=foreign_note("metrical-tracker", flame, _KNOWN),
     )
 
 
@@ -101,7 +105,8 @@ DIALECT = Dialect(
     read=read,
     write=write,
     holds=frozenset({"world_rotation", "translation", "eyelids"}),
-    recognises=lambda names: "R" not in names,
+    needs=(frozenset({"exp", "shape", "eyes", "jaw", "opencv"}),),
+    excludes=frozenset({"R", "t"}),
     suffix=".frame",
     n_shape=300,
     n_expr=100,

@@ -85,7 +85,7 @@ DIALECT = npz_dialect(
     read,
     write,
     {"world_rotation", "translation", "neck_pose", "scale"},
-    lambda names: {"shape", "expression", "rotation", "jaw"} <= names,
+    [{"shape", "expression", "rotation", "translation", "jaw", "neck", "eyes", "scale"}],
     n_shape=300,
     n_expr=100,
     flame="flame2023",

@@ -1,6 +1,5 @@
 """Reading and writing .npz files without pickles, one key at a time."""
 
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from flame_fitting import files
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write
+from flame_fitting.files import atomic_write, reason, shown
 
 
 class Arrays:
@@ -19,9 +19,14 @@ class Arrays:
     def __init__(self, path: Path, file: Any) -> None:
         self.path, self._file = path, file
         self.names = frozenset(file.files)
+        self._asked: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
+
+    def unread(self) -> list[str]:
+        """Names of the arrays that nobody asked for."""
+        return sorted(self.names - self._asked)
 
     def get(self, name: str) -> ndarray | None:
         """An array, or None where the file has none of that name."""
@@ -38,25 +43,23 @@ class Arrays:
 
     def __getitem__(self, name: str) -> ndarray:
         if name not in self.names:
-            raise InputError(f"{self.path}: lacks the array {name}. Is it a file of another program? Give --from.")
+            raise InputError(
+                f"{self.path}: lacks the array {name}; it holds {shown(self.names)}. Is it a file of another program? "
+                "Give --from."
+            )
+        self._asked.add(name)
         try:
             return self._file[name]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-            raise InputError(f"{self.path}: its array {name} cannot be read without a pickle ({error}).") from error
+        except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds over damaged bytes
+            raise InputError(
+                f"{self.path}: its array {name} cannot be read without a pickle ({reason(error)}). Copy it again."
+            ) from error
 
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[Arrays]:
     """The file's arrays; never a pickled object."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Check the path.")
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable .npz file ({error}).") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: holds one array, an .npz file with named arrays is expected.")
-    with file:
+    with files.open_npz(path, "Copy it again, or give the right file.") as file:
         yield Arrays(path, file)
 
 

@@ -40,6 +40,8 @@ class FlameParams:
     """Factor on everything, about the origin, last."""
     static_offset: Float[ndarray, "1 V 3"] | None = None
     """Added to the template with shape and expression."""
+    template: Float[ndarray, "V 3"] | None = None
+    """Stands in for the head model's own template, where a file says so: its static offsets are in it."""
     dynamic_offset: Float[ndarray, "T V 3"] | None = None
     """The same, for each timestep."""
     eyelids: Float[ndarray, "T 2"] | None = None
@@ -116,6 +118,36 @@ def make_params(
     return params
 
 
+def template_as_offset(params: FlameParams, head: HeadModel) -> FlameParams:
+    """The same vertices with what the file's template has more than the head model's as static offset."""
+    if params.template is None:
+        return params
+    own = _template_of(head)
+    if params.template.shape != own.shape:
+        raise InputError(
+            f"--head {head.name}: has {len(own)} vertices, the parameters' v_template has {len(params.template)}. "
+            "Give the head model that they were made with."
+        )
+    return replace(params, template=None, static_offset=(params.template - own)[None])
+
+
+def offset_as_template(params: FlameParams, head: HeadModel) -> FlameParams:
+    """The same vertices with the static offset added to the head model's template; teeth, which come last, go."""
+    own, offset = _template_of(head), params.static_offset
+    if offset is None:
+        return params
+    if offset.shape[1] < len(own):
+        raise InputError(
+            f"--head {head.name}: has {len(own)} vertices, the parameters' static_offset has {offset.shape[1]}. "
+            "Give the head model that they were made with."
+        )
+    return replace(params, static_offset=None, template=own + offset[0, : len(own)])
+
+
+def _template_of(head: HeadModel) -> Float[ndarray, "V 3"]:
+    return head.v_template.double().cpu().numpy()
+
+
 def posed_vertices(params: FlameParams, head: HeadModel) -> Float[ndarray, "T V 3"]:
     """Vertices in the parameters' world, metres times `scale`."""
     tensors = {
@@ -161,6 +193,7 @@ def about_origin(params: FlameParams, joint: Float[ndarray, "T 3"]) -> FlamePara
 
 def _identity(params: FlameParams, head: HeadModel) -> dict[str, torch.Tensor]:
     """Arguments of the head model that decide its rest joints, in the model's own sizes."""
+    params = template_as_offset(params, head)
     vertex_count = head.v_template.shape[0]
     arrays = {
         "shape": _cut("shape", params.shape, head.shapedirs.shape[-1], head.name),

@@ -17,6 +17,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.dialect import Dialect
 from flame_fitting.export.dialects.frame_files import (
     eyelids_of,
+    foreign_note,
     joint_axis_angle,
     read_frame,
     six_d,
@@ -24,6 +25,8 @@ from flame_fitting.export.dialects.frame_files import (
 )
 from flame_fitting.export.dialects.parameters import FlameParams, make_params
 from flame_fitting.export.dialects.rotations import matrix_from_axis_angle
+
+_KNOWN = frozenset({"exp", "shape", "eyes", "eyelids", "jaw", "neck", "R", "R_rotation_matrix", "t"})
 
 
 def read(path: Path) -> FlameParams:
@@ -53,6 +56,7 @@ def read(path: Path) -> FlameParams:
         eyelids=eyelids_of(path, flame),
         timestep_id=[path.stem],
         extras=extras,
+        notes=foreign_note("pixel3dmm", flame, _KNOWN),
     )
 
 
@@ -78,7 +82,7 @@ DIALECT = Dialect(
     read=read,
     write=write,
     holds=frozenset({"world_rotation", "translation", "neck_pose", "eyelids"}),
-    recognises=lambda names: "R" in names,
+    needs=(frozenset({"exp", "shape", "eyes", "jaw", "neck", "R", "t"}),),
     suffix=".frame",
     n_shape=300,
     n_expr=100,

@@ -20,6 +20,7 @@ from flame_fitting.export.dialects.dialect import Dialect
 from flame_fitting.export.dialects.frame_files import names_of
 from flame_fitting.export.dialects.npz import open_npz
 from flame_fitting.export.dialects.parameters import PER_TIMESTEP_EXTRAS, FlameParams
+from flame_fitting.files import shown
 
 # In the order of asking: the first one that recognises a file has it.
 DIALECTS: tuple[Dialect, ...] = (
@@ -39,34 +40,47 @@ def dialect_named(name: str) -> Dialect:
 
 
 def recognise(path: Path) -> Dialect:
-    """The dialect of a file, by the names in it."""
+    """The dialect of a file, by the names in it: all that the dialect needs must be there."""
+    names = _names_in(path)
+    alike = [dialect for dialect in DIALECTS if dialect.suffix == path.suffix]
+    for dialect in alike:
+        if dialect.recognises(names):
+            return dialect
+    nearest = max(alike, key=lambda dialect: (dialect.matches(names), -len(dialect.lacks(names))))
+    missing, strange = sorted(nearest.lacks(names)), sorted(nearest.excludes & names)
+    why = f"without {', '.join(missing)}" if missing else f"with {', '.join(strange)}"
+    near = f" The nearest is {nearest.name}, which it is not, {why}." if nearest.matches(names) else ""
+    raise InputError(
+        f"{path}: holds {shown(names)}: no known FLAME parameters.{near} If you know whose they are, give --from: "
+        "what the file lacks is then taken as zero."
+    )
+
+
+def _names_in(path: Path) -> frozenset[str]:
     if path.suffix == ".npz":
         with open_npz(path) as arrays:
-            names = arrays.names
-    elif path.suffix == ".frame":
-        names = names_of(path)
-    else:
-        raise InputError(f"{path}: neither an .npz nor a .frame file. Other formats of parameters are not read.")
-    for dialect in DIALECTS:
-        if dialect.suffix == path.suffix and dialect.recognises(names):
-            return dialect
-    shown = ", ".join(sorted(names)[:8]) or "nothing"
-    raise InputError(f"{path}: holds {shown}: no known FLAME parameters. If you know whose they are, give --from.")
+            return arrays.names
+    if path.suffix == ".frame":
+        return names_of(path)
+    raise InputError(f"{path}: neither an .npz nor a .frame file. Other formats of parameters are not read.")
 
 
 def read_parameters(path: Path, name: str | None = None, timestep: int | None = None) -> tuple[FlameParams, Dialect]:
     """The parameters of a file, or of a folder with one file for each timestep; `name` None: recognised by content."""
-    files = _files_of(path)
+    files = parameter_files(path)
     if timestep is not None and len(files) > 1:
         files, timestep = [files[_checked(path, timestep, len(files))]], 0
     dialect = dialect_named(name) if name is not None else recognise(files[0])
     params = _joined(path, [dialect.read(file) for file in files])
+    if name is not None and (lacking := dialect.lacks(_names_in(files[0]))):
+        params.notes.append(f"lacks {', '.join(sorted(lacking))} of {name}: taken as zero, as --from {name} asks")
     if timestep is not None:
         params = params.at(_checked(path, timestep, params.count))
     return params, dialect
 
 
-def _files_of(path: Path) -> list[Path]:
+def parameter_files(path: Path) -> list[Path]:
+    """The files of parameters that a file or folder stands for, in the order of their timesteps."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -132,7 +146,10 @@ def _joined(path: Path, parts: list[FlameParams]) -> FlameParams:
 
 
 def _offset_differs(part: FlameParams, first: FlameParams) -> bool:
-    one, other = part.static_offset, first.static_offset
-    if one is None or other is None:
-        return one is not other
-    return one.shape != other.shape or bool(np.abs(one - other).max() > 1e-6)
+    for one, other in ((part.static_offset, first.static_offset), (part.template, first.template)):
+        if one is None or other is None:
+            if one is not other:
+                return True
+        elif one.shape != other.shape or np.abs(one - other).max() > 1e-6:
+            return True
+    return False
