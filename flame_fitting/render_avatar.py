@@ -41,7 +41,7 @@ class RenderConfig:
     """Options of `flame-fitting render`."""
 
     avatar: tyro.conf.Positional[Path]
-    """Avatar file: .glb .gltf .obj .ply .stl .off"""
+    """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
     output: Path
     """Folder of the capture."""
     views: int = 32

@@ -1,4 +1,4 @@
-"""Reads a static avatar from a file: .glb .gltf .obj .ply .stl .off."""
+"""Reads a static avatar from a file: .glb .vrm .gltf .obj .ply .stl .off."""
 
 import hashlib
 import struct
@@ -13,14 +13,15 @@ from flame_fitting.avatar.obj import read_obj
 from flame_fitting.avatar.simple_formats import gaussian_message, read_off, read_with_trimesh
 from flame_fitting.errors import InputError
 
-MESH_SUFFIXES = ("glb", "gltf", "obj", "ply", "stl", "off")
+MESH_SUFFIXES = ("glb", "vrm", "gltf", "obj", "ply", "stl", "off")
 GAUSSIAN_SUFFIXES = ("splat", "spz", "ksplat")
 
 
 def load_avatar(path: Path | str) -> Avatar:
-    """The avatar in a file, cleaned, in the file's own coordinates and unit.
+    """The avatar in a file, cleaned, in the file's own coordinates and unit (double precision).
 
-    Node transforms, skins and default morph weights are applied. Raises InputError on anything that a user has to
+    Node transforms, skins and default morph weights are applied. Pictures and materials that are not there are left
+    out, and `warnings` names them. Raises InputError on anything that a user has to
     mend: the message names the file, what is wrong and what to do.
     """
     path = Path(path)
@@ -54,11 +55,11 @@ def load_avatar(path: Path | str) -> Avatar:
         reason = reason.splitlines()[0][:200]
         raise InputError(f"{path}: not a readable .{suffix} file ({reason}). {_advice(suffix)}") from error
     parts = clean_parts(parts, path, note)
-    return Avatar(parts, path, _hash(content, files), suffix, notes)
+    return Avatar(parts, path, _hash(content, files), suffix, notes, files.warnings())
 
 
 def _read_parts(content: bytes, suffix: str, files: LocalFiles, note) -> list[MeshPart]:
-    if suffix in ("glb", "gltf"):
+    if suffix in ("glb", "vrm", "gltf"):  # a VRM is a GLB with extensions about the person
         document, binary = read_container(content)
         return read_gltf(document, binary, files, note)
     if suffix == "obj":

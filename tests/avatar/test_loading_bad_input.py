@@ -22,7 +22,7 @@ def test_missing_file_folder_and_unknown_suffix(tmp_path):
     assert "folder" in message(tmp_path)
     (tmp_path / "a.fbx").write_bytes(b"x")
     (tmp_path / "bare").write_bytes(b"x")
-    assert ".glb .gltf .obj .ply .stl .off" in message(tmp_path / "a.fbx")
+    assert ".glb .vrm .gltf .obj .ply .stl .off" in message(tmp_path / "a.fbx")
     assert "no suffix" in message(tmp_path / "bare")
 
 
