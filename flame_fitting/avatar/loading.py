@@ -4,6 +4,8 @@ import hashlib
 import struct
 from pathlib import Path
 
+import numpy as np
+
 from flame_fitting.avatar.cleanup import clean_parts
 from flame_fitting.avatar.gltf import read_gltf
 from flame_fitting.avatar.gltf_buffers import read_container
@@ -54,8 +56,21 @@ def load_avatar(path: Path | str) -> Avatar:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         reason = reason.splitlines()[0][:200]
         raise InputError(f"{path}: not a readable .{suffix} file ({reason}). {_advice(suffix)}") from error
-    parts = clean_parts(parts, path, note)
-    return Avatar(parts, path, _hash(content, files), suffix, notes, files.warnings())
+    avatar = Avatar(clean_parts(parts, path, note), path, _hash(content, files), suffix, notes, files.warnings())
+    avatar.warnings += _coarse_grid(avatar)
+    return avatar
+
+
+def _coarse_grid(avatar: Avatar, share: float = 2e-4) -> list[str]:
+    """A warning where single precision has put an avatar far from the origin on a grid that shows (0.1 mm of 50 cm)."""
+    vertices, (low, high) = avatar.vertices, avatar.bounds
+    step = float(np.spacing(np.abs(avatar.bounds).max().astype(np.float32)))
+    if step < share * float((high - low).max()) or not np.array_equal(vertices, vertices.astype(np.float32)):
+        return []
+    return [
+        f"{avatar.path}: its coordinates are in single precision and far from the origin, so that its points stand on "
+        f"a grid of {step:.2g} units. Move it to the origin before it is exported."
+    ]
 
 
 def _read_parts(content: bytes, suffix: str, files: LocalFiles, note) -> list[MeshPart]:

@@ -43,9 +43,9 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
     for line in text.splitlines():
         keyword, _, rest = line.strip().partition(" ")
         if keyword in numbers:
-            numbers[keyword].append(rest.split("#", 1)[0])
+            numbers[keyword].append(_without_comment(rest))
         elif keyword == "f":
-            tokens = rest.split("#", 1)[0].split()
+            tokens = _without_comment(rest).split()
             if len(tokens) < 3:
                 continue
             group = groups.setdefault(current, _Faces())
@@ -78,6 +78,11 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
         for name, group in groups.items()
         for part in _parts(name, group, positions, colors, uv, normals, materials.get(name, Material()), files, note)
     ]
+
+
+def _without_comment(text: str) -> str:
+    # 1.#QNAN is a number (of a kind)
+    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0] if "#" in text else text
 
 
 def _resolve_relative(groups: dict[str, _Faces], relative: list[tuple[str, int, int, int, int, int]]) -> None:

@@ -43,7 +43,9 @@ def write_obj(
             temporary.write_text(text, encoding="utf-8")
         written.append(mtl)
         lines += [f"mtllib {mtl.name}"]
-    lines += ["v {:.9g} {:.9g} {:.9g}".format(*row) for row in np.asarray(vertices, dtype=np.float64).tolist()]
+    digits = _digits(np.asarray(vertices, dtype=np.float64))
+    row_of = f"v {{:.{digits}g}} {{:.{digits}g}} {{:.{digits}g}}"
+    lines += [row_of.format(*row) for row in np.asarray(vertices, dtype=np.float64).tolist()]
     corners = np.asarray(faces, dtype=np.int64) + 1
     if has_uv:
         lines += ["vt {:.7g} {:.7g}".format(*row) for row in np.asarray(uv, dtype=np.float64).tolist()]
@@ -55,3 +57,10 @@ def write_obj(
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return [path, *written]
+
+
+def _digits(vertices: np.ndarray) -> int:
+    """Significant digits that keep nine of the mesh itself: more where it lies far from the origin."""
+    extent = float(np.ptp(vertices, axis=0).max()) if len(vertices) else 0.0
+    far = float(np.abs(vertices).max()) / extent if extent > 0 else 1.0
+    return int(min(17, 9 + np.ceil(np.log10(max(far, 1.0)))))
