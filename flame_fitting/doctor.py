@@ -31,9 +31,10 @@ CORE = (
     "pyyaml",
     "safetensors",
     "xatlas",
+    "DracoPy",
+    "meshopt",
 )
 OPTIONAL = {
-    "DracoPy": ("draco", "reads Draco-compressed glTF", "render, run"),
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),
 }
 """Package: extra of this project, what for, which commands."""

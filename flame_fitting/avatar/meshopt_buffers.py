@@ -49,7 +49,9 @@ def decode_view(name: str, extension: dict[str, Any], compressed: bytes) -> byte
     if count * stride > MAX_BYTES:
         raise MeshoptError(f"a meshopt buffer view asks for {count * stride} bytes")
     if not enough:
-        raise MeshoptError(f"{len(compressed)} bytes of meshopt data cannot hold {count} elements; the file is cut short")
+        raise MeshoptError(
+            f"{len(compressed)} bytes of meshopt data cannot hold {count} elements; the file is cut short"
+        )
     import meshopt
 
     try:

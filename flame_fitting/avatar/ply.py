@@ -70,7 +70,9 @@ def strip_triangles(indices: Int[np.ndarray, " N"]) -> Int[np.ndarray, "F 3"]:
     """Triangles of strips that a negative index ends; the winding alternates, those without area are left out."""
     place = np.arange(len(indices))
     start = np.maximum.accumulate(np.where(indices < 0, place + 1, 0))
-    triangles = np.stack([indices[:-2], indices[1:-1], indices[2:]], axis=1) if len(indices) > 2 else np.zeros((0, 3), int)
+    triangles = (
+        np.stack([indices[:-2], indices[1:-1], indices[2:]], axis=1) if len(indices) > 2 else np.zeros((0, 3), int)
+    )
     odd = (place - start)[: len(triangles)] % 2 == 1
     triangles[odd] = triangles[odd][:, [1, 0, 2]]
     a, b, c = triangles.T
@@ -115,7 +117,9 @@ class _Binary:
         rows = []
         for _ in range(element.count):
             for item in element.properties:
-                count = 1 if item.length is None else int(np.frombuffer(self._take(item.length.itemsize), item.length)[0])
+                count = (
+                    1 if item.length is None else int(np.frombuffer(self._take(item.length.itemsize), item.length)[0])
+                )
                 content = self._take(max(count, 0) * item.kind.itemsize)
                 if item.length is not None and item.name.startswith("vertex_ind"):
                     rows.append(_signed(np.frombuffer(content, item.kind)))

@@ -41,7 +41,7 @@ def similarity_matrix(scale: float, rotation: Float[ndarray, "3 3"], translation
 def decompose_similarity(matrix: Float[ndarray, "4 4"]) -> tuple[float, ndarray, ndarray]:
     """Scale (> 0), rotation (3, 3; determinant -1 where the matrix mirrors) and translation (3,)."""
     linear = np.asarray(matrix, dtype=np.float64)[:3, :3]
-    scale = float(abs(np.linalg.det(linear)) ** (1.0 / 3.0))
+    scale = float(np.cbrt(abs(np.linalg.det(linear))))  # a power of 1/3 loses a digit where the scale is far from 1
     return scale, linear / scale, np.asarray(matrix, dtype=np.float64)[:3, 3].copy()
 
 

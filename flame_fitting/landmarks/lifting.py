@@ -81,13 +81,11 @@ def lift_landmarks(
             millimetres of `config` are measured on the face itself (outer eye corners taken as 90 mm).
     """
     # In a frame around the cameras: the world may lie far from its origin, in any unit.
-    local_from_world = _camera_frame(world_to_camera)
-    world_from_local = invert_similarity(local_from_world)
-    units = decompose_similarity(world_from_local)[0]
+    world_from_local, units = _camera_frame(world_to_camera)
     found = _lift_locally(
         np.asarray(landmarks, dtype=np.float64),
         np.asarray(K, dtype=np.float64),
-        move_camera(world_to_camera, local_from_world),
+        move_camera(world_to_camera, invert_similarity(world_from_local)),
         scheme,
         None if depth is None else np.asarray(depth, dtype=np.float64) / units,
         normal,
@@ -97,13 +95,14 @@ def lift_landmarks(
     return replace(found, points=apply_similarity(world_from_local, found.points), spread=found.spread * units)
 
 
-def _camera_frame(world_to_camera: ndarray) -> Float[ndarray, "4 4"]:
-    """Similarity, without rotation, from the world to a frame in which the cameras lie around the origin, 1 away."""
+def _camera_frame(world_to_camera: ndarray) -> tuple[Float[ndarray, "4 4"], float]:
+    """Similarity `world_from_local`, without rotation, of a frame with the cameras around its origin, at most 1 away;
+    and how many world units 1 is there."""
     eyes = np.linalg.inv(np.asarray(world_to_camera, dtype=np.float64))[:, :3, 3]
     center = eyes[0] + (eyes - eyes[0]).mean(0)
     size = float(np.linalg.norm(eyes - center, axis=1).max())
     size = size if size > 0 else 1.0
-    return similarity_matrix(1.0 / size, np.eye(3), -center / size)
+    return similarity_matrix(size, np.eye(3), center), size
 
 
 def _lift_locally(

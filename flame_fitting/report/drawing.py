@@ -82,7 +82,9 @@ def draw_fit(
             same = [view for view in mine if (view.width, view.height) == size]
             for start in range(0, len(same), _CHUNK):
                 chunk = same[start : start + _CHUNK]
-                cameras = np.stack([move_camera(view.world_to_camera, np.linalg.inv(world_from_unit)) for view in chunk])
+                cameras = np.stack(
+                    [move_camera(view.world_to_camera, np.linalg.inv(world_from_unit)) for view in chunk]
+                )
                 result = _draw(avatar, cameras, chunk, background, fit, geometry)
                 for i, view in enumerate(chunk):
                     image, alpha, normal = (None if part is None else part[i : i + 1] for part in result)

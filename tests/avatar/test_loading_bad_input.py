@@ -97,7 +97,9 @@ def test_a_few_vertices_that_are_not_numbers_are_left_out_and_far_unused_ones_do
     assert len(avatar.faces) == (~touched).sum() and len(avatar.vertices) == len(sphere.vertices) - 2
     assert np.abs(avatar.bounds).max() <= 1.0
     notes = [note for note in avatar.notes if "not numbers" in note]
-    assert notes == [f"2 vertices that are not numbers (NaN or infinite) left out, with their {touched.sum()} triangles"]
+    assert notes == [
+        f"2 vertices that are not numbers (NaN or infinite) left out, with their {touched.sum()} triangles"
+    ]
 
 
 def test_the_share_of_vertices_that_are_not_numbers_is_that_of_the_whole_avatar(tmp_path):

@@ -101,7 +101,9 @@ def test_quaternion_and_color_filters():
     rows = meshopt.encode_filter_quat(turns, 8, 16)
     fields = {"count": 37, "byteStride": 8, "mode": "ATTRIBUTES"}
     packed = meshopt.encode_gltf_buffer(rows, "ATTRIBUTES")
-    back = np.frombuffer(decode_view(MESHOPT[0], fields | {"filter": "QUATERNION"}, packed), "<i2").reshape(-1, 4) / 32767
+    back = (
+        np.frombuffer(decode_view(MESHOPT[0], fields | {"filter": "QUATERNION"}, packed), "<i2").reshape(-1, 4) / 32767
+    )
     np.testing.assert_allclose(np.abs((back * turns).sum(axis=1)), 1.0, atol=1e-3)
     colors = rng.uniform(size=(37, 4)).astype(np.float32)
     packed = meshopt.encode_gltf_buffer(meshopt.encode_filter_color(colors, 8, 16), "ATTRIBUTES")

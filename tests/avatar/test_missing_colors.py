@@ -83,7 +83,9 @@ def test_the_exact_name_goes_before_another_case(tmp_path):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "http://x.org/secret.png", "link.png", "out/secret.png"])
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/hostname", "http://x.org/secret.png", "link.png", "out/secret.png"]
+)
 def test_nothing_outside_of_the_folder_is_read(tmp_path, kind, name):
     Image.fromarray(PIXELS).save(tmp_path / "secret.png")
     folder = tmp_path / "inside"
@@ -112,7 +114,9 @@ def test_an_unusable_picture_leaves_the_material_and_one_warning(tmp_path, kind,
     part = avatar.parts[0]
     assert part.texture is None and not avatar.has_color
     assert len(avatar.warnings) == 1
-    assert str(avatar.path) in avatar.warnings[0] and "skin.png" in avatar.warnings[0] and "\n" not in avatar.warnings[0]
+    assert (
+        str(avatar.path) in avatar.warnings[0] and "skin.png" in avatar.warnings[0] and "\n" not in avatar.warnings[0]
+    )
     if kind == "obj":
         assert part.base_color == (1.0, 0.5, 0.0, 1.0)
     if kind == "glb":
