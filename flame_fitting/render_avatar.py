@@ -78,9 +78,9 @@ class RenderConfig:
 
 def render(config: RenderConfig) -> "Capture":
     """Renders the capture and returns it."""
-    import numpy as np
-
     from dataclasses import replace
+
+    import numpy as np
 
     from flame_fitting import progress
     from flame_fitting.avatar.face_finding import find_face

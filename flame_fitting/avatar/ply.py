@@ -1,4 +1,4 @@
-"""PLY files whose triangles stand in strips (element `tristrips`, written by range scanners' tools), made plain ones."""
+"""PLY files whose triangles stand in strips (element `tristrips`, as scanners write), made plain ones."""
 
 from dataclasses import dataclass
 
