@@ -17,14 +17,19 @@ NAN_SHARE = 0.01
 """Up to this share of the vertices may be NaN or infinite: they are left out with their triangles."""
 
 
-def clean_parts(parts: list[MeshPart], path: Path, note: Callable[[str], None]) -> list[MeshPart]:
-    """Checks indices and numbers, welds soups, drops what has no area or cannot be seen. Raises InputError."""
+def clean_parts(
+    parts: list[MeshPart], path: Path, note: Callable[[str], None], warn: Callable[[str], None]
+) -> list[MeshPart]:
+    """Checks indices and numbers, welds soups, drops what has no area or cannot be seen. Raises InputError.
+
+    `warn` is told what makes a fit worse, `note` everything else.
+    """
     if not parts:
         raise InputError(f"{path}: there is no mesh in it. Export the avatar's surface as triangles.")
     for part in parts:
         _check_indices(part, path)
     parts = _without_nan_vertices(parts, path, note)
-    cleaned = [done for part in parts if (done := _clean_part(part, path, note)) is not None]
+    cleaned = [done for part in parts if (done := _clean_part(part, note, warn)) is not None]
     if not cleaned:
         raise InputError(
             f"{path}: the mesh has no triangle with an area (points or lines only, or everything in one place). "
@@ -74,12 +79,12 @@ def _without_nan_vertices(parts: list[MeshPart], path: Path, note: Callable[[str
     return [part if rows.all() else take_faces(part, rows) for part, rows in zip(parts, keep, strict=True)]
 
 
-def _clean_part(part: MeshPart, path: Path, note: Callable[[str], None]) -> MeshPart | None:
+def _clean_part(part: MeshPart, note: Callable[[str], None], warn: Callable[[str], None]) -> MeshPart | None:
     name = part.name or "unnamed"
     if len(part.faces) == 0 or len(part.vertices) == 0:
         note(f"part without triangles left out: {name}")
         return None
-    part = _mend_attributes(part, note)
+    part = _mend_attributes(part, note, warn)
     if _is_soup(part):
         before = len(part.vertices)
         part = _weld(part)
@@ -94,7 +99,7 @@ def _clean_part(part: MeshPart, path: Path, note: Callable[[str], None]) -> Mesh
     return take_faces(part, keep)
 
 
-def _mend_attributes(part: MeshPart, note: Callable[[str], None]) -> MeshPart:
+def _mend_attributes(part: MeshPart, note: Callable[[str], None], warn: Callable[[str], None]) -> MeshPart:
     """Attributes that are not numbers at a few vertices are replaced there; those that mostly are not are given up."""
     changes: dict[str, Any] = {}
     for attribute in ("normals", "uv", "vertex_colors"):
@@ -108,7 +113,8 @@ def _mend_attributes(part: MeshPart, note: Callable[[str], None]) -> MeshPart:
             # A zero normal leaves the say to the triangle's own.
             changes[attribute][bad] = 0.0 if attribute == "normals" else value[~bad].mean(axis=0)
         done = "ignored" if changes[attribute] is None else f"replaced at {int(bad.sum())} vertices"
-        note(f"{attribute} with values that are not numbers {done} ({part.name or 'unnamed'})")
+        say = warn if changes[attribute] is None and attribute != "normals" else note
+        say(f"{attribute} with values that are not numbers {done} ({part.name or 'unnamed'})")
     return replace(part, **changes) if changes else part
 
 

@@ -56,7 +56,9 @@ def load_avatar(path: Path | str) -> Avatar:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         reason = reason.splitlines()[0][:200]
         raise InputError(f"{path}: not a readable .{suffix} file ({reason}). {_advice(suffix)}") from error
-    avatar = Avatar(clean_parts(parts, path, note), path, _hash(content, files), suffix, notes, files.warnings())
+    warnings = files.warnings()
+    parts = clean_parts(parts, path, note, lambda text: warnings.append(f"{path}: {text}"))
+    avatar = Avatar(parts, path, _hash(content, files), suffix, notes, warnings)
     avatar.warnings += _coarse_grid(avatar)
     return avatar
 
@@ -64,8 +66,10 @@ def load_avatar(path: Path | str) -> Avatar:
 def _coarse_grid(avatar: Avatar, share: float = 2e-4) -> list[str]:
     """A warning where single precision has put an avatar far from the origin on a grid that shows (0.1 mm of 50 cm)."""
     vertices, (low, high) = avatar.vertices, avatar.bounds
-    step = float(np.spacing(np.abs(avatar.bounds).max().astype(np.float32)))
-    if step < share * float((high - low).max()) or not np.array_equal(vertices, vertices.astype(np.float32)):
+    with np.errstate(over="ignore", invalid="ignore"):  # double precision may exceed single
+        single = vertices.astype(np.float32)
+        step = float(np.spacing(np.abs(single).max()))
+    if step < share * float((high - low).max()) or not np.array_equal(vertices, single):
         return []
     return [
         f"{avatar.path}: its coordinates are in single precision and far from the origin, so that its points stand on "

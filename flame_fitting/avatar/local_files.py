@@ -95,8 +95,8 @@ class LocalFiles:
             return []
         named = ", ".join(f"{name} ({reason})" for name, reason in self.without_color.items())
         return [
-            f"{self.main}: colours are missing, because these cannot be used: {named}. Put them beside the avatar, "
-            "pictures as PNG or JPEG."
+            f"{self.main}: colours are missing, because these cannot be used: {named}. Mend them or "
+            "put them beside the avatar, pictures as PNG or JPEG."
         ]
 
     def _bytes(self, name: str) -> bytes:

@@ -130,7 +130,9 @@ def test_attributes_that_are_not_numbers_at_a_few_vertices_stay(tmp_path, bad, l
     if left:
         assert np.isfinite(part.normals).all() and np.isfinite(part.uv).all()
         np.testing.assert_allclose(part.normals[bad:], normals[bad:], atol=1e-6)
-    assert sum("not numbers" in note for note in avatar.notes) == 2
+    # colours that are lost make a fit worse
+    assert (len(avatar.notes), len(avatar.warnings)) == ((2, 0) if left else (1, 1))
+    assert all("not numbers" in text for text in avatar.notes + avatar.warnings)
 
 
 def test_no_triangles(tmp_path):
