@@ -1,5 +1,6 @@
-"""PLY files whose triangles stand in strips (element `tristrips`, as scanners write), made plain ones."""
+"""PLY files as plain triangles: strips (element `tristrips`, as scanners write) and polygons of mixed sizes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,41 +30,72 @@ class _Element:
     """Its lines in the header."""
 
 
-def without_strips(content: bytes) -> bytes:
-    """The file with `face` in place of `tristrips` (and of the faces beside them); others are returned as they are.
+def has_strips(content: bytes) -> bool:
+    """Whether the header names an element `tristrips`."""
+    return b"element tristrips" in content.partition(b"end_header")[0]
 
-    Raises ValueError where the file is cut short.
+
+def as_triangles(content: bytes) -> bytes:
+    """The file with vertices and triangles only: what readers of the `face` element with one size of polygon can read.
+
+    Colours of faces and texture coordinates of their corners stay, unless there are strips, which have none. Raises
+    ValueError where the file is cut short.
     """
     head, _, body = content.partition(b"end_header")
-    if b"tristrips" not in head:
-        return content
-    body = body.partition(b"\n")[2]
     lines = [line.strip() for line in head.decode("ascii", errors="replace").splitlines()]
     form = next((line.split()[1] for line in lines if line.startswith("format")), "")
     order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form, "")
     elements = _elements(lines, order or "<")
+    body = body.partition(b"\n")[2]
     reader = _Binary(body) if order else _Text(body)
-    vertices, triangles = b"", []
+    vertices, faces = b"", [np.zeros((0, 3), np.int64)]
+    extra: dict[str, list[np.ndarray]] = {}
     for element in elements:
         if element.name == "vertex":
             vertices = reader.copy(element)
-        else:
-            lists = reader.lists(element)
-            if element.name == "tristrips":
-                triangles += [strip_triangles(indices) for indices in lists]
-            elif element.name == "face":
-                triangles += [indices[fan_triangles(np.array([len(indices)]))] for indices in lists if len(indices) > 2]
-    faces = np.concatenate([np.zeros((0, 3), np.int64), *triangles])
-    kept = [line for line in lines if line.split()[:1] in (["ply"], ["format"], ["comment"], ["obj_info"])]
-    kept += next((element.header for element in elements if element.name == "vertex"), [])
-    kept += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
-    if order:
-        rows = np.empty(len(faces), dtype=[("n", "u1"), ("v", f"{order}i4", 3)])
-        rows["n"], rows["v"] = 3, faces
-        data = rows.tobytes()
-    else:
-        data = "".join("3 {} {} {}\n".format(*row) for row in faces.tolist()).encode()
-    return "\n".join(kept).encode() + b"\n" + vertices + data
+            continue
+        for row in reader.rows(element):
+            indices = next((value for name, value in row.items() if name.startswith("vertex_ind")), None)
+            if element.name == "tristrips" and indices is not None:
+                faces.append(strip_triangles(_signed(indices)))
+            elif element.name == "face" and indices is not None and len(indices) > 2:
+                corners = fan_triangles(np.array([len(indices)]))
+                faces.append(_signed(indices)[corners])
+                for name, value in row.items():
+                    if name == "texcoord" and len(value) == 2 * len(indices):
+                        extra.setdefault(name, []).append(value.reshape(-1, 2)[corners].reshape(-1, 6))
+                    elif len(value) == 1:
+                        extra.setdefault(name, []).append(np.tile(value, (len(corners), 1)))
+    triangles = np.concatenate(faces)
+    kept = {name: np.concatenate(values) for name, values in extra.items()}
+    kept = {name: values for name, values in kept.items() if len(values) == len(triangles)}
+    header = [line for line in lines if line.split()[:1] in (["ply"], ["format"], ["comment"], ["obj_info"])]
+    header += next((element.header for element in elements if element.name == "vertex"), [])
+    header += [f"element face {len(triangles)}", "property list uchar int vertex_indices"]
+    header += [_header_of(name, values) for name, values in kept.items()]
+    data = _face_data(triangles, kept, order)
+    return "\n".join([*header, "end_header"]).encode() + b"\n" + vertices + data
+
+
+def _header_of(name: str, values: np.ndarray) -> str:
+    kind = "uchar" if values.dtype == np.uint8 else "double"
+    return f"property list uchar {kind} {name}" if values.shape[1] > 1 else f"property {kind} {name}"
+
+
+def _face_data(triangles: np.ndarray, extra: dict[str, np.ndarray], order: str) -> bytes:
+    """Rows of `element face`: the list of vertices, then the others as `_header_of` announces them."""
+    columns: list[tuple[str, np.ndarray]] = [("u1", np.full((len(triangles), 1), 3)), ("i4", triangles)]
+    for values in extra.values():
+        columns += [("u1", np.full((len(values), 1), values.shape[1]))] if values.shape[1] > 1 else []
+        columns.append(("u1" if values.dtype == np.uint8 else "f8", values))
+    if not order:
+        rows = zip(*(column.tolist() for _, column in columns), strict=True)
+        return "".join(" ".join(repr(x) for part in row for x in part) + "\n" for row in rows).encode()
+    kinds = [(f"c{k}", order + kind, column.shape[1]) for k, (kind, column) in enumerate(columns)]
+    table = np.empty(len(triangles), dtype=kinds)
+    for k, (_, column) in enumerate(columns):
+        table[f"c{k}"] = column.reshape(table[f"c{k}"].shape)
+    return table.tobytes()
 
 
 def strip_triangles(indices: Int[np.ndarray, " N"]) -> Int[np.ndarray, "F 3"]:
@@ -112,18 +144,16 @@ class _Binary:
             raise ValueError(f"element {element.name} has lists")
         return self._take(element.count * sum(item.kind.itemsize for item in element.properties))
 
-    def lists(self, element: _Element) -> list[np.ndarray]:
-        """The vertex indices of each row of an element."""
-        rows = []
+    def rows(self, element: _Element) -> Iterator[dict[str, np.ndarray]]:
+        """The values of each row by property; a single value is an array of one."""
         for _ in range(element.count):
+            row = {}
             for item in element.properties:
                 count = (
                     1 if item.length is None else int(np.frombuffer(self._take(item.length.itemsize), item.length)[0])
                 )
-                content = self._take(max(count, 0) * item.kind.itemsize)
-                if item.length is not None and item.name.startswith("vertex_ind"):
-                    rows.append(_signed(np.frombuffer(content, item.kind)))
-        return rows
+                row[item.name] = np.frombuffer(self._take(max(count, 0) * item.kind.itemsize), item.kind)
+            yield row
 
     def _take(self, size: int) -> bytes:
         part = self.data[self.position : self.position + size]
@@ -145,15 +175,14 @@ class _Text:
         words = self._take(element.count * width)
         return b"".join(b" ".join(words[k : k + width]) + b"\n" for k in range(0, len(words), width))
 
-    def lists(self, element: _Element) -> list[np.ndarray]:
-        """The vertex indices of each row of an element."""
-        rows = []
+    def rows(self, element: _Element) -> Iterator[dict[str, np.ndarray]]:
+        """The values of each row by property; a single value is an array of one."""
         for _ in range(element.count):
+            row = {}
             for item in element.properties:
                 words = self._take(1 if item.length is None else int(self._take(1)[0]))
-                if item.length is not None and item.name.startswith("vertex_ind"):
-                    rows.append(np.array(words, dtype=np.float64).astype(np.int64))
-        return rows
+                row[item.name] = np.array(words, dtype=np.float64).astype(item.kind)
+            yield row
 
     def _take(self, count: int) -> list[bytes]:
         part = self.words[self.position : self.position + count]

@@ -9,7 +9,7 @@ import numpy as np
 
 from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart, fan_triangles, with_alpha
-from flame_fitting.avatar.ply import without_strips
+from flame_fitting.avatar.ply import as_triangles, has_strips
 from flame_fitting.avatar.text_numbers import numbers_of
 from flame_fitting.errors import InputError
 
@@ -21,14 +21,24 @@ def read_with_trimesh(content: bytes, suffix: str, files: LocalFiles, note: Call
     import trimesh
 
     header = _ply_header(content, files) if suffix == "ply" else []
-    content = without_strips(content) if suffix == "ply" else content
+    content = as_triangles(content) if suffix == "ply" and has_strips(content) else content
     logging.getLogger("trimesh").setLevel(logging.ERROR)
     # No resolver is given: trimesh opens no other file.
     options: dict[str, Any] = {"skip_materials": True, "prefer_color": "vertex"} if suffix == "ply" else {}
+
+    def load(data: bytes) -> Any:
+        return trimesh.load(io.BytesIO(data), file_type=suffix, process=False, force="mesh", **options)
+
     try:
-        mesh: Any = trimesh.load(io.BytesIO(content), file_type=suffix, process=False, force="mesh", **options)
+        mesh = load(content)
     except Exception as error:  # its parsers fail in many ways on damaged files
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        if suffix != "ply":
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        # In binary files it reads polygons of one size only.
+        try:
+            mesh = load(as_triangles(content))
+        except Exception:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
     part = MeshPart(
         vertices=np.array(mesh.vertices, dtype=np.float64),
         faces=np.array(mesh.faces, dtype=np.int64).reshape(-1, 3),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flame_fitting.avatar.loading import load_avatar
 from flame_fitting.avatar.normals import face_normals
@@ -81,3 +82,36 @@ def test_damaged_strips(tmp_path, form):
     write(path, form, [[0, 1]])
     with pytest.raises(InputError, match=r"a\.ply"):
         load_avatar(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_binary_polygons_of_mixed_sizes_keep_face_colours_and_corner_texture(tmp_path, order):
+    points = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 1, 0]])
+    polygons = [([0, 1, 2, 3], (255, 0, 0)), ([1, 4, 2], (0, 255, 0))]
+    form = "binary_little_endian" if order == "<" else "binary_big_endian"
+    for kind in ("plain", "color", "texture"):
+        header = f"ply\nformat {form} 1.0\n" + "comment TextureFile s.png\n" * (kind == "texture")
+        header += "element vertex 5\n" + "".join(f"property double {axis}\n" for axis in "xyz")
+        header += "element face 2\nproperty list uchar int vertex_indices\n"
+        header += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue")) * (kind == "color")
+        header += "property list uchar float texcoord\n" * (kind == "texture") + "end_header\n"
+        body = points.astype(f"{order}f8").tobytes()
+        for corners, color in polygons:
+            body += bytes([len(corners)]) + np.array(corners, f"{order}i4").tobytes()
+            body += bytes(color) if kind == "color" else b""
+            uv = points[corners, :2].astype(f"{order}f4").tobytes()
+            body += bytes([2 * len(corners)]) + uv if kind == "texture" else b""
+        (tmp_path / "a.ply").write_bytes(header.encode() + body)
+        Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "s.png")
+        part = load_avatar(tmp_path / "a.ply").parts[0]
+        _, area = face_normals(part.vertices, part.faces)
+        assert len(part.faces) == 3 and area.sum() == pytest.approx(1.5)
+        if kind == "color":
+            colors = part.vertex_colors[part.faces].mean(axis=1)
+            np.testing.assert_allclose(colors[:, :3], [[1, 0, 0], [1, 0, 0], [0, 1, 0]], atol=1e-9)
+        if kind == "texture":
+            np.testing.assert_allclose(part.uv, part.vertices[:, :2], atol=1e-6)
+            assert part.texture is not None
+        (tmp_path / "a.ply").write_bytes((header.encode() + body)[:-3])
+        with pytest.raises(InputError, match=r"a\.ply"):
+            load_avatar(tmp_path / "a.ply")
