@@ -146,6 +146,7 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
         reference_from_world=start.reference_from_world,
         lit=capture.shading == "lit",
         name=str(capture.root),
+        warnings=capture.warnings,
     )
     add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
     _load_pictures(state, capture, config, device)

@@ -42,7 +42,7 @@ class RenderConfig:
     """Options of `flame-fitting render`."""
 
     avatar: tyro.conf.Positional[Path]
-    """Avatar file: .glb .gltf .obj .ply .stl .off"""
+    """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
     output: Path
     """Folder of the capture."""
     views: int = 32
@@ -79,6 +79,8 @@ class RenderConfig:
 
 def render(config: RenderConfig) -> "Capture":
     """Renders the capture and returns it."""
+    from dataclasses import replace
+
     import numpy as np
 
     from flame_fitting import progress
@@ -86,30 +88,38 @@ def render(config: RenderConfig) -> "Capture":
     from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.avatar.rendering import VIEWS_AT_ONCE, render_avatar
+    from flame_fitting.avatar.unit_frame import in_unit_frame
     from flame_fitting.avatar.view_planning import plan_views
+    from flame_fitting.capture.camera import move_camera
     from flame_fitting.capture.files import CaptureWriter
+    from flame_fitting.capture.similarity import decompose_similarity, invert_similarity
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.detector import make_detector
 
     _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force):
         manifest = plan(config)
-        avatar = load_avatar(config.avatar)
+        # Everything is found and drawn in the unit frame; what is written is in the avatar's own coordinates.
+        avatar, world_from_unit = in_unit_frame(load_avatar(config.avatar))
+        unit_from_world, units = invert_similarity(world_from_unit), decompose_similarity(world_from_unit)[0]
+        for text in avatar.warnings:
+            progress.warn(text)
         # No teeth: they are never seen here.
         head = load_head(config.head, config.flame_dir, config.flame_masks, add_teeth=False)
         detector = make_detector(config.detector, config.model_path)
         shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
         found = find_face(avatar, detector, head, notify=progress.say, licensed=config.landmark_embedding)
-        head_from_world = found.head_from_world
+        head_from_unit = found.head_from_world
         # flat colours hide the nose from a detector, and soft light shows it
         landmark_shading = "lit" if shading == "unlit" else shading
         embedding = landmark_embedding(
             head, detector, shading_kind(landmark_shading), licensed=config.landmark_embedding
         )
         for _ in range(_FRAME_ROUNDS):
-            head_from_world = _refined_frame(avatar, head, detector, embedding, landmark_shading, head_from_world)
+            head_from_unit = _refined_frame(avatar, head, detector, embedding, landmark_shading, head_from_unit)
+        head_from_world = head_from_unit @ unit_from_world
         planned = plan_views(
-            head_from_world, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
+            head_from_unit, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
         )
         background = parse_color(config.background)
         rotation = _rotation_of(head_from_world)
@@ -118,7 +128,8 @@ def render(config: RenderConfig) -> "Capture":
             "sha256": avatar.file_hash,
             "format": avatar.format,
             "notes": list(avatar.notes),
-            "face": found.to_dict(),
+            "warnings": list(avatar.warnings),
+            "face": replace(found, head_from_world=found.head_from_world @ unit_from_world).to_dict(),
             "head_from_world": head_from_world.tolist(),
             "landmark_shading": landmark_shading,
             "views": [{"role": v.role, "yaw": v.yaw, "pitch": v.pitch} for v in planned],
@@ -149,10 +160,10 @@ def render(config: RenderConfig) -> "Capture":
                             camera=camera + k,
                             role=chunk[k].role,
                             K=chunk[k].K,
-                            world_to_camera=chunk[k].world_to_camera,
+                            world_to_camera=move_camera(chunk[k].world_to_camera, world_from_unit),
                             image=pictures.image[i],
                             alpha=pictures.alpha[i],
-                            depth=pictures.depth[i],
+                            depth=pictures.depth[i] * units,
                             normal=pictures.normal[i],
                         )
                 bar.advance(len(chunk))

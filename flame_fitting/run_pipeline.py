@@ -21,7 +21,7 @@ class RunConfig:
     """All of it: an avatar in, a fitted head and a NeRF-style dataset out."""
 
     avatar: tyro.conf.Positional[Path]
-    """Avatar file: .glb .gltf .obj .ply .stl .off"""
+    """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
     output: Path
     """Folder for the results; gets render/, fit/ and export/."""
     preset: PresetName = "static"

@@ -1,5 +1,7 @@
 """Turned and scaled avatars give the same head."""
 
+import json
+import struct
 from dataclasses import dataclass
 from itertools import permutations, product
 from pathlib import Path
@@ -41,6 +43,23 @@ def write_moved(source: Path, path: Path, linear: np.ndarray) -> Path:
     material.baseColorTexture = material.baseColorTexture.convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
     mesh.export(path)
+    return path
+
+
+def write_placed(source: Path, path: Path, scale: float, offset: np.ndarray) -> Path:
+    """The GLB `source` under a new root node: coordinates `scale * (x + offset)`; geometry and pictures untouched."""
+    content = source.read_bytes()
+    (size,) = struct.unpack_from("<I", content, 12)
+    document = json.loads(content[20 : 20 + size])
+    nodes, scene = document["nodes"], document["scenes"][document.get("scene", 0)]
+    nodes.append({"children": scene["nodes"], "translation": offset.tolist()})
+    nodes.append({"children": [len(nodes) - 1], "scale": [scale] * 3})
+    scene["nodes"] = [len(nodes) - 1]
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    rest = content[20 + size :]
+    header = struct.pack("<4sIII4s", b"glTF", 2, 20 + len(text) + len(rest), len(text), b"JSON")
+    path.write_bytes(header + text + rest)
     return path
 
 
@@ -123,6 +142,44 @@ def test_a_turned_and_scaled_avatar_gives_the_same_head(
     reference: Reference, rotation: int, scale: float, tmp_path: Path
 ) -> None:
     _check(reference, rotation, scale, "quick", QUICK, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scale", "place"),
+    [
+        (1e-9, 1.0),
+        *(
+            pytest.param(scale, place, marks=pytest.mark.slow)
+            for scale, place in [(1e-9, 0.0), (1e-6, 1.0), (1.0, 1.0), (1e6, 0.0), (1e9, 0.0), (1e9, 1.0)]
+        ),
+    ],
+)
+def test_any_unit_and_place_gives_the_same_fit(
+    reference: Reference, scale: float, place: float, tmp_path: Path
+) -> None:
+    """A geodesist's coordinates in any unit: only double precision tells the vertices of the head apart."""
+    expected = reference.fit("quick", QUICK)
+    offset = place * np.array([348211.0, 5412877.0, 112.0])
+    placed = write_placed(reference.avatar, tmp_path / "a.glb", scale, offset)
+    found = fit_once(placed, tmp_path / "out", **QUICK)
+    head = load_head("open")
+    back = found.vertices_world(head)[0] / scale - offset
+    apart = np.linalg.norm(back - expected.vertices_world(head)[0], axis=1) * reference.mm_per_unit
+    print(f"scale {scale:g}, place {place:g}: {apart.max():.2g} mm")
+    assert apart.max() < 0.01
+    assert found.mm_per_unit * scale == pytest.approx(expected.mm_per_unit, rel=1e-5)
+    was, now = (
+        json.loads((f / "fit" / "metrics.json").read_text()) for f in (reference.folder / "quick", tmp_path / "out")
+    )
+    for region, key in (("face", "to_avatar_mm"), ("neck", "from_avatar_mm")):
+        assert now["regions"][region][key]["median"] == pytest.approx(was["regions"][region][key]["median"], abs=1e-3)
+    assert set(now["stages"]) == set(was["stages"])
+    for name, stage in now["stages"].items():
+        other = was["stages"][name]["regions"]["face"]["to_avatar_mm"]["median"]
+        assert stage["regions"]["face"]["to_avatar_mm"]["median"] == pytest.approx(other, abs=1e-3)
+    mesh = (tmp_path / "out" / "fit" / "fitted.obj").read_text().splitlines()
+    rows = np.array([line.split()[1:4] for line in mesh if line.startswith("v ")], dtype=np.float64)
+    np.testing.assert_allclose(rows, found.vertices_world(head)[0], atol=1e-7 * scale, rtol=0)
 
 
 @pytest.mark.slow

@@ -13,13 +13,23 @@ from flame_fitting.errors import InputError
 
 TRANSPARENT_SHARE = 0.02
 """Alpha-tested parts of which less than this share of the surface would be visible are left out."""
+NAN_SHARE = 0.01
+"""Up to this share of the vertices may be NaN or infinite: they are left out with their triangles."""
 
 
-def clean_parts(parts: list[MeshPart], path: Path, note: Callable[[str], None]) -> list[MeshPart]:
-    """Checks indices and numbers, welds soups, drops what has no area or cannot be seen. Raises InputError."""
+def clean_parts(
+    parts: list[MeshPart], path: Path, note: Callable[[str], None], warn: Callable[[str], None]
+) -> list[MeshPart]:
+    """Checks indices and numbers, welds soups, drops what has no area or cannot be seen. Raises InputError.
+
+    `warn` is told what makes a fit worse, `note` everything else.
+    """
     if not parts:
         raise InputError(f"{path}: there is no mesh in it. Export the avatar's surface as triangles.")
-    cleaned = [done for part in parts if (done := _clean_part(part, path, note)) is not None]
+    for part in parts:
+        _check_indices(part, path)
+    parts = _without_nan_vertices(parts, path, note)
+    cleaned = [done for part in parts if (done := _clean_part(part, note, warn)) is not None]
     if not cleaned:
         raise InputError(
             f"{path}: the mesh has no triangle with an area (points or lines only, or everything in one place). "
@@ -38,23 +48,43 @@ def clean_parts(parts: list[MeshPart], path: Path, note: Callable[[str], None]) 
     return visible
 
 
-def _clean_part(part: MeshPart, path: Path, note: Callable[[str], None]) -> MeshPart | None:
+def _check_indices(part: MeshPart, path: Path) -> None:
+    if len(part.faces) and (part.faces.min() < 0 or part.faces.max() >= len(part.vertices)):
+        raise InputError(
+            f"{path}: part '{part.name or 'unnamed'}' refers to vertex {int(part.faces.max())}, but has "
+            f"{len(part.vertices)}. The file is damaged; export it again."
+        )
+
+
+def _without_nan_vertices(parts: list[MeshPart], path: Path, note: Callable[[str], None]) -> list[MeshPart]:
+    """Without the triangles at vertices that are not finite, where those are few; vertices without a face don't count.
+
+    Scanners and exporters leave a few of them behind. Many mean that something went wrong, and what is left may be no
+    head.
+    """
+    bad = [~np.isfinite(part.vertices).all(axis=1) for part in parts]
+    used = [np.unique(part.faces) for part in parts]
+    count = sum(int(mask[index].sum()) for mask, index in zip(bad, used, strict=True))
+    if count == 0:
+        return parts
+    share = count / sum(len(index) for index in used)
+    if share > NAN_SHARE:
+        raise InputError(
+            f"{path}: {100 * share:.3g} % of its vertices are not numbers (NaN or infinite); up to {100 * NAN_SHARE:g} "
+            "% would be left out. Repair the mesh, for example with Blender's Mesh > Clean Up, and export it again."
+        )
+    keep = [~mask[part.faces].any(axis=1) for part, mask in zip(parts, bad, strict=True)]
+    dropped = sum(int((~rows).sum()) for rows in keep)
+    note(f"{count} vertices that are not numbers (NaN or infinite) left out, with their {dropped} triangles")
+    return [part if rows.all() else take_faces(part, rows) for part, rows in zip(parts, keep, strict=True)]
+
+
+def _clean_part(part: MeshPart, note: Callable[[str], None], warn: Callable[[str], None]) -> MeshPart | None:
     name = part.name or "unnamed"
     if len(part.faces) == 0 or len(part.vertices) == 0:
         note(f"part without triangles left out: {name}")
         return None
-    if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
-        raise InputError(
-            f"{path}: part '{name}' refers to vertex {int(part.faces.max())}, but has {len(part.vertices)}. "
-            "The file is damaged; export it again."
-        )
-    bad = ~np.isfinite(part.vertices[part.faces]).all(axis=(1, 2))
-    if bad.any():
-        raise InputError(
-            f"{path}: part '{name}' has vertices that are not numbers (NaN or infinite) in {int(bad.sum())} "
-            "triangles. Repair the mesh, for example with Blender's Mesh > Clean Up, and export it again."
-        )
-    part = _drop_attributes_that_are_not_numbers(part, note)
+    part = _mend_attributes(part, note, warn)
     if _is_soup(part):
         before = len(part.vertices)
         part = _weld(part)
@@ -69,13 +99,22 @@ def _clean_part(part: MeshPart, path: Path, note: Callable[[str], None]) -> Mesh
     return take_faces(part, keep)
 
 
-def _drop_attributes_that_are_not_numbers(part: MeshPart, note: Callable[[str], None]) -> MeshPart:
+def _mend_attributes(part: MeshPart, note: Callable[[str], None], warn: Callable[[str], None]) -> MeshPart:
+    """Attributes that are not numbers at a few vertices are replaced there; those that mostly are not are given up."""
     changes: dict[str, Any] = {}
     for attribute in ("normals", "uv", "vertex_colors"):
         value = getattr(part, attribute)
-        if value is not None and not np.isfinite(value).all():
-            changes[attribute] = None
-            note(f"{attribute} with values that are not numbers ignored ({part.name or 'unnamed'})")
+        if value is None or np.isfinite(value).all():
+            continue
+        bad = ~np.isfinite(value).all(axis=1)
+        changes[attribute] = None
+        if bad.mean() <= NAN_SHARE:
+            changes[attribute] = value.copy()
+            # A zero normal leaves the say to the triangle's own.
+            changes[attribute][bad] = 0.0 if attribute == "normals" else value[~bad].mean(axis=0)
+        done = "ignored" if changes[attribute] is None else f"replaced at {int(bad.sum())} vertices"
+        say = warn if changes[attribute] is None and attribute != "normals" else note
+        say(f"{attribute} with values that are not numbers {done} ({part.name or 'unnamed'})")
     return replace(part, **changes) if changes else part
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from flame_fitting.avatar.gltf_buffers import MESHOPT, DamagedFileError, GltfBuffers, unsupported_extension
-from flame_fitting.avatar.local_files import LocalFiles, decode_texture
+from flame_fitting.avatar.gltf_buffers import DamagedFileError, GltfBuffers
+from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart, srgb_from_linear, with_alpha
-from flame_fitting.errors import InputError
+from flame_fitting.avatar.meshopt_buffers import MESHOPT
 
 READABLE_EXTENSIONS = {
+    *MESHOPT,
     "KHR_draco_mesh_compression",
     "KHR_mesh_quantization",
     "KHR_texture_transform",
@@ -32,9 +33,6 @@ def read_gltf(document: dict[str, Any], binary: bytes | None, files: LocalFiles,
     if not version.startswith("2"):
         raise DamagedFileError(f"glTF version {version}, only 2 is read")
     required = document.get("extensionsRequired", [])
-    for extension in MESHOPT:
-        if extension in required:
-            raise InputError(unsupported_extension(files, extension))
     unknown = [e for e in required if e not in READABLE_EXTENSIONS and not e.startswith("KHR_materials_")]
     if unknown:
         note(f"required glTF extensions that are not read: {', '.join(unknown)}")
@@ -67,7 +65,7 @@ class _Scene:
     buffers: GltfBuffers
     files: LocalFiles
     note: Callable[[str], None]
-    textures: dict[int, np.ndarray] = field(default_factory=dict)
+    textures: dict[int, np.ndarray | None] = field(default_factory=dict)
     world: dict[int, np.ndarray] = field(default_factory=dict)
     skins: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -272,20 +270,26 @@ class _Scene:
         webp = entry.get("extensions", {}).get("EXT_texture_webp", {}).get("source")
         source = webp if webp is not None else entry.get("source")
         if source is None:
-            if "KHR_texture_basisu" in entry.get("extensions", {}):
-                raise InputError(unsupported_extension(self.files, "KHR_texture_basisu"))
-            raise DamagedFileError(f"texture {reference['index']} has no image")
+            self.files.without_color[f"texture {reference['index']}"] = _why_without_image(entry, self.files)
+            return
         if source not in self.textures:
-            name = self.document["images"][source].get("name") or self.document["images"][source].get("uri") or ""
-            name = "" if name.startswith("data:") else f" '{name}'"
-            self.textures[source] = decode_texture(
-                self.buffers.image(source), self.files.main, f"texture {source}{name}", self.note
-            )
+            self.textures[source] = self.buffers.image(source, self.note)
+        if self.textures[source] is None:
+            return
         sampler = self.document["samplers"][entry["sampler"]] if "sampler" in entry else {}
         part.texture = self.textures[source]
         # glTF puts (0, 0) at the top-left of the picture (3.8.3), parts at the bottom-left.
         part.uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)
         part.wrap = (WRAP.get(sampler.get("wrapS", 10497), "repeat"), WRAP.get(sampler.get("wrapT", 10497), "repeat"))
+
+
+def _why_without_image(texture: dict[str, Any], files: LocalFiles) -> str:
+    extensions = ", ".join(texture.get("extensions", {}))
+    if "KHR_texture_basisu" in extensions:
+        stem = files.main.stem
+        unpack = f"npx @gltf-transform/cli ktxdecompress {files.main.name} {stem}_unpacked.glb"
+        return f"KTX2-compressed, {extensions}; KTX-Software and glTF Transform unpack it: {unpack}"
+    return f"only as {extensions}, which is not read" if extensions else "it names no image"
 
 
 def _triangles(order: np.ndarray, mode: int) -> np.ndarray:

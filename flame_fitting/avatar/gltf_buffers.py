@@ -1,14 +1,16 @@
-"""The numbers in a glTF 2.0 file: containers, buffers, accessors (sparse, normalized, interleaved), Draco."""
+"""The numbers in a glTF 2.0 file: containers, buffers, accessors (sparse, normalized, interleaved), Draco, meshopt."""
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
-from flame_fitting.avatar.local_files import LocalFiles
-from flame_fitting.errors import InputError, MissingExtraError
+from flame_fitting.avatar.local_files import LocalFiles, bytes_of_data_uri
+from flame_fitting.avatar.meshopt_buffers import compression_of, decode_view
 
 COMPONENT_TYPES: dict[int, np.dtype] = {
     5120: np.dtype("<i1"),
@@ -20,7 +22,6 @@ COMPONENT_TYPES: dict[int, np.dtype] = {
 }
 COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 MAX_NUMBERS = 300_000_000
-MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
 class DamagedFileError(ValueError):
@@ -63,6 +64,8 @@ class GltfBuffers:
     binary: bytes | None
     files: LocalFiles
     _buffers: dict[int, bytes] = field(default_factory=dict)
+    _decoded: dict[int, bytes] = field(default_factory=dict)
+    """Buffer views that were compressed."""
 
     def buffer(self, index: int) -> bytes:
         """Bytes of buffer `index`."""
@@ -73,9 +76,6 @@ class GltfBuffers:
             elif index == 0 and self.binary is not None:
                 content = self.binary
             else:
-                for extension in MESHOPT:
-                    if extension in entry.get("extensions", {}):
-                        raise InputError(unsupported_extension(self.files, extension))
                 raise DamagedFileError(f"buffer {index} has no content")
             if len(content) < entry["byteLength"]:
                 raise DamagedFileError(f"buffer {index} has {len(content)} of {entry['byteLength']} bytes")
@@ -85,11 +85,24 @@ class GltfBuffers:
     def view(self, index: int) -> tuple[bytes, int | None]:
         """Bytes of buffer view `index` and its stride."""
         entry = self.document["bufferViews"][index]
+        compression = compression_of(entry)
+        if compression is None:
+            return self._slice(entry, f"buffer view {index}"), entry.get("byteStride")
+        # The buffer that the view itself names is a fallback, which may have no content.
+        if index not in self._decoded:
+            name, extension = compression
+            content = decode_view(name, extension, self._slice(extension, f"compressed buffer view {index}"))
+            if len(content) < entry["byteLength"]:
+                raise DamagedFileError(f"buffer view {index} has {len(content)} of {entry['byteLength']} bytes")
+            self._decoded[index] = content
+        return self._decoded[index], entry.get("byteStride")
+
+    def _slice(self, entry: dict[str, Any], what: str) -> bytes:
         start, size = entry.get("byteOffset", 0), entry["byteLength"]
         content = self.buffer(entry["buffer"])
         if start < 0 or size < 0 or start + size > len(content):
-            raise DamagedFileError(f"buffer view {index} reaches past the end of its buffer")
-        return content[start : start + size], entry.get("byteStride")
+            raise DamagedFileError(f"{what} reaches past the end of its buffer")
+        return content[start : start + size]
 
     def accessor(self, index: int, normalize: bool = True) -> np.ndarray:
         """Values (count, components) of an accessor: float64 where normalized or float, else its integers."""
@@ -119,21 +132,25 @@ class GltfBuffers:
         )
         return values
 
-    def image(self, index: int) -> bytes:
-        """Encoded bytes of image `index`."""
+    def image(self, index: int, note: Callable[[str], None]) -> np.ndarray | None:
+        """RGBA (h, w, 4) uint8 of image `index`; None where it cannot be had, which `files` then warns of."""
         entry = self.document["images"][index]
-        if "uri" in entry:
-            return self.files.read_uri(entry["uri"], "texture")
-        return self.view(entry["bufferView"])[0]
+        uri = entry.get("uri")
+        if uri is not None and not uri.startswith("data:"):
+            return self.files.picture(unquote(uri), note)
+        name = str(entry.get("name") or f"image {index}")
+        if uri is None:
+            return self.files.picture(name, note, self.view(entry["bufferView"])[0])
+        try:
+            return self.files.picture(name, note, bytes_of_data_uri(uri))
+        except ValueError as error:
+            self.files.without_color[name] = f"a damaged data URI: {error}"
+            return None
 
     def draco(self, extension: dict[str, Any], attributes: dict[str, int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Faces (F, 3) and attributes by glTF name of a primitive compressed with KHR_draco_mesh_compression."""
-        try:
-            import DracoPy
-        except ImportError:
-            raise MissingExtraError(
-                "DracoPy", "draco", f"{self.files.main}: the mesh is Draco-compressed (KHR_draco_mesh_compression) and"
-            ) from None
+        import DracoPy
+
         try:
             mesh = DracoPy.decode(self.view(extension["bufferView"])[0])
         except DamagedFileError:
@@ -168,15 +185,3 @@ def dequantized(values: np.ndarray, normalized: bool) -> np.ndarray:
     if not normalized:
         return values
     return np.maximum(values.astype(np.float64) / np.iinfo(values.dtype).max, -1.0)
-
-
-def unsupported_extension(files: LocalFiles, extension: str) -> str:
-    """What to do about a compression that is not read here."""
-    tool = "ktxdecompress" if extension == "KHR_texture_basisu" else "copy"
-    stem = files.main.stem
-    what = "its textures are KTX2-compressed" if extension == "KHR_texture_basisu" else "it is meshopt-compressed"
-    extra = " (this also needs KTX-Software)" if tool == "ktxdecompress" else ""
-    return (
-        f"{files.main}: {what} (glTF extension {extension}), which is not read here. Unpack it with glTF Transform: "
-        f"npx @gltf-transform/cli {tool} {files.main.name} {stem}_unpacked.glb{extra}"
-    )

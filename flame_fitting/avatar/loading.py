@@ -1,8 +1,10 @@
-"""Reads a static avatar from a file: .glb .gltf .obj .ply .stl .off."""
+"""Reads a static avatar from a file: .glb .vrm .gltf .obj .ply .stl .off."""
 
 import hashlib
 import struct
 from pathlib import Path
+
+import numpy as np
 
 from flame_fitting.avatar.cleanup import clean_parts
 from flame_fitting.avatar.gltf import read_gltf
@@ -13,14 +15,15 @@ from flame_fitting.avatar.obj import read_obj
 from flame_fitting.avatar.simple_formats import gaussian_message, read_off, read_with_trimesh
 from flame_fitting.errors import InputError
 
-MESH_SUFFIXES = ("glb", "gltf", "obj", "ply", "stl", "off")
+MESH_SUFFIXES = ("glb", "vrm", "gltf", "obj", "ply", "stl", "off")
 GAUSSIAN_SUFFIXES = ("splat", "spz", "ksplat")
 
 
 def load_avatar(path: Path | str) -> Avatar:
-    """The avatar in a file, cleaned, in the file's own coordinates and unit.
+    """The avatar in a file, cleaned, in the file's own coordinates and unit (double precision).
 
-    Node transforms, skins and default morph weights are applied. Raises InputError on anything that a user has to
+    Node transforms, skins and default morph weights are applied. Pictures and materials that are not there are left
+    out, and `warnings` names them. Raises InputError on anything that a user has to
     mend: the message names the file, what is wrong and what to do.
     """
     path = Path(path)
@@ -53,12 +56,29 @@ def load_avatar(path: Path | str) -> Avatar:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         reason = reason.splitlines()[0][:200]
         raise InputError(f"{path}: not a readable .{suffix} file ({reason}). {_advice(suffix)}") from error
-    parts = clean_parts(parts, path, note)
-    return Avatar(parts, path, _hash(content, files), suffix, notes)
+    warnings = files.warnings()
+    parts = clean_parts(parts, path, note, lambda text: warnings.append(f"{path}: {text}"))
+    avatar = Avatar(parts, path, _hash(content, files), suffix, notes, warnings)
+    avatar.warnings += _coarse_grid(avatar)
+    return avatar
+
+
+def _coarse_grid(avatar: Avatar, share: float = 2e-4) -> list[str]:
+    """A warning where single precision has put an avatar far from the origin on a grid that shows (0.1 mm of 50 cm)."""
+    vertices, (low, high) = avatar.vertices, avatar.bounds
+    with np.errstate(over="ignore", invalid="ignore"):  # double precision may exceed single
+        single = vertices.astype(np.float32)
+        step = float(np.spacing(np.abs(single).max()))
+    if step < share * float((high - low).max()) or not np.array_equal(vertices, single):
+        return []
+    return [
+        f"{avatar.path}: its coordinates are in single precision and far from the origin, so that its points stand on "
+        f"a grid of {step:.2g} units. Move it to the origin before it is exported."
+    ]
 
 
 def _read_parts(content: bytes, suffix: str, files: LocalFiles, note) -> list[MeshPart]:
-    if suffix in ("glb", "gltf"):
+    if suffix in ("glb", "vrm", "gltf"):  # a VRM is a GLB with extensions about the person
         document, binary = read_container(content)
         return read_gltf(document, binary, files, note)
     if suffix == "obj":

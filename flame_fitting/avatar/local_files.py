@@ -3,7 +3,9 @@
 import base64
 import binascii
 import io
+import os
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,11 @@ from jaxtyping import UInt8
 from flame_fitting.errors import InputError
 
 MAX_TEXTURE_SIDE = 8192
+NOT_FOUND = "not in the avatar's folder"
+
+
+class PictureError(ValueError):
+    """A picture cannot be had; the text says why, in a few words."""
 
 
 @dataclass
@@ -24,54 +31,129 @@ class LocalFiles:
     main: Path
     used: list[Path] = field(default_factory=list)
     """Files read so far, each once, in the order of their first use."""
+    without_color: dict[str, str] = field(default_factory=dict)
+    """Pictures and material files that could not be used, by name, with the reason."""
+
+    def find(self, name: str) -> Path | None:
+        """The file inside the folder of `main` that `name` means, resolved; None where there is none.
+
+        Exporters write absolute paths, paths of other machines (`C:\\Users\\me\\Skin.JPG`), and another case than the
+        file has. So the path is tried as it stands, then without its first folders one by one, down to the bare name,
+        each time exactly and with case ignored. Links that lead out of the folder are not followed.
+        """
+        parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".")]
+        folder = self.main.parent.resolve()
+        for start in range(len(parts)):
+            if ".." not in parts[start:]:
+                found = _inside(folder, parts[start:])
+                if found is not None:
+                    return found
+        return None
 
     def read_uri(self, uri: str, what: str) -> bytes:
-        """Bytes of a data: URI or of a file given by a relative, percent-encoded path (glTF)."""
+        """Bytes of a data: URI or of a file given by a percent-encoded path (glTF), without which nothing goes."""
         if uri.startswith("data:"):
-            header, _, payload = uri.partition(",")
             try:
-                return base64.b64decode(payload, validate=False) if ";base64" in header else unquote(payload).encode()
-            except (binascii.Error, ValueError) as error:
+                return bytes_of_data_uri(uri)
+            except ValueError as error:
                 raise InputError(f"{self.main}: {what} is a damaged data URI ({error}). Export it again.") from None
-        return self.read(unquote(uri), what)
-
-    def read(self, name: str, what: str) -> bytes:
-        """Bytes of a file given by its path relative to the folder of `main`."""
-        path = self.locate(name, what)
+        name = unquote(uri)
+        path = self.find(name)
+        advice = "Put it back beside the avatar, or export again with everything in one file (.glb)."
+        if path is None:
+            raise InputError(f"{self.main}: {what} '{name}' is {NOT_FOUND}; nothing else is read. {advice}")
         try:
-            content = path.read_bytes()
+            return self._read(path)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise InputError(
-                f"{self.main}: {what} '{name}' cannot be read ({reason}). "
-                "Put it back beside the avatar, or export again with everything in one file (.glb)."
-            ) from None
+            raise InputError(f"{self.main}: {what} '{name}' cannot be read ({reason}). {advice}") from None
+
+    def material(self, name: str) -> bytes | None:
+        """Bytes of a file of materials; None where it cannot be had, which `without_color` then says."""
+        try:
+            return self._bytes(name)
+        except PictureError as error:
+            self.without_color[name] = str(error)
+            return None
+
+    def picture(
+        self, name: str, note: Callable[[str], None], content: bytes | None = None
+    ) -> UInt8[np.ndarray, "h w 4"] | None:
+        """RGBA of the picture file `name`, or of the encoded `content` that goes by that name.
+
+        None where it cannot be had, which `without_color` then says.
+        """
+        try:
+            return decode_texture(self._bytes(name) if content is None else content, f"texture '{name}'", note)
+        except PictureError as error:
+            self.without_color[name] = str(error)
+            return None
+
+    def warnings(self) -> list[str]:
+        """One warning that names every picture and material file without which the avatar has to do, or nothing."""
+        if not self.without_color:
+            return []
+        named = ", ".join(f"{name} ({reason})" for name, reason in self.without_color.items())
+        return [
+            f"{self.main}: colours are missing, because these cannot be used: {named}. Mend them or "
+            "put them beside the avatar, pictures as PNG or JPEG."
+        ]
+
+    def _bytes(self, name: str) -> bytes:
+        path = self.find(name)
+        if path is None:
+            raise PictureError(NOT_FOUND)
+        try:
+            return self._read(path)
+        except OSError as error:
+            raise PictureError(error.strerror or str(error)) from None
+
+    def _read(self, path: Path) -> bytes:
+        content = path.read_bytes()
         if path not in self.used:
             self.used.append(path)
         return content
 
-    def locate(self, name: str, what: str) -> Path:
-        """The path of a file inside the folder of `main`; refuses every other one."""
-        advice = "Copy it into the avatar's folder and refer to it by its name."
-        if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", name):
-            raise InputError(f"{self.main}: {what} '{name}' is an address; nothing is downloaded. {advice}")
-        local = name.replace("\\", "/")
-        if local.startswith("/") or re.match(r"^[A-Za-z]:", local) or "\0" in local:
-            raise InputError(f"{self.main}: {what} '{name}' is an absolute path, which is not followed. {advice}")
-        folder = self.main.parent.resolve()
-        path = (folder / local).resolve()
-        if not path.is_relative_to(folder):
-            raise InputError(f"{self.main}: {what} '{name}' lies outside the avatar's folder. {advice}")
-        return path
 
-    def find_by_name(self, name: str) -> str | None:
-        """The bare file name of a foreign path, if a file of that name lies beside `main`."""
-        bare = name.replace("\\", "/").rsplit("/", 1)[-1]
-        return bare if bare and (self.main.parent / bare).is_file() else None
+def _inside(folder: Path, parts: list[str]) -> Path | None:
+    """The file of these path components under `folder`, exactly or with case ignored, if it really lies in there."""
+    try:
+        place: Path | None = folder.joinpath(*parts)
+        if place is None or not place.is_file():
+            place = folder
+            for part in parts:
+                place = None if place is None else _entry(place, part)
+        if place is None or not place.is_file():
+            return None
+        real = place.resolve()
+    except (OSError, ValueError):  # a name that is too long, or no name at all for the file system
+        return None
+    return real if real.is_relative_to(folder) else None
 
 
-def decode_texture(content: bytes, main: Path, what: str, note: Callable[[str], None]) -> UInt8[np.ndarray, "h w 4"]:
-    """RGBA picture, row 0 at the top."""
+def _entry(folder: Path, name: str) -> Path | None:
+    """The entry of a folder with this name, exactly where there is one, else the first with case ignored."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    wanted = _folded(name)
+    alike = [found for found in names if _folded(found) == wanted]
+    return folder / (name if name in alike else alike[0]) if alike else None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def bytes_of_data_uri(uri: str) -> bytes:
+    """Payload of a data: URI. Raises ValueError where it is damaged."""
+    header, _, payload = uri.partition(",")
+    try:
+        return base64.b64decode(payload, validate=False) if ";base64" in header else unquote(payload).encode()
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def decode_texture(content: bytes, what: str, note: Callable[[str], None]) -> UInt8[np.ndarray, "h w 4"]:
+    """RGBA picture, row 0 at the top. Raises PictureError."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -84,13 +166,11 @@ def decode_texture(content: bytes, main: Path, what: str, note: Callable[[str], 
             rgba = image.convert("RGBA")
     except UnidentifiedImageError:
         kind = "a KTX2 picture" if content[:12].startswith(b"\xabKTX 20") else "not a picture that Pillow can read"
-        raise InputError(f"{main}: {what} is {kind}. Save it as PNG or JPEG.") from None
+        raise PictureError(kind) from None
     except Image.DecompressionBombError:
-        raise InputError(
-            f"{main}: {what} is too large. Save it with at most {MAX_TEXTURE_SIDE} pixels a side."
-        ) from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(f"{main}: {what} cannot be read ({error}). Save it again as PNG or JPEG.") from None
+        raise PictureError(f"too large: at most {MAX_TEXTURE_SIDE} pixels a side") from None
+    except Exception as error:  # decoders fail in many ways on damaged pictures
+        raise PictureError(f"damaged: {str(error).splitlines()[0][:100] if str(error) else 'not readable'}") from None
     if max(rgba.size) > MAX_TEXTURE_SIDE:
         factor = -(-max(rgba.size) // MAX_TEXTURE_SIDE)
         note(f"{what} of {rgba.size[0]}x{rgba.size[1]} pixels reduced {factor} times")

@@ -48,9 +48,11 @@ class Avatar:
     file_hash: str
     """SHA-256 of the file, and of the files it refers to where there are any."""
     format: str
-    """glb, gltf, obj, ply, stl, off, or memory."""
+    """Suffix of the file: glb, vrm, gltf, obj, ply, stl, off; or memory."""
     notes: list[str] = field(default_factory=list)
     """What was done to the file's content, in plain words."""
+    warnings: list[str] = field(default_factory=list)
+    """What the file lacks that makes a fit worse, such as pictures that are not there."""
     cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What renderers derive from the parts and want to keep."""
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flame_fitting.avatar.local_files import LocalFiles, decode_texture
+from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart, fan_triangles, split_by_index, with_alpha
+from flame_fitting.avatar.text_numbers import numbers_of
 from flame_fitting.errors import InputError
 
 
@@ -42,9 +43,9 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
     for line in text.splitlines():
         keyword, _, rest = line.strip().partition(" ")
         if keyword in numbers:
-            numbers[keyword].append(rest.split("#", 1)[0])
+            numbers[keyword].append(_without_comment(rest))
         elif keyword == "f":
-            tokens = rest.split("#", 1)[0].split()
+            tokens = _without_comment(rest).split()
             if len(tokens) < 3:
                 continue
             group = groups.setdefault(current, _Faces())
@@ -64,7 +65,7 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
         elif keyword == "usemtl":
             current = rest.strip()
         elif keyword == "mtllib":
-            materials |= _read_materials(rest.strip(), files, note)
+            materials |= _read_libraries(rest.strip(), files)
     _resolve_relative(groups, relative)
     positions, colors = _positions(numbers["v"])
     uv = _table(numbers["vt"], 2)
@@ -77,6 +78,11 @@ def read_obj(content: bytes, files: LocalFiles, note: Callable[[str], None]) -> 
         for name, group in groups.items()
         for part in _parts(name, group, positions, colors, uv, normals, materials.get(name, Material()), files, note)
     ]
+
+
+def _without_comment(text: str) -> str:
+    # 1.#QNAN is a number (of a kind)
+    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0] if "#" in text else text
 
 
 def _resolve_relative(groups: dict[str, _Faces], relative: list[tuple[str, int, int, int, int, int]]) -> None:
@@ -97,7 +103,7 @@ def _positions(lines: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     if not lines:
         return np.zeros((0, 3)), None
     width = len(lines[0].split())
-    table = np.array(" ".join(lines).split(), dtype=np.float64)
+    table = numbers_of(" ".join(lines).split())
     if width >= 3 and table.size == width * len(lines):
         table = table.reshape(len(lines), width)
     else:
@@ -110,12 +116,13 @@ def _positions(lines: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _table(lines: list[str], width: int) -> np.ndarray:
     """The first `width` numbers of every line; a missing one is 0."""
-    values = np.array(" ".join(lines).split(), dtype=np.float64)
+    values = numbers_of(" ".join(lines).split())
     if lines and values.size % len(lines) == 0 and values.size // len(lines) >= width:
         columns = values.size // len(lines)
         if all(len(line.split()) == columns for line in lines):
             return values.reshape(len(lines), columns)[:, :width]
-    return np.array([(line.split() + ["0"] * width)[:width] for line in lines], dtype=np.float64).reshape(-1, width)
+    rows = [(line.split() + ["0"] * width)[:width] for line in lines]
+    return numbers_of([word for row in rows for word in row]).reshape(-1, width)
 
 
 def _parts(
@@ -190,42 +197,51 @@ def _three(corner: str) -> tuple[int, int, int]:
     return int(fields[0]), int(fields[1] or 0) if len(fields) > 1 else 0, int(fields[2] or 0) if len(fields) > 2 else 0
 
 
-def _read_materials(name: str, files: LocalFiles, note: Callable[[str], None]) -> dict[str, Material]:
-    path = files.locate(name, "material file")
-    if not path.is_file():
-        found = files.find_by_name(name)
-        if found is None:
-            note(f"material file '{name}' is missing: no colour from it")
-            return {}
-        name = found
+def _read_libraries(names: str, files: LocalFiles) -> dict[str, Material]:
+    """Materials of an mtllib statement: one file whose name may hold blanks, or several files."""
+    several = names.split() if files.find(names) is None else [names]
+    materials: dict[str, Material] = {}
+    for name in several if all(part.lower().endswith(".mtl") for part in several) else [names]:
+        content = files.material(name)
+        if content is not None:
+            materials |= _read_materials(content, name, files)
+    return materials
+
+
+def _read_materials(content: bytes, name: str, files: LocalFiles) -> dict[str, Material]:
     materials: dict[str, Material] = {}
     current = Material()
-    for line in files.read(name, "material file").decode("utf-8", errors="replace").splitlines():
-        keyword, _, rest = line.strip().partition(" ")
-        rest = rest.strip()
-        keyword = keyword.lower()
-        if keyword == "newmtl":
-            current = materials.setdefault(rest, Material())
-        elif keyword == "kd" and rest.split()[:1] not in (["spectral"], ["xyz"]):
-            red, green, blue = (float(value) for value in (rest.split() * 3)[:3])
-            current.diffuse = (red, green, blue)
-        elif keyword == "d":
-            current.alpha = float(rest.split()[-1])
-        elif keyword == "tr":
-            current.alpha = 1.0 - float(rest.split()[-1])
-        elif keyword in ("map_kd", "map_d"):
-            if re.search(r"-clamp\s+on", rest):
-                current.wrap = "clamp"
-            file = _texture_name(rest)
-            if keyword == "map_kd":
-                current.texture = file
-            else:
-                current.alpha_texture = file
+    for line in content.decode("utf-8", errors="replace").splitlines():
+        keyword, _, rest = line.strip().replace("\t", " ").partition(" ")
+        if keyword.lower() == "newmtl":
+            current = materials.setdefault(rest.strip(), Material())
+            continue
+        try:
+            _read_statement(current, keyword.lower(), rest.strip())
+        except (ValueError, IndexError):
+            files.without_color[name] = f"not readable: {line.strip()[:60]}"
     for material in materials.values():
         # Exporters write black beside a texture and mean the texture.
         if material.texture and max(material.diffuse) == 0.0:
             material.diffuse = (1.0, 1.0, 1.0)
     return materials
+
+
+def _read_statement(material: Material, keyword: str, rest: str) -> None:
+    if keyword == "kd" and rest.split()[:1] not in (["spectral"], ["xyz"]):
+        red, green, blue = (float(value) for value in (rest.split() * 3)[:3])
+        material.diffuse = (red, green, blue)
+    elif keyword == "d":
+        material.alpha = float(rest.split()[-1])
+    elif keyword == "tr":
+        material.alpha = 1.0 - float(rest.split()[-1])
+    elif keyword in ("map_kd", "map_d"):
+        if re.search(r"-clamp\s+on", rest):
+            material.wrap = "clamp"
+        if keyword == "map_kd":
+            material.texture = _texture_name(rest)
+        else:
+            material.alpha_texture = _texture_name(rest)
 
 
 def _texture_name(statement: str) -> str:
@@ -242,27 +258,18 @@ def _texture_name(statement: str) -> str:
 
 def _add_texture(part: MeshPart, material: Material, files: LocalFiles, note: Callable[[str], None]) -> None:
     if material.texture:
-        part.texture = _picture(material.texture, files, note)
+        part.texture = files.picture(material.texture, note)
         if part.texture is not None and not material.alpha_texture:
             part.texture = part.texture.copy()
             part.texture[..., 3] = 255
-    if material.alpha_texture:
-        mask = _picture(material.alpha_texture, files, note)
-        color = np.full_like(mask, 255) if part.texture is None else part.texture
+    mask = files.picture(material.alpha_texture, note) if material.alpha_texture else None
+    if mask is not None:
         from PIL import Image
 
+        color = np.full_like(mask, 255) if part.texture is None else part.texture
         # Alpha is in the alpha channel where it varies, else in the grey picture.
         channel = mask[..., 3] if mask[..., 3].min() < 255 else mask[..., :3].max(axis=2)
         size = (color.shape[1], color.shape[0])
         scaled = np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR))
         part.texture = np.concatenate([color[..., :3], scaled[..., None]], axis=2)
         part.alpha_mode = "mask"
-
-
-def _picture(name: str, files: LocalFiles, note: Callable[[str], None]) -> np.ndarray:
-    beside = files.find_by_name(name)
-    foreign = bool(re.match(r"^([A-Za-z]:|[/\\])", name))
-    if foreign and beside is not None:
-        note(f"texture '{name}' taken from the avatar's folder")
-        name = beside
-    return decode_texture(files.read(name, "texture"), files.main, f"texture '{name}'", note)

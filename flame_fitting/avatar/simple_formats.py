@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flame_fitting.avatar.local_files import LocalFiles, decode_texture
+from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart, fan_triangles, with_alpha
+from flame_fitting.avatar.ply import as_triangles, has_strips
+from flame_fitting.avatar.text_numbers import numbers_of
 from flame_fitting.errors import InputError
 
 GAUSSIAN_PROPERTIES = {"f_dc_0", "opacity", "scale_0", "rot_0"}
@@ -19,13 +21,24 @@ def read_with_trimesh(content: bytes, suffix: str, files: LocalFiles, note: Call
     import trimesh
 
     header = _ply_header(content, files) if suffix == "ply" else []
+    content = as_triangles(content) if suffix == "ply" and has_strips(content) else content
     logging.getLogger("trimesh").setLevel(logging.ERROR)
     # No resolver is given: trimesh opens no other file.
     options: dict[str, Any] = {"skip_materials": True, "prefer_color": "vertex"} if suffix == "ply" else {}
+
+    def load(data: bytes) -> Any:
+        return trimesh.load(io.BytesIO(data), file_type=suffix, process=False, force="mesh", **options)
+
     try:
-        mesh: Any = trimesh.load(io.BytesIO(content), file_type=suffix, process=False, force="mesh", **options)
+        mesh = load(content)
     except Exception as error:  # its parsers fail in many ways on damaged files
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        if suffix != "ply":
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        # In binary files it reads polygons of one size only.
+        try:
+            mesh = load(as_triangles(content))
+        except Exception:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
     part = MeshPart(
         vertices=np.array(mesh.vertices, dtype=np.float64),
         faces=np.array(mesh.faces, dtype=np.int64).reshape(-1, 3),
@@ -46,7 +59,7 @@ def _ply_header(content: bytes, files: LocalFiles) -> list[str]:
     if properties >= GAUSSIAN_PROPERTIES:
         raise InputError(gaussian_message(files))
     faces = [line.split() for line in lines if line.startswith("element face") or line.startswith("element tristrips")]
-    if not faces or int(faces[0][2]) == 0:
+    if sum(int(words[2]) for words in faces) == 0:
         raise InputError(
             f"{files.main}: it is a point cloud, there are no triangles in it. Make a surface first, for example with "
             "MeshLab's Screened Poisson reconstruction."
@@ -58,7 +71,7 @@ def gaussian_message(files: LocalFiles) -> str:
     """What to say about Gaussian splats."""
     return (
         f"{files.main}: these are 3D Gaussian splats, which this version does not read yet. "
-        "Give a mesh (.glb .gltf .obj .ply .stl .off), for example one extracted from the splats."
+        "Give a mesh (.glb .vrm .gltf .obj .ply .stl .off), for example one extracted from the splats."
     )
 
 
@@ -75,11 +88,12 @@ def _add_ply_colors(
             part.faces = np.arange(len(part.vertices)).reshape(-1, 3)
             colors = np.repeat(colors, 3, axis=0)
         part.vertex_colors = colors
-    name = next((line.split(None, 2)[2] for line in header if line.lower().startswith("comment texturefile")), None)
+    words = [line.split(None, 2) for line in header if line.lower().startswith("comment texturefile")]
+    name = next((line[2] for line in words if len(line) == 3), None)
     if name is not None and visual.kind == "texture" and visual.uv is not None:
-        part.uv = np.array(visual.uv, dtype=np.float64)
-        part.texture = decode_texture(files.read(name, "texture"), files.main, f"texture '{name}'", note)
-        part.vertex_colors = None
+        part.texture = files.picture(name, note)
+        if part.texture is not None:
+            part.uv = np.array(visual.uv, dtype=np.float64)
     elif name is not None:
         note(f"texture '{name}' without texture coordinates ignored")
 
@@ -105,7 +119,7 @@ def read_off(content: bytes, files: LocalFiles) -> list[MeshPart]:
         colors = np.array([line[3:7] for line in vertex_lines], dtype=np.float64)
         colors = with_alpha(colors / 255.0 if colors.max(initial=0.0) > 1.0 else colors)
     part = MeshPart(
-        vertices=np.array([line[:3] for line in vertex_lines], dtype=np.float64).reshape(-1, 3),
+        vertices=numbers_of([word for line in vertex_lines for word in line[:3]]).reshape(-1, 3),
         faces=corners[fan_triangles(sizes)],
         name=files.main.stem,
         vertex_colors=colors,

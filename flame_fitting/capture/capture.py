@@ -64,6 +64,11 @@ class Capture:
         return sorted({view.camera for view in self.views})
 
     @property
+    def warnings(self) -> list[str]:
+        """What the avatar's file lacked when the capture was made; a fit to it takes them over."""
+        return [str(text) for text in self.avatar.get("warnings", ())]
+
+    @property
     def landmark_shading(self) -> str:
         """How the landmark views are shaded, where that differs from the rest."""
         return str(self.avatar.get("landmark_shading", self.shading))

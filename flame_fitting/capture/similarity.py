@@ -41,7 +41,7 @@ def similarity_matrix(scale: float, rotation: Float[ndarray, "3 3"], translation
 def decompose_similarity(matrix: Float[ndarray, "4 4"]) -> tuple[float, ndarray, ndarray]:
     """Scale (> 0), rotation (3, 3; determinant -1 where the matrix mirrors) and translation (3,)."""
     linear = np.asarray(matrix, dtype=np.float64)[:3, :3]
-    scale = float(abs(np.linalg.det(linear)) ** (1.0 / 3.0))
+    scale = float(np.cbrt(abs(np.linalg.det(linear))))  # a power of 1/3 loses a digit where the scale is far from 1
     return scale, linear / scale, np.asarray(matrix, dtype=np.float64)[:3, 3].copy()
 
 
@@ -115,7 +115,9 @@ def robust_umeyama(
     if np.count_nonzero(usable) < 3:
         raise ValueError("a similarity needs at least three corresponding points")
     residuals = np.full(len(source), np.nan)
-    a, b, w0 = source[usable], target[usable], prior[usable]
+    b, w0 = target[usable], prior[usable]
+    # Around the origin and of size 1, so that neither rounding nor the stopping rule depends on where the source lies.
+    a, normalization = _normalized(source[usable], with_scale)
     extent = float(np.sqrt(np.average(((b - b.mean(0)) ** 2).sum(1))))
     w = w0
     matrix = umeyama(a, b, w, with_scale, mirrored)
@@ -132,4 +134,13 @@ def robust_umeyama(
     residuals[usable] = np.linalg.norm(apply_similarity(matrix, a) - b, axis=1)
     final = np.zeros(len(source))
     final[usable] = w
-    return SimilarityFit(matrix, residuals, final)
+    return SimilarityFit(matrix @ normalization, residuals, final)
+
+
+def _normalized(points: Float[ndarray, "N 3"], scaled: bool) -> tuple[ndarray, ndarray]:
+    """Points around their mean, of mean square size 1 where `scaled`; and the (4, 4) matrix that did it."""
+    mean = points.mean(0)
+    centered = points - mean
+    size = float(np.sqrt((centered**2).sum(1).mean())) if scaled else 1.0
+    size = size if size > 0 else 1.0
+    return centered / size, similarity_matrix(1.0 / size, np.eye(3), -mean / size)

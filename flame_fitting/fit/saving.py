@@ -85,7 +85,8 @@ def save_checkpoint(folder: Path, result: FitResult, state: FitState) -> None:
     tensors = {f"parameters/{name}": value.detach().contiguous() for name, value in state.parameters.items().items()}
     tensors["reference_from_world"] = torch.as_tensor(state.reference_from_world)
     for record in state.records:
-        vertices = torch.as_tensor(record.vertices_world, dtype=torch.float32).contiguous()
+        # double: the avatar's coordinates may lie far from their origin
+        vertices = torch.as_tensor(record.vertices_world, dtype=torch.float64).contiguous()
         tensors[f"stages/{record.name}/vertices_world"] = vertices
     with atomic_write(folder / "checkpoint.safetensors") as temporary:
         save_file(tensors, temporary)

@@ -5,14 +5,19 @@ Two ways, where they can be compared: lifting by the depth maps (what the surfac
 something else hides, such as glasses or a fringe.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from flame_fitting.capture.camera import pixel_rays, unproject
-from flame_fitting.capture.similarity import apply_similarity, decompose_similarity
+from flame_fitting.capture.camera import move_camera, pixel_rays, unproject
+from flame_fitting.capture.similarity import (
+    apply_similarity,
+    decompose_similarity,
+    invert_similarity,
+    similarity_matrix,
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,41 @@ def lift_landmarks(
         head_from_world: similarity to head space (metres). Without it the far half is not recognised, and the
             millimetres of `config` are measured on the face itself (outer eye corners taken as 90 mm).
     """
-    config = config or LiftingConfig()
-    landmarks = np.asarray(landmarks, dtype=np.float64)
+    # In a frame around the cameras: the world may lie far from its origin, in any unit.
+    world_from_local, units = _camera_frame(world_to_camera)
+    found = _lift_locally(
+        np.asarray(landmarks, dtype=np.float64),
+        np.asarray(K, dtype=np.float64),
+        move_camera(world_to_camera, invert_similarity(world_from_local)),
+        scheme,
+        None if depth is None else np.asarray(depth, dtype=np.float64) / units,
+        normal,
+        None if head_from_world is None else head_from_world @ world_from_local,
+        config or LiftingConfig(),
+    )
+    return replace(found, points=apply_similarity(world_from_local, found.points), spread=found.spread * units)
+
+
+def _camera_frame(world_to_camera: ndarray) -> tuple[Float[ndarray, "4 4"], float]:
+    """Similarity `world_from_local`, without rotation, of a frame with the cameras around its origin, at most 1 away;
+    and how many world units 1 is there."""
+    eyes = np.linalg.inv(np.asarray(world_to_camera, dtype=np.float64))[:, :3, 3]
+    center = eyes[0] + (eyes - eyes[0]).mean(0)
+    size = float(np.linalg.norm(eyes - center, axis=1).max())
+    size = size if size > 0 else 1.0
+    return similarity_matrix(size, np.eye(3), center), size
+
+
+def _lift_locally(
+    landmarks: ndarray,
+    K: ndarray,
+    world_to_camera: ndarray,
+    scheme: str,
+    depth: ndarray | None,
+    normal: ndarray | None,
+    head_from_world: ndarray | None,
+    config: LiftingConfig,
+) -> Landmarks3D:
     usable = np.isfinite(landmarks).all(-1)
     confidence = np.where(usable, landmarks[..., 2], 0.0)
     confidence[confidence < config.min_confidence] = 0.0

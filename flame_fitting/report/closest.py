@@ -28,19 +28,27 @@ class TriangleTree:
     """Search tree over the triangles of a mesh."""
 
     def __init__(self, vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"]) -> None:
-        self._corners = np.ascontiguousarray(np.asarray(vertices, dtype=np.float64)[faces])
-        if len(self._corners) == 0:
+        corners = np.asarray(vertices, dtype=np.float64)[faces]
+        if len(corners) == 0:
             raise ValueError("a search tree needs at least one triangle")
+        # Around the origin and of size 1: the search multiplies four lengths, whatever the unit.
+        low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
+        self._center, size = 0.5 * low + 0.5 * high, float((high - low).max())
+        self._size = size if size > 0 else 1.0
+        self._corners = np.ascontiguousarray((corners - self._center) / self._size)
         self._tree = _build(self._corners.min(axis=1), self._corners.max(axis=1), self._corners.mean(axis=1))
 
     def closest(self, points: Float[ndarray, "N 3"]) -> ClosestPoints:
-        """The closest point of the mesh to each of the points."""
-        queries = np.ascontiguousarray(points, dtype=np.float64)
+        """The closest point of the mesh to each of the points, which must be finite."""
+        queries = np.ascontiguousarray((np.asarray(points, dtype=np.float64) - self._center) / self._size)
+        if not np.isfinite(queries).all():
+            raise ValueError("closest points are asked for points that are not finite")
         face = np.empty(len(queries), dtype=np.int64)
         barycentric = np.empty((len(queries), 3))
         _query(queries, self._corners, *self._tree, face, barycentric)
         found = np.einsum("nk,nkc->nc", barycentric, self._corners[face])
-        return ClosestPoints(np.linalg.norm(queries - found, axis=1), face, found, barycentric)
+        distance = np.linalg.norm(queries - found, axis=1) * self._size
+        return ClosestPoints(distance, face, found * self._size + self._center, barycentric)
 
 
 @numba.njit(cache=True)
@@ -110,7 +118,10 @@ def _box_distance(point, low, high):
 @numba.njit(cache=True)
 @no_type_check
 def _on_triangle(p, a, b, c):
-    """Barycentric coordinates of the closest point of a triangle (Ericson, Real-Time Collision Detection, 5.1.5)."""
+    """Barycentric coordinates of the closest point of a triangle (Ericson, Real-Time Collision Detection, 5.1.5).
+
+    Rounding can lead a triangle without area into a branch for a side of no length: then any point of it is the one.
+    """
     abx, aby, abz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
     acx, acy, acz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
     d1 = abx * (p[0] - a[0]) + aby * (p[1] - a[1]) + abz * (p[2] - a[2])
@@ -123,7 +134,7 @@ def _on_triangle(p, a, b, c):
         return 0.0, 1.0, 0.0
     vc = d1 * d4 - d3 * d2
     if vc <= 0 and d1 >= 0 and d3 <= 0:
-        t = d1 / (d1 - d3)
+        t = d1 / (d1 - d3) if d1 > d3 else 0.0
         return 1.0 - t, t, 0.0
     d5 = abx * (p[0] - c[0]) + aby * (p[1] - c[1]) + abz * (p[2] - c[2])
     d6 = acx * (p[0] - c[0]) + acy * (p[1] - c[1]) + acz * (p[2] - c[2])
@@ -131,11 +142,12 @@ def _on_triangle(p, a, b, c):
         return 0.0, 0.0, 1.0
     vb = d5 * d2 - d1 * d6
     if vb <= 0 and d2 >= 0 and d6 <= 0:
-        t = d2 / (d2 - d6)
+        t = d2 / (d2 - d6) if d2 > d6 else 0.0
         return 1.0 - t, 0.0, t
     va = d3 * d6 - d5 * d4
     if va <= 0 and d4 - d3 >= 0 and d5 - d6 >= 0:
-        t = (d4 - d3) / ((d4 - d3) + (d5 - d6))
+        side = (d4 - d3) + (d5 - d6)
+        t = (d4 - d3) / side if side > 0.0 else 0.0
         return 0.0, 1.0 - t, t
     total = va + vb + vc
     if total <= 0:  # no area

@@ -8,6 +8,8 @@ from numpy import ndarray
 
 from flame_fitting.avatar.mesh import Avatar, MeshPart
 from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.unit_frame import in_unit_frame
+from flame_fitting.capture.camera import move_camera
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
@@ -74,13 +76,16 @@ def draw_fit(
     background = np.asarray(capture.background_color, dtype=np.float32)
     drawn: dict[str, DrawnFit] = {}
     for row in sorted({steps[view.timestep] for view in views}):
-        avatar = head_avatar(head, world[min(row, len(world) - 1)], fit.texture)
+        avatar, world_from_unit = in_unit_frame(head_avatar(head, world[min(row, len(world) - 1)], fit.texture))
         mine = [view for view in views if steps[view.timestep] == row]
         for size in sorted({(view.width, view.height) for view in mine}):
             same = [view for view in mine if (view.width, view.height) == size]
             for start in range(0, len(same), _CHUNK):
                 chunk = same[start : start + _CHUNK]
-                result = _draw(avatar, chunk, background, fit, geometry)
+                cameras = np.stack(
+                    [move_camera(view.world_to_camera, np.linalg.inv(world_from_unit)) for view in chunk]
+                )
+                result = _draw(avatar, cameras, chunk, background, fit, geometry)
                 for i, view in enumerate(chunk):
                     image, alpha, normal = (None if part is None else part[i : i + 1] for part in result)
                     assert image is not None and alpha is not None
@@ -88,9 +93,10 @@ def draw_fit(
     return [drawn[view.key] for view in views]
 
 
-def _draw(avatar: Avatar, views: list[View], background: ndarray, fit: FitResult, geometry: bool) -> tuple:
+def _draw(
+    avatar: Avatar, cameras: ndarray, views: list[View], background: ndarray, fit: FitResult, geometry: bool
+) -> tuple:
     K = np.stack([view.K for view in views])
-    cameras = np.stack([view.world_to_camera for view in views])
     # black behind, so that light scales the head alone
     outputs = ("image", "alpha", "normal") if geometry or fit.lights is not None else ("image", "alpha")
     size = views[0].width, views[0].height

@@ -4,7 +4,6 @@ from PIL import Image
 
 from flame_fitting.avatar.loading import load_avatar
 from flame_fitting.avatar.normals import face_normals
-from flame_fitting.errors import InputError
 
 CUBE = """# a cube of quads
 v -1 -1 -1\nv 1 -1 -1\nv 1 1 -1\nv -1 1 -1\nv -1 -1 1\nv 1 -1 1\nv 1 1 1\nv -1 1 1
@@ -88,44 +87,3 @@ def test_vertex_colours_are_srgb(tmp_path):
     text = "v 0 0 0 0.5 0 0\nv 1 0 0 0.5 1 0\nv 0 1 0 0.5 0 1\nf 1 2 3\n"
     colors = load_avatar(write(tmp_path, text)).parts[0].vertex_colors
     np.testing.assert_allclose(colors, [[0.5, 0, 0, 1], [0.5, 1, 0, 1], [0.5, 0, 1, 1]])
-
-
-def test_missing_material_file_is_noted(tmp_path):
-    avatar = load_avatar(write(tmp_path, "mtllib gone.mtl\nusemtl a\n" + CUBE + faces_with_uv(QUADS)))
-    assert any("gone.mtl" in note for note in avatar.notes)
-
-
-def test_foreign_absolute_texture_path_is_looked_up_beside_the_file(tmp_path):
-    Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "skin.png")
-    text = "mtllib cube.mtl\nusemtl skin\n" + CUBE + faces_with_uv(QUADS)
-    avatar = load_avatar(write(tmp_path, text, "newmtl skin\nmap_Kd C:\\Users\\me\\skin.png\n"))
-    assert avatar.parts[0].texture[0, 0].tolist() == [1, 2, 3, 255]
-
-
-@pytest.mark.parametrize("name", ["../skin.png", "/etc/skin.png", "http://x.org/skin.png", "..\\skin.png"])
-def test_textures_outside_of_the_folder_are_refused(tmp_path, name):
-    Image.new("RGB", (2, 2)).save(tmp_path / "skin.png")
-    folder = tmp_path / "inside"
-    folder.mkdir()
-    text = "mtllib cube.mtl\nusemtl skin\n" + CUBE + faces_with_uv(QUADS)
-    with pytest.raises(InputError, match="folder"):
-        load_avatar(write(folder, text, f"newmtl skin\nmap_Kd {name}\n"))
-
-
-def test_material_file_outside_of_the_folder_is_refused(tmp_path):
-    (tmp_path / "cube.mtl").write_text("newmtl skin\nKd 1 0 0\n")
-    folder = tmp_path / "inside"
-    folder.mkdir()
-    with pytest.raises(InputError, match="outside the avatar's folder"):
-        load_avatar(write(folder, "mtllib ../cube.mtl\nusemtl skin\n" + CUBE + faces_with_uv(QUADS)))
-
-
-@pytest.mark.parametrize("damage", ["missing", "text", "cut"])
-def test_unreadable_texture(tmp_path, damage):
-    if damage != "missing":
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "s.png")
-        content = (tmp_path / "s.png").read_bytes()
-        (tmp_path / "s.png").write_bytes(b"no picture" if damage == "text" else content[: len(content) // 2])
-    text = "mtllib cube.mtl\nusemtl skin\n" + CUBE + faces_with_uv(QUADS)
-    with pytest.raises(InputError, match=r"cube\.obj.*'s\.png'"):
-        load_avatar(write(tmp_path, text, "newmtl skin\nmap_Kd s.png\n"))

@@ -55,6 +55,21 @@ def test_robust_fit_is_equivariant_and_unit_free(seed):
     assert close(moved @ right, left @ plain, 1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e3, 1e9])
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_robust_fit_stops_at_the_same_place_in_any_unit_far_from_the_origin(scale, place):
+    rng = np.random.default_rng(2)
+    source = 0.05 * rng.normal(size=(51, 3))
+    target = source + 0.002 * rng.normal(size=source.shape)
+    target[:5] += 0.03
+    plain = robust_umeyama(source, target)
+    far = scale * (source + place * np.array([348211.0, 5412877.0, 112.0]))
+    found = robust_umeyama(far, target)
+    np.testing.assert_allclose(found.residuals, plain.residuals, rtol=0, atol=1e-13 if not place else 1e-8)
+    np.testing.assert_allclose(apply_similarity(found.matrix, far), apply_similarity(plain.matrix, source), atol=2e-8)
+    assert scale * found.matrix[0, 0] == pytest.approx(plain.matrix[0, 0], rel=1e-10 if not place else 1e-6)
+
+
 def test_gross_outliers_hardly_move_the_robust_fit():
     rng = np.random.default_rng(5)
     source = rng.normal(size=(51, 3))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import trimesh
 
 from flame_fitting.export.obj import write_obj
@@ -80,3 +81,14 @@ def test_far_from_the_origin_nothing_is_rounded_away(tmp_path: Path) -> None:
         lines = (tmp_path / "a.obj").read_text().splitlines()
         read = np.array([line.split()[1:] for line in lines if line.startswith("v ")], dtype=float)
         assert np.abs(read - vertices).max() < 1e-7 * np.ptp(vertices)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_far_coordinates_keep_the_digits_of_the_mesh(tmp_path: Path, scale: float) -> None:
+    vertices = np.random.default_rng(0).normal(size=(50, 3))
+    far = scale * (vertices + [348211.0, 5412877.0, 112.0])
+    write_obj(tmp_path / "a.obj", far, np.array([[0, 1, 2]]))
+    rows = [line.split()[1:] for line in (tmp_path / "a.obj").read_text().splitlines() if line.startswith("v ")]
+    np.testing.assert_allclose(np.array(rows, dtype=np.float64), far, atol=2e-8 * scale)
+    write_obj(tmp_path / "b.obj", scale * vertices, np.array([[0, 1, 2]]))
+    assert max(len(word.lstrip("-0.").split("e")[0]) for word in (tmp_path / "b.obj").read_text().split()[3:6]) <= 10

@@ -86,7 +86,7 @@ def test_stages_warnings_and_times_come_back(saved) -> None:
     ]
     for was, now in zip(result.stages, loaded.stages, strict=True):
         assert now.summary == was.summary
-        np.testing.assert_allclose(now.vertices_world, was.vertices_world, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(now.vertices_world, was.vertices_world)  # double, wherever the avatar lies
 
 
 def test_landmarks_come_back_in_the_world(saved) -> None:

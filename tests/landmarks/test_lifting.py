@@ -86,6 +86,28 @@ def test_result_moves_with_the_world_and_its_unit():
     assert (moved.source == plain.source).all()
 
 
+@pytest.mark.parametrize("geometry", [True, False])
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e6, 1e9])
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_any_unit_far_from_the_origin(geometry, scale, place):
+    """Millimetres hold to a billionth of a head, whatever a file's unit and place."""
+    from flame_fitting.capture.camera import move_camera
+
+    K, w2c = ring_of_cameras()
+    points = points_on_sphere()
+    depth, normal = sphere_views(K, w2c) if geometry else (None, None)
+    landmarks = observe(points, K, w2c, noise=0.5)
+    plain = lift_landmarks(landmarks, K, w2c, "ibug68", depth, normal, np.eye(4))
+    world = similarity_matrix(scale, np.eye(3), scale * place * np.array([348211.0, 5412877.0, 112.0]))
+    depth = None if depth is None else scale * depth
+    frame = np.linalg.inv(world)
+    moved = lift_landmarks(landmarks, K, move_camera(w2c, world), "ibug68", depth, normal, frame)
+    back = (moved.points - world[:3, 3]) / scale
+    np.testing.assert_allclose(back, plain.points, atol=1e-8 if place else 1e-12)
+    np.testing.assert_allclose(moved.spread / scale, plain.spread, atol=1e-8)
+    np.testing.assert_array_equal(moved.source, plain.source)
+
+
 def test_one_wild_view_does_not_move_the_points():
     K, w2c = ring_of_cameras()
     points = points_on_sphere()

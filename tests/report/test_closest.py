@@ -27,3 +27,39 @@ def test_degenerate_triangles_and_equal_centres() -> None:
     faces = np.array([[0, 1, 2]] * 20 + [[0, 0, 0], [0, 1, 1]])
     found = TriangleTree(vertices, faces).closest(np.array([[0.2, 0.2, 0.5], [-1.0, 0, 0]]))
     np.testing.assert_allclose(found.distance, [0.5, 1.0], atol=1e-12)
+
+
+FAR = np.array([348211.0, 5412877.0, 112.0])
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1.0, 1e6, 1e9])
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_any_unit_and_place(scale: float, place: float) -> None:
+    rng = np.random.default_rng(3)
+    vertices, faces = rng.normal(size=(60, 3)), rng.integers(0, 60, (200, 3))
+    points = rng.normal(size=(150, 3)) * 1.5
+    expected = TriangleTree(vertices, faces).closest(points)
+    found = TriangleTree(scale * (vertices + place * FAR), faces).closest(scale * (points + place * FAR))
+    np.testing.assert_allclose(found.distance / scale, expected.distance, atol=1e-12 if not place else 1e-8)
+    np.testing.assert_allclose(found.point / scale - place * FAR, expected.point, atol=1e-12 if not place else 1e-7)
+
+
+def test_triangles_that_rounding_has_made_points_and_lines() -> None:
+    """Vertices on a coarse grid, as single precision leaves them far from the origin."""
+    rng = np.random.default_rng(0)
+    for grid in (0.5, 0.1, 1e-8):
+        vertices = np.round(rng.uniform(0, 1, (80, 3)) / grid) * grid
+        faces = rng.integers(0, 80, (300, 3))
+        points = np.concatenate([vertices, rng.uniform(-0.5, 1.5, (200, 3))])
+        found = TriangleTree(vertices, faces).closest(points)
+        assert np.isfinite(found.distance).all() and (found.barycentric >= -1e-9).all()
+        np.testing.assert_allclose(found.barycentric.sum(1), 1, atol=1e-9)
+        used = np.unique(faces)
+        assert found.distance[used].max() < 1e-9
+        corners = np.linalg.norm(points[:, None] - vertices[used], axis=-1).min(1)
+        assert (found.distance <= corners + 1e-12).all()
+
+
+def test_points_that_are_not_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        TriangleTree(np.eye(3), np.array([[0, 1, 2]])).closest(np.array([[np.nan, 0, 0]]))
