@@ -85,7 +85,9 @@ class Capture:
         """(H, W), 0..1; ones where the capture has no alpha maps."""
         if view.mask_path is None:
             return np.ones((view.height, view.width), dtype=np.float32)
-        return _read_picture(self.root / view.mask_path, "L")
+        alpha = _read_picture(self.root / view.mask_path, "L")
+        self._check_size(view, view.mask_path, alpha.shape)
+        return alpha
 
     def geometry(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Depth (H, W) along the camera's z in world units (0 outside) and world normals (H, W, 3)."""
@@ -94,9 +96,20 @@ class Capture:
         path = self.root / view.geometry_path
         try:
             with np.load(path, allow_pickle=False) as data:
-                return data["depth"].astype(np.float32), data["normal"].astype(np.float32)
+                depth, normal = data["depth"].astype(np.float32), data["normal"].astype(np.float32)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: cannot be read ({error}). Render the avatar again.") from error
+        self._check_size(view, view.geometry_path, depth.shape)
+        self._check_size(view, view.geometry_path, normal.shape[:-1])
+        return depth, normal
+
+    def _check_size(self, view: View, name: str, shape: tuple[int, ...]) -> None:
+        if shape != (view.height, view.width):
+            size = " x ".join(str(length) for length in shape[::-1])
+            raise InputError(
+                f"{self.root / name}: is {size}, its picture {view.file_path} {view.width} x {view.height}. "
+                "Make them the same size."
+            )
 
 
 def _read_picture(path: Path, mode: str) -> NDArray[np.float32]:

@@ -554,8 +554,9 @@ class PhotometricStep:
         height, width = views.resolution
         small = (max(height // 4, 1), max(width // 4, 1))
         now = self.project()
-        rows = torch.arange(small[0], device=now.pos.device) * height // small[0]
-        cols = torch.arange(small[1], device=now.pos.device) * width // small[1]
+        # the pixels under the small ones' centres
+        rows = (2 * torch.arange(small[0], device=now.pos.device) + 1) * height // (2 * small[0])
+        cols = (2 * torch.arange(small[1], device=now.pos.device) + 1) * width // (2 * small[1])
         background = self.pictures[level][:, rows][:, :, cols]
         normals, lit = self.normals(now), None
         if normals is not None:
@@ -586,12 +587,19 @@ class PhotometricStep:
         return base if self.residual is None else base + self.residual
 
     def choose_views(self, step: int) -> list[tuple[Tensor, int]] | None:
-        """Rows of the views of this step by group, None for all; every view comes round before one comes again."""
+        """Rows of the views of this step by group, None for all.
+
+        Every view comes round before one comes again, and none is drawn twice in one step: slopes would overwrite each
+        other.
+        """
         total, wanted = len(self.levels[self.level(step)].views), self.config.views_per_step
         if wanted >= total:
             return None
         if len(self._order) < wanted:
-            self._order += torch.randperm(total, generator=self._order_generator).tolist()
+            # the next round begins with views that are not among the last of this one: none comes twice into a step
+            fresh = torch.randperm(total, generator=self._order_generator).tolist()
+            first = [row for row in fresh if row not in self._order][: wanted - len(self._order)]
+            self._order += first + [row for row in fresh if row not in first]
         rows, self._order = self._order[:wanted], self._order[wanted:]
         by_group = [[row for row in rows if self._in(row, group)] for group in range(len(self.groups))]
         device = self.rasterizer.device
