@@ -74,7 +74,7 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         loaded = time.perf_counter() - started
         run_stages(state, config, device)
         result = make_result(state, prepared.start, capture, config)
-        result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records[1:]}
+        result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records if record.seconds}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
         old_events = (path.name for path in folder.glob("events.out.tfevents*"))
@@ -113,22 +113,27 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
     import copy
 
     from flame_fitting import progress
-    from flame_fitting.avatar.head_calibration import landmark_embedding, shading_kind
+    from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters, start_from_capture
     from flame_fitting.fit.quality import measure
+    from flame_fitting.fit.schedule import start_is_a_stage
     from flame_fitting.fit.stages import FitState, add_record
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.detector import make_detector
 
     capture = read_capture(config.capture)
+    if len(capture.timesteps) > 1:
+        raise InputError(
+            f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
+            "Give a capture with one timestep."
+        )
     detected = _landmarks(config, capture)
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
-    detector = make_detector(config.data.detector, config.model_path)
-    embedding = landmark_embedding(
+    embedding = embedding_of_landmarks(
         head,
-        detector,
+        detected,
         shading_kind(capture.landmark_shading),
+        config.model_path,
         notify=progress.say,
         licensed=config.landmark_embedding,
     )
@@ -144,7 +149,8 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
         lit=capture.shading == "lit",
         name=str(capture.root),
     )
-    add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
+    if start_is_a_stage(config):
+        add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
     _load_pictures(state, capture, config, device)
     return PreparedFit(capture, head, start, state)
 
@@ -173,16 +179,27 @@ def plan(config: FitConfig) -> Manifest:
 
 
 def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
-    """The capture's landmarks, detected now where they are missing."""
+    """The capture's landmarks, detected now where they are missing or come from other weights of the detector."""
+    from flame_fitting import progress
     from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.files import landmarks_path, read_landmarks
+    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.files import check_landmarks, landmarks_path, read_landmarks
 
-    path = landmarks_path(capture.root, config.data.detector)
-    if not path.is_file() or not config.exp.reuse_landmarks:
+    name, model_path = config.data.detector, config.model_path
+    path, found = landmarks_path(capture.root, name), None
+    if path.is_file() and config.exp.reuse_landmarks:
+        found = read_landmarks(capture.root, name)
+        asked = make_detector(name, model_path).version if model_path is not None and found.made_here else None
+        if asked is not None and found.detector_version != asked:
+            progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
+            found = None
+    if found is None:
         if not config.detect:
             raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {capture.root}")
-        detect(DetectConfig(Path(capture.root), config.data.detector, config.model_path))
-    return read_landmarks(capture.root, config.data.detector)
+        detect(DetectConfig(Path(capture.root), name, model_path))
+        found = read_landmarks(capture.root, name)
+    check_landmarks(capture, found)
+    return found
 
 
 def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, device: "torch.device") -> None:

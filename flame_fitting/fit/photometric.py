@@ -130,6 +130,8 @@ class PhotometricConfig:
     """How step sizes fall: not, by half a cosine to 0, or by a tenth each step (one step is an epoch then)."""
     average_last: float = 0.3
     """Share of the last iterates whose mean is the result: the perturbation is noise, a mean is steadier."""
+    components: tuple[tuple[str, int], ...] = ()
+    """How many of the coefficients move, from the first on: `shape` and `expr`; all where it is not said."""
     lr: tuple[tuple[str, float], ...] = (
         ("shape", 4e-3),
         ("expr", 4e-3),
@@ -216,7 +218,15 @@ class PhotometricStep:
             views = views.subset([*range(0, count, 2), *range(1, count, 2)])
             self.groups = [slice(0, (count + 1) // 2), slice((count + 1) // 2, count)]
         self.geometry = GeometryStep(
-            head, problem.parameters, problem.targets, views, problem.surface, problem.prior, weights.geometry, rates
+            head,
+            problem.parameters,
+            problem.targets,
+            views,
+            problem.surface,
+            problem.prior,
+            weights.geometry,
+            rates,
+            dict(config.components),
         )
         # changes are in units of step sizes, which may be small: eps must be smaller still
         moving = [(self.geometry.values, 1.0, 1e-15)]

@@ -214,8 +214,9 @@ def make_detection_target(
     def tensor(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32)
 
+    views = [(k, c, int(w), int(h)) for k, c, (w, h) in zip(K, camera, size, strict=True)]
     return DetectionTarget(
-        clip=tensor(np.stack([clip_from_world(*view, 0.05, 10.0) for view in zip(K, camera, *size.T, strict=True)])),
+        clip=tensor(np.stack([clip_from_world(*view, 0.05, 10.0) for view in views])),
         points=tensor(np.where(seen[..., None], centred, 0.0)),
         weight=tensor(weight),
         aspect=tensor(size[:, None] / longer),

@@ -8,13 +8,18 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
+from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write
+from flame_fitting.landmarks.detector import DETECTORS
+from flame_fitting.landmarks.ibug68 import SCHEMES
+
+_KNOWN = f"Known are {', '.join(f'{name} ({count} points)' for name, count in SCHEMES.items())}."
 
 
 @dataclass(eq=False)
 class Landmarks2D:
-    """Detections in the views of a capture."""
+    """Detections in the views of a capture, or points that a user brings: those need no detector."""
 
     landmarks: Float32[ndarray, "T C N 3"]
     """x px, y px, confidence 0..1 by timestep and camera, both ascending; NaN where nothing was found or no view is."""
@@ -24,6 +29,11 @@ class Landmarks2D:
     """Name of the detector."""
     detector_version: str = ""
     """Which weights and settings made them."""
+
+    @property
+    def made_here(self) -> bool:
+        """Whether one of this program's detectors made them, so that its weights are known."""
+        return self.detector in DETECTORS and bool(self.detector_version)
 
     @property
     def found(self) -> ndarray:
@@ -57,10 +67,33 @@ def read_landmarks(capture_root: Path | str, detector: str) -> Landmarks2D:
         raise InputError(f"{path}: no such file. Make it with: flame-fitting detect {capture_root}")
     try:
         with np.load(path, allow_pickle=False) as data:
-            landmarks, scheme = data["landmarks"].astype(np.float32), str(data["scheme"])
+            landmarks = data["landmarks"].astype(np.float32)
+            scheme = str(data["scheme"]) if "scheme" in data else _scheme_of(landmarks.shape[-2])
             version = str(data["detector_version"]) if "detector_version" in data else ""
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a landmark file ({error}). Run detect again.") from error
     if landmarks.ndim != 4 or landmarks.shape[-1] != 3:
         raise InputError(f"{path}: landmarks have shape {landmarks.shape}, (T, C, N, 3) is expected. Run detect again.")
+    if landmarks.shape[2] != SCHEMES.get(scheme, landmarks.shape[2]):
+        raise InputError(
+            f"{path}: has {landmarks.shape[2]} points, and its scheme {scheme} has {SCHEMES[scheme]}. {_KNOWN}"
+        )
     return Landmarks2D(landmarks, scheme, detector, version)
+
+
+def check_landmarks(capture: Capture, detected: Landmarks2D) -> None:
+    """Refuses landmarks that no fit of the capture can take: of an unknown order, or of other views."""
+    path = landmarks_path(capture.root, detected.detector)
+    if detected.scheme not in SCHEMES:
+        raise InputError(f"{path}: {detected.landmarks.shape[2]} points of the scheme {detected.scheme}. {_KNOWN}")
+    expected, found = (len(capture.timesteps), len(capture.cameras)), detected.landmarks.shape[:2]
+    if found != expected:
+        raise InputError(
+            f"{path}: has {found[0]} timesteps and {found[1]} cameras, the capture {expected[0]} and {expected[1]}. "
+            "Give a row for each timestep and camera, ascending, NaN where nothing was found."
+        )
+
+
+def _scheme_of(count: int) -> str:
+    """The order of landmarks that a file does not name, by their number."""
+    return next((name for name, number in SCHEMES.items() if number == count), "unknown")
