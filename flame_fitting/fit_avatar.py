@@ -182,7 +182,7 @@ def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
     """The capture's landmarks, detected now where they are missing or come from other weights of the detector."""
     from flame_fitting import progress
     from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.detector import DETECTORS, make_detector
     from flame_fitting.landmarks.files import check_landmarks, landmarks_path, read_landmarks
 
     name, model_path = config.data.detector, config.model_path
@@ -194,6 +194,8 @@ def _landmarks(config: FitConfig, capture: "Capture") -> "Landmarks2D":
             progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
             found = None
     if found is None:
+        if name not in DETECTORS and not path.is_file():
+            raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
         if not config.detect:
             raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {capture.root}")
         detect(DetectConfig(Path(capture.root), name, model_path))

@@ -40,6 +40,7 @@ from flame_fitting.fit.rendering import HeadRenderer, Lit
 from flame_fitting.fit.sanity import Watch, nothing_drawn_error
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import Bake, TexelMaps, bake, complete, painted, region_smoothed, resized
+from flame_fitting.fit.view_order import ViewOrder
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.model import HeadModel
@@ -243,7 +244,7 @@ class PhotometricStep:
         self.optimizer = Adam(moving)
         self.levels = [views.downsampled(factor) for factor in config.downsample] if config.pictures else [views]
         self._order_generator = torch.Generator().manual_seed(seed)
-        self._order: list[int] = []
+        self._order = ViewOrder(count, self._order_generator)
         self._graphed: dict[tuple[int, int], GraphedStep] = {}
         self._texture_level = -1
         self.residual: Tensor | None = None
@@ -597,20 +598,11 @@ class PhotometricStep:
         return base if self.residual is None else base + self.residual
 
     def choose_views(self, step: int) -> list[tuple[Tensor, int]] | None:
-        """Rows of the views of this step by group, None for all.
-
-        Every view comes round before one comes again, and none is drawn twice in one step: slopes would overwrite each
-        other.
-        """
+        """Rows of the views of this step by group, None for all; see `ViewOrder`."""
         total, wanted = len(self.levels[self.level(step)].views), self.config.views_per_step
         if wanted >= total:
             return None
-        if len(self._order) < wanted:
-            # the next round begins with views that are not among the last of this one: none comes twice into a step
-            fresh = torch.randperm(total, generator=self._order_generator).tolist()
-            first = [row for row in fresh if row not in self._order][: wanted - len(self._order)]
-            self._order += first + [row for row in fresh if row not in first]
-        rows, self._order = self._order[:wanted], self._order[wanted:]
+        rows = self._order.draw(wanted)
         by_group = [[row for row in rows if self._in(row, group)] for group in range(len(self.groups))]
         device = self.rasterizer.device
         chosen = ((torch.tensor(rows, device=device), group) for group, rows in enumerate(by_group) if rows)
