@@ -37,7 +37,7 @@ class DataConfig:
     sequence: str = ""
     """Name of a capture below --data.root-folder."""
     detector: str = "mediapipe"
-    """Landmark detector whose points are used."""
+    """Landmark detector whose points are used, or the name of a file of your own: landmarks2d/<name>.npz."""
     use_landmark: bool = True
     """Whether landmarks take part after the first alignment."""
     use_geometry: bool = True
