@@ -59,6 +59,11 @@ def open_head_path() -> Path:
     return asset_dir() / "open_head" / "open_head.npz"
 
 
+def shipped_embedding_path(detector_name: str, kind: str) -> Path:
+    """Where the open head's landmark embedding for a detector and a kind of shading is, if it ships."""
+    return asset_dir() / "open_head" / f"embedding_{detector_name}_{kind}.npz"
+
+
 def cache_dir() -> Path:
     """Folder for what can be computed again; `FLAME_FITTING_CACHE` or `~/.cache/flame-fitting`."""
     named = os.environ.get("FLAME_FITTING_CACHE")

@@ -77,7 +77,7 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
             progress.warn(text)
             state.warnings.append(text)
         result = make_result(state, prepared.start, capture, config)
-        result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records[1:]}
+        result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records if record.seconds}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
         old_events = (path.name for path in folder.glob("events.out.tfevents*"))
@@ -114,24 +114,30 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
     import copy
 
     from flame_fitting import progress
-    from flame_fitting.avatar.head_calibration import landmark_embedding, shading_kind
+    from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters, start_from_capture
     from flame_fitting.fit.quality import measure
+    from flame_fitting.fit.schedule import start_is_a_stage
     from flame_fitting.fit.stages import FitState, add_record
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.detector import make_detector
-    from flame_fitting.landmarks.files import read_landmarks
+    from flame_fitting.landmarks.files import check_landmarks, read_landmarks
 
     config = with_landmarks(config)
     capture = read_capture(config.capture)
+    if len(capture.timesteps) > 1:
+        raise InputError(
+            f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
+            "Give a capture with one timestep."
+        )
     detected = read_landmarks(capture.root, config.data.detector)
+    check_landmarks(capture, detected)
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
-    detector = make_detector(config.data.detector, config.model_path)
-    embedding = landmark_embedding(
+    embedding = embedding_of_landmarks(
         head,
-        detector,
+        detected,
         shading_kind(capture.landmark_shading),
+        config.model_path,
         notify=progress.say,
         licensed=config.landmark_embedding,
     )
@@ -148,7 +154,8 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
         name=str(capture.root),
         warnings=capture.warnings,
     )
-    add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
+    if start_is_a_stage(config):
+        add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
     _load_pictures(state, capture, config, device)
     return PreparedFit(capture, head, start, state)
 
@@ -177,18 +184,31 @@ def plan(config: FitConfig) -> Manifest:
 
 
 def with_landmarks(config: FitConfig) -> FitConfig:
-    """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew."""
+    """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
+
+    They are wanted anew, too, where `--model-path` names other weights than they were detected with.
+    """
+    from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
     from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.files import landmarks_path
+    from flame_fitting.landmarks.detector import DETECTORS, make_detector
+    from flame_fitting.landmarks.files import landmarks_path, read_landmarks
 
-    path = landmarks_path(config.capture, config.data.detector)
+    name, model_path = config.data.detector, config.model_path
+    path = landmarks_path(config.capture, name)
     if path.is_file() and config.exp.reuse_landmarks:
-        return config
+        if model_path is None:
+            return config
+        found = read_landmarks(config.capture, name)
+        if not found.made_here or found.detector_version == make_detector(name, model_path).version:
+            return config
+        progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
+    if name not in DETECTORS and not path.is_file():
+        raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
     if not config.detect:
         read_capture(config.capture)  # has its own message where there is no capture
         raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
-    detect(DetectConfig(config.capture, config.data.detector, config.model_path))
+    detect(DetectConfig(config.capture, name, model_path))
     return replace(config, exp=replace(config.exp, reuse_landmarks=True))
 
 

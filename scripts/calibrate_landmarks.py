@@ -69,7 +69,7 @@ def main() -> None:
     for kind in KINDS:
         start = time.perf_counter()
         embedding = calibrate_head(head, detector, kind, config)
-        path = arguments.output / f"embedding_{detector.name}_{kind}.npz"
+        path = arguments.output / assets.shipped_embedding_path(detector.name, kind).name
         embedding.save(path)
         missing = int((~embedding.valid).sum())
         print(f"\n{path}: {time.perf_counter() - start:.0f} s, {missing} points without a place", flush=True)

@@ -18,8 +18,9 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.licensed_embeddings import load_licensed_embedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import REVISION, CalibrationConfig, HeadViews, RenderHead, calibrate
-from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.detector import DETECTORS, LandmarkDetector, make_detector
 from flame_fitting.landmarks.embedding_schemes import for_scheme
+from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS
 
 CALIBRATION_SHADING = {"textured": "unlit", "lit": "lit", "clay": "clay"}
@@ -68,7 +69,7 @@ def landmark_embedding(
     notify: Callable[[str], None] | None = None,
     licensed: Path | None = None,
 ) -> LandmarkEmbedding:
-    """The embedding for a model, detector and kind of shading: shipped, from the cache, or calibrated now.
+    """The embedding for a model, detector, its weights and kind of shading: shipped, from the cache, or calibrated now.
 
     `licensed` names a file of FLAME's own embeddings, which is taken instead for every kind.
     """
@@ -76,11 +77,9 @@ def landmark_embedding(
         raise ValueError(f"{kind} is not one of {KINDS}")
     if licensed is not None:
         return for_scheme(load_licensed_embedding(licensed, head), detector.scheme, head)
-    shipped = assets.asset_dir() / "open_head" / f"embedding_{detector.name}_{kind}.npz"
-    if config is None and shipped.is_file():
-        embedding = LandmarkEmbedding.load(shipped)
-        if embedding.head_hash == head.file_hash:
-            return embedding
+    shipped = shipped_embedding(head, detector.name, kind) if config is None else None
+    if shipped is not None and shipped.detector_version == detector.version:
+        return shipped
     config = config or CalibrationConfig()
     cached = _cache_path(head, detector, kind, config)
     if cached.is_file():
@@ -97,6 +96,45 @@ def landmark_embedding(
         if notify is not None:
             notify(f"{cached}: not written ({error}); the calibration will be made again next time")
     return embedding
+
+
+def shipped_embedding(head: HeadModel, detector_name: str, kind: str) -> LandmarkEmbedding | None:
+    """The embedding that comes with the program for a model and kind of shading; None where none does.
+
+    It belongs to the weights that its `detector_version` says.
+    """
+    path = assets.shipped_embedding_path(detector_name, kind)
+    embedding = LandmarkEmbedding.load(path) if path.is_file() else None
+    return embedding if embedding is not None and embedding.head_hash == head.file_hash else None
+
+
+def embedding_of_landmarks(
+    head: HeadModel,
+    landmarks: Landmarks2D,
+    kind: str,
+    model_path: Path | None = None,
+    notify: Callable[[str], None] | None = None,
+    licensed: Path | None = None,
+) -> LandmarkEmbedding:
+    """The embedding for the landmarks of a capture, in their order.
+
+    Where one of this program's detectors made them, it belongs to the same weights, else an InputError is raised.
+    Points that a user brings are taken for those of MediaPipe with the same meaning. No detector is loaded where the
+    embedding ships or is licensed.
+    """
+    if licensed is not None:
+        return for_scheme(load_licensed_embedding(licensed, head), landmarks.scheme, head)
+    made_here = landmarks.made_here
+    shipped = shipped_embedding(head, landmarks.detector if made_here else DETECTORS[0], kind)
+    if shipped is not None and (not made_here or landmarks.detector_version == shipped.detector_version):
+        return for_scheme(shipped, landmarks.scheme, head)
+    detector = make_detector(landmarks.detector if made_here else DETECTORS[0], model_path)
+    if made_here and landmarks.detector_version != detector.version:
+        raise InputError(
+            f"The landmarks of {landmarks.detector} were detected with other weights than are found now. Give the same "
+            "file with --model-path, or detect again: --exp.no-reuse-landmarks."
+        )
+    return for_scheme(landmark_embedding(head, detector, kind, notify=notify), landmarks.scheme, head)
 
 
 def calibrate_head(

@@ -37,7 +37,7 @@ class DataConfig:
     sequence: str = ""
     """Name of a capture below --data.root-folder."""
     detector: str = "mediapipe"
-    """Landmark detector whose points are used."""
+    """Landmark detector whose points are used, or the name of a file of your own: landmarks2d/<name>.npz."""
     use_landmark: bool = True
     """Whether landmarks take part after the first alignment."""
     use_geometry: bool = True
@@ -566,7 +566,7 @@ class FitConfig:
     landmark_embedding: Path | None = None
     """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
     neutral: bool = False
-    """Take the face to be near neutral (the default)."""
+    """Keep expression and jaw at rest in every stage."""
     expressive: bool = False
     """Allow strong expressions and an open mouth."""
     scale: Literal["estimate", "fixed"] = "estimate"

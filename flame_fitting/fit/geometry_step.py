@@ -104,8 +104,12 @@ class GeometryStep:
         prior: PriorWeights,
         weights: GeometryWeights,
         rates: dict[str, float],
+        components: dict[str, int] | None = None,
     ) -> None:
-        """`rates` has the step size of every parameter; without one, or with 0, it stands still. All is float32."""
+        """`rates` has the step size of every parameter; without one, or with 0, it stands still. All is float32.
+
+        Of `shape` and `expr` only so many coefficients move as `components` says, from the first on.
+        """
         self.head = copy.deepcopy(head).float()
         device = self.head.v_template.device
         self._fixed = parameters.to(torch.float32)
@@ -122,6 +126,10 @@ class GeometryStep:
             rotation, translation, scale = of_placement
             apart = torch.tensor([rotation] * 3 + [translation] * 3 + [scale], device=device)
             self.unpack(self._scale)["placement"].copy_(apart)
+        self._components = components or {}
+        rows = self.unpack(self._scale)
+        for name in self._components.keys() & rows.keys():
+            rows[name][..., self._components[name] :] = 0.0
         self._start = torch.cat([*(value.reshape(-1) for value in start.values()), empty])
         self.values = torch.zeros_like(self._start).requires_grad_()
         self._least = torch.full_like(self._scale, -torch.inf)
@@ -262,7 +270,8 @@ class GeometryStep:
                 loss = loss + weights.prior * apart.square().sum()
         for name in ("shape", "expr"):
             if getattr(weights, name) and name in self._shapes:
-                loss = loss + getattr(weights, name) * getattr(now, name).square().mean()
+                used = getattr(now, name)[..., : self._components.get(name)]
+                loss = loss + getattr(weights, name) * used.square().mean()
         if weights.neck and "neck_pose" in self._shapes:
             loss = loss + weights.neck * _turning(now.neck_pose)
         if weights.jaw and "jaw_pose" in self._shapes:

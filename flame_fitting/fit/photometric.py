@@ -40,6 +40,7 @@ from flame_fitting.fit.rendering import HeadRenderer, Lit
 from flame_fitting.fit.sanity import Watch, nothing_drawn_error
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import Bake, TexelMaps, bake, complete, painted, region_smoothed, resized
+from flame_fitting.fit.view_order import ViewOrder
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.model import HeadModel
@@ -130,6 +131,8 @@ class PhotometricConfig:
     """How step sizes fall: not, by half a cosine to 0, or by a tenth each step (one step is an epoch then)."""
     average_last: float = 0.3
     """Share of the last iterates whose mean is the result: the perturbation is noise, a mean is steadier."""
+    components: tuple[tuple[str, int], ...] = ()
+    """How many of the coefficients move, from the first on: `shape` and `expr`; all where it is not said."""
     lr: tuple[tuple[str, float], ...] = (
         ("shape", 4e-3),
         ("expr", 4e-3),
@@ -216,7 +219,15 @@ class PhotometricStep:
             views = views.subset([*range(0, count, 2), *range(1, count, 2)])
             self.groups = [slice(0, (count + 1) // 2), slice((count + 1) // 2, count)]
         self.geometry = GeometryStep(
-            head, problem.parameters, problem.targets, views, problem.surface, problem.prior, weights.geometry, rates
+            head,
+            problem.parameters,
+            problem.targets,
+            views,
+            problem.surface,
+            problem.prior,
+            weights.geometry,
+            rates,
+            dict(config.components),
         )
         # changes are in units of step sizes, which may be small: eps must be smaller still
         moving = [(self.geometry.values, 1.0, 1e-15)]
@@ -233,7 +244,7 @@ class PhotometricStep:
         self.optimizer = Adam(moving)
         self.levels = [views.downsampled(factor) for factor in config.downsample] if config.pictures else [views]
         self._order_generator = torch.Generator().manual_seed(seed)
-        self._order: list[int] = []
+        self._order = ViewOrder(count, self._order_generator)
         self._graphed: dict[tuple[int, int], GraphedStep] = {}
         self._texture_level = -1
         self.residual: Tensor | None = None
@@ -554,8 +565,9 @@ class PhotometricStep:
         height, width = views.resolution
         small = (max(height // 4, 1), max(width // 4, 1))
         now = self.project()
-        rows = torch.arange(small[0], device=now.pos.device) * height // small[0]
-        cols = torch.arange(small[1], device=now.pos.device) * width // small[1]
+        # the pixels under the small ones' centres
+        rows = (2 * torch.arange(small[0], device=now.pos.device) + 1) * height // (2 * small[0])
+        cols = (2 * torch.arange(small[1], device=now.pos.device) + 1) * width // (2 * small[1])
         background = self.pictures[level][:, rows][:, :, cols]
         normals, lit = self.normals(now), None
         if normals is not None:
@@ -586,13 +598,11 @@ class PhotometricStep:
         return base if self.residual is None else base + self.residual
 
     def choose_views(self, step: int) -> list[tuple[Tensor, int]] | None:
-        """Rows of the views of this step by group, None for all; every view comes round before one comes again."""
+        """Rows of the views of this step by group, None for all; see `ViewOrder`."""
         total, wanted = len(self.levels[self.level(step)].views), self.config.views_per_step
         if wanted >= total:
             return None
-        if len(self._order) < wanted:
-            self._order += torch.randperm(total, generator=self._order_generator).tolist()
-        rows, self._order = self._order[:wanted], self._order[wanted:]
+        rows = self._order.draw(wanted)
         by_group = [[row for row in rows if self._in(row, group)] for group in range(len(self.groups))]
         device = self.rasterizer.device
         chosen = ((torch.tensor(rows, device=device), group) for group, rows in enumerate(by_group) if rows)

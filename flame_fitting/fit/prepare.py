@@ -49,7 +49,7 @@ class Detections:
 
 
 def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
-    """The views of every timestep in which a face was found (of the most frequent picture size)."""
+    """The views of every timestep in which a face was found."""
     camera_row = {camera: row for row, camera in enumerate(capture.cameras)}
     expected = len(capture.timesteps), len(capture.cameras)
     if detected.landmarks.shape[:2] != expected:
@@ -61,13 +61,11 @@ def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
     for row, timestep in enumerate(capture.timesteps):
         found = detected.found[row]
         views = [view for view in capture.views_of(timestep=timestep) if found[camera_row[view.camera]]]
-        by_size = _same_size(views)
-        if not by_size:
+        if not views:
             raise NoFaceError(
                 f"{capture.root}: no view of timestep {timestep} has a face. Run detect again, or render with another "
                 "--shading."
             )
-        views = max(by_size, key=len)
         out.append(
             Detections(
                 detected.landmarks[row, [camera_row[view.camera] for view in views]],
@@ -95,8 +93,8 @@ def lift_detections(
         detections.K,
         detections.world_to_camera,
         scheme,
-        depth=np.stack([depth for depth, _ in geometry]) if geometry else None,
-        normal=np.stack([normal for _, normal in geometry]) if geometry else None,
+        depth=_stacked([depth for depth, _ in geometry]) if geometry else None,
+        normal=_stacked([normal for _, normal in geometry]) if geometry else None,
         head_from_world=head_from_world,
     )
 
@@ -202,7 +200,7 @@ def start_from_capture(
             found.landmarks.astype(np.float64),
             found.K,
             move_camera(found.world_to_camera, start.reference_from_world),
-            (found.views[0].width, found.views[0].height),
+            np.array([[view.width, view.height] for view in found.views]),
         )
     return start
 
@@ -220,8 +218,10 @@ def neutral_parameters(head: HeadModel, timesteps: int) -> FitParameters:
     return FitParameters.neutral(head, timesteps, torch.float64)
 
 
-def _same_size(views: list[View]) -> list[list[View]]:
-    groups: dict[tuple[int, int], list[View]] = {}
-    for view in views:
-        groups.setdefault((view.width, view.height), []).append(view)
-    return list(groups.values())
+def _stacked(maps: list[np.ndarray]) -> np.ndarray:
+    """Maps (H, W, ...) of several sizes as (C, H, W, ...), with zeros below and to the right of the smaller ones."""
+    size = np.max([one.shape for one in maps], axis=0)
+    out = np.zeros((len(maps), *size), dtype=maps[0].dtype)
+    for row, one in enumerate(maps):
+        out[row][tuple(slice(length) for length in one.shape)] = one
+    return out

@@ -16,8 +16,9 @@ def effective_pipeline(config: FitConfig, has_geometry: bool) -> list[tuple[str,
     `has_geometry` says whether the capture has depth and normals. Applied are begin_stage, `when`, exp.photometric
     (off: no stage that moves the head by pictures; the bake stays, lmk_*_tracking comes in), use_static_offset and
     use_dynamic_offset (off: no stage and no parameter of them), model.tex_extra (off: Adam leaves the texture alone),
-    and model.occluded, which joins both align_*_except of every photometric stage, as do `hair` without offsets and
-    `lip_inside` with remove_lip_inside.
+    neutral (no stage moves the expression; of the joints the jaw stays too, see `moving_joints`), and model.occluded,
+    which joins both align_*_except of every photometric stage, as do `hair` without offsets and `lip_inside` with
+    remove_lip_inside.
     """
     stages = config.pipeline.items()
     if config.begin_stage is not None:
@@ -25,6 +26,15 @@ def effective_pipeline(config: FitConfig, has_geometry: bool) -> list[tuple[str,
         stages = stages[names.index(config.begin_stage.replace("-", "_")) :]
     geometry = has_geometry and config.data.use_geometry
     return [(name, _switched(stage, name, config)) for name, stage in stages if _runs(name, stage, config, geometry)]
+
+
+def start_is_a_stage(config: FitConfig) -> bool:
+    """Whether the start, which the landmarks give in closed form, is recorded as `lmk_init_rigid`.
+
+    Not where a stage of that name runs by itself.
+    """
+    stages = dict(effective_pipeline(config, has_geometry=True))
+    return "lmk_init_rigid" not in stages or stages["lmk_init_rigid"].solver == "closed_form"
 
 
 def is_photometric(name: str) -> bool:
@@ -45,13 +55,13 @@ def _runs(name: str, stage: StageConfig, config: FitConfig, geometry: bool) -> b
 def _switched(stage: StageConfig, name: str, config: FitConfig) -> StageConfig:
     """A stage without the parameters that are switched off, and with the regions that are occluded."""
     model = config.model
-    off = set()
+    off = {"expr"} if config.neutral else set()
     if not model.use_static_offset:
         off.add("static_offset")
     if not model.use_dynamic_offset:
         off.add("dynamic_offset")
     hidden = list(model.occluded)
-    if len(off) == 2:
+    if not (model.use_static_offset or model.use_dynamic_offset):
         hidden.append(UNTRUSTED_WITHOUT_OFFSETS)
     if model.remove_lip_inside:
         hidden.append("lip_inside")
@@ -65,6 +75,11 @@ def _switched(stage: StageConfig, name: str, config: FitConfig) -> StageConfig:
         align_texture_except=_joined(stage.align_texture_except, hidden),
         align_boundary_except=_joined(stage.align_boundary_except, hidden),
     )
+
+
+def moving_joints(config: FitConfig) -> tuple[str, ...]:
+    """The parameters that the group `joints` stands for."""
+    return ("neck_pose", "eyes_pose") if config.neutral else ("neck_pose", "jaw_pose", "eyes_pose")
 
 
 def _joined(regions: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:

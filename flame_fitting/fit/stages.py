@@ -24,7 +24,7 @@ from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights,
 from flame_fitting.fit.quality import Quality, measure, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.result import StageRecord
-from flame_fitting.fit.schedule import effective_pipeline, is_photometric
+from flame_fitting.fit.schedule import effective_pipeline, is_photometric, moving_joints
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.fit.views import ViewSet
@@ -146,7 +146,7 @@ def _gauss_newton(state: FitState, config: FitConfig, name: str, stage: StageCon
     )
     n_shape = min(config.model.n_shape, state.head.n_shape) if "shape" in groups else 0
     n_expr = min(config.model.n_expr, state.head.n_expr) if "expr" in groups else 0
-    poses: tuple[str, ...] = ("neck_pose", "jaw_pose", "eyes_pose") if "joints" in groups else ()
+    poses = moving_joints(config) if "joints" in groups else ()
     if state.parameters.timesteps > 1 and "pose" in groups:
         poses = ("rotation", "translation", *poses)
     if not name.startswith("geo"):
@@ -306,6 +306,7 @@ def photometric_config(
         lighting_space=render.lighting_space,
         schedule=stage.lr_schedule,
         average_last=stage.average_last,
+        components=(("shape", config.model.n_shape), ("expr", config.model.n_expr)),
         lr=rates,
     )
 
@@ -321,7 +322,7 @@ def learning_rates(config: FitConfig, stage: StageConfig, timesteps: int) -> tup
     if "scale" in groups:
         rates["placement_scale"] = lr.scale
     if "joints" in groups:
-        rates |= {"neck_pose": lr.of("neck"), "jaw_pose": lr.of("jaw"), "eyes_pose": lr.of("eyes")}
+        rates |= {name: lr.of(name.removesuffix("_pose")) for name in moving_joints(config)}
     names = ("shape", "expr", "static_offset", "texture", "lights")
     rates |= {name: lr.of("light" if name == "lights" else name) for name in names if name in groups}
     return tuple((name, stage.lr_scale * rate) for name, rate in rates.items() if rate)

@@ -143,7 +143,7 @@ class DetectionTarget:
     weight: Tensor
     """(B, N) confidence times visibility; of the outline the bare confidence."""
     aspect: Tensor
-    """(2,) isotropic coordinates from the x and y of normalised device coordinates."""
+    """(B, 1, 2) isotropic coordinates from the x and y of normalised device coordinates."""
     corners: Tensor
     """(N, 3) vertex ids."""
     barycentric: Tensor
@@ -179,12 +179,12 @@ def make_detection_target(
     detections: np.ndarray,
     K: np.ndarray,
     camera: np.ndarray,
-    size: tuple[int, int],
+    size: np.ndarray | tuple[int, int],
 ) -> DetectionTarget:
     """The iBUG-68 points, irises and outline among `detections` (C, N, 3: x px, y px, confidence), all of one scheme.
 
-    `K` (C, 3, 3) and `camera` (C, 4, 4, from the reference frame, m) belong to the same views; `size` is (W, H) px.
-    Visibility is that of the template in the reference frame.
+    `K` (C, 3, 3) and `camera` (C, 4, 4, from the reference frame, m) belong to the same views; `size`, (C, 2) or
+    (2,), is their width and height, px. Visibility is that of the template in the reference frame.
     """
     groups, of_ibug = groups_of(scheme), ibug_indices(scheme)
     outline = groups.get("outline", groups.get("jawline", np.zeros(0, dtype=int)))
@@ -192,11 +192,12 @@ def make_detection_target(
     chosen = chosen[embedding.valid[chosen]]
     number = np.full(embedding.valid.shape, -1)
     number[of_ibug] = np.arange(len(of_ibug))
-    width, height = size
+    size = np.broadcast_to(np.asarray(size, dtype=np.float64), (len(detections), 2))
+    longer = size.max(axis=1)[:, None, None]
     found = detections[:, chosen]
     seen = np.isfinite(found).all(-1)
     found = np.where(seen[..., None], found, 0.0)
-    centred = (found[..., :2] - np.array([width, height]) / 2) / (max(width, height) / 2)
+    centred = (found[..., :2] - size[:, None] / 2) / (longer / 2)
     corners = head.faces[torch.as_tensor(embedding.face_index[chosen])].cpu()
     barycentric = embedding.barycentric[chosen]
     vertices = head.v_template.double().cpu()
@@ -213,11 +214,12 @@ def make_detection_target(
     def tensor(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32)
 
+    views = [(k, c, int(w), int(h)) for k, c, (w, h) in zip(K, camera, size, strict=True)]
     return DetectionTarget(
-        clip=tensor(clip_from_world(K, camera, width, height, 0.05, 10.0)),
+        clip=tensor(np.stack([clip_from_world(*view, 0.05, 10.0) for view in views])),
         points=tensor(np.where(seen[..., None], centred, 0.0)),
         weight=tensor(weight),
-        aspect=tensor(np.array([width, height]) / max(width, height)),
+        aspect=tensor(size[:, None] / longer),
         corners=corners,
         barycentric=tensor(barycentric),
         ibug=torch.as_tensor(number[chosen]),

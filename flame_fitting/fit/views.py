@@ -1,5 +1,6 @@
 """The pictures a fit looks at, loaded once, with their cameras in the reference frame."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -40,8 +41,8 @@ class ViewSet:
         """(B, 3) camera centres."""
         return np.linalg.inv(self.camera)[:, :3, 3]
 
-    def pictures(self, index: slice | Tensor | None = None) -> Tensor:
-        """(b, H, W, 4) float32 sRGB and alpha, 0..1, of some or all views."""
+    def pictures(self, index: int | slice | Tensor | None = None) -> Tensor:
+        """(b, H, W, 4) float32 sRGB and alpha, 0..1, of some or all views; (H, W, 4) of a single one."""
         chosen = self.rgba if index is None else self.rgba[index]
         return chosen.float().mul_(1 / 255) if chosen.dtype == torch.uint8 else chosen.float()
 
@@ -77,16 +78,41 @@ class ViewSet:
         return self.subset(front) if 0 < len(front) < len(yaw) else self
 
     def downsampled(self, factor: int) -> "ViewSet":
-        """Area-averaged by a whole factor that divides the size; half precision."""
+        """Area-averaged to a `factor`-th of the size, rounded to whole pixels; half precision.
+
+        Each picture still shows all that it showed, so `clip` stays as it is, and `K` follows the true ratio of the
+        sizes: 800 px become 267 px by a factor of 3, and a pixel then covers 2.996 px.
+        """
         if factor == 1:
             return self
-        K = self.K.copy()
-        K[:, :2] /= factor
-        pooled = [  # one view at a time: the float32 pictures of all would be larger than what is kept
-            torch.nn.functional.avg_pool2d(self.pictures(slice(i, i + 1)).permute(0, 3, 1, 2), factor).half()
-            for i in range(len(self.views))
-        ]
-        return replace(self, rgba=torch.cat(pooled).permute(0, 2, 3, 1).contiguous(), K=K)
+        height, width = self.resolution
+        size = (max(1, round(height / factor)), max(1, round(width / factor)))
+        # one view at a time: the float32 pictures of all would be larger than what is kept
+        reduced = [area_resized(self.pictures(i), size).half() for i in range(len(self.views))]
+        return replace(self, rgba=torch.stack(reduced).contiguous(), K=scaled_intrinsics(self.K, (height, width), size))
+
+
+def area_resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture (H, W, C), float32, at another size (h, w): the mean of what a pixel covers, linear where it is grown.
+
+    Both have the same borders, so a point at x px comes to lie at x w / W px exactly.
+    """
+    height, width = picture.shape[:2]
+    if (height, width) == size:
+        return picture
+    if height % size[0] == 0 and width % size[1] == 0:
+        kernel = (height // size[0], width // size[1])
+        return torch.nn.functional.avg_pool2d(picture.permute(2, 0, 1), kernel).permute(1, 2, 0)
+    import cv2
+
+    method = cv2.INTER_AREA if size[0] <= height and size[1] <= width else cv2.INTER_LINEAR
+    found = cv2.resize(picture.cpu().numpy(), size[::-1], interpolation=method)
+    return torch.as_tensor(found.reshape(*size, -1), device=picture.device)
+
+
+def scaled_intrinsics(K: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """K (..., 3, 3) of a picture that was brought from one size (H, W) to another."""
+    return np.diag([new[1] / old[1], new[0] / old[0], 1.0]) @ K
 
 
 def stack_rgba(images: np.ndarray, alphas: np.ndarray) -> Tensor:
@@ -104,10 +130,12 @@ def load_views(
 ) -> ViewSet:
     """Reads pictures and alpha maps; cameras become metric and see the reference frame.
 
+    Views of several sizes are brought to the one that most of them have (the larger one where two are as frequent).
     `background` (white or black) goes behind the avatar by its alpha in place of the capture's own.
     """
     camera = np.stack([move_camera(view.world_to_camera, reference_from_world) for view in views])
-    K = np.stack([view.K for view in views])
+    size = common_size(views)
+    K = np.stack([scaled_intrinsics(view.K, (view.height, view.width), size) for view in views])
     distance = np.linalg.norm(np.linalg.inv(camera)[:, :3, 3], axis=1)
     near, far = np.maximum(distance - 0.6, 0.05), distance + 0.8
     clip = np.stack(
@@ -127,7 +155,8 @@ def load_views(
     def read(view: View) -> Tensor:
         image, alpha = capture.image(view), capture.alpha(view)
         image = np.clip(image + (1 - alpha) * (wanted - behind)[:, None, None], 0, 1)
-        return stack_rgba(image[None], alpha[None])[0].to(device)
+        rgba = stack_rgba(image[None], alpha[None])[0].to(device)
+        return rgba if rgba.shape[:2] == size else _as_bytes(area_resized(rgba.float() / 255, size))
 
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(read, views))
@@ -140,3 +169,13 @@ def load_views(
         timestep=torch.tensor([rows[view.timestep] for view in views], device=device),
         background=torch.as_tensor(wanted, device=device) if composited else None,
     )
+
+
+def common_size(views: list[View]) -> tuple[int, int]:
+    """(H, W) that most of the views have; the largest of those that are as frequent."""
+    count = Counter((view.height, view.width) for view in views)
+    return max(count, key=lambda size: (count[size], size[0] * size[1], size))
+
+
+def _as_bytes(picture: Tensor) -> Tensor:
+    return (picture * 255).round().to(torch.uint8)

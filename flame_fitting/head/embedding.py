@@ -30,6 +30,8 @@ class LandmarkEmbedding:
     shading: str
     """textured, lit or clay: the kind of pictures it was calibrated on."""
     head_hash: str
+    detector_version: str = ""
+    """Which weights and settings of the detector it was calibrated with; empty where it was not calibrated."""
 
     @property
     def valid(self) -> np.ndarray:

@@ -16,7 +16,7 @@ from numpy import ndarray
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.ibug68 import groups_of, ibug_indices
+from flame_fitting.landmarks.ibug68 import SCHEMES, groups_of, ibug_indices
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, robust_median
 from flame_fitting.landmarks.surface import nearest_on_surface
 
@@ -116,6 +116,7 @@ def calibrate(
         detector=detector.name,
         shading=shading,
         head_hash=head.file_hash,
+        detector_version=detector.version,
     )
 
 
@@ -127,7 +128,7 @@ def allowed_faces(head: HeadModel, scheme: str) -> Bool[ndarray, "N F"]:
     jaw's skinning weight: with closed lips both are seen at the same place.
     """
     faces = head.faces.cpu().numpy()
-    count = {"mediapipe478": 478, "ibug68": 68}[scheme]
+    count = SCHEMES[scheme]
     weights = head.weights.cpu().numpy()[faces].mean(1)  # (F, J): root, neck, jaw, left eye, right eye
     eyeballs = {"left": weights[:, 3] > 0.5, "right": weights[:, 4] > 0.5}
     other = eyeballs["left"] | eyeballs["right"] | head.face_mask("teeth").cpu().numpy()

@@ -11,11 +11,16 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.ibug68 import IBUG68_FROM_MEDIAPIPE
 from flame_fitting.landmarks.mediapipe_topology import LEFT_IRIS, RIGHT_IRIS
 
+BETWEEN_SCHEMES_MM = 2.0
+"""How far a point of iBUG-68 lies from the MediaPipe point of the same meaning: an assumption."""
+
 
 def for_scheme(embedding: LandmarkEmbedding, scheme: str, head: HeadModel) -> LandmarkEmbedding:
     """The embedding in a detector's order: iBUG's points as a subset of MediaPipe's, and the other way round.
 
-    Points that the embedding does not have are invalid. Pupils become the centres of the irises on their sides.
+    Points that the embedding does not have are invalid. Pupils become the centres of the irises on their sides. What
+    one detector calls a point is not quite where another does: `BETWEEN_SCHEMES_MM` is added to the spread of points
+    that were calibrated in the other order.
     """
     if embedding.scheme == scheme:
         return embedding
@@ -26,8 +31,10 @@ def for_scheme(embedding: LandmarkEmbedding, scheme: str, head: HeadModel) -> La
             target += [LEFT_IRIS[0] if float(x) > 0 else RIGHT_IRIS[0] for x in pupils]
         return _rearranged(embedding, scheme, np.arange(len(target)), np.array(target), 478)
     if scheme == "ibug68":
-        source = IBUG68_FROM_MEDIAPIPE if embedding.scheme == "mediapipe478" else np.arange(68)
-        return _rearranged(embedding, scheme, source, np.arange(68), 68)
+        if embedding.scheme != "mediapipe478":
+            return _rearranged(embedding, scheme, np.arange(68), np.arange(68), 68)
+        out = _rearranged(embedding, scheme, IBUG68_FROM_MEDIAPIPE, np.arange(68), 68)
+        return replace(out, spread_mm=np.hypot(out.spread_mm, BETWEEN_SCHEMES_MM))
     raise InputError(f"--landmark-embedding: {embedding.scheme} points do not serve a detector of {scheme} points.")
 
 

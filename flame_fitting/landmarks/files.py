@@ -7,16 +7,18 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
+from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz
+from flame_fitting.landmarks.detector import DETECTORS
+from flame_fitting.landmarks.ibug68 import SCHEMES
 
-N_POINTS = {"mediapipe478": 478, "ibug68": 68}
-"""Landmark orders and their numbers of points."""
+_KNOWN = f"Known are {', '.join(f'{name} ({count} points)' for name, count in SCHEMES.items())}."
 
 
 @dataclass(eq=False)
 class Landmarks2D:
-    """Detections in the views of a capture."""
+    """Detections in the views of a capture, or points that a user brings: those need no detector."""
 
     landmarks: Float32[ndarray, "T C N 3"]
     """x px, y px, confidence 0..1 by timestep and camera, both ascending; NaN where nothing was found or no view is."""
@@ -26,6 +28,11 @@ class Landmarks2D:
     """Name of the detector."""
     detector_version: str = ""
     """Which weights and settings made them."""
+
+    @property
+    def made_here(self) -> bool:
+        """Whether one of this program's detectors made them, so that its weights are known."""
+        return self.detector in DETECTORS and bool(self.detector_version)
 
     @property
     def found(self) -> ndarray:
@@ -58,14 +65,30 @@ def read_landmarks(capture_root: Path | str, detector: str) -> Landmarks2D:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Make it with: flame-fitting detect {capture_root}")
     again = f"Run again: flame-fitting detect {capture_root}"
-    arrays = read_npz(path, again, ("landmarks", "scheme"), ("detector_version",))
-    landmarks, scheme = arrays["landmarks"], str(arrays["scheme"])
-    version = str(arrays.get("detector_version", ""))
+    arrays = read_npz(path, again, ("landmarks",), ("scheme", "detector_version"))
+    landmarks = arrays["landmarks"]
     if landmarks.ndim != 4 or landmarks.shape[-1] != 3 or landmarks.dtype.kind not in "fiu":
         found = f"shape {landmarks.shape} of {landmarks.dtype}"
         raise InputError(f"{path}: landmarks have {found}, numbers (T, C, N, 3) are expected. {again}")
-    if N_POINTS.get(scheme) != landmarks.shape[2]:
-        known = ", ".join(f"{name} ({count})" for name, count in N_POINTS.items())
-        raise InputError(f"{path}: has {landmarks.shape[2]} points in the order '{scheme}'; known are {known}. {again}")
+    count = landmarks.shape[2]
+    scheme, version = str(arrays.get("scheme", _scheme_of(count))), str(arrays.get("detector_version", ""))
+    if SCHEMES.get(scheme) != count:
+        raise InputError(f"{path}: has {count} points in the order '{scheme}'. {_KNOWN}")
     landmarks = landmarks.astype(np.float32)
     return Landmarks2D(landmarks, scheme, detector, version)
+
+
+def check_landmarks(capture: Capture, detected: Landmarks2D) -> None:
+    """Refuses landmarks of other views than the capture has."""
+    path = landmarks_path(capture.root, detected.detector)
+    expected, found = (len(capture.timesteps), len(capture.cameras)), detected.landmarks.shape[:2]
+    if found != expected:
+        raise InputError(
+            f"{path}: has {found[0]} timesteps and {found[1]} cameras, the capture {expected[0]} and {expected[1]}. "
+            "Give a row for each timestep and camera, ascending, NaN where nothing was found."
+        )
+
+
+def _scheme_of(count: int) -> str:
+    """The order of landmarks that a file does not name, by their number."""
+    return next((name for name, number in SCHEMES.items() if number == count), "unknown")

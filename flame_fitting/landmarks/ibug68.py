@@ -12,6 +12,9 @@ from numpy import ndarray
 
 from flame_fitting.landmarks import mediapipe_topology as topology
 
+SCHEMES = {"mediapipe478": topology.N_POINTS, "ibug68": 68}
+"""Points of each known order of landmarks."""
+
 IBUG68_FROM_MEDIAPIPE = np.array(
     [
         *(127, 234, 93, 132, 58, 172, 150, 176, 152, 400, 379, 397, 288, 361, 323, 454, 356),  # jaw line

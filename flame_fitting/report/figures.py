@@ -184,7 +184,7 @@ def _with_landmarks(panel: ndarray, fit: FitResult, capture: Capture, view: View
         return panel
     row = capture.timesteps.index(view.timestep)
     used = np.asarray(found["used"][row], dtype=bool)
-    scale = panel.shape[0] / view.height
+    scale_x, scale_y = panel.shape[1] / view.width, panel.shape[0] / view.height
     depth = capture.geometry(view)[0] if view.geometry_path is not None else None
     shift = 4  # cv2 draws at 1/16 px
     panel = np.ascontiguousarray(panel)
@@ -194,7 +194,7 @@ def _with_landmarks(panel: ndarray, fit: FitResult, capture: Capture, view: View
                 continue
             if depth is not None and not 0 < z <= depth[int(y), int(x)] * 1.01:
                 continue
-            center = (round((x * scale - 0.5) * 2**shift), round((y * scale - 0.5) * 2**shift))
+            center = (round((x * scale_x - 0.5) * 2**shift), round((y * scale_y - 0.5) * 2**shift))
             cv2.circle(panel, center, round(1.1 * 2**shift), color, -1, cv2.LINE_AA, shift)
     return panel
 

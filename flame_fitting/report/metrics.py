@@ -1,7 +1,8 @@
 """The numbers of a fit: metrics.json.
 
 Distances are in head-space millimetres, to the avatar's surface as the capture's depth maps saw it, or to the visible
-triangles of the avatar where its file is given. Statistics over vertices are weighted by the area around each vertex.
+triangles of the avatar where its file is given. Statistics over vertices are weighted by the area around each vertex;
+vertices that the fitted head itself hides from every view are left out and counted.
 """
 
 import time
@@ -11,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from flame_fitting.avatar.mesh import Avatar
@@ -28,6 +29,7 @@ from flame_fitting.fit.sanity import as_metrics, region_sanity, sanity_warnings
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.closest import TriangleTree
 from flame_fitting.report.drawing import draw_fit
+from flame_fitting.report.visibility import seen_vertices
 
 REGIONS = ("face", "nose", "lips", "eyes", "forehead", "ears", "neck", "scalp", "chin", "left_cheek", "right_cheek")
 MAX_PSNR = 99.0
@@ -140,14 +142,20 @@ def evaluate_fit(
     metrics: dict[str, Any] = {"head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity}
     visible = [visible_surface(capture, fit.head_from_world, t, avatar) for t in capture.timesteps]
     workings.visible = visible
-    metrics["regions"] = region_metrics(head, vertices, visible, mm)
+    seen = np.stack(
+        [
+            seen_vertices(head, posed, capture.views_of("fit", "landmark", timestep=timestep))
+            for posed, timestep in zip(fit.vertices_world(head), capture.timesteps, strict=False)
+        ]
+    )
+    metrics["regions"] = region_metrics(head, vertices, visible, mm, seen)
     if truth is not None:
         for name, values in truth_metrics(head, fit.vertices_world(head)[0], truth).items():
             metrics["regions"].setdefault(name, {}).update(values)
     metrics["stages"] = {}
     for stage in fit.stages:
         stage_vertices = transform_points(fit.head_from_world, stage.vertices_world)
-        record: dict[str, Any] = {"regions": region_metrics(head, stage_vertices, visible, mm)}
+        record: dict[str, Any] = {"regions": region_metrics(head, stage_vertices, visible, mm, seen)}
         if truth is not None:
             for name, values in truth_metrics(head, np.asarray(stage.vertices_world[0]), truth).items():
                 record["regions"].setdefault(name, {}).update(values)
@@ -202,30 +210,43 @@ def visible_faces(
 
 
 def region_metrics(
-    head: HeadModel, vertices: Float[ndarray, "T V 3"], visible: list[VisibleSurface | None], mm: float = 1000.0
-) -> dict[str, dict[str, dict[str, float]]]:
-    """`to_avatar_mm` and `from_avatar_mm` by region, pooled over time; `mm` is millimetres in a head-space metre."""
+    head: HeadModel,
+    vertices: Float[ndarray, "T V 3"],
+    visible: list[VisibleSurface | None],
+    mm: float = 1000.0,
+    seen: Bool[ndarray, "S V"] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """`to_avatar_mm` and `from_avatar_mm` by region, pooled over time; `mm` is millimetres in a head-space metre.
+
+    Vertices that are not `seen` (None: all are) are not measured. With it, regions also say how many `vertices` they
+    have and how many of them are `hidden`, the mean over time.
+    """
     regions, faces = head.regions, head.faces.cpu().numpy()
     names = [name for name in REGIONS if name in regions and len(regions[name])]
     vertex_ids = {name: regions[name].cpu().numpy() for name in names}
     in_region = {name: head.face_mask(name).cpu().numpy() for name in names}
     pools: dict[tuple[str, str], list[ndarray]] = {}
-    for row, seen in enumerate(visible):
-        if seen is None or row >= len(vertices):
+    for row, surface in enumerate(visible):
+        if surface is None or row >= len(vertices):
             continue
-        to_avatar, areas = seen.surface.distance(vertices[row]) * mm, _areas(vertices[row], faces)
-        back = TriangleTree(vertices[row], faces).closest(seen.points)
+        to_avatar, areas = surface.surface.distance(vertices[row]) * mm, _areas(vertices[row], faces)
+        if seen is not None:
+            to_avatar[~seen[row]] = np.nan
+        back = TriangleTree(vertices[row], faces).closest(surface.points)
         inside = ~on_open_edge(faces, back.face, back.barycentric)
         for name in names:
             ids, of_region = vertex_ids[name], in_region[name][back.face] & inside
             pools.setdefault((name, "to"), []).append(np.stack([to_avatar[ids], areas[ids]]))
             from_avatar = back.distance[of_region] * mm
             pools.setdefault((name, "from"), []).append(np.stack([from_avatar, np.ones_like(from_avatar)]))
-    out: dict[str, dict[str, dict[str, float]]] = {}
+    out: dict[str, dict[str, Any]] = {}
     for (name, way), parts in pools.items():
         stats = weighted_stats(*np.concatenate(parts, axis=1))
         if stats is not None:
             out.setdefault(name, {})[f"{way}_avatar_mm"] = stats
+        if seen is not None and way == "to":
+            hidden = round(float((~seen[:, vertex_ids[name]]).sum(axis=1).mean()))
+            out.setdefault(name, {}).update(vertices=len(vertex_ids[name]), hidden=hidden)
     return out
 
 

@@ -9,6 +9,8 @@ COLUMNS = (
 )
 _STATS = ("median", "mean", "p95")
 _HEADS = ("median", "mean", "95 %")
+_MANY_HIDDEN = 0.05
+"""Share of a region's vertices from which the summary says that it is hidden."""
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
@@ -55,6 +57,10 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     ):
         if metrics.get(key) is not None:
             pairs.append((title, f"{metrics[key]:.1f} dB"))
+    shares = {name: r["hidden"] / r["vertices"] for name, r in metrics.get("regions", {}).items() if r.get("hidden")}
+    many = [f"{name.replace('_', ' ')} {share:.0%}" for name, share in shares.items() if share >= _MANY_HIDDEN]
+    if many:
+        pairs.append(("hidden from all views, not measured", ", ".join(many)))
     if "flipped_triangles" in metrics:
         pairs.append(("flipped triangles on the face", str(metrics["flipped_triangles"])))
     if "mm_per_unit" in metrics:

@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from flame_fitting.avatar import head_calibration
-from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, painted_colors, render_head
+from flame_fitting.avatar.head_calibration import (
+    embedding_of_landmarks,
+    head_frame,
+    landmark_embedding,
+    painted_colors,
+    render_head,
+)
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, project
+from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.calibration import (
@@ -24,7 +31,8 @@ from flame_fitting.landmarks.calibration import (
     spread_table,
 )
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.ibug68 import inner_indices
+from flame_fitting.landmarks.files import Landmarks2D
+from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices
 from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
 from flame_fitting.landmarks.surface import nearest_on_surface
 
@@ -160,6 +168,88 @@ def test_embeddings_are_cached_by_what_decides_them(head, tmp_path, monkeypatch)
     for _ in range(2):
         landmark_embedding(other, detector, "clay", config)
     assert made == ["clay", "textured", "clay", "clay", "clay"]
+
+
+def stand_in(version: str) -> LandmarkDetector:
+    """MediaPipe's name and order with weights of another version; cannot detect."""
+
+    class Other(LandmarkDetector):
+        name, scheme, n_points = "mediapipe", "mediapipe478", 478
+
+        def detect(self, images):
+            raise AssertionError("nothing is to be detected")
+
+    other = Other()
+    other.version = version
+    return other
+
+
+def test_shipped_embeddings_belong_to_the_weights_that_are_installed(embedding):
+    assert embedding.detector_version == MediaPipeDetector().version, "run scripts/calibrate_landmarks.py"
+
+
+def test_other_weights_are_calibrated_anew_once_and_said(head, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAME_FITTING_CACHE", str(tmp_path))
+    shipped = landmark_embedding(head, MediaPipeDetector(), "clay")
+    made, said = [], []
+
+    def fake(head, detector, kind, config):
+        made.append(detector.version)
+        return replace(shipped, detector_version=detector.version, n_views=shipped.n_views + 1)
+
+    monkeypatch.setattr(head_calibration, "calibrate_head", fake)
+    for _ in range(2):
+        found = landmark_embedding(head, stand_in("other"), "clay", notify=said.append)
+        assert found.detector_version == "other" and (found.n_views == shipped.n_views + 1).all()
+    assert made == ["other"] and len(said) == 1 and "calibrating" in said[0]
+    same = landmark_embedding(head, stand_in(shipped.detector_version), "clay", notify=said.append)
+    assert (same.n_views == shipped.n_views).all() and made == ["other"] and len(said) == 1
+
+
+def landmarks_of(scheme: str, detector: str = "mine", version: str = "") -> Landmarks2D:
+    count = {"ibug68": 68, "mediapipe478": 478}[scheme]
+    return Landmarks2D(np.zeros((1, 1, count, 3), np.float32), scheme, detector, version)
+
+
+def test_landmarks_of_a_user_need_no_detector(head, monkeypatch):
+    def none(*_, **__):
+        raise AssertionError("a detector was loaded")
+
+    monkeypatch.setattr(head_calibration, "make_detector", none)
+    shipped = landmark_embedding(head, MediaPipeDetector(), "lit")
+    own = embedding_of_landmarks(head, landmarks_of("mediapipe478"), "lit")
+    np.testing.assert_array_equal(own.face_index, shipped.face_index)
+    ibug = embedding_of_landmarks(head, landmarks_of("ibug68"), "lit")
+    assert ibug.scheme == "ibug68" and len(ibug.face_index) == 68 and ibug.valid.all()
+    np.testing.assert_array_equal(ibug.face_index, shipped.face_index[ibug_indices("mediapipe478")])
+    assert (ibug.spread_mm >= 2.0).all(), "another detector means its points a little differently"
+    # even under the detector's name, where no weights are known
+    unnamed = embedding_of_landmarks(head, landmarks_of("ibug68", "mediapipe"), "lit")
+    np.testing.assert_array_equal(unnamed.face_index, ibug.face_index)
+    known = embedding_of_landmarks(head, landmarks_of("mediapipe478", "mediapipe", shipped.detector_version), "lit")
+    np.testing.assert_array_equal(known.face_index, shipped.face_index)
+
+
+def test_detected_landmarks_take_the_embedding_of_their_own_weights(head, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAME_FITTING_CACHE", str(tmp_path))
+    shipped = landmark_embedding(head, MediaPipeDetector(), "clay")
+    asked = []
+
+    def make(name, model_path=None):
+        asked.append(model_path)
+        return stand_in("other" if model_path is not None else shipped.detector_version)
+
+    monkeypatch.setattr(head_calibration, "make_detector", make)
+    monkeypatch.setattr(
+        head_calibration,
+        "calibrate_head",
+        lambda head, detector, *_: replace(shipped, detector_version=detector.version),
+    )
+    detected = landmarks_of("mediapipe478", "mediapipe", "other")
+    found = embedding_of_landmarks(head, detected, "clay", tmp_path / "other.task")
+    assert found.detector_version == "other" and asked == [tmp_path / "other.task"]
+    with pytest.raises(InputError, match="other weights"):
+        embedding_of_landmarks(head, detected, "clay")
 
 
 def test_identities_start_with_the_mean_and_come_in_opposite_pairs(head):

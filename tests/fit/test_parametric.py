@@ -17,9 +17,13 @@ from flame_fitting.fit.parametric import (
     landmark_term,
     pixel_term,
     prior_term,
+    surface_back_term,
     surface_term,
 )
+from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target, make_pixel_target
+from flame_fitting.render.shading import vertex_normals
 from tests.fit.known_truth import embedding_on, problem
 
 LOOSE = PriorWeights(shape=10, expr=10, jaw=1, neck=1e-3, eyes=1e-3)
@@ -62,22 +66,18 @@ def test_geometry_recovers_surface_and_vertices(timesteps):
 
 
 def test_terms_are_linearisations_of_their_costs():
-    head, truth, targets, weights = problem()
+    head, truth, targets, _ = problem()
     columns = Columns(True, head.n_shape, head.n_expr, ("jaw_pose", "eyes_pose", "neck_pose"))
     at = replace(truth.clone(), shape=truth.shape + 0.02)
 
     def total(parameters):
         vertices, jacobian = linearize(head, parameters, columns)
-        from flame_fitting.render.shading import vertex_normals
-
-        normals = vertex_normals(vertices[None], head.faces)[0]
-        # kernels so wide that the robust weights are constant, and the plain quadratic cost remains
-        surface = surface_term(vertices, jacobian, normals, targets[0].surface, weights, 100.0, 0.001, 1e3)
+        # a kernel so wide that the robust weights are constant, and the plain quadratic cost remains
         marks = landmark_term(vertices, jacobian, targets[0].landmarks, 50.0, 1e3)
-        return marks, surface, prior_term(parameters, columns, 0, PriorWeights())
+        return marks, prior_term(parameters, columns, 0, PriorWeights())
 
-    marks, _, prior = total(at)
-    for term, pick in ((marks, 0), (prior, 2)):
+    marks, prior = total(at)
+    for pick, term in enumerate((marks, prior)):
         for name in ("shape", "jaw_pose"):
             span = columns.slices()[name]
             value = getattr(at, name)
@@ -149,3 +149,108 @@ def test_jaw_does_not_close_further_than_shut():
     found = fit_landmarks(head, truth.clone(), targets, columns, LOOSE, GaussNewtonWeights(), iterations=10)
     assert found.jaw_pose[0, 0] >= -0.02 - 1e-9
     assert np.isfinite(found.placement.numpy()).all()
+
+
+def _tilted_cloud() -> SurfaceCloud:
+    """Points far from one another, with normals about +z."""
+    points = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.002], [0.2, 0.0, 0.0], [0.3, 0.0, 0.0]])
+    normals = np.array([[0.0, 0.0, 1.0], [0.6, 0.0, 0.8], [0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    return SurfaceCloud(points, normals, np.zeros((4, 3)))
+
+
+def _weights(vertex: list[float], face: list[float], outside: list[float]) -> SurfaceWeights:
+    return SurfaceWeights(*(torch.tensor(values, dtype=torch.float64) for values in (vertex, face, outside)))
+
+
+def _free_vertices(count: int) -> torch.Tensor:
+    """(V, 3, 3 V): every coordinate is a parameter of its own."""
+    return torch.eye(3 * count, dtype=torch.float64).reshape(count, 3, 3 * count)
+
+
+def test_value_of_the_surface_term():
+    """By hand: half the sum of w rho'(r) r^2 over matched vertices, times count / (sigma^2 sum of w)."""
+    cloud, count, sigma, cut = _tilted_cloud(), 10.0, 0.002, 0.004
+    vertices = torch.tensor(
+        [
+            [0.001, 0.0, 0.003],  # 3 mm inside the avatar's surface by the sign of the term, along +z
+            [0.1, 0.0, 0.005],  # 0.8 * 3 mm along a tilted plane
+            [0.2, 0.0, -0.002],  # the avatar lies outside: half the robust scale
+            [0.3, 0.0, 0.001],  # the nearest point faces the other way
+            [0.0, 0.0, 0.001],  # no weight
+        ],
+        dtype=torch.float64,
+    )
+    normals = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).repeat(5, 1)
+    weights = _weights([1.0, 2.0, 3.0, 4.0, 0.0], [], [0.5] * 5)
+    jacobian = _free_vertices(5)
+    term = surface_term(vertices, jacobian, normals, cloud, weights, count, sigma, cut)
+    residuals, scales, share = np.array([3e-3, 2.4e-3, -2e-3]), np.array([cut, cut, cut / 2]), np.array([1.0, 2, 3])
+    robust = share / (1 + (residuals / scales) ** 2) ** 2 * count / (sigma**2 * 10.0)
+    assert float(term.cost) == pytest.approx(0.5 * float((robust * residuals**2).sum()), rel=1e-9)
+    expected = np.zeros((5, 3))
+    expected[0], expected[2] = [0, 0, robust[0] * residuals[0]], [0, 0, robust[2] * residuals[2]]
+    expected[1] = robust[1] * residuals[1] * np.array([0.6, 0.0, 0.8])
+    np.testing.assert_allclose(term.gradient.reshape(5, 3), expected, atol=1e-12)
+    hessian = np.zeros((15, 15))
+    for row, plane in enumerate(([0, 0, 1.0], [0.6, 0, 0.8], [0, 0, 1.0])):
+        block = slice(3 * row, 3 * row + 3)
+        hessian[block, block] = robust[row] * np.outer(plane, plane)
+    np.testing.assert_allclose(term.hessian, hessian, atol=1e-9)
+
+
+def test_value_of_the_back_surface_term():
+    """By hand: each sampled point of the avatar against the nearest triangle's centre, in the avatar's own plane."""
+    cloud, count, sigma, cut = _tilted_cloud(), 10.0, 0.002, 0.004
+    corner = np.array([[-0.003, -0.003, 0.0], [0.006, -0.003, 0.0], [-0.003, 0.006, 0.0]])  # centre at 0
+    centres = np.array([[0.0, 0.0, 0.003], [0.1, 0.0, -0.003], [0.2, 0.0, 0.001], [0.3, 0.0, 0.001]])
+    vertices = torch.tensor((centres[:, None] + corner).reshape(-1, 3))
+    faces = torch.arange(12).reshape(4, 3)
+    normals = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).repeat(12, 1)
+    outside = [1.0] * 3 + [0.25, 0.5, 0.75] + [1.0] * 6
+    weights = _weights([1.0] * 12, [1.0, 2.0, 0.0, 5.0], outside)
+    jacobian = _free_vertices(12)
+    # point 2's only near triangle has no weight; point 3 faces the other way
+    term = surface_back_term(vertices, jacobian, normals, faces, cloud, np.arange(4), weights, count, sigma, cut)
+    residuals, scales = np.array([3e-3, 0.8 * -5e-3]), np.array([cut, 0.5 * cut])
+    robust = np.array([1.0, 2.0]) / (1 + (residuals / scales) ** 2) ** 2 * count / (sigma**2 * 2)
+    assert float(term.cost) == pytest.approx(0.5 * float((robust * residuals**2).sum()), rel=1e-9)
+    expected = np.zeros((4, 3, 3))
+    expected[0] = robust[0] * residuals[0] * np.array([0, 0, 1.0]) / 3  # the centre is a third of each corner
+    expected[1] = robust[1] * residuals[1] * np.array([0.6, 0, 0.8]) / 3
+    np.testing.assert_allclose(term.gradient.reshape(4, 3, 3), expected, atol=1e-12)
+    # only what was sampled counts
+    alone = surface_back_term(vertices, jacobian, normals, faces, cloud, np.array([0]), weights, count, sigma, cut)
+    assert float(alone.cost) == pytest.approx(float(robust[0] * residuals[0] ** 2), rel=1e-9)
+    assert (alone.gradient[9:] == 0).all()
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_surface_terms_agree_with_finite_differences(back: bool):
+    """On a posed head; the robust scale is so wide that the weights are constant."""
+    head, truth, targets, weights = problem()
+    columns = Columns(True, head.n_shape, head.n_expr, ("jaw_pose",))
+    at = replace(truth.clone(), shape=truth.shape + 0.02)
+    cloud = targets[0].surface
+    if not back:  # few points: small steps change no correspondence
+        cloud = SurfaceCloud(cloud.points[::400], cloud.normals[::400], cloud.colors[::400])
+    sample = np.arange(0, len(cloud.points), 97)
+
+    def term(parameters):
+        vertices, jacobian = linearize(head, parameters, columns)
+        normals = vertex_normals(vertices[None], head.faces)[0]
+        if back:
+            return surface_back_term(vertices, jacobian, normals, head.faces, cloud, sample, weights, 100.0, 0.001, 1e3)
+        return surface_term(vertices, jacobian, normals, cloud, weights, 100.0, 0.001, 1e3)
+
+    now = term(at)
+    assert now.cost > 0 and now.gradient.abs().max() > 0
+    for name in ("shape", "expr", "placement"):
+        span = columns.slices()[name]
+        for k in range(span.stop - span.start):
+            costs = []
+            for sign in (1, -1):
+                moved = getattr(at, name).clone()
+                moved.view(-1)[k] += sign * 1e-8
+                costs.append(term(replace(at, **{name: moved})).cost)
+            numeric = float(costs[0] - costs[1]) / 2e-8
+            assert float(now.gradient[span.start + k]) == pytest.approx(numeric, rel=1e-3, abs=1e-3), (name, k)

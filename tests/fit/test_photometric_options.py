@@ -101,6 +101,34 @@ def slopes_of(scene, start, weights=None, **options) -> tuple[PhotometricStep, t
     return step, *kept[0]
 
 
+@pytest.mark.parametrize("across_views", [False, True])
+def test_a_step_adds_up_the_slopes_of_the_views_that_it_has_drawn(scene, across_views) -> None:
+    start, options = turned(scene[0]), {"across_views": across_views, "rebake": 0}
+    together, whole, _ = slopes_of(scene, start, **options)
+    step = PhotometricStep(
+        problem_of(scene, start), PhotometricWeights(geometry=QUIET), config_of(views_per_step=3, steps=12, **options)
+    )
+    assert together.choose_views(0) is None
+    kept: list[torch.Tensor] = []
+
+    def keep(now, normals, slope, normals_slope):
+        kept.append(slope.clone())
+        return torch.zeros(())
+
+    step.update = keep  # type: ignore[method-assign]
+    counts = torch.zeros(4)
+    for number in range(12):
+        step(number)
+        drawn = kept[-1].abs().amax((1, 2)) > 0
+        assert int(drawn.sum()) == 3, "no view is drawn twice, none is lost"
+        # a step of 3 of 4 views divides by 3 quarters of the pixels
+        torch.testing.assert_close(
+            0.75 * kept[-1][drawn], whole[drawn], rtol=1e-4, atol=1e-5 * float(whole.abs().max())
+        )
+        counts += drawn
+    assert counts.tolist() == [9, 9, 9, 9]
+
+
 def flat_views(scene, color: float):
     """The pictures with the whole avatar of one colour."""
     views = scene[2]
@@ -558,3 +586,18 @@ def test_total_variation_is_a_mean_over_the_texels_that_the_views_see(scene) -> 
     assert 0.05 * covered < counts[0] < 0.9 * counts[1] and counts[1] < covered
     whole = PhotometricWeights(geometry=QUIET, variation_covered=False)
     assert PhotometricStep(problem, whole, config_of(lr=(("texture", 1e-2),)))._variation_count is None
+
+
+@pytest.mark.parametrize("regulariser", [0.0, 1.0])
+def test_only_as_many_components_move_as_are_asked_for(scene, regulariser) -> None:
+    start = FitParameters.neutral(scene[0])
+    start.shape[:2], start.expr[0, 0] = 0.5, 0.5
+    weights = PhotometricWeights(geometry=replace(QUIET, shape=regulariser, expr=regulariser, prior=0.01))
+    rates = (("shape", 1e-2), ("expr", 1e-2))
+    found = refine(
+        problem_of(scene, start), weights, config_of(components=(("shape", 4), ("expr", 1)), lr=rates)
+    ).parameters
+    assert (found.shape[:4] != start.shape[:4]).all() and (found.expr[0, :1] != start.expr[0, :1]).all()
+    assert (found.shape[4:] == 0).all() and (found.expr[0, 1:] == 0).all()
+    free = refine(problem_of(scene, start), weights, config_of(lr=rates)).parameters
+    assert (free.shape[4:] != 0).any() and (free.expr[0, 1:] != 0).any()

@@ -1,21 +1,33 @@
 """The start of a fit: similarity from 3D landmarks, weights of landmarks, targets."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
+from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.prepare import (
     GROUP_WEIGHT,
+    detections_of,
     landmark_weights,
     make_start,
     masked_surface_weights,
     similarity_from_landmarks,
+    start_from_capture,
 )
 from flame_fitting.fit.targets import make_landmark_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
 from flame_fitting.landmarks.lifting import Landmarks3D
+from flame_fitting.report.closest import TriangleTree
+from flame_fitting.report.drawing import head_avatar, vertex_normals
 from tests.synthetic import similarity
 from tests.toy import toy_head
 
@@ -134,3 +146,96 @@ def test_occluded_regions_pull_at_nothing(head) -> None:
     assert (without.face[scalp[head.faces].any(1)] == 0).all()
     with pytest.raises(InputError, match="hat"):
         masked_surface_weights(head, ("hat",))
+
+
+# from a capture's files
+
+SIZES = {"one size": [(192, 192)], "mixed sizes": [(192, 192), (256, 160), (144, 144)]}
+
+
+def _capture(folder: Path, head: HeadModel, sizes: list[tuple[int, int]], head_from_world: np.ndarray) -> Capture:
+    """The template in pictures of these sizes (W, H) in turn: five fit views, one for landmarks."""
+    avatar = head_avatar(head, transform_points(np.linalg.inv(head_from_world), head.v_template.numpy()))
+    with CaptureWriter(folder, (1.0, 1.0, 1.0), "unlit") as writer:
+        for camera, yaw in enumerate(np.radians([-60, -30, 0, 30, 60, 15])):
+            width, height = sizes[camera % len(sizes)]
+            eye = [0.9 * np.sin(yaw), 0.1 * (-1.0) ** camera, 0.9 * np.cos(yaw)]
+            matrix = move_camera(look_at(eye, [0, 0, 0], [0, 1, 0]), np.linalg.inv(head_from_world))
+            K = intrinsics_from_fov(20.0, width, height)
+            out = render_avatar(avatar, K[None], matrix[None], width, height)
+            assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
+            writer.add(
+                timestep=0,
+                camera=camera,
+                role="fit" if camera < 5 else "landmark",
+                K=K,
+                world_to_camera=matrix,
+                image=out.image[0],
+                alpha=out.alpha[0],
+                depth=out.depth[0],
+                normal=out.normal[0],
+            )
+    return writer.capture
+
+
+def _detected(head: HeadModel, embedding: LandmarkEmbedding, capture: Capture, head_from_world: np.ndarray):
+    """The true points in every view that sees them; in view 4 nothing was found."""
+    inverse = np.linalg.inv(head_from_world)
+    points = transform_points(inverse, embedding.points(head.v_template[None], head.faces)[0].numpy())
+    normals = vertex_normals(head.v_template.numpy(), head.faces.numpy())[head.faces[embedding.face_index, 0]]
+    normals = normals @ (inverse[:3, :3] / np.cbrt(np.linalg.det(inverse[:3, :3]))).T
+    found = np.full((1, 6, 68, 3), np.nan, dtype=np.float32)
+    for view in capture.views:
+        toward = np.linalg.inv(view.world_to_camera)[:3, 3] - points
+        seen = (normals * toward).sum(1) / np.linalg.norm(toward, axis=1) > 0.4
+        if view.camera != 4:
+            found[0, view.camera, seen] = project(points, view.K, view.world_to_camera)[seen]
+            found[0, view.camera, seen, 2] = 1.0
+    return Landmarks2D(found, SCHEME, "toy")
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_capture_gives_similarity_landmarks_and_surface(head, embedding, sizes: str, tmp_path: Path) -> None:
+    expected = similarity(0.01)
+    capture = _capture(tmp_path / "c", head, SIZES[sizes], expected)
+    capture.avatar["head_from_world"] = expected.tolist()
+    detected = _detected(head, embedding, capture, expected)
+    assert [len(found.views) for found in detections_of(capture, detected)] == [5]
+    start = start_from_capture(head, embedding, capture, detected)
+    vertices = head.v_template.numpy()
+    in_reference = transform_points(start.reference_from_world @ np.linalg.inv(expected), vertices)
+    assert 1000 * np.linalg.norm(in_reference - vertices, axis=1).max() < 1.5  # a pixel is 1.7 mm
+    (target,) = start.targets
+    assert set(start.landmarks[0].source) <= {"depth", "rays", ""} and (start.landmarks[0].source == "depth").sum() > 40
+    apart = (target.landmarks.model_points(head.v_template) - target.landmarks.points).norm(dim=-1)
+    assert len(target.landmarks.index) > 40 and 1000 * float(apart.median()) < 0.5
+    assert not set(target.landmarks.index) & set(range(17)), "the jaw line is no fixed set of points"
+    # the cloud lies on the head, and all of the head's front has points
+    assert target.surface is not None
+    on_head = TriangleTree(in_reference, head.faces.numpy()).closest(target.surface.points[::50].astype(np.float64))
+    assert 1000 * on_head.distance.max() < 0.5
+    front = in_reference[head.region_mask("face").numpy()]
+    assert 1000 * target.surface.tree.query(front)[0].max() < 3
+    # true detections are where the fit projects the true points, in pictures of any size
+    assert target.detections is not None and target.detections.points.shape == (5, 68, 2)
+    places = target.detections.project(torch.as_tensor(in_reference, dtype=torch.float32))
+    seen = target.detections.weight > 0.5
+    assert seen.sum() > 100 and (places - target.detections.points)[seen].abs().max() < 1e-3
+
+
+def test_a_capture_without_geometry_is_lifted_by_rays(head, embedding, tmp_path: Path) -> None:
+    expected = similarity(0.01)
+    capture = _capture(tmp_path / "c", head, SIZES["mixed sizes"], expected)
+    detected = _detected(head, embedding, capture, expected)
+    start = start_from_capture(head, embedding, capture, detected, use_geometry=False)
+    assert start.targets[0].surface is None and set(start.landmarks[0].source) <= {"rays", ""}
+    np.testing.assert_allclose(start.reference_from_world, expected, rtol=1e-3, atol=1e-5)
+    fixed = start_from_capture(head, embedding, capture, detected, metres_per_unit=0.011, use_geometry=False)
+    assert np.cbrt(np.linalg.det(fixed.reference_from_world[:3, :3])) == pytest.approx(0.011)
+
+
+def test_a_capture_in_which_nothing_was_found_is_no_face(head, embedding, tmp_path: Path) -> None:
+    capture = _capture(tmp_path / "c", head, SIZES["one size"], similarity(0.01))
+    nothing = Landmarks2D(np.full((1, 6, 68, 3), np.nan, np.float32), SCHEME, "toy")
+    with pytest.raises(NoFaceError, match="no view of timestep 0"):
+        start_from_capture(head, embedding, capture, nothing)

@@ -6,7 +6,7 @@ import pytest
 
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import PRESETS, preset
-from flame_fitting.fit.schedule import effective_pipeline
+from flame_fitting.fit.schedule import effective_pipeline, start_is_a_stage
 
 VHAP_STAGES = [
     "lmk_init_rigid",
@@ -96,3 +96,13 @@ def test_occluded_regions_join_both_lists_once_and_the_options_stay() -> None:
     assert stages["lmk_init_all"].align_boundary_except == ()
     assert config.pipeline.rgb_init_all.align_texture_except == ("hair", "boundary", "neck")
     assert "static_offset" in stages["rgb_init_offset"].optimizable_params
+
+
+def test_the_start_is_recorded_where_no_stage_stands_for_it() -> None:
+    assert start_is_a_stage(given("static")) and not start_is_a_stage(given("vhap"))
+    config = given("vhap")
+    config.begin_stage = "rgb_init_all"
+    assert start_is_a_stage(config)
+    config = given("vhap")
+    config.pipeline.lmk_init_rigid.num_steps = 0
+    assert start_is_a_stage(config)

@@ -200,3 +200,49 @@ def test_a_stage_that_diverges_takes_back_all_that_it_changed(monkeypatch) -> No
     assert all(a is b for a, b in zip(before, (state.texture, state.residual, state.lights), strict=True))
     assert not state.texture_is_final and not state.records[0].accepted
     assert state.warnings == ["stage rgb_init_all was rolled back: the loss went up"]
+
+
+def test_a_neutral_face_stays_neutral_in_every_second_order_stage(tmp_path: Path) -> None:
+    state = _state()  # its truth has an expression and an open jaw
+    with progress.silent():
+        run_stages(state, FitConfig(tmp_path, neutral=True))
+    assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "geo_init_offset"]
+    assert (state.parameters.expr == 0).all() and (state.parameters.jaw_pose == 0).all()
+    assert (state.parameters.shape != 0).any() and (state.parameters.neck_pose != 0).any()
+    free = _state()
+    with progress.silent():
+        run_stages(free, FitConfig(tmp_path))
+    assert (free.parameters.expr != 0).any() and (free.parameters.jaw_pose != 0).any()
+
+
+def test_first_order_stages_keep_a_face_neutral_and_the_number_of_components() -> None:
+    state = _pictured_state()
+    state.parameters = FitParameters.neutral(state.head)
+    config = preset("vhap")
+    config.neutral, config.model.n_shape, config.model.tex_resolution = True, 2, 32
+    for _, stage in config.pipeline.items():
+        stage.num_steps, stage.num_epochs = min(stage.num_steps, 3), min(stage.num_epochs, 2)
+    with progress.silent():
+        run_stages(state, config)
+    parameters = state.parameters
+    assert (parameters.expr == 0).all() and (parameters.jaw_pose == 0).all() and (parameters.shape[2:] == 0).all()
+    assert (parameters.shape[:2] != 0).all() and (parameters.eyes_pose != 0).any()
+    config.neutral, config.model.n_expr = False, 1
+    with progress.silent():
+        run_stages(state, config)
+    assert (state.parameters.expr[:, 0] != 0).all() and (state.parameters.expr[:, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["static", "vhap", "fast", "high"])
+def test_every_preset_reaches_the_stages_with_neutral_and_component_counts(name: str) -> None:
+    config = preset(name)
+    config.neutral, config.model.n_shape, config.model.n_expr = True, 7, 3
+    views = _pictured_state().views
+    for has_geometry in (False, True):
+        for stage_name, stage in effective_pipeline(config, has_geometry):
+            if stage.solver != "adam":
+                assert "expr" not in stage.optimizable_params
+                continue
+            settings = stages.photometric_config(config, stage, True, views, torch.device("cpu"), 1)
+            assert not {"expr", "jaw_pose"} & dict(settings.lr).keys(), stage_name
+            assert dict(settings.components) == {"shape": 7, "expr": 3}

@@ -33,3 +33,25 @@ def test_broken_files_are_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"toy\.npz"):
         read_landmarks(tmp_path, "toy")
+
+
+@pytest.mark.parametrize(("count", "scheme"), [(68, "ibug68"), (478, "mediapipe478"), (70, "unknown")])
+def test_an_order_that_is_not_named_is_known_by_its_number_of_points(tmp_path, count, scheme):
+    path = landmarks_path(tmp_path, "mine")
+    path.parent.mkdir()
+    np.savez(path, landmarks=np.zeros((1, 2, count, 3)))
+    found = read_landmarks(tmp_path, "mine")
+    assert found.scheme == scheme and not found.made_here
+
+
+def test_a_scheme_with_another_number_of_points_is_refused(tmp_path):
+    write_landmarks(tmp_path, Landmarks2D(np.zeros((1, 2, 70, 3), np.float32), "ibug68", "mine"))
+    with pytest.raises(InputError, match=r"mine\.npz: has 70 points, and its scheme ibug68 has 68"):
+        read_landmarks(tmp_path, "mine")
+
+
+def test_only_landmarks_of_a_detector_with_known_weights_are_made_here():
+    points = np.zeros((1, 1, 68, 3), np.float32)
+    assert Landmarks2D(points, "ibug68", "mediapipe", "v1").made_here
+    assert not Landmarks2D(points, "ibug68", "mediapipe").made_here
+    assert not Landmarks2D(points, "ibug68", "mine", "v1").made_here

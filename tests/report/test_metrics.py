@@ -17,7 +17,7 @@ from flame_fitting.fit.result import FitResult, StageRecord
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 from flame_fitting.manifest import compare, read_manifest
-from flame_fitting.report.drawing import DrawnFit, head_avatar, vertex_normals
+from flame_fitting.report.drawing import head_avatar, vertex_normals
 from flame_fitting.report.metrics import (
     Thresholds,
     Truth,
@@ -65,6 +65,7 @@ def test_a_perfect_fit_measures_nothing(case: Case) -> None:
     assert face["to_avatar_mm"]["p95"] < 0.2 and face["from_avatar_mm"]["p95"] < 0.05
     assert metrics["silhouette_iou"] > 0.999 and metrics["psnr_heldout_db"] > 45
     assert metrics["flipped_triangles"] == 0
+    assert face["hidden"] == 0 and face["vertices"] == len(head.regions["face"])
 
 
 @pytest.mark.parametrize("against_mesh", [False, True])
@@ -105,24 +106,18 @@ def test_stages_are_measured_alike(case: Case) -> None:
     assert record["regions"]["face"]["to_avatar_mm"]["median"] == pytest.approx(2, abs=0.05)
 
 
-def test_psnr_of_a_known_error(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_psnr_of_a_known_error(case: Case) -> None:
     fit, capture, head, _ = case
-    from flame_fitting.report import metrics
-
-    def draw(*arguments: object, **_: object) -> list:
-        views = arguments[3]
-        return [
-            DrawnFit(
-                image=np.clip(capture.image(v)[None] + 0.1 * (capture.image(v)[None] < 0.9), 0, 1),
-                alpha=capture.alpha(v)[None],
-            )
-            for v in views  # type: ignore[attr-defined]
-        ]
-
-    monkeypatch.setattr(metrics, "draw_fit", draw)
-    values = picture_metrics(fit, capture, head)
-    assert values["psnr_heldout_db"] == pytest.approx(20, abs=0.2)
-    assert values["silhouette_iou"] == 1
+    assert fit.texture is not None
+    brighter = dataclasses.replace(fit, texture=fit.texture + np.uint8(26))  # of at most 210
+    values = picture_metrics(brighter, capture, head)
+    assert values["psnr_heldout_db"] == pytest.approx(20 * np.log10(255 / 26), abs=0.1)
+    assert values["silhouette_iou"] > 0.999  # type: ignore[operator]
+    # a head that is not where the avatar is: its own pixels count, not the avatar's alpha
+    moved = fit.head_from_world.copy()
+    moved[:3, 3] += [0.02, 0.0, 0.0]
+    aside = picture_metrics(dataclasses.replace(fit, head_from_world=moved), capture, head)
+    assert aside["psnr_heldout_db"] < 20 and aside["silhouette_iou"] < 0.9  # type: ignore[operator]
 
 
 def test_pooled_psnr() -> None:

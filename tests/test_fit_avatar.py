@@ -1,0 +1,174 @@
+"""`fit` as a whole on a small capture of a head of known truth, with landmarks that a user brings."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting import progress
+from flame_fitting.assets import shipped_embedding_path
+from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
+from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.files import CaptureWriter
+from flame_fitting.errors import InputError
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.presets import preset
+from flame_fitting.fit_avatar import fit
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.head.loading import load_head
+from flame_fitting.landmarks.embedding_schemes import for_scheme
+from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.report.metrics import Truth, evaluate_fit, truth_metrics
+from tests.synthetic import similarity
+
+HEAD_FROM_WORLD = similarity(0.01)  # centimetres
+YAWS = (-90, -50, -25, 0, 25, 50, 90, 180)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """The open head, and its vertices (V, 3), world, with a shape of its own."""
+    head = load_head("open")
+    shape = torch.zeros(head.n_shape)
+    shape[:6] = torch.tensor([1.0, -1.0, 0.7, 0.5, -0.8, 0.6])
+    with torch.no_grad():
+        vertices = head(shape=shape).vertices[0].double().numpy()
+    return head, transform_points(np.linalg.inv(HEAD_FROM_WORLD), vertices)
+
+
+@pytest.fixture(scope="module")
+def capture(truth, tmp_path_factory: pytest.TempPathFactory) -> Capture:
+    """Pictures of several sizes with geometry, and landmarks2d/mine.npz in iBUG-68's order, made from the truth."""
+    head, vertices = truth
+    avatar = head_avatar(head, vertices, head.texture)
+    cameras = np.arange(len(YAWS))
+    with CaptureWriter(tmp_path_factory.mktemp("user") / "capture", (1.0, 1.0, 1.0), "unlit") as writer:
+        for camera, yaw in zip(cameras, np.radians(YAWS), strict=True):
+            eye = [0.9 * np.sin(yaw), 0.05 * (-1.0) ** camera, 0.9 * np.cos(yaw)]
+            matrix = move_camera(look_at(eye, [0, 0, 0], [0, 1, 0]), np.linalg.inv(HEAD_FROM_WORLD))
+            width, height = (160, 128) if camera == 2 else (192, 192)
+            K = intrinsics_from_fov(26.0, width, height)
+            out = render_avatar(avatar, K[None], matrix[None], width, height)
+            assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
+            writer.add(
+                timestep=0,
+                camera=int(camera),
+                role="fit",
+                K=K,
+                world_to_camera=matrix,
+                image=out.image[0],
+                alpha=out.alpha[0],
+                depth=out.depth[0],
+                normal=out.normal[0],
+            )
+    written = writer.capture
+    embedding = for_scheme(LandmarkEmbedding.load(shipped_embedding_path("mediapipe", "textured")), "ibug68", head)
+    points = embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy()
+    normals = vertex_normals(vertices, head.faces.numpy())[head.faces.numpy()[embedding.face_index, 0]]
+    landmarks = np.full((1, len(YAWS), 68, 3), np.nan, dtype=np.float32)
+    for view in written.views:
+        toward = np.linalg.inv(view.world_to_camera)[:3, 3] - points
+        seen = (normals * toward).sum(1) / np.linalg.norm(toward, axis=1) > 0.3
+        landmarks[0, view.camera, seen] = project(points, view.K, view.world_to_camera)[seen]
+        landmarks[0, view.camera, seen, 2] = 1.0
+    (written.root / "landmarks2d").mkdir()
+    np.savez(written.root / "landmarks2d" / "mine.npz", landmarks=landmarks, scheme="ibug68")
+    return written
+
+
+@pytest.fixture
+def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without MediaPipe and its weights."""
+
+    def none(*_: object, **__: object) -> None:
+        raise AssertionError("a detector was loaded")
+
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    monkeypatch.setattr("flame_fitting.landmarks.detector.make_detector", none)
+    monkeypatch.setattr("flame_fitting.avatar.head_calibration.make_detector", none)
+
+
+def small(name: str, capture: Path, output: Path) -> FitConfig:
+    """A preset with the user's landmarks, a small texture and few steps."""
+    config = preset(name, capture)
+    config.output, config.head, config.device = output, "open", "cpu"
+    config.data.detector = "mine"
+    config.model.tex_resolution = 64
+    config.log.overlays = config.log.tensorboard = False
+    for _, stage in config.pipeline.items():
+        stage.num_steps = min(stage.num_steps, 8 if stage.solver == "gauss_newton" else 2)
+        stage.num_epochs = 0
+    return config
+
+
+def test_landmarks_in_ibugs_order_fit_without_a_detector(truth, capture: Capture, tmp_path: Path, no_detector) -> None:
+    head, vertices = truth
+    with progress.silent():
+        result = fit(small("fast", capture.root, tmp_path / "fit"), evaluate=False)
+    used = result.landmarks3d["used"][0]
+    assert str(result.landmarks3d["scheme"]) == "ibug68" and used.sum() > 40 and not used[:17].any()
+    errors = truth_metrics(head, result.vertices_world(head)[0], Truth(vertices, 10.0))["face"]
+    assert errors["to_truth_surface_mm"]["median"] < 0.3 and errors["to_truth_mm"]["median"] < 2.0
+    names = [stage.name for stage in result.stages]
+    assert names[:3] == ["lmk_init_rigid", "lmk_init_all", "geo_init_all"] and len(set(names)) == len(names)
+    metrics = evaluate_fit(result, capture, head)
+    assert metrics["landmarks"]["reprojection_px"]["median"] < 1.0
+    lips = metrics["regions"]["lips"]
+    assert 0 < lips["hidden"] < 0.6 * lips["vertices"]
+    assert lips["to_avatar_mm"]["p95"] < 2.0 and metrics["regions"]["forehead"]["hidden"] == 0
+
+
+def test_vhaps_stages_are_recorded_once(capture: Capture, tmp_path: Path, no_detector) -> None:
+    config = small("vhap", capture.root, tmp_path / "fit")
+    config.neutral, config.model.n_shape = True, 20
+    with progress.silent():
+        result = fit(config, evaluate=False)
+    names = [stage.name for stage in result.stages]
+    assert names[0] == "lmk_init_rigid" and len(set(names)) == len(names) > 4
+    assert (result.parameters["expr"] == 0).all() and (result.parameters["jaw_pose"] == 0).all()
+    assert (result.parameters["shape"][20:] == 0).all() and (result.parameters["shape"][:20] != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "message"),
+    [
+        (np.zeros((1, len(YAWS), 70, 3)), r"mine\.npz: 70 points .* ibug68 \(68 points\)"),
+        (np.zeros((1, 3, 68, 3)), r"mine\.npz: has 1 timesteps and 3 cameras, the capture 1 and 8"),
+        (np.zeros((2, len(YAWS), 68, 3)), r"mine\.npz: has 2 timesteps"),
+        (np.zeros((len(YAWS), 68, 3)), r"mine\.npz: landmarks have shape"),
+    ],
+)
+def test_landmarks_that_fit_nothing_are_refused(
+    capture: Capture, landmarks: np.ndarray, message: str, tmp_path: Path, no_detector
+) -> None:
+    copy = tmp_path / "capture"
+    copy.mkdir()
+    for entry in capture.root.iterdir():
+        if entry.name != "landmarks2d":
+            (copy / entry.name).symlink_to(entry)
+    (copy / "landmarks2d").mkdir()
+    np.savez(copy / "landmarks2d" / "mine.npz", landmarks=landmarks)
+    with progress.silent(), pytest.raises(InputError, match=message):
+        fit(small("fast", copy, tmp_path / "fit"))
+    assert not (tmp_path / "fit").exists()
+
+
+def test_landmarks_that_are_not_there_are_asked_for(capture: Capture, tmp_path: Path) -> None:
+    config = small("fast", capture.root, tmp_path / "fit")
+    config.data.detector = "yours"
+    with progress.silent(), pytest.raises(InputError, match=r"yours\.npz: no such file"):
+        fit(config)
+
+
+def test_a_capture_over_time_is_refused(capture: Capture, tmp_path: Path, no_detector) -> None:
+    from flame_fitting.capture.files import write_capture
+
+    later = [replace(view, timestep=1) for view in capture.views[:2]]
+    moving = write_capture(Capture(capture.root, [*capture.views[:2], *later]), tmp_path / "moving")
+    with progress.silent(), pytest.raises(InputError, match="moving: has 2 timesteps"):
+        fit(small("fast", moving.root, tmp_path / "fit"))
+    assert not (tmp_path / "fit").exists()
