@@ -32,6 +32,7 @@ def folded_faces(
 ) -> Bool[Tensor, "T F"]:
     """Triangles that turned by more than 90 degrees between `before` and `vertices`, or folded onto a neighbour.
 
+    Neighbours are folded past `FOLD_COSINE`, where they closed by `FOLD_CLOSING` or more and were not folded before.
     `pairs` are `adjacent_faces`. Of two triangles that fold together, the one that turned farther counts.
     """
     now, then = (torch.nn.functional.normalize(face_normals(v, faces), dim=-1, eps=1e-30) for v in (vertices, before))

@@ -70,7 +70,10 @@ def fit_offsets(
     config: OffsetConfig,
     report: Callable[[int], None] | None = None,
 ) -> FitParameters:
-    """Offsets that bring the posed head onto the visible surface; everything else is held. `repair` opens folds left."""
+    """Offsets that bring the posed head onto the visible surface; everything else is held.
+
+    It stiffens where triangles fold, but few folds may be left: `repair` opens them.
+    """
     edges = mesh_edges(head.faces.cpu().numpy())
     laplacian = uniform_laplacian(edges, head.n_vertices)
     stiffness = by_region(head, STIFFNESS, 2.0).cpu().numpy()

@@ -3,12 +3,12 @@
 Around the folded triangles, whose vertices are the core C, the offsets d are solved for again, with all others held:
     data(d)  +  h sum_(v not in C) |d_v - f_v|^2  +  b sum_t |grad_t (d - f)|^2  +  sum_t s_t |grad_t d|^2,
 where f are the found offsets, but 0 in the second sum on triangles that touch C. `data` are the registration's
-distances of C to the surface, searched from where the sum without them leaves C: a smooth fill from its rim. The gradients are those of the piecewise
-linear field on the triangles t of the posed head without offsets (finite elements), so that thin triangles are held as
-thin triangles must be. `s` is above 0 at folded triangles and next to them, and grows by a factor in each round in
-which they are folded still; neighbours that fold in turn join. Where offsets are constant nothing turns, so a large `s`
-opens a fold. What no round opens loses its offsets, which fade out over a neighbourhood that grows until no fold is
-left: without offsets there is none.
+distances of C to the surface, searched from where the sum without them leaves C: a smooth fill from its rim. The
+gradients are those of the piecewise linear field on the triangles t of the posed head without offsets (finite
+elements), so that thin triangles are held as thin triangles must be. `s` is above 0 at folded triangles and next to
+them, and grows by a factor in each round in which they are folded still; neighbours that fold in turn join. Where
+offsets are constant nothing turns, so a large `s` opens a fold. What no round opens loses its offsets, which fade out
+over a neighbourhood that grows until no fold is left: without offsets there is none.
 """
 
 from dataclasses import dataclass, replace
@@ -38,15 +38,15 @@ _LOWEST = 5e-5  # m; heights of thinner triangles count as this, or the system c
 class RepairConfig:
     """How folds are opened."""
 
-    rounds: int = 8
+    rounds: int = 10
     """Solutions with growing stiffness."""
     growth: float = 8.0
     """Factor of a triangle's stiffness from one round in which it is folded to the next."""
-    stiffness: float = 0.1
+    stiffness: float = 0.02
     """`s` in the first round, against one vertex of the face; a factor of `growth` less around."""
-    smoothness: float = 0.03
+    smoothness: float = 0.01
     """`b`."""
-    hold: float = 0.3
+    hold: float = 1.0
     """`h`."""
     rings: int = 4
     """Edges from the folds up to which offsets may change, two more in each further round."""
