@@ -9,6 +9,8 @@ from flame_fitting.render.shading import face_normals
 
 FOLD_COSINE = -0.5
 """Cosine between the normals of neighbours below which they are folded onto each other."""
+FOLD_CLOSING = np.radians(10.0)
+"""Angle by which they must have closed for that: head models come with lips and lids that are folded nearly so."""
 
 
 def adjacent_faces(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "P 2"]:
@@ -30,13 +32,15 @@ def folded_faces(
 ) -> Bool[Tensor, "T F"]:
     """Triangles that turned by more than 90 degrees between `before` and `vertices`, or folded onto a neighbour.
 
+    Neighbours are folded past `FOLD_COSINE`, where they closed by `FOLD_CLOSING` or more and were not folded before.
     `pairs` are `adjacent_faces`. Of two triangles that fold together, the one that turned farther counts.
     """
     now, then = (torch.nn.functional.normalize(face_normals(v, faces), dim=-1, eps=1e-30) for v in (vertices, before))
     turn = (now * then).sum(-1)
     out = turn < 0
     first, second = pairs[:, 0], pairs[:, 1]
-    angle_now, angle_then = ((n[:, first] * n[:, second]).sum(-1) for n in (now, then))
-    new = (angle_now < FOLD_COSINE) & (angle_then > FOLD_COSINE)
+    cosine_now, cosine_then = ((n[:, first] * n[:, second]).sum(-1) for n in (now, then))
+    closed = cosine_now.clamp(-1, 1).acos() - cosine_then.clamp(-1, 1).acos() > FOLD_CLOSING
+    new = (cosine_now < FOLD_COSINE) & (cosine_then > FOLD_COSINE) & closed
     culprit = torch.where(turn[:, first] < turn[:, second], first, second)
     return out | torch.zeros_like(out, dtype=torch.int32).scatter_add(1, culprit, new.int()).bool()

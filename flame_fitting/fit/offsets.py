@@ -20,7 +20,7 @@ from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.offset_system import OffsetSystem
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
+from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
@@ -70,12 +70,15 @@ def fit_offsets(
     config: OffsetConfig,
     report: Callable[[int], None] | None = None,
 ) -> FitParameters:
-    """Offsets that bring the posed head onto the visible surface; everything else is held."""
+    """Offsets that bring the posed head onto the visible surface; everything else is held.
+
+    It stiffens where triangles fold, but few folds may be left: `repair` opens them.
+    """
     edges = mesh_edges(head.faces.cpu().numpy())
     laplacian = uniform_laplacian(edges, head.n_vertices)
     stiffness = by_region(head, STIFFNESS, 2.0).cpu().numpy()
     edges, strength = _tie_eyeballs(head, edges, stiffness[edges].max(axis=1))
-    caps = by_region(head, CAP, 0.02)
+    caps = by_region(head, CAP, DEFAULT_CAP)
     out = parameters.clone()
     extra, pairs = np.ones(head.n_vertices), adjacent_faces(head.faces)
     rims = _rim_edges(head, out, targets, config)
@@ -90,7 +93,7 @@ def fit_offsets(
         plate = laplacian.T @ sparse.diags(stiffness * extra) @ laplacian
         regular = smooth + membrane * config.bending * plate + 1e-4 * sparse.identity(head.n_vertices)
         system = OffsetSystem.empty(out.static_offset[0], sparse.csr_matrix(regular))
-        _add_data(system, head, out, targets, surface, config, cut, rims)
+        add_data(system, head, out, targets, surface, config, cut, rims)
         solution = capped(system.solve(out.static_offset[0]), caps)
         trial = replace(out, static_offset=solution[None])
         folded = folded_triangles(head, trial, pairs)
@@ -102,30 +105,8 @@ def fit_offsets(
             ring[edges[touched[edges[:, 0]], 1]] = True
             ring[edges[touched[edges[:, 1]], 0]] = True
             extra = np.where(touched | ring, extra * 4, extra)
-            if iteration == config.iterations - 1:
-                trial = _relaxed(head, trial, touched | ring, edges, pairs)
         out = trial
     return out
-
-
-def unfolded(head: HeadModel, parameters: FitParameters, regions: tuple[str, ...] = ()) -> FitParameters:
-    """The same offsets, smoothed around the triangles that they turn over, wider and wider until none is left.
-
-    With `regions` only their triangles count: smoothing costs closeness, and an ear's inside may fold a little.
-    """
-    pairs, edges = adjacent_faces(head.faces), mesh_edges(head.faces.cpu().numpy())
-    for rings in (1, 3, 6, 12):
-        folded = folded_triangles(head, parameters, pairs)
-        if regions:
-            folded = folded & head.face_mask(*regions)
-        if not folded.any():
-            break
-        touched = np.zeros(head.n_vertices, dtype=bool)
-        touched[head.faces[folded].cpu().numpy().ravel()] = True
-        for _ in range(rings):
-            touched[edges[touched[edges].any(axis=1)].ravel()] = True
-        parameters = _relaxed(head, parameters, touched, edges, pairs)
-    return parameters
 
 
 def folded_triangles(head: HeadModel, parameters: FitParameters, pairs: torch.Tensor | None = None) -> torch.Tensor:
@@ -158,7 +139,7 @@ def graph_laplacian(edges: np.ndarray, weight: np.ndarray, count: int) -> sparse
     return sparse.csr_matrix(both - sparse.diags(np.asarray(both.sum(axis=1)).ravel()))
 
 
-def _add_data(
+def add_data(
     system: OffsetSystem,
     head: HeadModel,
     parameters: FitParameters,
@@ -166,9 +147,12 @@ def _add_data(
     surface: SurfaceWeights,
     config: OffsetConfig,
     cut: float,
-    rims: list[np.ndarray],
+    rims: list[np.ndarray] | None = None,
 ) -> None:
-    """The data terms for the offsets themselves, summed over timesteps."""
+    """Adds the data terms for the offsets themselves, summed over timesteps.
+
+    `cut` is the robust scale, m; `rims` (E, 3) are open edges of each timestep's surface.
+    """
     for timestep, target in enumerate(targets):
         carry = skinning_rotations(head, parameters, timestep)
         vertices = parameters.vertices(head)[timestep]
@@ -185,7 +169,7 @@ def _add_data(
             weight = surface.vertex[chosen] * geman_mcclure_weight(residual, scale)
             direction = torch.einsum("nc,ncd->nd", plane, carry[chosen])
             system.add_rows(chosen, direction, (plane * (point - base[chosen])).sum(-1), weight)
-        if len(rims[timestep]):
+        if rims is not None and len(rims[timestep]):
             rim = head.regions["bottomline"]
             reach = config.rim_reach
             distance, nearest = cKDTree(rims[timestep]).query(
@@ -229,21 +213,3 @@ def _tie_eyeballs(head: HeadModel, edges: np.ndarray, strength: np.ndarray) -> t
     _, nearest = cKDTree(template[balls]).query(template[lids])
     ties = np.stack([lids, balls[nearest]], axis=1)
     return np.concatenate([edges, ties]), np.concatenate([strength, np.full(len(ties), 1.0)])
-
-
-def _relaxed(
-    head: HeadModel, parameters: FitParameters, where: np.ndarray, edges: np.ndarray, pairs: torch.Tensor
-) -> FitParameters:
-    """Smooths the offsets around folds until none is left (at most 120 rounds), over a ring more every 20 rounds."""
-    laplacian = uniform_laplacian(edges, head.n_vertices)
-    offsets, where = parameters.static_offset[0].cpu().numpy().copy(), where.copy()
-    for number in range(120):
-        now = replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))
-        folded = folded_triangles(head, now, pairs)
-        if not folded.any():
-            break
-        where[head.faces[folded].cpu().numpy().ravel()] = True
-        if number % 20 == 19:
-            where[edges[where[edges].any(axis=1)].ravel()] = True
-        offsets[where] -= (laplacian @ offsets)[where]
-    return replace(parameters, static_offset=torch.as_tensor(offsets[None]).to(parameters.static_offset))

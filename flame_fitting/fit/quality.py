@@ -73,10 +73,10 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: tuple
 
 
 def worsened(before: Quality, after: Quality) -> str | None:
-    """What got worse by more than a stage may give up for another gain, in words; None if nothing did."""
-    for name, region, few in (("folded", "face", 0), ("folded_lips", "lips", 2), ("folded_eyelids", "eyelids", 2)):
-        if getattr(after, name) > getattr(before, name) + few:
-            return f"{getattr(after, name)} triangles of the {region} turned over"
+    """What got worse by more than a stage may give up for another gain, in words; None if nothing did.
+
+    Folded triangles do not count: they are repaired where they are.
+    """
     for name, label, relative, absolute in (
         ("landmark_mm", "landmarks", 1.5, 2.0),
         ("face_mm", "the face's distance to the avatar", 1.10, 0.05),

@@ -42,6 +42,8 @@ CAP = {
     "teeth": 0.006,
 }
 """Largest offset by region, m."""
+DEFAULT_CAP = 0.02
+"""Largest offset, m, of vertices in no region of the table."""
 
 
 @dataclass(eq=False)

@@ -29,6 +29,8 @@ class StageRecord:
     summary: dict[str, float] = field(default_factory=dict)
     """landmark_mm, face_mm and what else the stage measured."""
     accepted: bool = True
+    smoothed: list[int] = field(default_factory=list)
+    """Triangles that static offsets had turned over, and around which they were smoothed (`fit.repair`)."""
 
 
 @dataclass(eq=False)

@@ -6,6 +6,7 @@ on the fitted head, on the same head without static offsets, and on the template
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -17,12 +18,10 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
 from flame_fitting.fit.intersections import self_intersections
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.region_weights import CAP, by_region
+from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, by_region
 from flame_fitting.head.model import HeadModel
 
 REGIONS = ("face", "nose", "lips", "eyelids", "ears", "neck", "scalp")
-DEFAULT_CAP = 0.02
-"""Largest offset, m, of vertices in no region of the table."""
 AT_CAP = 0.999
 """Share of its cap from which an offset counts as held by it (results are stored in single precision)."""
 
@@ -47,6 +46,8 @@ class RegionSanity:
     """Vertices whose static offset is as large as it may be."""
     offset_mm_max: float
     """Largest static offset, head-space mm."""
+    smoothed: int = 0
+    """Triangles around which a stage smoothed the static offsets, as they had turned them over (`fit.repair`)."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,14 @@ def region_sanity(
     without_offsets: Float[ndarray, "T V 3"],
     static_offset: Float[ndarray, "1 V 3"],
     timesteps: int = 8,
+    smoothed: Iterable[int] = (),
 ) -> dict[str, RegionSanity]:
     """Counts by region, for those of `REGIONS` that the model has.
 
     Args:
         vertices: posed, head space, metres; `without_offsets` the same with static offsets of zero.
         timesteps: for how many of the timesteps, evenly spread, triangles are intersected.
+        smoothed: triangles that stages repaired.
     """
     faces = head.faces.cpu()
     triangles = faces.numpy()
@@ -89,6 +92,8 @@ def region_sanity(
     crossing = np.stack([self_intersections(vertices[t], triangles) for t in looked_at])
     without = np.stack([self_intersections(without_offsets[t], triangles) for t in looked_at])
     template = self_intersections(head.v_template.double().cpu().numpy(), triangles)
+    repaired = np.zeros(len(triangles), dtype=bool)
+    repaired[list(smoothed)] = True
     size = np.linalg.norm(static_offset[0], axis=-1)
     caps = by_region(head, CAP, DEFAULT_CAP).cpu().numpy()
     out = {}
@@ -108,6 +113,7 @@ def region_sanity(
             vertices=len(ids),
             at_cap=int((size[ids] >= AT_CAP * caps[ids]).sum()),
             offset_mm_max=1000 * float(size[ids].max()),
+            smoothed=int(repaired[inside].sum()),
         )
     return out
 

@@ -1,7 +1,7 @@
 """Runs a fit's stages, each by its solver. A stage may only improve: it is measured, and rolled back if it does not."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +17,13 @@ from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.lighting import estimate_lights, turned_lights
 from flame_fitting.fit.linearize import Columns
 from flame_fitting.fit.losses.offsets import OffsetWeights
-from flame_fitting.fit.offsets import OffsetConfig, fit_offsets, unfolded
+from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
 from flame_fitting.fit.parameters import FitParameters, placement_matrix
 from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
 from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, Problem, refine
 from flame_fitting.fit.quality import Quality, measure, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.repair import repair, said
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.schedule import effective_pipeline, is_photometric, moving_joints
 from flame_fitting.fit.targets import FrameTarget
@@ -207,8 +208,6 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
     state.parameters = found.parameters
     if found.trouble:
         raise Diverged(found.trouble)
-    if "static_offset" in stage.optimizable_params:
-        state.parameters = unfolded(state.head, state.parameters)
     if pictures and settings.lighting != "constant" and found.lights is not None:
         state.lights = found.lights
         if settings.lighting_space == "world":  # results have them in head space
@@ -223,8 +222,7 @@ def _registration(state: FitState, config: FitConfig, name: str, stage: StageCon
     """Sparse non-rigid registration to the surface."""
     settings = OffsetConfig(iterations=stage.num_steps)
     args = (state.targets, state.surface, settings)
-    found = fit_offsets(state.head, state.parameters, *args, report=lambda _: shown.advance())
-    state.parameters = unfolded(state.head, found, ("face", "lips", "eyelids"))
+    state.parameters = fit_offsets(state.head, state.parameters, *args, report=lambda _: shown.advance())
 
 
 def _bake_stage(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
@@ -328,9 +326,17 @@ def learning_rates(config: FitConfig, stage: StageConfig, timesteps: int) -> tup
     return tuple((name, stage.lr_scale * rate) for name, rate in rates.items() if rate)
 
 
-def add_record(state: FitState, name: str, seconds: float, quality: Quality, accepted: bool = True) -> None:
+def add_record(
+    state: FitState,
+    name: str,
+    seconds: float,
+    quality: Quality,
+    accepted: bool = True,
+    smoothed: Sequence[int] = (),
+) -> None:
     """Notes what a stage left behind."""
-    state.records.append(StageRecord(name, state.vertices_world(), seconds, quality.as_dict(), accepted))
+    record = StageRecord(name, state.vertices_world(), seconds, quality.as_dict(), accepted, list(smoothed))
+    state.records.append(record)
 
 
 def _stage(
@@ -347,16 +353,22 @@ def _stage(
         except Diverged as error:
             diverged = str(error)
     finite = all(bool(torch.isfinite(value).all()) for value in state.parameters.items().values())
-    sound = finite and not diverged
+    sound, smoothed, note = finite and not diverged, np.zeros(0, dtype=int), ""
+    if sound:
+        repaired = repair(state.head, state.parameters, state.targets, state.surface)
+        state.parameters, smoothed = repaired.parameters, np.flatnonzero(repaired.smoothed)
+        note = f"{name}: {said(state.head, repaired)}" if len(smoothed) else ""
     after = measure(state.head, state.parameters, state.targets) if sound else before
     worse = diverged or (worsened(before, after) if finite else "the parameters are no longer finite") or None
     if worse is not None:
         state.restore(kept)
-        after = before
+        after, smoothed = before, smoothed[:0]
         text = f"stage {name} was rolled back: {worse}"
         state.warnings.append(text)
         progress.warn(text)
-    add_record(state, name, time.perf_counter() - started, after, worse is None)
+    elif note:
+        progress.say(note)
+    add_record(state, name, time.perf_counter() - started, after, worse is None, smoothed.tolist())
 
 
 def _bake(state: FitState, config: FitConfig) -> None:

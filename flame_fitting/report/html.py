@@ -81,7 +81,7 @@ def _stage_table(stages: dict[str, Any]) -> str:
 
 def _sanity_table(sanity: dict[str, dict[str, Any]]) -> str:
     groups: dict[str, dict[str, str]] = {
-        "triangles": {"triangles": "all", "flipped": "inside out"},
+        "triangles": {"triangles": "all", "flipped": "inside out", "smoothed": "smoothed as they were"},
         "triangles that pass through others": {
             "crossing": "fitted",
             "crossing_without_offsets": "without offsets",

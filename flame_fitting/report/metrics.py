@@ -159,12 +159,14 @@ def evaluate_fit(
         if truth is not None:
             for name, values in truth_metrics(head, np.asarray(stage.vertices_world[0]), truth).items():
                 record["regions"].setdefault(name, {}).update(values)
-        metrics["stages"][stage.name] = record | {"accepted": bool(stage.accepted), "seconds": float(stage.seconds)}
+        record |= {"accepted": bool(stage.accepted), "seconds": float(stage.seconds)}
+        metrics["stages"][stage.name] = record | {"smoothed_triangles": len(stage.smoothed)}
     metrics["landmarks"] = landmark_metrics(fit, capture, mm / 1000 * fit.mm_per_unit)
     metrics |= picture_metrics(fit, capture, head)
     bare = fit.without_offsets().vertices_head(head)
     metrics["flipped_triangles"] = flipped_triangles(head, vertices, bare)
-    sanity = region_sanity(head, vertices, bare, fit.parameters["static_offset"])
+    smoothed = {triangle for stage in fit.stages for triangle in stage.smoothed}
+    sanity = region_sanity(head, vertices, bare, fit.parameters["static_offset"], smoothed=smoothed)
     metrics["sanity"] = as_metrics(sanity)
     metrics["scale_source"] = fit.scale_source
     metrics["mm_per_unit"] = mm / 1000 * fit.mm_per_unit

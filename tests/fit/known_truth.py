@@ -57,9 +57,9 @@ def ibug_embedding(head, seed=3):
     )
 
 
-def problem(timesteps=1, seed=0, offset=None):
-    """Head, true parameters, and targets of every timestep in the reference frame."""
-    head = toy_head().double()
+def problem(timesteps=1, seed=0, offset=None, head=None):
+    """Head (the toy one if none is given), true parameters, and targets of every timestep in the reference frame."""
+    head = head or toy_head().double()
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*size, scale):

@@ -42,3 +42,18 @@ def test_a_sharp_fold_counts_before_a_right_angle_to_its_old_place_is_passed() -
         closed[0, corner] = middle + away * torch.cos(angle) + torch.linalg.cross(axis, away) * torch.sin(side * -angle)
     folded = _folded(closed)
     assert sum(folded) == 1
+
+
+def test_neighbours_that_were_folded_nearly_so_count_from_ten_degrees_more() -> None:
+    def bent(degrees: float) -> torch.Tensor:
+        """The square with its normals turned apart by an angle, half of it in each triangle."""
+        angle, out = torch.deg2rad(torch.tensor(degrees / 2)), SQUARE.clone()
+        middle = torch.tensor([0.5, 0.5, 0.0])
+        for corner in (1, 3):
+            away = SQUARE[0, corner] - middle
+            out[0, corner] = middle + away * torch.cos(angle) + torch.tensor([0.0, 0.0, 0.5**0.5]) * torch.sin(angle)
+        return out
+
+    pairs = adjacent_faces(FACES)
+    for then, now, folds in ((119.0, 121.0, 0), (119.0, 128.0, 0), (119.0, 131.0, 1), (100.0, 119.0, 0), (90, 121, 1)):
+        assert folded_faces(bent(now), bent(then), FACES, pairs).sum() == folds, (then, now)

@@ -1,0 +1,235 @@
+"""Repairs triangles that static offsets turned over: around them alone, and everything else stays as it was found.
+
+Around the folded triangles, whose vertices are the core C, the offsets d are solved for again, with all others held:
+    data(d)  +  h sum_(v not in C) |d_v - f_v|^2  +  b sum_t |grad_t (d - f)|^2  +  sum_t s_t |grad_t d|^2,
+where f are the found offsets, but 0 in the second sum on triangles that touch C. `data` are the registration's
+distances of C to the surface, searched from where the sum without them leaves C: a smooth fill from its rim. The
+gradients are those of the piecewise linear field on the triangles t of the posed head without offsets (finite
+elements), so that thin triangles are held as thin triangles must be. `s` is above 0 at folded triangles and next to
+them, and grows by a factor in each round in which they are folded still; neighbours that fold in turn join. Where
+offsets are constant nothing turns, so a large `s` opens a fold. What no round opens loses its offsets, which fade out
+over a neighbourhood that grows until no fold is left: without offsets there is none.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.sparse.linalg import splu
+
+from flame_fitting.fit.folds import adjacent_faces
+from flame_fitting.fit.losses.offsets import REFERENCE_EDGE, capped
+from flame_fitting.fit.offset_system import OffsetSystem
+from flame_fitting.fit.offsets import OffsetConfig, add_data, folded_triangles, mesh_edges
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.head.model import HeadModel
+
+GUARDED = ("eyelids", "lips", "face")
+"""Regions in which no folded triangle is left, whatever it costs."""
+_LOWEST = 5e-5  # m; heights of thinner triangles count as this, or the system could not be solved
+
+
+@dataclass(frozen=True)
+class RepairConfig:
+    """How folds are opened."""
+
+    rounds: int = 10
+    """Solutions with growing stiffness."""
+    growth: float = 8.0
+    """Factor of a triangle's stiffness from one round in which it is folded to the next."""
+    stiffness: float = 0.02
+    """`s` in the first round, against one vertex of the face; a factor of `growth` less around."""
+    smoothness: float = 0.01
+    """`b`."""
+    hold: float = 1.0
+    """`h`."""
+    rings: int = 4
+    """Edges from the folds up to which offsets may change, two more in each further round."""
+    fade: tuple[int, ...] = (4, 8, 16, 32)
+    """Edges over which offsets fade out, where nothing else helps."""
+
+
+@dataclass(eq=False)
+class Repair:
+    """What was repaired."""
+
+    parameters: FitParameters
+    smoothed: Bool[ndarray, " F"]
+    """Triangles that were folded, at first or on the way."""
+    faded: Bool[ndarray, " V"]
+    """Vertices that lost offsets, in part or all."""
+
+
+def repair(
+    head: HeadModel,
+    parameters: FitParameters,
+    targets: list[FrameTarget],
+    surface: SurfaceWeights,
+    config: RepairConfig | None = None,
+) -> Repair:
+    """Opens the folds of the static offsets. In the regions `GUARDED` none is left; elsewhere few may be.
+
+    Without a surface in `targets` the found offsets themselves are the data.
+    """
+    config = config or RepairConfig()
+    faces, pairs = head.faces.cpu().numpy(), adjacent_faces(head.faces)
+    edges = mesh_edges(faces)
+    smoothed, stiffness = np.zeros(len(faces), dtype=bool), np.zeros(len(faces))
+    faded = np.zeros(head.n_vertices, dtype=bool)
+    if not bool(parameters.static_offset.any()):
+        return Repair(parameters, smoothed, faded)
+    found, gradients = parameters.static_offset[0], None
+    for number in range(config.rounds):
+        folded = folded_triangles(head, parameters, pairs).cpu().numpy()
+        if not folded.any():
+            return Repair(parameters, smoothed, faded)
+        smoothed |= folded
+        stiffness[folded] = np.maximum(config.growth * stiffness[folded], config.stiffness)
+        at_vertex = np.zeros(head.n_vertices)
+        np.maximum.at(at_vertex, faces[folded], stiffness[folded, None] / config.growth)
+        stiffness = np.maximum(stiffness, at_vertex[faces].max(axis=1))
+        if gradients is None:
+            gradients = hat_gradients(_without_offsets(head, parameters), faces)
+        core = touched_vertices(faces, smoothed, head.n_vertices)
+        free = grown(core, edges, config.rings + 2 * number)
+        around = _Around(head, found, core, free, gradients, stiffness, config)
+        filled = replace(parameters, static_offset=around.solve()[None])
+        parameters = replace(parameters, static_offset=around.solve(filled, targets, surface)[None])
+    return _faded(head, parameters, smoothed, edges, pairs, config)
+
+
+def said(head: HeadModel, done: Repair) -> str:
+    """What was repaired, in words; a triangle counts for the first region that has it."""
+    rest, parts = done.smoothed.copy(), []
+    for name in (*GUARDED, "ears", "neck", "scalp", ""):
+        inside = rest & head.face_mask(name).cpu().numpy() if name else rest
+        rest = rest & ~inside
+        if count := int(inside.sum()):
+            noun = "" if parts else " triangle" if count == 1 else " triangles"
+            parts.append(f"{count}{noun} of the {name or 'rest of the head'}")
+    text = f"{', '.join(parts)} smoothed where static offsets turned them over"
+    if done.faded.any():
+        text += f"; {int(done.faded.sum())} vertices around them lost offsets"
+    return text
+
+
+def hat_gradients(vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"]) -> Float[ndarray, "F 3 3"]:
+    """Gradient of each corner's hat function, 1 there and 0 at the other two corners, on each triangle; 1/m."""
+    a, b, c = vertices[faces].transpose(1, 0, 2)
+    out = []
+    for corner, one, two in ((a, b, c), (b, c, a), (c, a, b)):
+        along = (two - one) / np.maximum(np.linalg.norm(two - one, axis=1, keepdims=True), 1e-12)
+        height = (corner - one) - ((corner - one) * along).sum(axis=1, keepdims=True) * along
+        size = np.linalg.norm(height, axis=1, keepdims=True)
+        out.append(height / np.maximum(size, 1e-12) / np.maximum(size, _LOWEST))
+    return np.stack(out, axis=1)
+
+
+def gradient_energy(
+    gradients: Float[ndarray, "F 3 3"], faces: Int[ndarray, "F 3"], weight: Float[ndarray, " F"], count: int
+) -> sparse.csr_matrix:
+    """(V, V) matrix K with x^T K x = sum over triangles of weight * |grad x|^2; `gradients` are `hat_gradients`."""
+    values = weight[:, None, None] * np.einsum("fic,fjc->fij", gradients, gradients)
+    rows, columns = np.broadcast_arrays(faces[:, :, None], faces[:, None, :])
+    return sparse.csr_matrix((values.ravel(), (rows.ravel(), columns.ravel())), shape=(count, count))
+
+
+def touched_vertices(faces: Int[ndarray, "F 3"], chosen: Bool[ndarray, " F"], count: int) -> Bool[ndarray, " V"]:
+    """The vertices of some triangles."""
+    out = np.zeros(count, dtype=bool)
+    out[faces[chosen].ravel()] = True
+    return out
+
+
+def grown(where: Bool[ndarray, " V"], edges: Int[ndarray, "E 2"], rings: int) -> Bool[ndarray, " V"]:
+    """Vertices within so many edges of some."""
+    out = where.copy()
+    for _ in range(rings):
+        out[edges[out[edges].any(axis=1)].ravel()] = True
+    return out
+
+
+def _without_offsets(head: HeadModel, parameters: FitParameters) -> ndarray:
+    """(V, 3) vertices of the first timestep without offsets."""
+    bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
+    return bare.vertices(head)[0].detach().cpu().numpy()
+
+
+class _Around:
+    """The sum to minimise over the free vertices, all others at the found offsets."""
+
+    def __init__(
+        self,
+        head: HeadModel,
+        found: torch.Tensor,
+        core: ndarray,
+        free: ndarray,
+        gradients: ndarray,
+        stiffness: ndarray,
+        config: RepairConfig,
+    ) -> None:
+        count, faces = head.n_vertices, head.faces.cpu().numpy()
+        near = free[faces].any(axis=1)
+        faces, gradients, stiffness = faces[near], REFERENCE_EDGE * gradients[near], stiffness[near]
+        distrusted = core[faces].any(axis=1)
+        self.head, self.found, self.core, self.free = head, found, core, free
+        self.start = found.detach().cpu().numpy()
+        kept = gradient_energy(gradients, faces, config.smoothness * ~distrusted, count)
+        kept = kept + sparse.diags(config.hold * ~core)
+        self.right = kept @ self.start
+        plain = gradient_energy(gradients, faces, config.smoothness * distrusted + stiffness, count)
+        self.regular = sparse.csr_matrix(kept + plain)
+
+    def solve(
+        self,
+        parameters: FitParameters | None = None,
+        targets: list[FrameTarget] | None = None,
+        surface: SurfaceWeights | None = None,
+    ) -> torch.Tensor:
+        """Offsets (V, 3); with data, searched from `parameters`, where there are targets."""
+        system = OffsetSystem.empty(self.found, self.regular)
+        if parameters is not None and targets is not None and surface is not None:
+            weights = replace(surface, vertex=surface.vertex * torch.as_tensor(self.core, device=surface.vertex.device))
+            settings = OffsetConfig(landmark=0.0)
+            add_data(system, self.head, parameters, targets, weights, settings, settings.cut_to)
+        unknown, start = np.repeat(self.free, 3), self.start.reshape(-1)
+        matrix = system.matrix().tocsr()[unknown]
+        right = (system.right.cpu().numpy() + self.right).reshape(-1)[unknown]
+        out = start.copy()
+        out[unknown] = splu(matrix[:, unknown].tocsc()).solve(right - matrix[:, ~unknown] @ start[~unknown])
+        solution = torch.as_tensor(out.reshape(-1, 3)).to(self.found)
+        return capped(solution, by_region(self.head, CAP, DEFAULT_CAP))
+
+
+def _faded(
+    head: HeadModel,
+    parameters: FitParameters,
+    smoothed: ndarray,
+    edges: ndarray,
+    pairs: torch.Tensor,
+    config: RepairConfig,
+) -> Repair:
+    """Offsets that fade out around what is folded still in the regions `GUARDED`; to 0 everywhere in the worst case."""
+    faces, guarded = head.faces.cpu().numpy(), head.face_mask(*GUARDED).cpu().numpy()
+    offsets, core = parameters.static_offset, np.zeros(head.n_vertices, dtype=bool)
+    keep = np.ones(head.n_vertices)
+    for rings in (*config.fade, None):
+        folded = guarded & folded_triangles(head, parameters, pairs).cpu().numpy()
+        if not folded.any():
+            break
+        smoothed = smoothed | folded
+        core = core | touched_vertices(faces, folded, head.n_vertices)
+        # the corners of what is folded and their neighbours have no offset at all
+        near = [grown(core, edges, 1)]
+        for _ in range(rings or 0):
+            near.append(grown(near[-1], edges, 1))
+        share = np.sum(~np.stack(near), axis=0) / len(near) if rings is not None else np.zeros(head.n_vertices)
+        keep = np.minimum(keep, share * share * (3 - 2 * share))
+        factor = torch.as_tensor(keep, device=offsets.device, dtype=offsets.dtype)
+        parameters = replace(parameters, static_offset=offsets * factor[None, :, None])
+    return Repair(parameters, smoothed, keep < 1)
