@@ -52,6 +52,8 @@ class FitResult:
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scale_source: str = "estimated"
+    scale_by_face: float | None = None
+    """Metres per unit that the face alone suggested before a unit was looked for; None where that was not done."""
     seconds: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
     head_identity: dict[str, str] = field(default_factory=dict)
@@ -143,6 +145,7 @@ def _load_checkpoint(folder: Path, result: FitResult) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     result.warnings = list(content.get("warnings", []))
     result.seconds = dict(content.get("seconds", {}))
+    result.scale_by_face = content.get("scale_by_face")
     with safe_open(tensors, framework="np") as file:
         for record in content.get("stages", []):
             vertices = file.get_tensor(f"stages/{record['name']}/vertices_world").astype(np.float64)
