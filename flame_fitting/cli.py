@@ -74,7 +74,7 @@ STAGES = (
         "Fits the head model to a capture: shape, expression, pose, offsets, texture.",
         ("fit O/render --output O/fit", "fit O/render --output O/fit --no-photometric --no-use-static-offset"),
         "Every day: --expressive, --no-photometric (faster), --no-use-static-offset (smoother),\n"
-        "--preset fast or high, --head, --scale fixed --unit cm.\n\n"
+        "--preset fast or high, --head, --unit cm.\n\n"
         "The dotted groups have VHAP's names; few need them. All options, those of single stages too:\n"
         "--help-all",
     ),

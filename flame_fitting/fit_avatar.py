@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flame_fitting.errors import InputError
-from flame_fitting.fit.config import METRES_PER_UNIT, FitConfig
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
 
@@ -96,6 +96,7 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
                 "reference_from_world": prepared.start.reference_from_world.tolist(),
                 "head_from_world": result.head_from_world.tolist(),
             }
+            manifest.result = {"scale": state.scale.as_dict(result.mm_per_unit)}
             manifest.device = str(device)
             manifest.seconds = dict(result.seconds)
             manifest.write(staged)
@@ -116,7 +117,8 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
     from flame_fitting import progress
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.capture.files import read_capture
-    from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters, start_from_capture
+    from flame_fitting.fit.begin import begin
+    from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.quality import measure
     from flame_fitting.fit.schedule import start_is_a_stage
     from flame_fitting.fit.stages import FitState, add_record
@@ -142,14 +144,14 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
         licensed=config.landmark_embedding,
     )
     double = copy.deepcopy(head).double()
-    fixed = METRES_PER_UNIT[config.unit] if config.scale == "fixed" else None
-    start = start_from_capture(double, embedding, capture, detected, fixed, config.data.use_geometry)
+    scale, start = begin(config, capture, detected, double, embedding)
     state = FitState(
         head=double,
         parameters=neutral_parameters(double, len(capture.timesteps)),
         targets=start.targets,
         surface=masked_surface_weights(double, config.model.occluded),
         reference_from_world=start.reference_from_world,
+        scale=scale,
         lit=capture.shading == "lit",
         name=str(capture.root),
         warnings=capture.warnings,

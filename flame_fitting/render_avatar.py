@@ -174,7 +174,8 @@ def render(config: RenderConfig) -> "Capture":
         for note in avatar.notes:
             progress.say(f"  {note}")
         millimetres = 1000 * np.cbrt(np.linalg.det(head_from_world[:3, :3]))
-        line.result(f"{len(planned)} views, {shading}, one unit is about {millimetres:.4g} mm -> {config.output}")
+        unit = f"one unit is roughly {float(f'{millimetres:.2g}'):g} mm (the fit finds it more closely)"
+        line.result(f"{len(planned)} views, {shading}, {unit} -> {config.output}")
     return writer.capture
 
 

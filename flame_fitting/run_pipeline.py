@@ -12,6 +12,7 @@ from flame_fitting import progress
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_json_object
 from flame_fitting.fit.config import PresetName
+from flame_fitting.fit.scale import ScaleMode, Unit, contradiction
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
 
@@ -40,10 +41,10 @@ class RunConfig:
     """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
     shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
     """How the avatar is rendered; auto: unlit where it has colour, else clay."""
-    scale: Literal["estimate", "fixed"] = "estimate"
-    """Estimate the avatar's size from its face, or take the file's unit."""
-    unit: Literal["m", "cm", "mm"] | None = None
-    """Unit of the file, for --scale fixed (m if it is not given)."""
+    scale: ScaleMode = "auto"
+    """auto: the file's unit where the face tells it, else as estimate; estimate: by the face; fixed: --unit or m."""
+    unit: Unit | None = None
+    """Unit of the file; given alone it means --scale fixed."""
     neutral: tyro.conf.FlagCreatePairsOff[bool] = False
     """The face is at rest: no expression, closed jaw."""
     expressive: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -188,7 +189,7 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
         neutral=config.neutral,
         expressive=config.expressive,
         scale=config.scale,
-        unit=config.unit or "m",
+        unit=config.unit,
         seed=config.seed,
         device=config.device,
         model_path=config.model_path,
@@ -248,8 +249,8 @@ def _run_steps(steps: list[Step], own: Manifest, config: RunConfig) -> tuple[lis
 def _check_flags(config: RunConfig) -> None:
     if config.neutral and config.expressive:
         raise InputError("--neutral and --expressive exclude each other. Give one of them.")
-    if config.unit is not None and config.scale != "fixed":
-        raise InputError(f"--unit {config.unit} does nothing without --scale fixed. Give both, or neither.")
+    if text := contradiction(config.scale, config.unit):
+        raise InputError(text)
     if not config.avatar.is_file():
         raise InputError(f"{config.avatar}: no such file. Check the path of the avatar.")
 

@@ -1,4 +1,4 @@
-"""Turned and scaled avatars give the same head."""
+"""Turned and scaled avatars give the same head. The scale is estimated: as a unit it would follow the file's."""
 
 import json
 import struct
@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from flame_fitting.fit.result import FitResult, load_fit
+from flame_fitting.fit.scale import METRES_PER_UNIT
 from flame_fitting.head.loading import load_head
 from flame_fitting.report.closest import TriangleTree
 
 SCALES = (1.0, 100.0, 1000.0)
-QUICK: dict[str, Any] = {"views": 12, "resolution": 256, "photometric": False}
+ESTIMATE: dict[str, Any] = {"scale": "estimate"}
+QUICK: dict[str, Any] = {"views": 12, "resolution": 256, "photometric": False} | ESTIMATE
 """Options of the sample in the default tests."""
 
 
@@ -190,5 +192,23 @@ def test_all_axes_and_scales_give_the_same_head(
 ) -> None:
     import shutil
 
-    _check(reference, rotation, scale, "default", {}, tmp_path)
+    _check(reference, rotation, scale, "default", ESTIMATE, tmp_path)
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mm_per_unit", "source"),
+    [
+        *((1000.0 * metres, f"auto: {unit}") for unit, metres in METRES_PER_UNIT.items()),
+        (61.0, "estimated"),
+        (115.0, "estimated"),
+    ],
+)
+def test_an_avatar_in_a_common_unit_gets_its_true_size(
+    reference: Reference, mm_per_unit: float, source: str, tmp_path: Path
+) -> None:
+    moved = write_moved(reference.avatar, tmp_path / "moved.glb", np.eye(3) * reference.mm_per_unit / mm_per_unit)
+    fitted = fit_once(moved, tmp_path / "out", **(QUICK | {"scale": "auto"}))
+    assert fitted.scale_source == source and fitted.scale_by_face is not None
+    assert fitted.mm_per_unit == pytest.approx(mm_per_unit, rel=0.08 if source == "estimated" else 1e-6)

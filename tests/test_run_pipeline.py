@@ -187,7 +187,10 @@ def test_a_folder_with_nothing_but_results_of_ours_is_taken(stand_ins: Chain, co
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [({"neutral": True, "expressive": True}, "--expressive"), ({"unit": "cm"}, "--scale fixed")],
+    [
+        ({"neutral": True, "expressive": True}, "--expressive"),
+        ({"scale": "estimate", "unit": "cm"}, "--scale estimate"),
+    ],
 )
 def test_flags_that_contradict(flags: dict[str, Any], said: str, stand_ins: Chain, config: RunConfig) -> None:
     for name, value in flags.items():

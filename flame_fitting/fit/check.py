@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import GROUPS, FitConfig, StageConfig
+from flame_fitting.fit.scale import contradiction
 
 SOLVERS_OF = {
     "lmk_init_rigid": ("closed_form", "adam"),
@@ -38,6 +39,8 @@ def _problems(config: FitConfig) -> Iterator[str]:
 def _contradictions(config: FitConfig) -> Iterator[str]:
     if config.neutral and config.expressive:
         yield "--neutral and --expressive contradict each other. Give one of them."
+    if text := contradiction(config.scale, config.unit):
+        yield text
     folders = {config.output, config.exp.output_folder} - {None}
     if len(folders) > 1:
         yield "--output and --exp.output-folder name two folders. Give one of them."

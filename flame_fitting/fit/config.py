@@ -10,6 +10,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 import tyro
 
+from flame_fitting.fit.scale import ScaleMode, Unit
+
 PresetName = Literal["static", "vhap", "fast", "high"]
 Group = Literal[
     "cam",
@@ -283,7 +285,7 @@ class PriorConfig:
     eyes: float = 0.15
     """Rotation of the eyes, rad."""
     log_scale: float = 0.03
-    """Logarithm of the scale (1e-4 with --scale fixed)."""
+    """Logarithm of the scale, where it is estimated."""
 
 
 @dataclass
@@ -569,10 +571,10 @@ class FitConfig:
     """Keep expression and jaw at rest in every stage."""
     expressive: bool = False
     """Allow strong expressions and an open mouth."""
-    scale: Literal["estimate", "fixed"] = "estimate"
-    """Estimate the avatar's scale, or take its file's unit."""
-    unit: Literal["m", "cm", "mm"] = "m"
-    """Unit of the avatar's file, for --scale fixed."""
+    scale: ScaleMode = "auto"
+    """auto: the file's unit where the face tells it, else as estimate; estimate: by the face; fixed: --unit or m."""
+    unit: Unit | None = None
+    """Unit of the avatar's file; given alone it means --scale fixed."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"
@@ -645,6 +647,3 @@ def given_value(arguments: Sequence[str], name: str) -> str | None:
             elif number + 1 < len(arguments) and not arguments[number + 1].startswith("--"):
                 value = arguments[number + 1]
     return value
-
-
-METRES_PER_UNIT = {"m": 1.0, "cm": 0.01, "mm": 0.001}

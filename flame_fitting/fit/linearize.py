@@ -26,10 +26,12 @@ class Columns:
     n_shape: int = 0
     n_expr: int = 0
     poses: tuple[str, ...] = ()
+    scale: bool = True
+    """Whether the scale moves with the placement."""
 
     def slices(self) -> dict[str, slice]:
         """Column range of each moved parameter in one timestep's Jacobian."""
-        sizes = {"placement": 7 if self.placement else 0, "shape": self.n_shape, "expr": self.n_expr}
+        sizes = {"placement": (6 + self.scale) * self.placement, "shape": self.n_shape, "expr": self.n_expr}
         sizes |= {name: _POSE_SIZE[name] for name in POSES if name in self.poses}
         out, start = {}, 0
         for name, size in sizes.items():
@@ -78,7 +80,7 @@ class Linearizer:
             centred = vertices - parameters.placement[3:6]
             turned = cross_columns(left_jacobian(parameters.placement[:3]), centred)
             identity = torch.eye(3).to(centred).expand(len(centred), 3, 3)
-            blocks["placement"] = torch.cat([turned, identity, centred[..., None]], dim=-1)
+            blocks["placement"] = torch.cat([turned, identity, centred[..., None]], dim=-1)[..., : 6 + columns.scale]
         slices = columns.slices()
         if not slices:
             return vertices, local.new_zeros(*local.shape, 0)

@@ -196,7 +196,7 @@ def prior_term(parameters: FitParameters, columns: Columns, timestep: int, prior
         difference = torch.cat([torch.eye(3), -torch.eye(3)], dim=1).to(value) / prior.vergence
         hessian[span, span] += difference.T @ difference
         gradient[span] += difference.T @ (difference @ value)
-    if "placement" in slices:
+    if "placement" in slices and columns.scale:
         last = slices["placement"].stop - 1
         pull(slice(last, last + 1), parameters.placement[6:7], prior.log_scale / share**0.5)
     return Quadratic(hessian, gradient, cost)

@@ -1,6 +1,6 @@
 """From a capture with 2D landmarks to the fit's starting state: 3D landmarks, similarity, surface, views."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
 
 GROUP_WEIGHT = {"outline": 0.0, "jawline": 0.0, "brows": 0.2, "irises": 0.3}
 """Weight of named groups of landmarks where it is not 1: an outline is no fixed set of points of the head."""
+
+_MOST_SIZE = 1.6
+"""A face so many times larger or smaller than the head model's mean is no person's, children included."""
 
 
 @dataclass(eq=False)
@@ -120,6 +123,18 @@ def similarity_from_landmarks(
     return robust_umeyama(source, template, inner_weights()).matrix
 
 
+def _check_unit(metres_per_unit: float, estimated: np.ndarray) -> None:
+    """Refuses a unit at which the avatar's face would be no person's."""
+    by_face = decompose_similarity(estimated)[0]
+    size = metres_per_unit / by_face
+    if not 1 / _MOST_SIZE <= size <= _MOST_SIZE:
+        raise InputError(
+            f"with {1000 * metres_per_unit:g} mm for one unit, the avatar's face would be {size:.3g} times as large as "
+            f"people's; by the face itself, one unit is about {1000 * by_face:.3g} mm. Give another --unit, or "
+            "--scale estimate."
+        )
+
+
 def landmark_weights(scheme: str, count: int) -> np.ndarray:
     """(N,) weight of each landmark."""
     out = np.ones(count)
@@ -142,6 +157,8 @@ def make_start(
 
     `surfaces` holds the `SurfaceView`s of each timestep, or is None without geometry.
     """
+    if metres_per_unit is not None:
+        _check_unit(metres_per_unit, similarity_from_landmarks(head, embedding, landmarks[0]))
     reference = similarity_from_landmarks(head, embedding, landmarks[0], metres_per_unit)
     scale = decompose_similarity(reference)[0]
     targets = []
@@ -173,16 +190,27 @@ def start_from_capture(
     detected: Landmarks2D,
     metres_per_unit: float | None = None,
     use_geometry: bool = True,
+    choose_scale: Callable[[Start], float | None] | None = None,
 ) -> Start:
-    """`make_start` on a capture's own files; without `use_geometry` its depth and normals are not looked at."""
+    """`make_start` on a capture's own files; without `use_geometry` its depth and normals are not looked at.
+
+    `choose_scale` is shown the start and may answer with the metres per unit to begin with instead.
+    """
     known = capture.avatar.get("head_from_world")
     rough = np.asarray(known, dtype=np.float64) if known is not None else None
     detections = detections_of(capture, detected)
     landmarks = [lift_detections(capture, found, detected.scheme, rough, use_geometry) for found in detections]
-    surfaces = None
-    if use_geometry and all(view.geometry_path for view in capture.views_of("fit")) and capture.views_of("fit"):
-        surfaces = [surface_views(capture, capture.views_of("fit", timestep=t)) for t in capture.timesteps]
-    start = make_start(head, embedding, landmarks, surfaces, metres_per_unit)
+    has_surface = use_geometry and all(view.geometry_path for view in capture.views_of("fit"))
+    has_surface = has_surface and bool(capture.views_of("fit"))
+
+    def surfaces() -> list[Iterable[SurfaceView]] | None:
+        fit_views = [capture.views_of("fit", timestep=t) for t in capture.timesteps]
+        return [surface_views(capture, views) for views in fit_views] if has_surface else None
+
+    start = make_start(head, embedding, landmarks, surfaces(), metres_per_unit)
+    chosen = choose_scale(start) if choose_scale is not None else None
+    if chosen is not None:
+        start = make_start(head, embedding, landmarks, surfaces(), chosen)
     for found, points, target in zip(detections, landmarks, start.targets, strict=True):
         target.pixels = make_pixel_target(
             head,

@@ -56,6 +56,8 @@ class FitResult:
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scale_source: str = "estimated"
+    scale_by_face: float | None = None
+    """Metres per unit that the face alone suggested before a unit was looked for; None where that was not done."""
     seconds: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
     head_identity: dict[str, str] = field(default_factory=dict)
@@ -183,6 +185,8 @@ def _load_checkpoint(folder: Path, result: FitResult) -> None:
     try:
         result.warnings = [str(text) for text in content.get("warnings", [])]
         result.seconds = {str(name): float(value) for name, value in content.get("seconds", {}).items()}
+        by_face = content.get("scale_by_face")
+        result.scale_by_face = None if by_face is None else float(by_face)
         with safe_open(tensors, framework="np") as file:
             for record in content.get("stages", []):
                 vertices = file.get_tensor(f"stages/{record['name']}/vertices_world").astype(np.float64)

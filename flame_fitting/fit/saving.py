@@ -46,7 +46,8 @@ def make_result(state: FitState, start: Start, capture: Capture, config: FitConf
         lights=None if state.lights is None else state.lights.numpy(),
         stages=state.records,
         warnings=list(state.warnings),
-        scale_source="estimated" if config.scale == "estimate" else f"fixed: {config.unit}",
+        scale_source=state.scale.source,
+        scale_by_face=state.scale.estimate,
     )
     result.landmarks3d = {
         "points": np.stack([marks.points for marks in start.landmarks]),
@@ -92,6 +93,7 @@ def save_checkpoint(folder: Path, result: FitResult, state: FitState) -> None:
         save_file(tensors, temporary)
     stages = [{k: v for k, v in asdict(record).items() if k != "vertices_world"} for record in state.records]
     content = {"stages": stages, "warnings": result.warnings, "seconds": result.seconds, "scale": result.scale_source}
+    content["scale_by_face"] = result.scale_by_face
     with atomic_write(folder / "checkpoint.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -10,10 +10,13 @@ UNTRUSTED_WITHOUT_OFFSETS = "hair"
 """A head model has no hair: what it shows there can only be followed by offsets."""
 
 
-def effective_pipeline(config: FitConfig, has_geometry: bool) -> list[tuple[str, StageConfig]]:
+def effective_pipeline(
+    config: FitConfig, has_geometry: bool, holds_scale: bool = False
+) -> list[tuple[str, StageConfig]]:
     """Names and settings of the stages that run, in order; `config` stays as it is.
 
-    `has_geometry` says whether the capture has depth and normals. Applied are begin_stage, `when`, exp.photometric
+    `has_geometry` says whether the capture has depth and normals, `holds_scale` that no stage may move the scale.
+    Applied are begin_stage, `when`, exp.photometric
     (off: no stage that moves the head by pictures; the bake stays, lmk_*_tracking comes in), use_static_offset and
     use_dynamic_offset (off: no stage and no parameter of them), model.tex_extra (off: Adam leaves the texture alone),
     neutral (no stage moves the expression; of the joints the jaw stays too, see `moving_joints`), and model.occluded,
@@ -25,7 +28,11 @@ def effective_pipeline(config: FitConfig, has_geometry: bool) -> list[tuple[str,
         names = [name for name, _ in stages]
         stages = stages[names.index(config.begin_stage.replace("-", "_")) :]
     geometry = has_geometry and config.data.use_geometry
-    return [(name, _switched(stage, name, config)) for name, stage in stages if _runs(name, stage, config, geometry)]
+    return [
+        (name, _switched(stage, name, config, holds_scale))
+        for name, stage in stages
+        if _runs(name, stage, config, geometry)
+    ]
 
 
 def start_is_a_stage(config: FitConfig) -> bool:
@@ -52,16 +59,16 @@ def _runs(name: str, stage: StageConfig, config: FitConfig, geometry: bool) -> b
     return not is_photometric(name) or stage.solver == "bake"
 
 
-def _switched(stage: StageConfig, name: str, config: FitConfig) -> StageConfig:
+def _switched(stage: StageConfig, name: str, config: FitConfig, holds_scale: bool) -> StageConfig:
     """A stage without the parameters that are switched off, and with the regions that are occluded."""
     model = config.model
-    off = {"expr"} if config.neutral else set()
+    off = {name for name, still in (("expr", config.neutral), ("scale", holds_scale)) if still}
     if not model.use_static_offset:
         off.add("static_offset")
     if not model.use_dynamic_offset:
         off.add("dynamic_offset")
     hidden = list(model.occluded)
-    if not (model.use_static_offset or model.use_dynamic_offset):
+    if {"static_offset", "dynamic_offset"} <= off:
         hidden.append(UNTRUSTED_WITHOUT_OFFSETS)
     if model.remove_lip_inside:
         hidden.append("lip_inside")

@@ -25,6 +25,7 @@ from flame_fitting.fit.quality import Quality, measure, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.repair import repair, said
 from flame_fitting.fit.result import StageRecord
+from flame_fitting.fit.scale import Scale
 from flame_fitting.fit.schedule import effective_pipeline, is_photometric, moving_joints
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
@@ -48,6 +49,7 @@ class FitState:
     targets: list[FrameTarget]
     surface: SurfaceWeights
     reference_from_world: np.ndarray
+    scale: Scale = field(default_factory=Scale)
     rasterizer: Rasterizer | None = None
     """None without photometric stages and texture."""
     views: ViewSet | None = None
@@ -106,7 +108,7 @@ def priors(config: FitConfig) -> PriorWeights:
         neck=config.prior.neck,
         jaw=0.3 if config.expressive else config.prior.jaw,
         eyes=config.prior.eyes,
-        log_scale=1e-4 if config.scale == "fixed" else config.prior.log_scale,
+        log_scale=config.prior.log_scale,
     )
 
 
@@ -114,7 +116,7 @@ def run_stages(state: FitState, config: FitConfig, device: torch.device | None =
     """Runs all stages on `state`, in place, on a device (the rasterizer's, where there is one); ends on the CPU."""
     state.move(device or torch.device("cpu"))
     has_geometry = any(target.surface is not None for target in state.targets)
-    for name, stage in effective_pipeline(config, has_geometry):
+    for name, stage in effective_pipeline(config, has_geometry, state.scale.held):
         _run(state, config, name, stage)
     if config.render.lighting_space == "camera" and not state.lit:
         # light that turns with the cameras is no light of the head: the result has what the pictures show instead
@@ -130,7 +132,7 @@ def _run(state: FitState, config: FitConfig, name: str, stage: StageConfig) -> N
     steps = stage.num_steps or stage.num_epochs
     if stage.solver == "closed_form" or (is_photometric(name) and state.rasterizer is None):
         return  # the closed form is what the state starts from
-    solve = {"gauss_newton": _gauss_newton, "bake": _bake_stage, "adam": _adam, "registration": _registration}
+    solve = {"gauss_newton": second_order, "bake": _bake_stage, "adam": _adam, "registration": _registration}
 
     def work(shown: progress.Bar) -> None:
         solve[stage.solver](state, config, name, stage, shown)
@@ -138,7 +140,7 @@ def _run(state: FitState, config: FitConfig, name: str, stage: StageConfig) -> N
     _stage(state, name, work, progress.Bar(steps, name, "step"))
 
 
-def _gauss_newton(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
+def second_order(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
     """Second order: landmarks, and the avatar's surface in stages whose name says geometry."""
     groups, prior = stage.optimizable_params, priors(config)
     balance = GaussNewtonWeights(
@@ -151,7 +153,7 @@ def _gauss_newton(state: FitState, config: FitConfig, name: str, stage: StageCon
     if state.parameters.timesteps > 1 and "pose" in groups:
         poses = ("rotation", "translation", *poses)
     if not name.startswith("geo"):
-        few = Columns("pose" in groups, min(50, n_shape), min(20, n_expr), poses)
+        few = Columns("pose" in groups, min(50, n_shape), min(20, n_expr), poses, "scale" in groups)
         args = (state.targets, few, prior, balance)
         state.parameters = fit_landmarks(state.head, state.parameters, *args, iterations=stage.num_steps)
         return
@@ -159,7 +161,7 @@ def _gauss_newton(state: FitState, config: FitConfig, name: str, stage: StageCon
         state.head,
         state.parameters,
         state.targets,
-        Columns("pose" in groups, n_shape, n_expr, poses),
+        Columns("pose" in groups, n_shape, n_expr, poses, "scale" in groups),
         prior,
         balance,
         state.surface,

@@ -169,6 +169,8 @@ def evaluate_fit(
     sanity = region_sanity(head, vertices, bare, fit.parameters["static_offset"], smoothed=smoothed)
     metrics["sanity"] = as_metrics(sanity)
     metrics["scale_source"] = fit.scale_source
+    if fit.scale_by_face is not None:
+        metrics["mm_per_unit_by_face"] = 1000 * fit.scale_by_face
     metrics["mm_per_unit"] = mm / 1000 * fit.mm_per_unit
     metrics["head_from_world"] = np.asarray(fit.head_from_world).tolist()
     metrics["parameters"] = {

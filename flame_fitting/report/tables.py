@@ -64,9 +64,10 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     if "flipped_triangles" in metrics:
         pairs.append(("flipped triangles on the face", str(metrics["flipped_triangles"])))
     if "mm_per_unit" in metrics:
-        pairs.append(
-            ("scale", f"1 unit of the avatar = {metrics['mm_per_unit']:.4g} mm ({metrics.get('scale_source')})")
-        )
+        source = str(metrics.get("scale_source"))
+        if "mm_per_unit_by_face" in metrics:
+            source += f"; by the face alone {metrics['mm_per_unit_by_face']:.4g} mm"
+        pairs.append(("scale", f"1 unit of the avatar = {metrics['mm_per_unit']:.4g} mm ({source})"))
     if "head_model" in metrics:
         pairs.append(("head model", str(metrics["head_model"].get("name"))))
     return pairs
