@@ -105,7 +105,8 @@ def repair(
 
 def said(head: HeadModel, done: Repair) -> str:
     """What was repaired, in words; a triangle counts for the first region that has it."""
-    rest, parts = done.smoothed.copy(), []
+    rest = done.smoothed.copy()
+    parts: list[str] = []
     for name in (*GUARDED, "ears", "neck", "scalp", ""):
         inside = rest & head.face_mask(name).cpu().numpy() if name else rest
         rest = rest & ~inside
