@@ -36,8 +36,7 @@ class ConvertConfig:
     source: Annotated[Literal["auto"] | DialectName, tyro.conf.arg(name="from")] = "auto"
     """Whose they are; auto: by the names in the file."""
     head: str | None = None
-    """Head model of the parameters, asked for where the head turns about another point there, and for smplx's
-    v_template (default: the source's)."""
+    """Head model of the parameters: needed where the head turns about another point, and for offsets in smplx."""
     flame_dir: Path | None = None
     """Folder of FLAME's files, searched before all others."""
     timestep: int | None = None

@@ -15,7 +15,6 @@ from flame_fitting import cli
 from flame_fitting.capture.files import read_capture
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_json_object, read_npz, read_picture
-from flame_fitting.fit.prepare import detections_of
 from flame_fitting.fit.result import load_fit
 from flame_fitting.fit.sources import open_epoch
 from flame_fitting.head.embedding import LandmarkEmbedding
@@ -197,8 +196,6 @@ def test_parameters_of_vhap_are_sent_to_convert(tmp_path: Path) -> None:
     ("values", "said"),
     [
         ({"landmarks": np.zeros((5, 478, 3))}, "landmarks have shape"),
-        ({"landmarks": np.zeros((1, 5, 70, 3))}, "70 points in the order 'mediapipe478'"),
-        ({"scheme": np.array("dlib")}, "order 'dlib'"),
         ({"landmarks": np.full((1, 5, 478, 3), "x")}, "numbers"),
     ],
 )
@@ -208,13 +205,6 @@ def test_landmarks_of_another_kind(values: dict[str, Any], said: str, tmp_path: 
     np.savez(tmp_path / "landmarks2d" / "mediapipe.npz", **(right | values))
     with pytest.raises(InputError, match=said):
         read_landmarks(tmp_path, "mediapipe")
-
-
-def test_landmarks_of_another_capture(made: Path) -> None:
-    capture = read_capture(made / "render")
-    points = np.full((2, 3, 478, 3), 20.0, dtype=np.float32)
-    with pytest.raises(InputError, match=r"for \(2, 3\) timesteps and cameras, the capture has \(1, 5\)"):
-        detections_of(capture, Landmarks2D(points, "mediapipe478", "mediapipe"))
 
 
 @pytest.mark.parametrize(

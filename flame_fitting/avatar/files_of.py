@@ -1,8 +1,10 @@
 """Which files an avatar is made of: its own and those that it names, found without decoding any of them."""
 
+import contextlib
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,19 +21,20 @@ _OBJ_STATEMENT = re.compile(rb"^\s*mtllib\s+(.+)$", re.MULTILINE)
 def avatar_files(path: Path | str) -> list[Path]:
     """The avatar's file, then every file that is there and that it names: materials, textures, buffers (sorted).
 
-    A name counts wherever loading may look for it: as a path inside the avatar's folder, and by its base name, case
-    ignored, beside the avatar. Nothing outside that folder is looked at. Raises InputError where the avatar is missing.
+    A name counts wherever loading may look for it: as a path inside the avatar's folder and, because exporters write
+    paths of other machines, without its first parts down to the bare name, case ignored. That may be more than is read
+    in the end, so that a file that comes is seen. Nothing outside that folder is looked at. Raises InputError where the
+    avatar is missing.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file. Check the path.")
-    beside = _by_name(path.parent)
+    folder = _Folder(path.parent)
     found: set[Path] = set()
     for name in _names_in(path):
-        for file in _candidates(path.parent, beside, name):
+        for file in folder.find(name):
             if file not in found and file.suffix.lower() == ".mtl":
-                inner = (_candidates(path.parent, beside, other) for other in _names_in_mtl(file))
-                found |= {other for others in inner for other in others}
+                found |= {other for inner in _names_in_mtl(file) for other in folder.find(inner)}
             found.add(file)
     return [path, *sorted(found - {path})]
 
@@ -91,25 +94,33 @@ def _tails(statement: str) -> Iterator[str]:
     yield from words  # mtllib may name several
 
 
-def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """The files in a folder by their names without case."""
-    found: dict[str, list[Path]] = {}
-    for entry in os.scandir(folder):
-        if entry.is_file():
-            found.setdefault(entry.name.casefold(), []).append(folder / entry.name)
-    return found
+class _Folder:
+    """The avatar's folder, asked for what a name may mean; each folder in it is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.real = root, root.resolve()
+        self._entries: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, name: str) -> list[Path]:
+        """Every file that `name` may mean: as a path inside the folder and without its first parts, case ignored."""
+        parts = [part for part in re.split(r"[\\/]+", name.strip()) if part not in ("", ".")]
+        found: list[Path] = []
+        for start in range(len(parts)):
+            places = [self.root]
+            for part in parts[start:]:
+                places = [entry for place in places for entry in self._list(place).get(_folded(part), ())]
+            found += [place for place in places if place.is_file() and place.resolve().is_relative_to(self.real)]
+        return found
+
+    def _list(self, place: Path) -> dict[str, list[Path]]:
+        if place not in self._entries:
+            listed: dict[str, list[Path]] = {}
+            with contextlib.suppress(OSError):  # no folder, or one that may not be read
+                for entry in os.listdir(place):
+                    listed.setdefault(_folded(entry), []).append(place / entry)
+            self._entries[place] = listed
+        return self._entries[place]
 
 
-def _candidates(folder: Path, beside: dict[str, list[Path]], name: str) -> list[Path]:
-    """Files that `name` may mean: inside the folder by its path, beside the avatar by its base name."""
-    local = name.replace("\\", "/").strip()
-    if not local or "\0" in local:
-        return []
-    found = list(beside.get(local.rsplit("/", 1)[-1].casefold(), ()))
-    root, inside = folder.resolve(), folder / local
-    try:
-        if inside.is_file() and inside.resolve().is_relative_to(root):
-            found.append(folder / inside.resolve().relative_to(root))
-    except (OSError, ValueError):  # a name that no file system takes
-        pass
-    return found
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -84,7 +84,12 @@ class LocalFiles:
         None where it cannot be had, which `without_color` then says.
         """
         try:
-            return decode_texture(self._bytes(name) if content is None else content, f"texture '{name}'", note)
+            if content is None:
+                content = self._bytes(name)
+                found = self.find(name)
+                if found is not None and found.name != re.split(r"[\\/]", name)[-1]:
+                    note(f"texture '{name}' read from {found.name}")
+            return decode_texture(content, f"texture '{name}'", note)
         except PictureError as error:
             self.without_color[name] = str(error)
             return None

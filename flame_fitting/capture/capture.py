@@ -83,13 +83,13 @@ class Capture:
 
     def image(self, view: View) -> NDArray[np.float32]:
         """(3, H, W) sRGB, 0..1."""
-        return np.ascontiguousarray(self._picture(view.file_path, "RGB", view).transpose(2, 0, 1))
+        return np.ascontiguousarray(self._picture(view, view.file_path, "RGB").transpose(2, 0, 1))
 
     def alpha(self, view: View) -> NDArray[np.float32]:
         """(H, W), 0..1; ones where the capture has no alpha maps."""
         if view.mask_path is None:
             return np.ones((view.height, view.width), dtype=np.float32)
-        return self._picture(view.mask_path, "L", view)
+        return self._picture(view, view.mask_path, "L")
 
     def geometry(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Depth (H, W) along the camera's z in world units (0 outside) and world normals (H, W, 3)."""
@@ -97,23 +97,25 @@ class Capture:
             raise InputError(f"{self.root}: view {view.key} has no geometry. Render the avatar again.")
         path = self.root / view.geometry_path
         arrays = read_npz(path, _AGAIN, ("depth", "normal"))
-        for name, shape in (("depth", (view.height, view.width)), ("normal", (view.height, view.width, 3))):
-            if arrays[name].shape != shape or arrays[name].dtype.kind not in "fiu":
-                raise InputError(
-                    f"{path}: {name} has shape {arrays[name].shape} of {arrays[name].dtype}, numbers {shape} are "
-                    f"expected. {_AGAIN}"
-                )
-        return arrays["depth"].astype(np.float32), arrays["normal"].astype(np.float32)
+        depth, normal = arrays["depth"], arrays["normal"]
+        if normal.shape[-1:] != (3,) or depth.dtype.kind not in "fiu" or normal.dtype.kind not in "fiu":
+            raise InputError(f"{path}: depth and normal are not numbers (H, W) and (H, W, 3). {_AGAIN}")
+        self._check_size(view, view.geometry_path, depth.shape)
+        self._check_size(view, view.geometry_path, normal.shape[:-1])
+        return depth.astype(np.float32), normal.astype(np.float32)
 
-    def _picture(self, name: str, mode: Literal["RGB", "L"], view: View) -> NDArray[np.float32]:
+    def _picture(self, view: View, name: str, mode: Literal["RGB", "L"]) -> NDArray[np.float32]:
         picture = read_picture(self.root / name, mode, _AGAIN)
-        if picture.shape[:2] != (view.height, view.width):
-            height, width = picture.shape[:2]
-            raise InputError(
-                f"{self.root / name}: the picture is {width} x {height}, its view {view.key} is {view.width} x "
-                f"{view.height}. {_AGAIN}"
-            )
+        self._check_size(view, name, picture.shape[:2])
         return np.asarray(picture, dtype=np.float32) / 255.0
+
+    def _check_size(self, view: View, name: str, shape: tuple[int, ...]) -> None:
+        if shape != (view.height, view.width):
+            size = " x ".join(str(length) for length in shape[::-1])
+            raise InputError(
+                f"{self.root / name}: is {size}, its picture {view.file_path} {view.width} x {view.height}. "
+                "Make them the same size."
+            )
 
 
 _AGAIN = "Make the capture again."

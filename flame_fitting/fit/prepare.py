@@ -54,12 +54,6 @@ class Detections:
 def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
     """The views of every timestep in which a face was found."""
     camera_row = {camera: row for row, camera in enumerate(capture.cameras)}
-    expected = len(capture.timesteps), len(capture.cameras)
-    if detected.landmarks.shape[:2] != expected:
-        raise InputError(
-            f"{capture.root}: its landmarks are for {detected.landmarks.shape[:2]} timesteps and "
-            f"cameras, the capture has {expected}. Run again: flame-fitting detect {capture.root}"
-        )
     out = []
     for row, timestep in enumerate(capture.timesteps):
         found = detected.found[row]

@@ -71,6 +71,7 @@ def test_a_copy_in_another_place_has_the_same_hash(tmp_path: Path) -> None:
         ("map_Kd /home/me/Color.JPG", "color.jpg"),
         ("map_Kd textures/skin.png", "textures/skin.png"),
         (r"map_Kd textures\skin.png", "textures/skin.png"),
+        (r"map_Kd C:\work\Textures\Skin.png", "textures/skin.png"),
     ],
 )
 def test_names_in_materials(statement: str, there: str, tmp_path: Path) -> None:

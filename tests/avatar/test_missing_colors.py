@@ -64,6 +64,10 @@ def test_found_by_its_base_name_beside_the_avatar(tmp_path, kind, name):
     avatar = load_avatar(path)
     np.testing.assert_array_equal(avatar.parts[0].texture[..., :3], PIXELS)
     assert avatar.warnings == []
+    renamed = not name.endswith("Skin.png")
+    assert [note for note in avatar.notes if "read from Skin.png" in note] == [
+        f"texture '{name}' read from Skin.png"
+    ] * renamed
 
 
 def test_a_picture_in_a_folder_beside_the_avatar_is_found_by_the_end_of_its_path(tmp_path):
