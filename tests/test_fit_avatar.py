@@ -136,7 +136,7 @@ def test_vhaps_stages_are_recorded_once(capture: Capture, tmp_path: Path, no_det
 @pytest.mark.parametrize(
     ("landmarks", "message"),
     [
-        (np.zeros((1, len(YAWS), 70, 3)), r"mine\.npz: 70 points .* ibug68 \(68 points\)"),
+        (np.zeros((1, len(YAWS), 70, 3)), r"mine\.npz: .*70 points.*ibug68 \(68"),
         (np.zeros((1, 3, 68, 3)), r"mine\.npz: has 1 timesteps and 3 cameras, the capture 1 and 8"),
         (np.zeros((2, len(YAWS), 68, 3)), r"mine\.npz: has 2 timesteps"),
         (np.zeros((len(YAWS), 68, 3)), r"mine\.npz: landmarks have shape"),

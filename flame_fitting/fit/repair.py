@@ -105,8 +105,7 @@ def repair(
 
 def said(head: HeadModel, done: Repair) -> str:
     """What was repaired, in words; a triangle counts for the first region that has it."""
-    rest = done.smoothed.copy()
-    parts: list[str] = []
+    rest, parts = done.smoothed, list[str]()
     for name in (*GUARDED, "ears", "neck", "scalp", ""):
         inside = rest & head.face_mask(name).cpu().numpy() if name else rest
         rest = rest & ~inside

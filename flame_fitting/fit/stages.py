@@ -355,22 +355,29 @@ def _stage(
         except Diverged as error:
             diverged = str(error)
     finite = all(bool(torch.isfinite(value).all()) for value in state.parameters.items().values())
-    sound, smoothed, note = finite and not diverged, np.zeros(0, dtype=int), ""
+    sound, repaired = finite and not diverged, None
     if sound:
         repaired = repair(state.head, state.parameters, state.targets, state.surface)
-        state.parameters, smoothed = repaired.parameters, np.flatnonzero(repaired.smoothed)
-        note = f"{name}: {said(state.head, repaired)}" if len(smoothed) else ""
+        state.parameters = repaired.parameters
     after = measure(state.head, state.parameters, state.targets) if sound else before
     worse = diverged or (worsened(before, after) if finite else "the parameters are no longer finite") or None
+    smoothed: list[int] = []
     if worse is not None:
         state.restore(kept)
-        after, smoothed = before, smoothed[:0]
-        text = f"stage {name} was rolled back: {worse}"
-        state.warnings.append(text)
-        progress.warn(text)
-    elif note:
-        progress.say(note)
-    add_record(state, name, time.perf_counter() - started, after, worse is None, smoothed.tolist())
+        after = before
+        _warn(state, f"stage {name} was rolled back: {worse}")
+    elif repaired is not None and repaired.smoothed.any():
+        smoothed, text = np.flatnonzero(repaired.smoothed).tolist(), f"{name}: {said(state.head, repaired)}"
+        if repaired.faded.any():
+            _warn(state, text)
+        else:
+            progress.say(text)
+    add_record(state, name, time.perf_counter() - started, after, worse is None, smoothed)
+
+
+def _warn(state: FitState, text: str) -> None:
+    state.warnings.append(text)
+    progress.warn(text)
 
 
 def _bake(state: FitState, config: FitConfig) -> None:

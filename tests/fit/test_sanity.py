@@ -15,6 +15,7 @@ from flame_fitting.fit.sanity import (
     as_metrics,
     check_sanity,
     nothing_drawn_error,
+    region_sanity,
     sanity_warnings,
 )
 from flame_fitting.head.loading import load_head
@@ -40,6 +41,14 @@ def head() -> HeadModel:
 
 def with_offset(head: HeadModel, offset: torch.Tensor, timesteps: int = 1) -> FitParameters:
     return replace(FitParameters.neutral(head, timesteps), static_offset=offset[None])
+
+
+def test_repaired_triangles_are_counted_by_region(head: HeadModel) -> None:
+    posed = FitParameters.neutral(head).head_vertices(head).numpy()
+    lips, neck = (np.flatnonzero(head.face_mask(name).numpy()) for name in ("lips", "neck"))
+    found = region_sanity(head, posed, posed, np.zeros((1, head.n_vertices, 3)), smoothed=[*lips[:3], neck[0]])
+    assert found["lips"].smoothed == 3 and found["neck"].smoothed == 1
+    assert found["ears"].smoothed == 0 and as_metrics(found)["lips"]["smoothed"] == 3
 
 
 def test_the_template_is_sound_as_it_comes(head: HeadModel) -> None:

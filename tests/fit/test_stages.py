@@ -15,6 +15,7 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.photometric import Refined
 from flame_fitting.fit.presets import preset
 from flame_fitting.fit.quality import Quality, measure, weighted_quantiles, worsened
+from flame_fitting.fit.repair import RepairConfig
 from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.stages import FitState, _stage, run_stages
 from flame_fitting.fit.texture import TexelMaps
@@ -128,6 +129,18 @@ def test_a_fold_is_repaired_and_the_stage_is_kept(monkeypatch) -> None:
     assert record.summary["face_mm"] < 0.05 and not folded_triangles(state.head, state.parameters).any()
     assert len(record.smoothed) >= 1 and state.head.face_mask("face")[record.smoothed].all()
     assert len(lines) == 1 and lines[0].startswith(f"toy: {len(record.smoothed)} triangle")
+
+
+def test_offsets_that_a_repair_gives_up_are_warned_of(monkeypatch) -> None:
+    state, thorough = _state(), stages.repair
+    monkeypatch.setattr(stages, "repair", lambda *args: thorough(*args, RepairConfig(rounds=0)))
+
+    def work(_) -> None:
+        state.parameters = _with_a_fold(state)
+
+    _run(state, work)
+    assert state.records[0].accepted and not folded_triangles(state.head, state.parameters).any()
+    assert len(state.warnings) == 1 and "lost offsets" in state.warnings[0] and state.warnings[0].startswith("toy: ")
 
 
 def test_a_fold_does_not_save_a_stage_that_worsens(monkeypatch) -> None:

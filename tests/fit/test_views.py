@@ -224,9 +224,9 @@ def test_the_most_frequent_size_is_taken_and_the_larger_of_two(tmp_path: Path) -
 def test_maps_of_another_size_than_their_picture_are_named(tmp_path: Path) -> None:
     capture = capture_of_sizes(tmp_path / "c", [(96, 96)] * 2, np.eye(4))
     write_png(capture.root / "alpha_maps" / "00000_01.png", np.full((48, 96), 255, dtype=np.uint8))
-    with pytest.raises(InputError, match=r"alpha_maps/00000_01\.png: is 96 x 48, .* 96 x 96"):
+    with pytest.raises(InputError, match=r"alpha_maps/00000_01\.png: .*96 x 48.* 96 x 96"):
         load_views(capture, capture.views, np.eye(4))
     path = capture.root / "geometry" / "00000_00.npz"
     np.savez(path, depth=np.zeros((96, 95), np.float32), normal=np.zeros((96, 95, 3), np.float16))
-    with pytest.raises(InputError, match=r"geometry/00000_00\.npz: is 95 x 96"):
+    with pytest.raises(InputError, match=r"geometry/00000_00\.npz: .*95"):
         capture.geometry(capture.views[0])

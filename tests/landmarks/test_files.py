@@ -35,7 +35,7 @@ def test_broken_files_are_named(tmp_path, content):
         read_landmarks(tmp_path, "toy")
 
 
-@pytest.mark.parametrize(("count", "scheme"), [(68, "ibug68"), (478, "mediapipe478"), (70, "unknown")])
+@pytest.mark.parametrize(("count", "scheme"), [(68, "ibug68"), (478, "mediapipe478")])
 def test_an_order_that_is_not_named_is_known_by_its_number_of_points(tmp_path, count, scheme):
     path = landmarks_path(tmp_path, "mine")
     path.parent.mkdir()
@@ -46,7 +46,7 @@ def test_an_order_that_is_not_named_is_known_by_its_number_of_points(tmp_path, c
 
 def test_a_scheme_with_another_number_of_points_is_refused(tmp_path):
     write_landmarks(tmp_path, Landmarks2D(np.zeros((1, 2, 70, 3), np.float32), "ibug68", "mine"))
-    with pytest.raises(InputError, match=r"mine\.npz: has 70 points, and its scheme ibug68 has 68"):
+    with pytest.raises(InputError, match=r"mine\.npz: has 70 points.* 68"):
         read_landmarks(tmp_path, "mine")
 
 
