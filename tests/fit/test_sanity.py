@@ -46,7 +46,9 @@ def with_offset(head: HeadModel, offset: torch.Tensor, timesteps: int = 1) -> Fi
 def test_repaired_triangles_are_counted_by_region(head: HeadModel) -> None:
     posed = FitParameters.neutral(head).head_vertices(head).numpy()
     lips, neck = (np.flatnonzero(head.face_mask(name).numpy()) for name in ("lips", "neck"))
-    found = region_sanity(head, posed, posed, np.zeros((1, head.n_vertices, 3)), smoothed=[*lips[:3], neck[0]])
+    found = region_sanity(
+        head, posed, posed, np.zeros((1, head.n_vertices, 3)), smoothed=[*lips[:3].tolist(), int(neck[0])]
+    )
     assert found["lips"].smoothed == 3 and found["neck"].smoothed == 1
     assert found["ears"].smoothed == 0 and as_metrics(found)["lips"]["smoothed"] == 3
 
