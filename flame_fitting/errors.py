@@ -9,10 +9,3 @@ class InputError(Exception):
 
 class NoFaceError(InputError):
     """No human face was found where one is needed."""
-
-
-class MissingExtraError(InputError):
-    """An optional package is needed; the message holds its pip line."""
-
-    def __init__(self, package: str, extra: str, why: str) -> None:
-        super().__init__(f"{why} needs the package {package}. Install it with: pip install 'flame-fitting[{extra}]'")

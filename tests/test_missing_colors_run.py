@@ -10,6 +10,7 @@ import flame_fitting
 from flame_fitting.make_demo_avatar import MakeDemoAvatarConfig, make_demo_avatar
 
 
+@pytest.mark.slow
 def test_a_missing_picture_is_warned_of_in_the_log_the_capture_the_metrics_and_the_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,8 @@ class Capture:
     @property
     def warnings(self) -> list[str]:
         """What the avatar's file lacked when the capture was made; a fit to it takes them over."""
-        return [str(text) for text in self.avatar.get("warnings", ())]
+        found = self.avatar.get("warnings")
+        return [str(text) for text in found] if isinstance(found, list) else []
 
     @property
     def landmark_shading(self) -> str:

@@ -40,6 +40,17 @@ def make_capture(root: Path, n: int = 3, same_camera: bool = True, force: bool =
     return writer.capture, kept
 
 
+def test_what_the_avatar_lacked_stays_with_its_capture(tmp_path: Path) -> None:
+    make_capture(tmp_path / "capture")
+    assert read_capture(tmp_path / "capture").warnings == []
+    for content, expected in (
+        ({"warnings": ["skin.png is missing"]}, ["skin.png is missing"]),
+        ({"warnings": "x"}, []),
+    ):
+        (tmp_path / "capture" / "avatar.json").write_text(json.dumps(content))
+        assert read_capture(tmp_path / "capture").warnings == expected
+
+
 def test_written_capture_is_read_back(tmp_path: Path) -> None:
     _, items = make_capture(tmp_path / "capture")
     capture = read_capture(tmp_path / "capture")
