@@ -22,9 +22,7 @@ def test_a_missing_picture_is_warned_of_in_the_log_the_capture_the_metrics_and_t
     for picture in [*folder.glob("*.png"), *folder.glob("*.jp*g")]:
         picture.unlink()
     output = tmp_path / "out"
-    result = flame_fitting.fit_head(
-        folder / "head.obj", output, views=4, resolution=96, preset="fast", photometric=False
-    )
+    result = flame_fitting.fit_head(folder / "head.obj", output, views=8, resolution=256, photometric=False)
     capture = json.loads((output / "render" / "avatar.json").read_text())
     (warning,) = capture["warnings"]
     assert "head.obj" in warning and "not in the avatar's folder" in warning

@@ -49,7 +49,6 @@ class FitState:
     targets: list[FrameTarget]
     surface: SurfaceWeights
     reference_from_world: np.ndarray
-    scale: Scale = field(default_factory=Scale)
     rasterizer: Rasterizer | None = None
     """None without photometric stages and texture."""
     views: ViewSet | None = None
@@ -68,6 +67,7 @@ class FitState:
     """What messages call it."""
     records: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    scale: Scale = field(default_factory=Scale)
 
     def vertices_world(self) -> np.ndarray:
         """(T, V, 3) in the avatar's coordinates."""
