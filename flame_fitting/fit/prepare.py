@@ -180,6 +180,7 @@ def start_from_capture(
         surfaces = [surface_views(capture, capture.views_of("fit", timestep=t)) for t in capture.timesteps]
     start = make_start(head, embedding, landmarks, surfaces, metres_per_unit)
     for found, points, target in zip(detections, landmarks, start.targets, strict=True):
+        roles = {view.role for view in found.views}
         target.pixels = make_pixel_target(
             head,
             embedding,
@@ -197,6 +198,7 @@ def start_from_capture(
             found.K,
             move_camera(found.world_to_camera, start.reference_from_world),
             (found.views[0].width, found.views[0].height),
+            searched=len([v for v in capture.views_of(timestep=found.views[0].timestep) if v.role in roles]),
         )
     return start
 

@@ -186,7 +186,10 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
         progress.warn(f"stage {name}: the head model {state.head.name} has no region {', '.join(missing)} to leave out")
     views, rasterizer = views.facing(min(config.data.max_yaw, stage.max_yaw)), state.rasterizer
     assert rasterizer is not None and state.texels is not None
-    settings = photometric_config(config, stage, pictures, views, rasterizer.device, state.parameters.timesteps)
+    timesteps = state.parameters.timesteps
+    # a baked texture holds the light; one that was fitted together with a light shows it only under that light
+    lit = state.lights is not None and config.model.tex_base != "baked"
+    settings = photometric_config(config, stage, pictures, views, rasterizer.device, timesteps, lit)
     lights = state.lights if settings.lighting != "constant" else None
     if lights is not None and settings.lighting_space == "world":
         lights = turned_lights(lights, rotation_matrix(state.parameters.placement[:3]).float())
@@ -275,9 +278,15 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
 
 
 def photometric_config(
-    config: FitConfig, stage: StageConfig, pictures: bool, views: ViewSet, device: torch.device, timesteps: int
+    config: FitConfig,
+    stage: StageConfig,
+    pictures: bool,
+    views: ViewSet,
+    device: torch.device,
+    timesteps: int,
+    lit: bool = False,
 ) -> PhotometricConfig:
-    """The settings of an Adam stage."""
+    """The settings of an Adam stage; `lit` says that the texture is to be drawn under the light found so far."""
     height, render = views.resolution[0], config.render
     smallest = config.data.n_downsample_rgb or 1
     factors = tuple(max(height // size, smallest, 1) for size in stage.sizes) or (smallest,)
@@ -302,7 +311,7 @@ def photometric_config(
         residual_for=config.w.reg_tex_res_for,
         cull=render.cull,
         # light that nothing fits is part of the baked texture: a static head under fixed light
-        lighting=render.lighting_type if moves_light or render.lighting_type.startswith("front") else "constant",
+        lighting=render.lighting_type if moves_light or lit or render.lighting_type.startswith("front") else "constant",
         lighting_space=render.lighting_space,
         schedule=stage.lr_schedule,
         average_last=stage.average_last,

@@ -308,7 +308,7 @@ def _write_synthetic(case: Case, capture: "Capture", subject: Subject, embedding
         points = whole_landmarks(case, capture, subject, embedding)
     else:
         points = synthetic_landmarks(case, capture, subject, embedding)
-    write_landmarks(capture.root, Landmarks2D(points, embedding.scheme, embedding.detector, "known truth"))
+    write_landmarks(capture.root, Landmarks2D(points, embedding.scheme, "mediapipe", "known truth"))
 
 
 def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
