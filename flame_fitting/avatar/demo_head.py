@@ -66,7 +66,9 @@ def draw_head(
     gaze = np.append(rng.normal(0, 0.06), rng.normal(0, 0.12))
     eyes = np.array([[gaze[0], gaze[1], 0.0, gaze[0], gaze[1], 0.0]])
     if rig:
-        offsets = without_components(head, outside_offsets(head, offset, rng, (head.n_shape, head.n_expr)), offset)[None]
+        offsets = without_components(head, outside_offsets(head, offset, rng, (head.n_shape, head.n_expr)), offset)[
+            None
+        ]
     else:
         offsets = outside_offsets(head, offset, rng)[None]
     poses = {"expr": expr, "neck_pose": neck, "jaw_pose": jaw, "eyes_pose": eyes, "static_offset": offsets}

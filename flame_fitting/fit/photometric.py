@@ -226,7 +226,7 @@ class PhotometricStep:
         if config.lighting == "SH" and self.lights is None:
             self.lights = ambient_light().to(device)
         if self.lights is not None:
-            self.lights = self.lights.clone()
+            self.lights = self.lights.clone(memory_format=torch.contiguous_format)
         if self._moves_lights:
             assert self.lights is not None
             moving.append((self.lights, rates["lights"], 1e-8))

@@ -150,7 +150,7 @@ class Watch:
     """
 
     def __init__(self, factor: float = 3.0, smoothing: float = 0.8, settle: int = 1, patience: int = 2) -> None:
-        """A stage diverges with a smoothed loss of `factor` times its settled one that rose `patience` reports in a row.
+        """It diverges with a smoothed loss of `factor` times the settled one that rose `patience` reports in a row.
 
         The settled loss is the first one after `settle` reports. Few must do: short stages read their loss four times.
         """

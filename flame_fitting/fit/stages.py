@@ -21,7 +21,7 @@ from flame_fitting.fit.offsets import OffsetConfig, fit_offsets, unfolded
 from flame_fitting.fit.parameters import FitParameters, placement_matrix
 from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
 from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, Problem, refine
-from flame_fitting.fit.quality import Quality, measure, worsened
+from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.schedule import effective_pipeline, is_photometric
@@ -134,7 +134,7 @@ def _run(state: FitState, config: FitConfig, name: str, stage: StageConfig) -> N
     def work(shown: progress.Bar) -> None:
         solve[stage.solver](state, config, name, stage, shown)
 
-    _stage(state, name, work, progress.Bar(steps, name, "step"))
+    _stage(state, name, work, progress.Bar(steps, name, "step"), looks=stage.solver == "adam" and is_photometric(name))
 
 
 def _gauss_newton(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
@@ -346,8 +346,10 @@ def _stage(
     name: str,
     work: Callable[[progress.Bar], None],
     shown: progress.Bar,
+    looks: bool = False,
 ) -> None:
-    before, kept = measure(state.head, state.parameters, state.targets), state.snapshot()
+    """Does the work of a stage and keeps what it did unless that is worse; `looks` says that it looks at pictures."""
+    before, kept = _measured(state, looks), state.snapshot()
     started, diverged = time.perf_counter(), ""
     with shown:
         try:
@@ -356,7 +358,7 @@ def _stage(
             diverged = str(error)
     finite = all(bool(torch.isfinite(value).all()) for value in state.parameters.items().values())
     sound = finite and not diverged
-    after = measure(state.head, state.parameters, state.targets) if sound else before
+    after = _measured(state, looks) if sound else before
     worse = diverged or (worsened(before, after) if finite else "the parameters are no longer finite") or None
     if worse is not None:
         state.restore(kept)
@@ -365,6 +367,17 @@ def _stage(
         state.warnings.append(text)
         progress.warn(text)
     add_record(state, name, time.perf_counter() - started, after, worse is None)
+
+
+def _measured(state: FitState, looks: bool) -> Quality:
+    """How good the fit is, by its pictures too where a stage looks at them and there is no surface to measure to."""
+    quality = measure(state.head, state.parameters, state.targets)
+    if looks and np.isnan(quality.face_mm) and state.views is not None and state.parameters.timesteps == 1:
+        assert state.rasterizer is not None and state.texels is not None
+        vertices = state.parameters.vertices(state.head)[0].detach()
+        error = picture_error(state.rasterizer, state.head, vertices, state.views, state.texels)
+        quality = replace(quality, picture=error)
+    return quality
 
 
 def _bake(state: FitState, config: FitConfig) -> None:

@@ -199,7 +199,14 @@ def make_subject(
     for_head, for_mesh, for_skin = np.random.default_rng(seed).spawn(3)
     demo = draw_head(head, 0.9, expr_sigma, 1e-3 * OFFSET_MM, for_head, rig)
     if head.texture is None:
-        head.texture = _painted(head, _embedding(head, "clay", model_path))
+        if rig:
+            from .rig import plain_colors
+
+            head.texture = _painted(head, plain_colors(head))
+        else:
+            from flame_fitting.avatar.head_calibration import painted_colors
+
+            head.texture = _painted(head, painted_colors(head, _embedding(head, "clay", model_path)))
     keep = head.region_mask("ears", "lips_tight", "lip_inside", "eyelids").numpy()
     uv, uv_faces = head.uv.numpy().astype(np.float64), head.uv_faces.numpy()
     surface = remesh(demo.vertices_world, head.faces.numpy(), uv, uv_faces, for_mesh, keep)
@@ -440,20 +447,19 @@ def _embedding(
     return landmark_embedding(head, make_detector("mediapipe", model_path), kind, licensed=licensed)
 
 
-def _painted(head: "HeadModel", clay: "LandmarkEmbedding", size: int = 1024) -> ndarray:
-    """A texture for a model without one: the plain colours that its calibration shows, by region."""
+def _painted(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024) -> ndarray:
+    """A texture for a model without one, from colours at its vertices."""
     import torch
     from scipy.ndimage import distance_transform_edt
 
-    from flame_fitting.avatar.head_calibration import painted_colors
     from flame_fitting.render.backend import make_rasterizer
     from flame_fitting.render.texturing import rasterize_uv
 
     texels = rasterize_uv(make_rasterizer("cpu"), head.uv, head.uv_faces, (size, size))
-    colors = torch.as_tensor(painted_colors(head, clay), dtype=torch.float32)
     covered = texels.covered.numpy()
     picture = np.zeros((size, size, 3))
-    picture[covered] = texels.interpolate(colors, head.faces).numpy()[covered]
+    values = torch.as_tensor(colors, dtype=torch.float32)
+    picture[covered] = texels.interpolate(values, head.faces).numpy()[covered]
     nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
     return np.round(255 * np.clip(picture[nearest[0], nearest[1]], 0, 1)).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Captures of VHAP's own kind: a ring of calibrated cameras, all 68 landmarks, a head under spherical-harmonic light."""
+"""Captures of VHAP's kind: a ring of calibrated cameras, all 68 landmarks, a head under spherical-harmonic light."""
 
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,15 @@ LANDMARK_VIEWS = 11 / 16
 """Share of the fit views that show landmarks, those nearest to the front."""
 TINT = 0.02
 """Relative differences of the light's colour channels."""
+
+
+def plain_colors(head: "HeadModel") -> Float[ndarray, "V 3"]:
+    """Colours by region as in FLAME's own neutral picture: skin on the scalp too, no brows."""
+    colors = np.tile((0.86, 0.67, 0.57), (head.n_vertices, 1))
+    parts = (("hair", (0.80, 0.62, 0.53)), ("lips_tight", (0.68, 0.40, 0.37)), ("sclerae", (0.78, 0.75, 0.73)))
+    for name, color in (*parts, ("irises", (0.36, 0.28, 0.22))):
+        colors[head.region_mask(name).numpy()] = color
+    return colors
 
 
 def ring_views(
@@ -57,7 +66,9 @@ def whole_landmarks(
     out = np.full((1, len(capture.cameras), len(embedding.face_index), 3), np.nan, dtype=np.float32)
     for view in (views[i] for i in frontal):
         noise = np.random.default_rng([case.seed, 23, view.camera]).standard_normal((len(index), 2))
-        pixels = project(points, view.K, view.world_to_camera)[:, :2] + noise * case.landmark_noise_px * view.height / 512
+        pixels = (
+            project(points, view.K, view.world_to_camera)[:, :2] + noise * case.landmark_noise_px * view.height / 512
+        )
         out[0, capture.cameras.index(view.camera), index] = np.concatenate([pixels, np.ones((len(index), 1))], axis=1)
     return out
 
