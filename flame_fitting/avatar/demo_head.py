@@ -44,9 +44,18 @@ class DemoHead:
 
 
 def draw_head(
-    head: "HeadModel", shape_sigma: float, expr_sigma: float, offset: float, rng: np.random.Generator
+    head: "HeadModel",
+    shape_sigma: float,
+    expr_sigma: float,
+    offset: float,
+    rng: np.random.Generator,
+    rig: bool = False,
 ) -> DemoHead:
-    """Draws a head. `offset` is the RMS of the offsets over the face, metres."""
+    """Draws a head. `offset` is the RMS of the offsets over the face, metres.
+
+    `rig` puts it where a calibrated camera rig has it: in metres, upright up to a tilt, near the origin; its offsets
+    then hold nothing that any of the model's components can express.
+    """
     import torch
 
     shape = shape_sigma * rng.standard_normal(head.n_shape)
@@ -56,7 +65,12 @@ def draw_head(
     neck = rng.normal(0, [0.05, 0.06, 0.04], (1, 3))
     gaze = np.append(rng.normal(0, 0.06), rng.normal(0, 0.12))
     eyes = np.array([[gaze[0], gaze[1], 0.0, gaze[0], gaze[1], 0.0]])
-    offsets = outside_offsets(head, offset, rng)[None]
+    if rig:
+        offsets = without_components(head, outside_offsets(head, offset, rng, (head.n_shape, head.n_expr)), offset)[
+            None
+        ]
+    else:
+        offsets = outside_offsets(head, offset, rng)[None]
     poses = {"expr": expr, "neck_pose": neck, "jaw_pose": jaw, "eyes_pose": eyes, "static_offset": offsets}
     # float64: the truth is exact, not rounded to the model's own type
     model = head.double()
@@ -68,9 +82,12 @@ def draw_head(
         )
     head.float()
 
-    unit, per_metre = UNITS[rng.integers(len(UNITS))]
-    turn = _random_axes(rng) @ _tilt(rng)
-    place = rng.uniform(-1.5, 1.5, 3) * per_metre
+    if rig:
+        (unit, per_metre), turn, place = UNITS[0], _tilt(rng), rng.uniform(-0.03, 0.03, 3)
+    else:
+        unit, per_metre = UNITS[rng.integers(len(UNITS))]
+        turn = _random_axes(rng) @ _tilt(rng)
+        place = rng.uniform(-1.5, 1.5, 3) * per_metre
     world_from_head = similarity_matrix(per_metre, turn, place)
     return DemoHead(
         shape=shape,
@@ -88,11 +105,16 @@ def draw_head(
     )
 
 
-def outside_offsets(head: "HeadModel", rms: float, rng: np.random.Generator) -> Float[ndarray, "V 3"]:
-    """Smooth offsets that the bases hardly express, zero on eyeballs, calm at lids and lips; `rms` over the face."""
+def outside_offsets(
+    head: "HeadModel", rms: float, rng: np.random.Generator, leading: tuple[int, int] = ORTHOGONAL_TO
+) -> Float[ndarray, "V 3"]:
+    """Smooth offsets that the bases hardly express, zero on eyeballs, calm at lids and lips; `rms` over the face.
+
+    They have nothing of the `leading` shape and expression components, before their peaks are rounded off.
+    """
     vertices = head.v_template.numpy().astype(np.float64)
-    leading = [head.shapedirs[..., : ORTHOGONAL_TO[0]], head.exprdirs[..., : ORTHOGONAL_TO[1]]]
-    basis = np.concatenate([part.numpy() for part in leading], axis=2).astype(np.float64)
+    parts = [head.shapedirs[..., : leading[0]], head.exprdirs[..., : leading[1]]]
+    basis = np.concatenate([part.numpy() for part in parts], axis=2).astype(np.float64)
     basis = basis.reshape(3 * len(vertices), -1)
     calm = calm_mask(head)
     # many smooth waves, and of all their sums one that is orthogonal to the leading components
@@ -111,6 +133,14 @@ def outside_offsets(head: "HeadModel", rms: float, rng: np.random.Generator) -> 
         field *= rms / np.sqrt((field[face] ** 2).sum(1).mean())
         field /= np.sqrt(1 + (field**2).sum(1, keepdims=True) / (2 * rms) ** 2)
     return field * (rms / np.sqrt((field[face] ** 2).sum(1).mean()))
+
+
+def without_components(head: "HeadModel", field: Float[ndarray, "V 3"], rms: float) -> Float[ndarray, "V 3"]:
+    """Offsets without what shape and expression components can express of them; `rms` over the face."""
+    basis = np.concatenate([head.shapedirs.numpy(), head.exprdirs.numpy()], axis=2).astype(np.float64)
+    basis = basis.reshape(field.size, -1)
+    left = (field.reshape(-1) - basis @ np.linalg.lstsq(basis, field.reshape(-1), rcond=None)[0]).reshape(-1, 3)
+    return left * (rms / np.sqrt((left[head.regions["face"].numpy()] ** 2).sum(1).mean()))
 
 
 def calm_mask(head: "HeadModel", reach: float = 0.012) -> Float[ndarray, " V"]:

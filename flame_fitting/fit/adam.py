@@ -28,7 +28,12 @@ class Adam:
     """Moves tensors along their gradients. A CUDA graph can hold a step: number and rate are tensors."""
 
     def __init__(self, parameters: list[tuple[Tensor, float, float]]) -> None:
-        """Each a tensor, its step size and its eps."""
+        """Each a contiguous tensor, its step size and its eps.
+
+        Gradients are matched to parameters as they lie in memory (the fused kernel knows no strides).
+        """
+        if not all(tensor.is_contiguous() for tensor, _, _ in parameters):
+            raise ValueError("Adam moves contiguous tensors only")
         self._moving = [
             _Moving(tensor.detach(), rate, eps, torch.zeros_like(tensor), torch.zeros_like(tensor))
             for tensor, rate, eps in parameters

@@ -23,7 +23,8 @@ def turned_lights(lights: Tensor, rotation: Tensor) -> Tensor:
     points = torch.cartesian_prod(grid, grid, grid)
     directions = torch.nn.functional.normalize(points[points.norm(dim=-1) > 0.1], dim=-1)
     turned = sh_basis(directions @ rotation.double().to(lights.device).T)
-    return torch.linalg.lstsq(turned, sh_basis(directions) @ lights.double()).solution.to(lights)
+    # the solver leaves columns one after the other; kernels that step through memory want rows
+    return torch.linalg.lstsq(turned, sh_basis(directions) @ lights.double()).solution.to(lights).contiguous()
 
 
 def estimate_lights(head: HeadModel, vertices: Tensor, baked: Bake, texels: TexelMap) -> tuple[Tensor, Tensor]:

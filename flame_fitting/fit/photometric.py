@@ -237,7 +237,7 @@ class PhotometricStep:
         if config.lighting == "SH" and self.lights is None:
             self.lights = ambient_light().to(device)
         if self.lights is not None:
-            self.lights = self.lights.clone()
+            self.lights = self.lights.clone(memory_format=torch.contiguous_format)
         if self._moves_lights:
             assert self.lights is not None
             moving.append((self.lights, rates["lights"], 1e-8))
@@ -407,6 +407,10 @@ class PhotometricStep:
         """Which of the sizes of the pictures a step looks at: coarse to fine."""
         return self._share(step, len(self.levels))
 
+    def size(self, step: int) -> tuple[int, int]:
+        """Which sizes of the pictures and of the texture a step has: losses of others do not compare."""
+        return self.level(step), self._share(step, len(self.config.texture_sizes))
+
     def parts(self, views: ViewSet) -> list[tuple[slice, int]]:
         """All views in chunks as equal as memory allows, each with the number of its base."""
         most = max(1, self.config.pixels_per_chunk // (views.resolution[0] * views.resolution[1]))
@@ -524,6 +528,7 @@ class PhotometricStep:
     def bake(self, step: int) -> None:
         """Base and correspondences anew from where the head is now."""
         config, texels, head = self.config, self.texels, self.geometry.head
+        rests = self.problem.residual if self.residual is None and config.base != "baked" else None
         views, size = self.levels[self.level(step)], self.texels.face.shape[0]
         vertices = self.geometry.vertices()
         self.geometry.find_correspondences(vertices)
@@ -549,6 +554,9 @@ class PhotometricStep:
                 if config.smooth:
                     filled = region_smoothed(filled, baked.weight, self._labels, config.smooth * size)
                 self.base[group] = filled
+        if rests is not None:
+            # a stage that leaves the texture alone still draws what earlier ones made of it
+            self.base += resized(rests.to(self.base), size)
 
     def _in(self, row: int, group: int) -> bool:
         return self.groups[group].start <= row < self.groups[group].stop
@@ -739,7 +747,9 @@ def refine(
         return Refined(problem.parameters.clone())  # all step sizes are 0
     values = step.geometry.values.detach()
     averaged, averaged_from = torch.zeros_like(values), int(config.steps * (1 - config.average_last))
-    watch, trouble = Watch(), None
+    # Adam's jump at the start is over after a tenth of the steps of one size
+    of_one_size = config.steps // max(len(step.levels), len(config.texture_sizes))
+    watch, trouble = Watch(settle=max(1, round(0.1 * of_one_size / report_every))), None
     if config.pictures and not step.drawn():
         raise nothing_drawn_error(problem.name)
     with nullcontext() if config.is_long else reference_only():
@@ -750,7 +760,7 @@ def refine(
             seen = float(loss) if number % report_every == 0 else None
             if report is not None:
                 report(number, seen)
-            if step.level(number) != step.level(max(number - 1, 0)):
+            if step.size(number) != step.size(max(number - 1, 0)):
                 watch.restart()
             trouble = watch.report(number, seen)
             if trouble is not None:

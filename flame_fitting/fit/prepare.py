@@ -206,6 +206,7 @@ def start_from_capture(
     if chosen is not None:
         start = make_start(head, embedding, landmarks, surfaces(), chosen)
     for found, points, target in zip(detections, landmarks, start.targets, strict=True):
+        roles = {view.role for view in found.views}
         target.pixels = make_pixel_target(
             head,
             embedding,
@@ -223,6 +224,7 @@ def start_from_capture(
             found.K,
             move_camera(found.world_to_camera, start.reference_from_world),
             np.array([[view.width, view.height] for view in found.views]),
+            searched=len([v for v in capture.views_of(timestep=found.views[0].timestep) if v.role in roles]),
         )
     return start
 

@@ -4,13 +4,24 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flame_fitting.fit.offsets import folded_triangles
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import vertex_areas
+from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.fit.texture import TexelMaps, bake, complete
+from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
+from flame_fitting.render.interface import Rasterizer
+from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
+
+MEASURED_VIEWS = 8
+"""Views of which `picture_error` is the mean."""
+BETTER = 0.95
+"""A stage that brings the picture error below this share of what it was has made the pictures agree better."""
 
 
 @dataclass
@@ -26,6 +37,8 @@ class Quality:
     folded_lips: int = 0
     """The same of the lips, some of which lie inside the mouth, beside the face."""
     folded_eyelids: int = 0
+    picture: float = np.nan
+    """See `picture_error`; NaN where it was not measured."""
 
     def as_dict(self) -> dict[str, float]:
         """Plain values."""
@@ -77,11 +90,41 @@ def worsened(before: Quality, after: Quality) -> str | None:
 
     Folded triangles do not count: they are repaired where they are.
     """
+    # where pictures are all that there is and they agree better, landmarks may be what is wrong: noisy, or biased
+    loose = 2.0 if after.picture < BETTER * before.picture else 1.0
     for name, label, relative, absolute in (
-        ("landmark_mm", "landmarks", 1.5, 2.0),
+        ("landmark_mm", "landmarks", 1.5 * loose, 2.0 * loose),
         ("face_mm", "the face's distance to the avatar", 1.10, 0.05),
     ):
         old, new = getattr(before, name), getattr(after, name)
         if np.isfinite(old) and not new <= max(old * relative, old + absolute):
             return f"{label} went from {old:.2f} to {new:.2f} mm"
+    if np.isfinite(before.picture) and not after.picture <= max(1.25 * before.picture, before.picture + 0.01):
+        return f"the difference from the pictures went from {before.picture:.3f} to {after.picture:.3f}"
     return None
+
+
+@torch.no_grad()
+def picture_error(
+    rasterizer: Rasterizer, head: HeadModel, vertices: Tensor, views: ViewSet, texels: TexelMaps, size: int = 256
+) -> float:
+    """Mean difference (sRGB) of pictures from the head at `vertices` (V, 3) in the colours that it has in them.
+
+    One measure for all stages: colours are baked anew from up to `MEASURED_VIEWS` of the views, so that it depends on
+    no texture or light that a stage has or has not fitted yet; nothing is perturbed. Over the pixels of head and
+    avatar together; behind the head is the pictures' own background, or where that is not known the picture itself.
+    """
+    count = len(views.views)
+    some = views.subset(np.unique(np.linspace(0, count - 1, min(count, MEASURED_VIEWS)).round().astype(int)))
+    some = some.downsampled(max(views.resolution[0] // size, 1))
+    maps = texels(2 * size)
+    texture = complete(bake(rasterizer, head, vertices, some, maps), head, maps)
+    pictures = some.pictures()
+    behind = pictures[..., :3]
+    if some.background is not None:
+        behind = some.background.to(pictures).expand(behind.shape)
+    pos = clip_positions(vertices.float()[None], some.clip).contiguous()
+    drawn = HeadRenderer(rasterizer, head).draw(pos, some.resolution, texture[None].float(), behind.contiguous())
+    inside = torch.maximum(pictures[..., 3], drawn.painted[..., 3])
+    apart = (drawn.painted[..., :3] - pictures[..., :3]).abs().mean(-1)
+    return float((apart * inside).sum() / inside.sum().clamp_min(1.0))

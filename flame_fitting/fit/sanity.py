@@ -148,23 +148,26 @@ def sanity_warnings(sanity: dict[str, RegionSanity], limits: SanityLimits | None
 class Watch:
     """Looks at the loss of a first-order stage as it is reported and says when there is no use going on.
 
-    Losses are smoothed (exponential mean, corrected for its start, as Adam's) and compared with the mean of the first
-    reports. Views that change from step to step make losses differ by tens of per cent, never threefold.
+    Like is compared with like: the losses of one stage, with the same terms and pictures of the same size. Where a
+    stage begins is no measure, for an earlier one has left it at the minimum of other terms, and the regularisers of
+    what has not moved yet are 0; Adam's first steps have the full size whatever the slopes are, so that the loss jumps
+    and comes back. So the first reports are let pass. Losses are smoothed (exponential mean, corrected for its start,
+    as Adam's). Views that change from step to step make losses differ by tens of per cent, never threefold.
     """
 
-    def __init__(self, factor: float = 3.0, smoothing: float = 0.8, start: int = 1, patience: int = 2) -> None:
-        """A stage diverges with a smoothed loss of `factor` times its start that rose `patience` reports in a row.
+    def __init__(self, factor: float = 3.0, smoothing: float = 0.8, settle: int = 1, patience: int = 2) -> None:
+        """It diverges with a smoothed loss of `factor` times the settled one that rose `patience` reports in a row.
 
-        The start is the mean of the first `start` losses; few do, as short stages read their loss four times.
+        The settled loss is the first one after `settle` reports. Few must do: short stages read their loss four times.
         """
-        self.factor, self.smoothing, self.start, self.patience = factor, smoothing, start, patience
+        self.factor, self.smoothing, self.settle, self.patience = factor, smoothing, settle, patience
         self.reason: str | None = None
         """What went wrong first; it stays."""
         self.restart()
 
     def restart(self) -> None:
         """Forgets the losses: what follows (another size of pictures, other terms) compares with nothing before."""
-        self._first: list[float] = []
+        self._passed, self._settled = 0, math.nan
         self._weighted, self._weight = 0.0, 0.0
         self._recent: deque[float] = deque(maxlen=self.patience + 1)
 
@@ -189,13 +192,15 @@ class Watch:
             return None
         if not math.isfinite(loss):
             return f"the loss is no longer finite at step {step}"
+        if self._passed < self.settle:
+            self._passed += 1
+            return None
+        if math.isnan(self._settled):
+            self._settled = loss
         self._weighted = self.smoothing * self._weighted + (1 - self.smoothing) * loss
         self._weight = self.smoothing * self._weight + 1 - self.smoothing
-        if len(self._first) < self.start:
-            self._first.append(loss)
-            return None
         self._recent.append(self._weighted / self._weight)
-        begin, now = sum(self._first) / len(self._first), self._recent[-1]
+        begin, now = self._settled, self._recent[-1]
         rising = all(1.02 * a < b for a, b in zip(list(self._recent)[:-1], list(self._recent)[1:], strict=True))
         if len(self._recent) > self.patience and rising and now > self.factor * max(begin, 1e-12):
             return f"the loss went from {begin:.3g} to {now:.3g} by step {step}"

@@ -21,7 +21,7 @@ from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
 from flame_fitting.fit.parameters import FitParameters, placement_matrix
 from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
 from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, Problem, refine
-from flame_fitting.fit.quality import Quality, measure, worsened
+from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.repair import repair, said
 from flame_fitting.fit.result import StageRecord
@@ -137,7 +137,7 @@ def _run(state: FitState, config: FitConfig, name: str, stage: StageConfig) -> N
     def work(shown: progress.Bar) -> None:
         solve[stage.solver](state, config, name, stage, shown)
 
-    _stage(state, name, work, progress.Bar(steps, name, "step"))
+    _stage(state, name, work, progress.Bar(steps, name, "step"), looks=stage.solver == "adam" and is_photometric(name))
 
 
 def second_order(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
@@ -189,7 +189,10 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
         progress.warn(f"stage {name}: the head model {state.head.name} has no region {', '.join(missing)} to leave out")
     views, rasterizer = views.facing(min(config.data.max_yaw, stage.max_yaw)), state.rasterizer
     assert rasterizer is not None and state.texels is not None
-    settings = photometric_config(config, stage, pictures, views, rasterizer.device, state.parameters.timesteps)
+    timesteps = state.parameters.timesteps
+    # a baked texture holds the light; one that was fitted together with a light shows it only under that light
+    lit = state.lights is not None and config.model.tex_base != "baked"
+    settings = photometric_config(config, stage, pictures, views, rasterizer.device, timesteps, lit)
     lights = state.lights if settings.lighting != "constant" else None
     if lights is not None and settings.lighting_space == "world":
         lights = turned_lights(lights, rotation_matrix(state.parameters.placement[:3]).float())
@@ -275,9 +278,15 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
 
 
 def photometric_config(
-    config: FitConfig, stage: StageConfig, pictures: bool, views: ViewSet, device: torch.device, timesteps: int
+    config: FitConfig,
+    stage: StageConfig,
+    pictures: bool,
+    views: ViewSet,
+    device: torch.device,
+    timesteps: int,
+    lit: bool = False,
 ) -> PhotometricConfig:
-    """The settings of an Adam stage."""
+    """The settings of an Adam stage; `lit` says that the texture is to be drawn under the light found so far."""
     height, render = views.resolution[0], config.render
     smallest = config.data.n_downsample_rgb or 1
     factors = tuple(max(height // size, smallest, 1) for size in stage.sizes) or (smallest,)
@@ -302,7 +311,7 @@ def photometric_config(
         residual_for=config.w.reg_tex_res_for,
         cull=render.cull,
         # light that nothing fits is part of the baked texture: a static head under fixed light
-        lighting=render.lighting_type if moves_light or render.lighting_type.startswith("front") else "constant",
+        lighting=render.lighting_type if moves_light or lit or render.lighting_type.startswith("front") else "constant",
         lighting_space=render.lighting_space,
         schedule=stage.lr_schedule,
         average_last=stage.average_last,
@@ -346,8 +355,10 @@ def _stage(
     name: str,
     work: Callable[[progress.Bar], None],
     shown: progress.Bar,
+    looks: bool = False,
 ) -> None:
-    before, kept = measure(state.head, state.parameters, state.targets), state.snapshot()
+    """Does the work of a stage and keeps what it did unless that is worse; `looks` says that it looks at pictures."""
+    before, kept = _measured(state, looks), state.snapshot()
     started, diverged = time.perf_counter(), ""
     with shown:
         try:
@@ -359,7 +370,7 @@ def _stage(
     if sound:
         repaired = repair(state.head, state.parameters, state.targets, state.surface)
         state.parameters = repaired.parameters
-    after = measure(state.head, state.parameters, state.targets) if sound else before
+    after = _measured(state, looks) if sound else before
     worse = diverged or (worsened(before, after) if finite else "the parameters are no longer finite") or None
     smoothed: list[int] = []
     if worse is not None:
@@ -378,6 +389,17 @@ def _stage(
 def _warn(state: FitState, text: str) -> None:
     state.warnings.append(text)
     progress.warn(text)
+
+
+def _measured(state: FitState, looks: bool) -> Quality:
+    """How good the fit is, by its pictures too where a stage looks at them and there is no surface to measure to."""
+    quality = measure(state.head, state.parameters, state.targets)
+    if looks and np.isnan(quality.face_mm) and state.views is not None and state.parameters.timesteps == 1:
+        assert state.rasterizer is not None and state.texels is not None
+        vertices = state.parameters.vertices(state.head)[0].detach()
+        error = picture_error(state.rasterizer, state.head, vertices, state.views, state.texels)
+        quality = replace(quality, picture=error)
+    return quality
 
 
 def _bake(state: FitState, config: FitConfig) -> None:

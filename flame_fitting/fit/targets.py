@@ -152,6 +152,8 @@ class DetectionTarget:
     """(N,) number in the iBUG-68 order, -1 for points without one (irises, more of the outline)."""
     outline: Tensor
     """(N,) bool: jaw line and outline of the face, which are no fixed points of the head in a turned view."""
+    searched: int = 0
+    """Views that a face was searched in, over which means are taken; at least B."""
 
     def project(self, vertices: Tensor) -> Tensor:
         """(B, N, 2) where the points of the head with vertices (V, 3) are in the pictures."""
@@ -180,11 +182,13 @@ def make_detection_target(
     K: np.ndarray,
     camera: np.ndarray,
     size: np.ndarray | tuple[int, int],
+    searched: int = 0,
 ) -> DetectionTarget:
     """The iBUG-68 points, irises and outline among `detections` (C, N, 3: x px, y px, confidence), all of one scheme.
 
     `K` (C, 3, 3) and `camera` (C, 4, 4, from the reference frame, m) belong to the same views; `size`, (C, 2) or
-    (2,), is their width and height, px. Visibility is that of the template in the reference frame.
+    (2,), is their width and height, px; `searched` counts the views in which nothing was found, too.
+    Visibility is that of the template in the reference frame.
     """
     groups, of_ibug = groups_of(scheme), ibug_indices(scheme)
     outline = groups.get("outline", groups.get("jawline", np.zeros(0, dtype=int)))
@@ -224,6 +228,7 @@ def make_detection_target(
         barycentric=tensor(barycentric),
         ibug=torch.as_tensor(number[chosen]),
         outline=torch.as_tensor(is_outline),
+        searched=searched,
     )
 
 

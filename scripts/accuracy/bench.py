@@ -309,6 +309,8 @@ def completed(config: "FitConfig", bench: Bench, case: Case) -> "FitConfig":
     config.output = bench.folder(case) / "fit"
     config.head, config.device = bench.places.head(case), bench.device
     config.model_path, config.detect = bench.places.model_path, False
+    config.landmark_embedding = bench.places.embedding(case)
+    config.scale = "fixed" if case.rig else config.scale
     config.log.overlays = config.log.tensorboard = False
     config.check()
     return config

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STANDIN = "standin/flame2023_standin.pkl"
 """A model in FLAME's format, in the test data."""
+EMBEDDING = "standin/landmark_embedding_with_eyes.npy"
+"""iBUG-68 points of models of FLAME's topology, in the test data."""
 TEXTURE_SIZE = 2048
 HELDOUT = 8
 OFFSET_MM = 2.0
@@ -53,8 +55,14 @@ class Case:
     """Standard deviation of noise in the fit views, sRGB; held-out views stay clean."""
     landmark_noise_px: float = 1.5
     """Standard deviation of each coordinate, in pixels of a 512 px picture."""
-    landmarks: Literal["synthetic", "detected"] = "synthetic"
-    """synthetic: the truth's 51 inner iBUG points where they are seen, without the jaw line. detected: a detector's."""
+    landmarks: Literal["synthetic", "whole", "detected"] = "synthetic"
+    """synthetic: the truth's 51 inner iBUG points where they are seen, without the jaw line. whole: all 68 in each of
+    the `rig.LANDMARK_VIEWS` views nearest to the front, hidden ones too. detected: a detector's."""
+    embedding: str = ""
+    """File of FLAME's landmarks in the test data (--landmark-embedding); empty: calibrated."""
+    rig: bool = False
+    """A calibrated rig's: cameras in metres (--scale fixed), upright near the origin, under spherical-harmonic light;
+    offsets that no component expresses. VHAP's own kind of input."""
     expr_sigma: float = 0.5
     like: str = ""
     """The bare case of the same head."""
@@ -69,6 +77,8 @@ def all_cases() -> list[Case]:
     """The bench, in the table's order."""
     open_head = [Case(f"bare_{seed}", "bare", seed) for seed in range(4)]
     standin = [Case(f"standin_{s}", "bare, FLAME format", s, STANDIN, expr_sigma=0.3) for s in range(2)]
+    of_vhap = {"landmarks": "whole", "embedding": EMBEDDING, "rig": True}
+    vhap = [Case(f"vhap_{s}", "VHAP's kind", s, STANDIN, expr_sigma=0.3, **of_vhap) for s in range(3)]  # type: ignore[arg-type]
     bare, second, flame = open_head[0], open_head[1], standin[0]
 
     def other(base: Case, name: str, kind: str, **changes: object) -> Case:
@@ -77,6 +87,7 @@ def all_cases() -> list[Case]:
     return [
         *open_head,
         *standin,
+        *vhap,
         other(bare, "hair_0", "hair", occluder="hair"),
         other(flame, "hair_standin_0", "hair, FLAME format", occluder="hair"),
         other(bare, "glasses_0", "glasses", occluder="glasses"),
@@ -112,10 +123,15 @@ class Places:
         """What --head takes for a case."""
         return "open" if case.head == "open" else str(self.data / case.head)
 
+    def embedding(self, case: Case) -> Path | None:
+        """What --landmark-embedding takes for a case."""
+        return self.data / case.embedding if case.embedding else None
+
     def missing(self, case: Case) -> str:
         """Why a case cannot be made here; empty if it can."""
-        if case.head != "open" and not (self.data / case.head).is_file():
-            return f"{self.data / case.head} is not there"
+        for file in (case.head if case.head != "open" else "", case.embedding):
+            if file and not (self.data / file).is_file():
+                return f"{self.data / file} is not there"
         if case.landmarks == "detected" and self.landmarks is not None:
             path = self.landmarks / f"{case.name}.npz"
             return "" if path.is_file() else f"{path} is not there"
@@ -144,14 +160,14 @@ def build(case: Case, folder: Path, places: Places | None = None) -> "Capture":
     from flame_fitting.capture.files import read_capture
 
     places = places or Places(default_data())
-    subject = make_subject(places.head(case), case.seed, case.expr_sigma, places.model_path)
+    subject = make_subject(places.head(case), case.seed, case.expr_sigma, places.model_path, rig=case.rig)
     avatar = make_avatar(case, subject)
     kind = "clay" if case.colour == "clay" else "textured"
-    embedding = _embedding(subject.head, kind, places.model_path)
+    embedding = _embedding(subject.head, kind, places.model_path, places.embedding(case))
     _write_avatar(folder / "avatar", case, subject, avatar, embedding)
     _render(case, subject, avatar, folder / "capture")
     capture = read_capture(folder / "capture")
-    if case.landmarks == "synthetic":
+    if case.landmarks != "detected":
         _write_synthetic(case, capture, subject, embedding)
     elif places.landmarks is not None:
         target = folder / "capture" / "landmarks2d" / "mediapipe.npz"
@@ -166,7 +182,12 @@ def build(case: Case, folder: Path, places: Places | None = None) -> "Capture":
 
 @lru_cache(maxsize=2)
 def make_subject(
-    spec: str, seed: int, expr_sigma: float, model_path: Path | None = None, texture_size: int = TEXTURE_SIZE
+    spec: str,
+    seed: int,
+    expr_sigma: float,
+    model_path: Path | None = None,
+    texture_size: int = TEXTURE_SIZE,
+    rig: bool = False,
 ) -> Subject:
     """Draws a head, gives it triangles of its own and paints it."""
     from flame_fitting.avatar.demo_head import draw_head
@@ -176,9 +197,16 @@ def make_subject(
 
     head = load_head(spec, add_teeth=False)
     for_head, for_mesh, for_skin = np.random.default_rng(seed).spawn(3)
-    demo = draw_head(head, 0.9, expr_sigma, 1e-3 * OFFSET_MM, for_head)
+    demo = draw_head(head, 0.9, expr_sigma, 1e-3 * OFFSET_MM, for_head, rig)
     if head.texture is None:
-        head.texture = _painted(head, _embedding(head, "clay", model_path))
+        if rig:
+            from .rig import plain_colors
+
+            head.texture = _painted(head, plain_colors(head))
+        else:
+            from flame_fitting.avatar.head_calibration import painted_colors
+
+            head.texture = _painted(head, painted_colors(head, _embedding(head, "clay", model_path)))
     keep = head.region_mask("ears", "lips_tight", "lip_inside", "eyelids").numpy()
     uv, uv_faces = head.uv.numpy().astype(np.float64), head.uv_faces.numpy()
     surface = remesh(demo.vertices_world, head.faces.numpy(), uv, uv_faces, for_mesh, keep)
@@ -281,8 +309,13 @@ def _from_behind(head_from_world: Float[ndarray, "4 4"], eye: Float[ndarray, " 3
 def _write_synthetic(case: Case, capture: "Capture", subject: Subject, embedding: "LandmarkEmbedding") -> None:
     from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 
-    points = synthetic_landmarks(case, capture, subject, embedding)
-    write_landmarks(capture.root, Landmarks2D(points, embedding.scheme, embedding.detector, "known truth"))
+    if case.landmarks == "whole":
+        from .rig import whole_landmarks
+
+        points = whole_landmarks(case, capture, subject, embedding)
+    else:
+        points = synthetic_landmarks(case, capture, subject, embedding)
+    write_landmarks(capture.root, Landmarks2D(points, embedding.scheme, "mediapipe", "known truth"))
 
 
 def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
@@ -291,16 +324,22 @@ def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
     from flame_fitting.avatar.view_planning import plan_views
     from flame_fitting.capture.files import CaptureWriter
 
+    from .rig import draw_lights, lit_picture, ring_views
+
     frame = rough_frame(case, subject.demo.head_from_world)
     rotation = frame[:3, :3] / np.cbrt(np.linalg.det(frame[:3, :3]))
-    planned = plan_views(frame, case.views, HELDOUT, case.size, FOV, head_frame(subject.head))
-    if case.landmarks == "synthetic":
+    if case.rig:
+        planned = ring_views(frame, case.views, HELDOUT, case.size, FOV, head_frame(subject.head))
+    else:
+        planned = plan_views(frame, case.views, HELDOUT, case.size, FOV, head_frame(subject.head))
+    if case.landmarks != "detected":
         planned = [view for view in planned if view.role != "landmark"]
     shading = "clay" if case.colour == "clay" else "unlit"
-    landmark_shading = shading if case.landmarks == "synthetic" or shading == "clay" else "lit"
+    landmark_shading = shading if case.landmarks != "detected" or shading == "clay" else "lit"
+    lights = draw_lights(np.random.default_rng([case.seed, 41])) if case.rig else None
     background = _background(case, subject)
     about = {"case": dataclasses.asdict(case), "head_from_world": frame, "landmark_shading": landmark_shading}
-    with CaptureWriter(folder, background, shading, about, force=True) as writer:
+    with CaptureWriter(folder, background, "lit" if case.rig else shading, about, force=True) as writer:
         for number, view in enumerate(planned):
             drawn = render_avatar(
                 avatar,
@@ -314,7 +353,9 @@ def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
             )
             assert drawn.image is not None and drawn.alpha is not None
             assert drawn.depth is not None and drawn.normal is not None
-            image = drawn.image[0]
+            image, alpha = drawn.image[0], drawn.alpha[0]
+            if lights is not None:
+                image, alpha = lit_picture(avatar, view, lights, subject.demo.head_from_world, background)
             if view.role == "fit" and case.picture_noise:
                 rng = np.random.default_rng([case.seed, 31, number])
                 image = np.clip(image + case.picture_noise * rng.standard_normal(image.shape), 0, 1)
@@ -325,7 +366,7 @@ def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
                 K=view.K,
                 world_to_camera=view.world_to_camera,
                 image=image.astype(np.float32),
-                alpha=drawn.alpha[0],
+                alpha=alpha,
                 depth=drawn.depth[0],
                 normal=drawn.normal[0],
             )
@@ -397,27 +438,28 @@ def glb_of(avatar: Avatar) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _embedding(head: "HeadModel", kind: str, model_path: Path | None) -> "LandmarkEmbedding":
+def _embedding(
+    head: "HeadModel", kind: str, model_path: Path | None, licensed: Path | None = None
+) -> "LandmarkEmbedding":
     from flame_fitting.avatar.head_calibration import landmark_embedding
     from flame_fitting.landmarks.detector import make_detector
 
-    return landmark_embedding(head, make_detector("mediapipe", model_path), kind)
+    return landmark_embedding(head, make_detector("mediapipe", model_path), kind, licensed=licensed)
 
 
-def _painted(head: "HeadModel", clay: "LandmarkEmbedding", size: int = 1024) -> ndarray:
-    """A texture for a model without one: the plain colours that its calibration shows, by region."""
+def _painted(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024) -> ndarray:
+    """A texture for a model without one, from colours at its vertices."""
     import torch
     from scipy.ndimage import distance_transform_edt
 
-    from flame_fitting.avatar.head_calibration import painted_colors
     from flame_fitting.render.backend import make_rasterizer
     from flame_fitting.render.texturing import rasterize_uv
 
     texels = rasterize_uv(make_rasterizer("cpu"), head.uv, head.uv_faces, (size, size))
-    colors = torch.as_tensor(painted_colors(head, clay), dtype=torch.float32)
     covered = texels.covered.numpy()
     picture = np.zeros((size, size, 3))
-    picture[covered] = texels.interpolate(colors, head.faces).numpy()[covered]
+    values = torch.as_tensor(colors, dtype=torch.float32)
+    picture[covered] = texels.interpolate(values, head.faces).numpy()[covered]
     nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
     return np.round(255 * np.clip(picture[nearest[0], nearest[1]], 0, 1)).astype(np.uint8)
 

@@ -48,6 +48,13 @@ def test_known_lights_come_back_up_to_scale(shaded) -> None:
     assert (baked.color[covered].std(0) / baked.color[covered].mean(0)).min() > 0.1
 
 
+def test_turned_lights_lie_in_memory_as_they_are_read(shaded) -> None:
+    """Kernels step through coefficients row by row: columns one after the other would move the wrong ones."""
+    lights = shaded[2]
+    turned = turned_lights(lights, rotation_matrix(torch.tensor([0.1, -0.2, 0.3])))
+    assert turned.is_contiguous() and turned.shape == lights.shape
+
+
 def test_moles_and_brows_do_not_bend_the_light(shaded) -> None:
     head, texels, lights, shading = shaded
     color = TINT * 0.9 * shading

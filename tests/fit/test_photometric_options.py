@@ -540,6 +540,47 @@ def test_a_diverging_stage_is_stopped(scene) -> None:
     assert all(torch.isfinite(value).all() for value in found.parameters.items().values())
 
 
+def test_a_jump_at_the_start_of_a_stage_is_not_a_divergence(scene) -> None:
+    """As where a stage with new terms begins at the minimum of another one: up at once, back within a tenth of it."""
+
+    class Jump(PhotometricStep):
+        def __call__(self, step: int) -> torch.Tensor:
+            return super().__call__(step) * 0 + (2.3 if step == 0 else 20.0 if step < 15 else 2.0)
+
+    start = FitParameters.neutral(scene[0])
+    config = config_of(steps=200, pictures=False, schedule="constant", lr=(("shape", 1e-4),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photometric, "PhotometricStep", Jump)
+        found = refine(problem_of(scene, start), PhotometricWeights(geometry=QUIET), config, report_every=1)
+    assert not found.trouble
+
+
+def test_lights_in_any_memory_order_are_moved_along_their_own_slopes(scene) -> None:
+    start, lights = turned(scene[0]), 0.9 * ambient_light() + 0.1 * torch.linspace(-1, 1, 27).reshape(9, 3)
+    moved = []
+    for given in (lights, lights.T.contiguous().T):
+        problem = problem_of(scene, start, lights=given)
+        config = config_of(steps=5, lighting="SH", base="painted", lr=(("lights", 5e-3),))
+        moved.append(refine(problem, PhotometricWeights(geometry=QUIET), config).lights)
+    assert moved[1].is_contiguous()
+    torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=0)
+
+
+def test_a_stage_that_leaves_the_texture_alone_draws_what_another_one_made_of_it(scene) -> None:
+    residual = torch.linspace(-0.2, 0.2, SIZE * SIZE * 3).reshape(SIZE, SIZE, 3)
+    drawn = {}
+    for base in ("painted", "baked"):
+        for lr in ((("placement", 1e-3),), (("placement", 1e-3), ("texture", 5e-3))):
+            problem = problem_of(scene, turned(scene[0]), residual=residual)
+            step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(base=base, lr=lr))
+            step.bake(0)
+            drawn[base, len(lr)] = step.current_texture(0)
+    torch.testing.assert_close(drawn["painted", 1], drawn["painted", 2])
+    assert (drawn["painted", 1] - drawn["baked", 1]).abs().max() > 0.1
+    # colours that are baked from the pictures need no residual
+    torch.testing.assert_close(drawn["baked", 1] + residual, drawn["baked", 2])
+
+
 def test_cameras_that_see_nothing_are_an_error(scene) -> None:
     away = FitParameters.neutral(scene[0])
     away.placement[3] = 3.0

@@ -164,6 +164,27 @@ def test_a_loss_that_grows_is_stopped() -> None:
     assert jumped is not None and jumped[0] <= 25
 
 
+def adams_jump(settled: float, steps: int = 50) -> np.ndarray:
+    """The loss every 10 steps of a stage that begins at another one's minimum, jumps and comes back to `settled`."""
+    return np.interp(np.arange(steps), [0, 1, 2, 3, 5, 8], [2.31, 9.6, 13.6, 19.9, 6.0, settled])
+
+
+def test_what_adam_does_in_its_first_steps_is_no_divergence() -> None:
+    losses = adams_jump(2.0)
+    smoothed = np.average(losses[:4], weights=0.8 ** np.arange(3, -1, -1))
+    assert losses[0] == 2.31 and smoothed == pytest.approx(12.9, abs=0.05), "by step 30 as the old watch had it"
+    assert first_reason(losses, Watch(settle=5)) is None
+    # a stage with terms that were 0 where it began stays above that; its own level is what counts
+    assert first_reason(adams_jump(9.0), Watch(settle=5)) is None
+
+
+def test_a_stage_that_goes_on_rising_after_its_start_is_stopped() -> None:
+    """Losses every 10 steps as a stage had them whose light was moved along the wrong slopes."""
+    losses = np.interp(np.arange(50), [0, 1, 2, 3, 10, 20, 30, 49], [2.6, 8.7, 9.6, 12.0, 60.0, 150.0, 260.0, 460.0])
+    found = first_reason(losses, Watch(settle=5))
+    assert found is not None and 5 < found[0] < 20 and "loss went from" in found[1]
+
+
 def test_a_short_stage_is_stopped_too() -> None:
     assert first_reason(np.array([1.0, 4.0, 16.0, 64.0])) is not None
     assert first_reason(np.array([1.0, 1.3, 1.5, 1.6])) is None

@@ -14,7 +14,7 @@ from flame_fitting.fit.offsets import folded_triangles
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.photometric import Refined
 from flame_fitting.fit.presets import preset
-from flame_fitting.fit.quality import Quality, measure, weighted_quantiles, worsened
+from flame_fitting.fit.quality import Quality, measure, picture_error, weighted_quantiles, worsened
 from flame_fitting.fit.repair import RepairConfig
 from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.stages import FitState, _stage, run_stages
@@ -22,6 +22,7 @@ from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import problem
 from tests.fit.pictures import around, draw, smooth_texture
+from tests.toy import toy_head
 
 GOOD = Quality(landmark_mm=1.0, face_mm=0.3, face_p95_mm=1.0, folded=0)
 
@@ -35,6 +36,55 @@ def test_what_counts_as_worse() -> None:
     assert "0.30 to 0.40" in str(worsened(GOOD, replace(GOOD, face_mm=0.4)))
     # folds are repaired, not counted against a stage
     assert worsened(GOOD, replace(GOOD, folded=2, folded_lips=3, folded_eyelids=4)) is None
+
+
+def test_pictures_are_a_measure_and_forgive_landmarks() -> None:
+    """Without geometry landmarks are all that is known in millimetres, and they are noisy or biased."""
+    seen = Quality(landmark_mm=1.0, face_mm=np.nan, face_p95_mm=np.nan, folded=0, picture=0.05)
+    assert worsened(seen, replace(seen, picture=0.055)) is None
+    assert "from 0.050 to 0.080" in str(worsened(seen, replace(seen, picture=0.08)))
+    assert worsened(seen, replace(seen, picture=np.nan)) is not None
+    assert worsened(seen, replace(seen, landmark_mm=4.0, picture=0.03)) is None
+    assert "landmarks" in str(worsened(seen, replace(seen, landmark_mm=4.0)))
+    assert "landmarks" in str(worsened(seen, replace(seen, landmark_mm=6.0, picture=0.03)))
+
+
+def test_picture_error_is_least_at_the_truth_whatever_texture_a_stage_has() -> None:
+    head, rasterizer = toy_head(), make_rasterizer("cpu")
+    views = draw(head, head.v_template.numpy(), smooth_texture(64), around(5, 0.4) + around(5, -0.3), 128)
+    views, texels = replace(views, background=torch.ones(3)), TexelMaps(rasterizer, head)
+
+    def error(shift: float) -> float:
+        moved = head.v_template + torch.tensor([shift, 0.0, 0.0])
+        return picture_error(rasterizer, head, moved, views, texels, 128)
+
+    errors = [error(shift) for shift in (0.0, 0.004, 0.01, 0.03)]
+    assert errors == sorted(errors) and errors[1] > 2 * errors[0], errors
+
+
+def test_a_stage_that_spoils_the_pictures_is_rolled_back_without_geometry(monkeypatch) -> None:
+    state, errors = _pictured_state(), iter([0.03, 0.08, 0.03, 0.029])
+    for target in state.targets:
+        target.surface = None
+    monkeypatch.setattr(stages, "picture_error", lambda *args: next(errors))
+    for expected in (False, True):
+        with progress.silent():
+            _stage(state, "toy", lambda _: None, progress.Bar(1, "toy", "step"), looks=True)
+        assert state.records[-1].accepted is expected
+    assert "pictures went from 0.030 to 0.080" in state.warnings[0] and len(state.warnings) == 1
+    # with a surface to measure to, and for stages without pictures, they are not drawn
+    with progress.silent():
+        _stage(state, "toy", lambda _: None, progress.Bar(1, "toy", "step"))
+    assert np.isnan(state.records[-1].summary["picture"])
+
+
+def test_light_and_texture_that_were_fitted_together_are_drawn_together() -> None:
+    state, config = _pictured_state(), preset("vhap")
+    stage = config.pipeline.rgb_sequential_tracking
+    assert "lights" not in stage.optimizable_params
+    args = (config, stage, True, state.views, torch.device("cpu"), 1)
+    assert stages.photometric_config(*args).lighting == "constant"
+    assert stages.photometric_config(*args, lit=True).lighting == "SH"
 
 
 def test_nothing_to_measure_is_not_worse_but_losing_the_measure_is() -> None:

@@ -11,8 +11,8 @@ from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.targets import DetectionTarget, LandmarkTarget
 from flame_fitting.landmarks.ibug68 import ibug_indices
 
-JAWLINE, NOSE = 17, (27, 36)
-"""iBUG-68: the jaw line ends before, and the nose."""
+N_IBUG, JAWLINE, NOSE = 68, 17, (27, 36)
+"""iBUG-68: all points, the jaw line ends before, and the nose."""
 OPPOSITE = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
 """iBUG-68 points that face each other across an opening: upper and lower lids, upper and lower inner lips."""
 
@@ -22,14 +22,14 @@ def projected_landmark_loss(
 ) -> Float[Tensor, ""]:
     """Mean over views and points of weight * |projected - detected|_1, isotropic coordinates; as VHAP's.
 
-    The points are the iBUG-68 ones, without the jaw line where it is off, and the irises. The nose counts `nose_boost`
-    times, with and without the jaw line.
+    The mean is over all views that were searched and over the 68 points of iBUG, or the 51 without the jaw line where
+    that is off; the irises come on top. With the jaw line the nose counts `nose_boost` times, without it once.
     """
     factor = (~target.outline).float()
     if jawline:
         factor = torch.where((target.ibug >= 0) & (target.ibug < JAWLINE), 1.0, factor)
-    counted = factor.sum().clamp_min(1.0) * len(target.points)
-    factor = torch.where((target.ibug >= NOSE[0]) & (target.ibug < NOSE[1]), nose_boost * factor, factor)
+        factor = torch.where((target.ibug >= NOSE[0]) & (target.ibug < NOSE[1]), nose_boost * factor, factor)
+    counted = (N_IBUG if jawline else N_IBUG - JAWLINE) * max(target.searched, len(target.points))
     apart = (target.project(vertices) - target.points).abs().sum(-1)
     return (target.weight * factor * apart).sum() / counted
 
