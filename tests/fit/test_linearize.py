@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from flame_fitting.fit.linearize import Columns, linearize, skinning_rotations
@@ -22,10 +23,12 @@ def _random_parameters(head, timesteps=2):
     )
 
 
-def test_jacobian_equals_finite_differences():
+@pytest.mark.parametrize("scale", [True, False])
+def test_jacobian_equals_finite_differences(scale):
     head = toy_head().double()
     parameters = _random_parameters(head)
-    columns = Columns(placement=True, n_shape=head.n_shape - 1, n_expr=head.n_expr, poses=POSES)
+    columns = Columns(placement=True, n_shape=head.n_shape - 1, n_expr=head.n_expr, poses=POSES, scale=scale)
+    assert columns.slices()["placement"] == slice(0, 7 if scale else 6)
     for timestep in (0, 1):
         vertices, jacobian = linearize(head, parameters, columns, timestep)
         torch.testing.assert_close(vertices, parameters.vertices(head)[timestep])
