@@ -127,11 +127,6 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
 
     config = with_landmarks(config)
     capture = read_capture(config.capture)
-    if len(capture.timesteps) > 1:
-        raise InputError(
-            f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
-            "Give a capture with one timestep."
-        )
     detected = read_landmarks(capture.root, config.data.detector)
     check_landmarks(capture, detected)
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
@@ -188,7 +183,8 @@ def plan(config: FitConfig) -> Manifest:
 def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
-    They are wanted anew, too, where `--model-path` names other weights than they were detected with.
+    They are wanted anew, too, where `--model-path` names other weights than they were detected with. Refuses a capture
+    over time.
     """
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
@@ -196,6 +192,12 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     from flame_fitting.landmarks.detector import DETECTORS, make_detector
     from flame_fitting.landmarks.files import landmarks_path, read_landmarks
 
+    capture = read_capture(config.capture)
+    if len(capture.timesteps) > 1:
+        raise InputError(
+            f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
+            "Give a capture with one timestep."
+        )
     name, model_path = config.data.detector, config.model_path
     path = landmarks_path(config.capture, name)
     if path.is_file() and config.exp.reuse_landmarks:
@@ -208,7 +210,6 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     if name not in DETECTORS and not path.is_file():
         raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
     if not config.detect:
-        read_capture(config.capture)  # has its own message where there is no capture
         raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
     detect(DetectConfig(config.capture, name, model_path))
     return replace(config, exp=replace(config.exp, reuse_landmarks=True))

@@ -72,15 +72,17 @@ def read_landmarks(capture_root: Path | str, detector: str) -> Landmarks2D:
         raise InputError(f"{path}: landmarks have {found}, numbers (T, C, N, 3) are expected. {again}")
     count = landmarks.shape[2]
     scheme, version = str(arrays.get("scheme", _scheme_of(count))), str(arrays.get("detector_version", ""))
-    if SCHEMES.get(scheme) != count:
-        raise InputError(f"{path}: has {count} points in the order '{scheme}'. {_KNOWN}")
+    if SCHEMES.get(scheme, count) != count:
+        raise InputError(f"{path}: has {count} points, and its scheme {scheme} has {SCHEMES[scheme]}. {_KNOWN}")
     landmarks = landmarks.astype(np.float32)
     return Landmarks2D(landmarks, scheme, detector, version)
 
 
 def check_landmarks(capture: Capture, detected: Landmarks2D) -> None:
-    """Refuses landmarks of other views than the capture has."""
+    """Refuses landmarks that no fit of the capture can take: of an unknown order, or of other views."""
     path = landmarks_path(capture.root, detected.detector)
+    if detected.scheme not in SCHEMES:
+        raise InputError(f"{path}: {detected.landmarks.shape[2]} points of the scheme {detected.scheme}. {_KNOWN}")
     expected, found = (len(capture.timesteps), len(capture.cameras)), detected.landmarks.shape[:2]
     if found != expected:
         raise InputError(

@@ -277,6 +277,7 @@ def test_a_hostile_head_ends_a_command_with_2_and_runs_nothing(
     folder = put(tmp_path / "models", "a.glb")
     path, mark = folder / "flame2023.pkl", tmp_path / "it_ran"
     path.write_bytes(hostile(mark)["posix.system, protocol 0"])
+    put(tmp_path / "asset" / "mediapipe", "face_landmarker_v2.task")
     code = cli.main(["render", str(folder / "a.glb"), "--output", str(tmp_path / "o"), "--flame-dir", str(folder)])
     said = capsys.readouterr().err.splitlines()
     assert code == 2
