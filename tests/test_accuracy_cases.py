@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import read_capture
 from flame_fitting.landmarks.files import read_landmarks
+from flame_fitting.landmarks.ibug68 import inner_indices
+from flame_fitting.render.shading import sh_shading
 from scripts.accuracy import cases
 from scripts.accuracy.cases import Case, Places, all_cases
+from scripts.accuracy.rig import draw_lights
 
 SIZE, VIEWS = 96, 12
 
@@ -125,6 +129,54 @@ def test_hair_covers_the_scalp_and_not_the_face(built: dict[str, Path]) -> None:
     assert shell[:, 1].max() < scalp[:, 1].max() + 0.035
     front = shell[shell[:, 2] > np.median(lips[:, 2]) - 0.03]
     assert front[:, 1].min() > vertices[head.regions["eyes"].numpy()][:, 1].max()
+
+
+def test_a_rig_is_metric_sees_all_points_and_its_offsets_are_outside_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flame_fitting.head.loading import load_head
+
+    monkeypatch.setattr(cases, "TEXTURE_SIZE", 128)
+    monkeypatch.setattr(cases, "HELDOUT", 1)
+    case = Case("rig", "rig", 3, views=16, size=SIZE, landmarks="whole", rig=True)
+    cases.build(case, tmp_path, Places(tmp_path))
+    capture, found = seen_points(tmp_path)
+    there = truth(tmp_path)
+    assert there["mm_per_unit"] == 1000 and np.linalg.det(there["head_from_world"][:3, :3]) == pytest.approx(1)
+    assert capture.shading == "lit"
+    centre = there["head_from_world"][:3, 3]
+    assert np.linalg.norm(centre) < 0.06
+
+    rows = np.isfinite(found).all(-1)
+    assert rows.any(1).sum() == 11 and not rows[[c.camera for c in capture.views_of("heldout")]].any()
+    valid = np.isfinite(there["landmarks"]).all(1)
+    inner = np.isin(np.arange(len(valid)), inner_indices("mediapipe478")) & valid
+    assert rows[rows.any(1)][:, inner].all(), "hidden ones, too"
+    error = [
+        found[view.camera, inner, :2] - project(there["landmarks"][inner], view.K, view.world_to_camera)[:, :2]
+        for view in capture.views_of("fit")
+        if rows[view.camera].any()
+    ]
+    assert np.std(error) == pytest.approx(1.5 * SIZE / 512, rel=0.1)
+
+    head = load_head("open", add_teeth=False)
+    basis = np.concatenate([head.shapedirs.numpy(), head.exprdirs.numpy()], axis=2).astype(np.float64)
+    basis = basis.reshape(-1, basis.shape[2])
+    offset = there["static_offset"].reshape(-1)
+    expressed = basis @ np.linalg.lstsq(basis, offset, rcond=None)[0]
+    assert np.linalg.norm(expressed) < 1e-6 * np.linalg.norm(offset)
+    face = head.regions["face"].numpy()
+    assert np.sqrt((there["static_offset"][0, face] ** 2).sum(1).mean()) == pytest.approx(0.002)
+
+
+def test_light_of_a_rig_is_nearly_white_and_at_most_one() -> None:
+    for seed in range(5):
+        lights = torch.as_tensor(draw_lights(np.random.default_rng(seed)))
+        normals = torch.nn.functional.normalize(torch.randn(2000, 3, dtype=torch.float64), dim=1)
+        shading = sh_shading(normals, lights)
+        assert 0.9 < shading.max() < 1.02 and shading.min() > 0.2
+        assert (shading.std(1) / shading.mean(1)).max() < 0.06
+        assert shading.mean(1).std() > 0.05, "no light without direction"
 
 
 def test_cases_without_their_files_are_named(tmp_path: Path) -> None:

@@ -194,6 +194,8 @@ class WeightConfig:
     """Avatar near its outline that the head does not cover; nothing where w.silhouette is 0."""
     landmark: float = 0.0
     """2D landmarks in the Adam stages."""
+    landmark_visible: bool = True
+    """Of the 2D landmarks only those count that face the camera."""
     landmark_3d: float = 1.0
     """3D landmarks in the Adam stages."""
     always_enable_jawline_landmarks: bool = False
@@ -528,6 +530,7 @@ SELDOM = (
     "render.background_eval",
     "lr.camera",
     "lr.dynamic_offset",
+    "w.landmark_visible",
     "w.reg_tex_pca",
     "w.reg_offset_dynamic",
     "w.smooth_trans",

@@ -37,6 +37,8 @@ class GeometryWeights:
     """Landmarks in the pictures, as in VHAP: mean absolute difference, in halves of a picture's longer side."""
     jawline: bool = True
     """Whether the jaw line is among the landmarks in the pictures."""
+    visible: bool = True
+    """Whether of these only those count that face the camera."""
     contour: float = 0.0
     """The jaw line as the outline that it is: distance of the detected points to the head's contour, robust."""
     closure: float = 0.0
@@ -175,7 +177,9 @@ class GeometryStep:
                 squared = ((model * barycentric[..., None]).sum(1) - points).square().sum(-1) * precision
                 loss = loss + weights.landmark_3d * (share * geman_mcclure(squared, 4.0)).sum()
             if target.detections is not None and weights.landmark:
-                apart = projected_landmark_loss(vertices[row], target.detections, weights.jawline)
+                apart = projected_landmark_loss(
+                    vertices[row], target.detections, weights.jawline, visible=weights.visible
+                )
                 loss = loss + weights.landmark * apart
             pairs, contour = self._pairs[row], self._contours[row]
             if pairs is not None:

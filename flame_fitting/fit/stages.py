@@ -253,6 +253,7 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
         landmark_3d=landmarks * w.landmark_3d,
         landmark=landmarks * w.landmark,
         jawline=w.always_enable_jawline_landmarks or not stage.disable_jawline_landmarks,
+        visible=w.landmark_visible,
         contour=landmarks * w.contour,
         closure=landmarks * w.closure,
         surface=w.surface,

@@ -154,6 +154,8 @@ class DetectionTarget:
     """(N,) bool: jaw line and outline of the face, which are no fixed points of the head in a turned view."""
     searched: int = 0
     """Views that a face was searched in, over which means are taken; at least B."""
+    confidence: Tensor | None = None
+    """(B, N) `weight` of points that look away from the camera, too; None: as `weight`."""
 
     def project(self, vertices: Tensor) -> Tensor:
         """(B, N, 2) where the points of the head with vertices (V, 3) are in the pictures."""
@@ -213,7 +215,8 @@ def make_detection_target(
     cosine = np.einsum("bnc,nc->bn", toward / np.linalg.norm(toward, axis=-1, keepdims=True), normals)
     visible = np.clip((cosine - FACING[0]) / (FACING[1] - FACING[0]), 0, 1)
     is_outline = np.isin(chosen, outline) | ((number[chosen] >= 0) & (number[chosen] < 17))
-    weight = np.where(seen, found[..., 2] * np.where(is_outline, 1.0, visible), 0.0)
+    confidence = np.where(seen, found[..., 2], 0.0)
+    weight = confidence * np.where(is_outline, 1.0, visible)
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32)
@@ -229,6 +232,7 @@ def make_detection_target(
         ibug=torch.as_tensor(number[chosen]),
         outline=torch.as_tensor(is_outline),
         searched=searched,
+        confidence=tensor(confidence),
     )
 
 

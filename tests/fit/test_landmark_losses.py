@@ -149,6 +149,21 @@ def test_points_that_look_away_or_were_not_found_count_nothing(head):
     assert not target.weight.numpy()[away].any()
     assert (target.weight.numpy()[well] == 1).all()
     assert target.weight[0, 30] == 0 and target.weight[0, 40] == pytest.approx(0.25)
+    assert target.confidence is not None
+    assert (target.confidence.numpy()[away & ~np.isin(np.arange(68), [30, 40])[None]] == 1).all()
+
+
+def test_points_that_look_away_count_where_vhap_counts_them(head):
+    embedding = embedding_of(head)
+    found, K, camera = detected(head, embedding, (0, 90))
+    target = target_of(head, embedding, found, K, camera)
+    assert (target.weight[1] == 0).any()
+    points = target.points.clone()
+    points[target.weight == 0] += 0.1
+    moved = replace(target, points=points)
+    vertices = head.v_template.float()
+    assert projected_landmark_loss(vertices, moved) < 1e-5
+    assert projected_landmark_loss(vertices, moved, visible=False) > 1e-3
     # the outline is judged elsewhere: there it is a contour
     assert (target.weight[:, target.outline] == 1).all()
     assert torch.isfinite(projected_landmark_loss(head.v_template.float(), target))

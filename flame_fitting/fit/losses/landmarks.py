@@ -18,20 +18,26 @@ OPPOSITE = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)
 
 
 def projected_landmark_loss(
-    vertices: Float[Tensor, "V 3"], target: DetectionTarget, jawline: bool = True, nose_boost: float = 10.0
+    vertices: Float[Tensor, "V 3"],
+    target: DetectionTarget,
+    jawline: bool = True,
+    nose_boost: float = 10.0,
+    visible: bool = True,
 ) -> Float[Tensor, ""]:
     """Mean over views and points of weight * |projected - detected|_1, isotropic coordinates; as VHAP's.
 
     The mean is over all views that were searched and over the 68 points of iBUG, or the 51 without the jaw line where
     that is off; the irises come on top. With the jaw line the nose counts `nose_boost` times, without it once.
+    `visible` leaves out points that look away from a camera, where detectors guess; VHAP takes them.
     """
+    weight = target.weight if visible or target.confidence is None else target.confidence
     factor = (~target.outline).float()
     if jawline:
         factor = torch.where((target.ibug >= 0) & (target.ibug < JAWLINE), 1.0, factor)
         factor = torch.where((target.ibug >= NOSE[0]) & (target.ibug < NOSE[1]), nose_boost * factor, factor)
     counted = (N_IBUG if jawline else N_IBUG - JAWLINE) * max(target.searched, len(target.points))
     apart = (target.project(vertices) - target.points).abs().sum(-1)
-    return (target.weight * factor * apart).sum() / counted
+    return (weight * factor * apart).sum() / counted
 
 
 @dataclass(eq=False)
