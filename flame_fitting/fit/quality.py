@@ -41,8 +41,11 @@ class Quality:
     """See `picture_error`; NaN where it was not measured."""
 
     def as_dict(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values; without the picture error where it was not measured."""
+        values = asdict(self)
+        if np.isnan(self.picture):
+            del values["picture"]
+        return values
 
 
 def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarget]) -> Quality:
