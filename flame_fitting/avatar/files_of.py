@@ -4,12 +4,12 @@ import contextlib
 import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from flame_fitting.avatar.local_files import folded
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
 
@@ -108,7 +108,7 @@ class _Folder:
         for start in range(len(parts)):
             places = [self.root]
             for part in parts[start:]:
-                places = [entry for place in places for entry in self._list(place).get(_folded(part), ())]
+                places = [entry for place in places for entry in self._list(place).get(folded(part), ())]
             found += [place for place in places if place.is_file() and place.resolve().is_relative_to(self.real)]
         return found
 
@@ -117,10 +117,6 @@ class _Folder:
             listed: dict[str, list[Path]] = {}
             with contextlib.suppress(OSError):  # no folder, or one that may not be read
                 for entry in os.listdir(place):
-                    listed.setdefault(_folded(entry), []).append(place / entry)
+                    listed.setdefault(folded(entry), []).append(place / entry)
             self._entries[place] = listed
         return self._entries[place]
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()

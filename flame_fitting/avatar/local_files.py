@@ -139,12 +139,13 @@ def _inside(folder: Path, parts: list[str]) -> Path | None:
 def _entry(folder: Path, name: str) -> Path | None:
     """The entry of a folder with this name, exactly where there is one, else the first with case ignored."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    wanted = _folded(name)
-    alike = [found for found in names if _folded(found) == wanted]
+    wanted = folded(name)
+    alike = [found for found in names if folded(found) == wanted]
     return folder / (name if name in alike else alike[0]) if alike else None
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A file name as names are compared where case and the form of accents do not count."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
