@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from flame_fitting import cli
+from flame_fitting.avatar.loading import load_avatar
 
 CUBE = """v -1 -1 -1\nv 1 -1 -1\nv 1 1 -1\nv -1 1 -1\nv -1 -1 1\nv 1 -1 1\nv 1 1 1\nv -1 1 1
 f 1 3 2\nf 1 4 3\nf 5 6 7\nf 5 7 8\nf 1 2 6\nf 1 6 5\nf 2 3 7\nf 2 7 6\nf 3 4 8\nf 3 8 7\nf 4 1 5\nf 4 5 8\n"""
@@ -57,7 +58,6 @@ def write_bad_texture(path: Path) -> None:
         ("empty.obj", lambda path: path.write_text("# nothing\n")),
         ("no_bytes.ply", lambda path: path.write_bytes(b"")),
         ("nan.obj", write_nan),
-        ("bad_texture.obj", write_bad_texture),
         ("folder.obj", lambda path: path.mkdir()),
     ],
 )
@@ -69,6 +69,14 @@ def test_avatar_that_cannot_be_read(
         write(path)
     message = refused([command, str(path), "--output", str(tmp_path / "out")], tmp_path, capsys)
     assert name in message or "skin.png" in message
+
+
+def test_a_cut_texture_is_warned_of_and_no_reason_to_refuse(tmp_path: Path) -> None:
+    write_bad_texture(tmp_path / "bad_texture.obj")
+    avatar = load_avatar(tmp_path / "bad_texture.obj")
+    assert not avatar.has_color and len(avatar.faces) == 12
+    (warning,) = avatar.warnings
+    assert "bad_texture.obj" in warning and "skin.png" in warning
 
 
 @pytest.mark.slow  # every place of the object is looked at from everywhere before it is refused
