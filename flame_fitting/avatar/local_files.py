@@ -71,7 +71,7 @@ class LocalFiles:
     def material(self, name: str) -> bytes | None:
         """Bytes of a file of materials; None where it cannot be had, which `without_color` then says."""
         try:
-            return self._bytes(name)
+            return self._file(name)[1]
         except PictureError as error:
             self.without_color[name] = str(error)
             return None
@@ -85,9 +85,8 @@ class LocalFiles:
         """
         try:
             if content is None:
-                content = self._bytes(name)
-                found = self.find(name)
-                if found is not None and found.name != re.split(r"[\\/]", name)[-1]:
+                found, content = self._file(name)
+                if found.name != re.split(r"[\\/]", name)[-1]:
                     note(f"texture '{name}' read from {found.name}")
             return decode_texture(content, f"texture '{name}'", note)
         except PictureError as error:
@@ -104,12 +103,13 @@ class LocalFiles:
             "put them beside the avatar, pictures as PNG or JPEG."
         ]
 
-    def _bytes(self, name: str) -> bytes:
+    def _file(self, name: str) -> tuple[Path, bytes]:
+        """Where the file that `name` means lies, and what is in it. Raises PictureError."""
         path = self.find(name)
         if path is None:
             raise PictureError(NOT_FOUND)
         try:
-            return self._read(path)
+            return path, self._read(path)
         except OSError as error:
             raise PictureError(error.strerror or str(error)) from None
 
