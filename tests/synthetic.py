@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_fitting.avatar.mesh import Avatar
 from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera
 from flame_fitting.capture.capture import Capture, Role
@@ -49,6 +50,26 @@ def known_fit(head: HeadModel, head_from_world: np.ndarray, seed: int = 0) -> Fi
     )
 
 
+def add_rendered(
+    writer: CaptureWriter, avatar: Avatar, camera: int, role: Role, K: np.ndarray, world_to_camera: np.ndarray
+) -> None:
+    """Draws one view of an avatar, its principal point in the middle, and adds it to a capture's first timestep."""
+    width, height = (round(2 * length) for length in K[:2, 2])
+    out = render_avatar(avatar, K[None], world_to_camera[None], width, height)
+    assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
+    writer.add(
+        timestep=0,
+        camera=camera,
+        role=role,
+        K=K,
+        world_to_camera=world_to_camera,
+        image=out.image[0],
+        alpha=out.alpha[0],
+        depth=out.depth[0],
+        normal=out.normal[0],
+    )
+
+
 def render_case(
     folder: Path, head: HeadModel, fit: FitResult, n_fit: int = 10, n_heldout: int = 3, size: int = 128
 ) -> Capture:
@@ -65,19 +86,7 @@ def render_case(
             in_head = look_at([0.9 * np.sin(yaw), height, 0.9 * np.cos(yaw)], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
             K = intrinsics_from_fov(22.0, size, size)
             camera_matrix = move_camera(in_head, np.linalg.inv(fit.head_from_world))
-            out = render_avatar(avatar, K[None], camera_matrix[None], size, size)
-            assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
-            writer.add(
-                timestep=0,
-                camera=camera,
-                role=role,
-                K=K,
-                world_to_camera=camera_matrix,
-                image=out.image[0],
-                alpha=out.alpha[0],
-                depth=out.depth[0],
-                normal=out.normal[0],
-            )
+            add_rendered(writer, avatar, camera, role, K, camera_matrix)
     return writer.capture
 
 

@@ -10,7 +10,6 @@ import torch
 
 from flame_fitting import progress
 from flame_fitting.assets import shipped_embedding_path
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
@@ -23,7 +22,7 @@ from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.report.drawing import head_avatar, vertex_normals
 from flame_fitting.report.metrics import Truth, evaluate_fit, truth_metrics
-from tests.synthetic import similarity
+from tests.synthetic import add_rendered, similarity
 
 HEAD_FROM_WORLD = similarity(0.01)  # centimetres
 YAWS = (-90, -50, -25, 0, 25, 50, 90, 180)
@@ -52,19 +51,7 @@ def capture(truth, tmp_path_factory: pytest.TempPathFactory) -> Capture:
             matrix = move_camera(look_at(eye, [0, 0, 0], [0, 1, 0]), np.linalg.inv(HEAD_FROM_WORLD))
             width, height = (160, 128) if camera == 2 else (192, 192)
             K = intrinsics_from_fov(26.0, width, height)
-            out = render_avatar(avatar, K[None], matrix[None], width, height)
-            assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
-            writer.add(
-                timestep=0,
-                camera=int(camera),
-                role="fit",
-                K=K,
-                world_to_camera=matrix,
-                image=out.image[0],
-                alpha=out.alpha[0],
-                depth=out.depth[0],
-                normal=out.normal[0],
-            )
+            add_rendered(writer, avatar, int(camera), "fit", K, matrix)
     written = writer.capture
     embedding = for_scheme(LandmarkEmbedding.load(shipped_embedding_path("mediapipe", "textured")), "ibug68", head)
     points = embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy()

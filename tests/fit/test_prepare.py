@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
@@ -28,7 +27,7 @@ from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
 from flame_fitting.landmarks.lifting import Landmarks3D
 from flame_fitting.report.closest import TriangleTree
 from flame_fitting.report.drawing import head_avatar, vertex_normals
-from tests.synthetic import similarity
+from tests.synthetic import add_rendered, similarity
 from tests.toy import toy_head
 
 SCHEME = "ibug68"
@@ -162,19 +161,7 @@ def _capture(folder: Path, head: HeadModel, sizes: list[tuple[int, int]], head_f
             eye = [0.9 * np.sin(yaw), 0.1 * (-1.0) ** camera, 0.9 * np.cos(yaw)]
             matrix = move_camera(look_at(eye, [0, 0, 0], [0, 1, 0]), np.linalg.inv(head_from_world))
             K = intrinsics_from_fov(20.0, width, height)
-            out = render_avatar(avatar, K[None], matrix[None], width, height)
-            assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
-            writer.add(
-                timestep=0,
-                camera=camera,
-                role="fit" if camera < 5 else "landmark",
-                K=K,
-                world_to_camera=matrix,
-                image=out.image[0],
-                alpha=out.alpha[0],
-                depth=out.depth[0],
-                normal=out.normal[0],
-            )
+            add_rendered(writer, avatar, camera, "fit" if camera < 5 else "landmark", K, matrix)
     return writer.capture
 
 
