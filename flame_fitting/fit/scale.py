@@ -41,7 +41,8 @@ class Scale:
         face = "" if self.estimate is None else f"by the face alone one unit is about {1000 * self.estimate:.4g} mm"
         if self.metres_per_unit is None:
             return "scale: estimated" + (f"; {face}, near no common unit" if face else "")
-        unit = f"one unit is 1 {self.source.split(': ')[1]} = {1000 * self.metres_per_unit:.4g} mm"
+        unit = self.source.split(": ")[1]
+        unit = f"one unit is 1 {unit}" + ("" if unit == "mm" else f" = {1000 * self.metres_per_unit:.4g} mm")
         return f"scale: {unit} ({face or 'fixed'}; --scale and --unit choose another)"
 
     def as_dict(self, mm_per_unit: float) -> dict[str, Any]:

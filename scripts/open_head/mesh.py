@@ -6,7 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
-EYEBALL_RINGS_DEG = (4.0, 8.0, 11.5, 15.0, 18.5, 22.0, 26.0, 32.0, 40.0, 50.0, 62.0, 76.0, 92.0, 110.0, 130.0, 152.0)
+EYEBALL_RINGS_DEG = (5.2, 10.4, 14.9, 19.5, 24.0, 28.5, 33.5, 40.0, 48.0, 57.0, 68.0, 81.0, 96.0, 113.0, 132.0, 152.0)
+"""From the optical axis; six within the iris (`eyes.IRIS_ANGLE`)."""
 EYEBALL_SEGMENTS = 24
 
 

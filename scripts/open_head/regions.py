@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from open_head.eyes import IRIS_ANGLE
 from open_head.lips import LipSeam, geodesic, vertex_normals
 from open_head.mesh import boundary_edges, chain, unique_edges
 
@@ -108,7 +109,7 @@ def build_regions(
         ball[n_skin + side * n_ball : n_skin + (side + 1) * n_ball] = True
         masks[f"{name}_eyeball"] = ball
         iris = ball.copy()
-        iris[ball] = ball_directions[:, 2] > np.cos(np.radians(22.5))
+        iris[ball] = ball_directions[:, 2] > np.cos(np.radians(IRIS_ANGLE))
         masks[f"{name}_iris"] = iris
         socket = np.zeros(n_skin, dtype=bool)
         socket[skin_faces[cavity == 2 + side]] = True

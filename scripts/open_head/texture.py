@@ -4,6 +4,8 @@ import numpy as np
 from numba import njit
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from open_head.eyes import IRIS_ANGLE
+
 SKIN = np.array([206, 158, 134.0])
 LIP = np.array([172, 96, 90.0])
 BROW = np.array([62, 42, 32.0])
@@ -261,7 +263,8 @@ def _skin_color(p: np.ndarray, field, lip_height: np.ndarray, rng: np.random.Gen
 
 
 def _eye_color(direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    angle = np.degrees(np.arccos(np.clip(direction[:, 2], -1, 1)))
+    # in the numbers below the iris ends at 22.5
+    angle = np.degrees(np.arccos(np.clip(direction[:, 2], -1, 1))) * (22.5 / IRIS_ANGLE)
     around = np.arctan2(direction[:, 1], direction[:, 0])
     color = np.repeat(np.array([[226, 219, 212.0]]), len(angle), 0)
     vein = np.clip(noise(direction * 0.01, 0.002, rng, 3) - 0.1, 0, 1) * smooth01(30, 70, angle)

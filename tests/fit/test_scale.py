@@ -27,7 +27,7 @@ from tests.toy import toy_head
 def test_an_estimate_near_a_unit_is_taken_for_it(unit, size: float) -> None:
     found = chosen_by(size * METRES_PER_UNIT[unit], None)
     assert found.metres_per_unit == METRES_PER_UNIT[unit] and found.source == f"auto: {unit}" and found.held
-    assert found.estimate == size * METRES_PER_UNIT[unit] and f"1 {unit} = " in found.sentence
+    assert found.estimate == size * METRES_PER_UNIT[unit] and f"one unit is 1 {unit}" in found.sentence
 
 
 @pytest.mark.parametrize("estimate", [0.061, 0.115, 0.13, 0.91, 1.09, 0.0113, 0.27, 0.33, 2.0, 1e-4, 5e-7, 1e9])
