@@ -28,7 +28,7 @@ from flame_fitting.avatar.mesh import Avatar
 from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
-from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama
+from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama, similarity_matrix
 from flame_fitting.errors import NoFaceError
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
@@ -214,8 +214,13 @@ class _Search:
                 matrix, residual, share = found
                 self.log[-1]["residual"] = round(residual, 4)
                 looked_at.append(matrix)
-                if residual <= self.config.max_residual and share >= 0.75:
+                if self._acceptable(residual, share):
                     accepted.append((residual, matrix))
+                    # A detector also sees a face in one that stands on its head: the better of the two is upright.
+                    other = self._aim(self._upside_down(matrix))
+                    if other is not None and self._acceptable(*other[1:]):
+                        looked_at.append(other[0])
+                        accepted.append((other[1], other[0]))
                     if residual <= self.config.early_residual and share == 1.0:
                         break
             if len(self.log) >= self.config.max_candidates:
@@ -225,6 +230,15 @@ class _Search:
             if finding is not None:
                 return finding
         return None
+
+    def _acceptable(self, residual: float, share: float) -> bool:
+        return residual <= self.config.max_residual and share >= 0.75
+
+    def _upside_down(self, matrix: ndarray) -> ndarray:
+        """The frame of a head that looks the same way from the same place, turned by half about its forward axis."""
+        turn = np.diag([-1.0, -1.0, 1.0])
+        center = np.nanmean(self.models_inner[0], axis=0)
+        return np.asarray(similarity_matrix(1.0, turn, center - turn @ center) @ matrix)
 
     def _pictures(self) -> Iterator[tuple[Probe, ndarray, ndarray]]:
         """Pictures in which a quick detection sees a face: the 51 inner points (x, y, confidence) and the camera."""

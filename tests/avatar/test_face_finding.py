@@ -72,6 +72,15 @@ def test_a_mouth_that_is_wide_open(head, detector):
     assert finding.n_probes < 10
 
 
+@pytest.mark.parametrize("pitch", [-15, 0, 15])
+def test_upside_down(head, detector, pitch):
+    """The detector draws an upright face over one that stands on its head, in all views and within the limits."""
+    truth = similarity_matrix(1.0, Rotation.from_euler("zx", [180, pitch], degrees=True).as_matrix(), np.zeros(3))
+    finding = find_face(placed(head, truth), detector, head)
+    check(finding, truth)
+    assert finding.n_probes == 1
+
+
 def test_axes_between_the_axes(head, detector):
     truth = similarity_matrix(0.05, Rotation.from_euler("yxz", [140, 35, 50], degrees=True).as_matrix(), np.ones(3))
     check(find_face(placed(head, truth), detector, head), truth)
