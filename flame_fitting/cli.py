@@ -288,6 +288,8 @@ def _complain(message: str, code: int = EXIT_INPUT) -> int:
 def _how_to_go_on(stage: Stage) -> str:
     if stage.name == "run":
         return "Finished stages are kept: run the same command again to go on where it stopped."
+    if stage.name == "fit":
+        return "Finished stages of the fit are kept: run the same command again to go on where it stopped."
     return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."
 
 

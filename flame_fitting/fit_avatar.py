@@ -9,12 +9,15 @@ from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import Start
     from flame_fitting.fit.result import FitResult
-    from flame_fitting.fit.stages import FitState
+    from flame_fitting.fit.resuming import Resumable
+    from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
 
 PLAN_IGNORES = (
@@ -45,6 +48,7 @@ class PreparedFit:
     capture: "Capture"
     head: "HeadModel"
     start: "Start"
+    seen: "Observations"
     state: "FitState"
 
 
@@ -55,8 +59,9 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     from flame_fitting import progress
     from flame_fitting.evaluate import evaluate_in_place
     from flame_fitting.export.obj import write_obj
+    from flame_fitting.fit.driver import run_stages
+    from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
-    from flame_fitting.fit.stages import run_stages
     from flame_fitting.fit.vhap_flags import without_effect
     from flame_fitting.render.backend import choose_device
 
@@ -69,14 +74,15 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         device = choose_device(config.device)
         ready = with_landmarks(config)
         manifest = plan(config)
-        prepared = prepare(ready, device)
-        capture, head, state = prepared.capture, prepared.head, prepared.state
+        underway = Resumable(folder, manifest, frozenset(PLAN_IGNORES))
+        prepared = prepare(ready, device, None if config.force else underway)
+        capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
-        run_stages(state, config, device)
+        state = run_stages(prepared.state, seen, config, device, lambda state: underway.keep(state, head))
         for text in manifest.finish(lambda: plan(config)):
             progress.warn(text)
-            state.warnings.append(text)
-        result = make_result(state, prepared.start, capture, config)
+            state = state.warned(text)
+        result = make_result(state, seen, prepared.start, capture)
         result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records if record.seconds}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
@@ -93,13 +99,14 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
             write_obj(staged / "fitted.obj", result.vertices_world(head)[0], faces, uv, uv_faces, texture)
             write_obj(staged / "fitted_head_space.obj", result.vertices_head(head)[0], faces, uv, uv_faces, texture)
             manifest.transforms = {
-                "reference_from_world": prepared.start.reference_from_world.tolist(),
+                "reference_from_world": state.reference_from_world.tolist(),
                 "head_from_world": result.head_from_world.tolist(),
             }
             manifest.result = {"scale": state.scale.as_dict(result.mm_per_unit)}
             manifest.device = str(device)
             manifest.seconds = dict(result.seconds)
             manifest.write(staged)
+        underway.remove()
         result.folder = folder
         if evaluate:
             result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays)
@@ -110,18 +117,23 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     return result
 
 
-def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
-    """Reads capture, landmarks, head and pictures (onto the device), and aligns the head by its landmarks."""
+def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | None" = None) -> PreparedFit:
+    """Reads capture, landmarks, head and pictures (onto the device), and aligns the head by its landmarks.
+
+    The state is what a run that was stopped left `underway`, where it left something.
+    """
     import copy
 
     from flame_fitting import progress
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.begin import begin
+    from flame_fitting.fit.driver import recorded
+    from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.quality import measure
     from flame_fitting.fit.schedule import start_is_a_stage
-    from flame_fitting.fit.stages import FitState, add_record
+    from flame_fitting.fit.state import FitState
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.files import check_landmarks, read_landmarks
 
@@ -139,22 +151,27 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
         licensed=config.landmark_embedding,
     )
     double = copy.deepcopy(head).double()
-    scale, start = begin(config, capture, detected, double, embedding)
-    state = FitState(
+    left = underway.left(head) if underway is not None else None
+    scale, start = begin(config, capture, detected, double, embedding, left.scale if left is not None else None)
+    seen = Observations(
         head=double,
-        parameters=neutral_parameters(double, len(capture.timesteps)),
         targets=start.targets,
         surface=masked_surface_weights(double, config.model.occluded),
-        reference_from_world=start.reference_from_world,
-        scale=scale,
         lit=capture.shading == "lit",
         name=str(capture.root),
-        warnings=capture.warnings,
     )
-    if start_is_a_stage(config):
-        add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
-    _load_pictures(state, capture, config, device)
-    return PreparedFit(capture, head, start, state)
+    state = left
+    if state is None:
+        parameters = neutral_parameters(double, len(capture.timesteps))
+        state = FitState(parameters, start.reference_from_world, scale, warnings=tuple(capture.warnings))
+        if not double.has_uv:
+            text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
+            state = state.warned(text)
+        if start_is_a_stage(config):
+            state = recorded(state, seen, "lmk_init_rigid", 0.0, measure(double, parameters, seen.targets))
+    if double.has_uv:
+        seen = _with_pictures(seen, start.reference_from_world, capture, config, device)
+    return PreparedFit(capture, head, start, seen, state)
 
 
 def plan(config: FitConfig) -> Manifest:
@@ -215,20 +232,22 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     return replace(config, exp=replace(config.exp, reuse_landmarks=True))
 
 
-def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, device: "torch.device") -> None:
-    """Rasterizer and pictures for texture and photometric stages, where the head model has texture coordinates."""
+def _with_pictures(
+    seen: "Observations",
+    reference_from_world: "np.ndarray",
+    capture: "Capture",
+    config: FitConfig,
+    device: "torch.device",
+) -> "Observations":
+    """With a rasterizer and pictures, for texture and photometric stages."""
     from flame_fitting.fit.texture import TexelMaps
     from flame_fitting.fit.views import load_views
     from flame_fitting.render.backend import make_rasterizer
 
-    if not state.head.has_uv:
-        text = f"the head model {state.head.name} has no texture coordinates: no texture and no photometric stage"
-        state.warnings.append(text)
-        return
-    state.rasterizer = make_rasterizer(device)
-    state.texels = TexelMaps(state.rasterizer, state.head)
-    views = capture.views_of("fit") or capture.views
-    state.views = load_views(capture, views, state.reference_from_world, device, config.data.background_color)
+    rasterizer = make_rasterizer(device)
+    chosen = capture.views_of("fit") or capture.views
+    views = load_views(capture, chosen, reference_from_world, device, config.data.background_color)
+    return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), views=views)
 
 
 if __name__ == "__main__":

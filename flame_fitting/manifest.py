@@ -244,7 +244,8 @@ def check_output_folder(folder: str | os.PathLike, force: bool = False) -> None:
 def _counts(entry: Path) -> bool:
     """Whether an entry makes a folder somebody's: not what killed runs leave, nor what a new file system has."""
     hidden = entry.name.startswith(".")
-    return not (hidden and entry.name.endswith((".lock", ".partial", ".old"))) and entry.name != "lost+found"
+    ours = hidden and entry.name.endswith((".lock", ".partial", ".old", ".resume"))
+    return not ours and entry.name != "lost+found"
 
 
 def _json_default(value: Any) -> Any:

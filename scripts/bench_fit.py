@@ -24,8 +24,10 @@ import numpy as np
 import torch
 
 from flame_fitting.fit.config import FitConfig
-from flame_fitting.fit.photometric import PhotometricConfig, PhotometricStep, PhotometricWeights, Problem
-from flame_fitting.fit.stages import priors, run_stages
+from flame_fitting.fit.driver import run_stages
+from flame_fitting.fit.priors import priors
+from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit_avatar import fit, prepare
 from flame_fitting.render.backend import choose_device
@@ -56,7 +58,8 @@ def bare_loop(step: PhotometricStep, views: ViewSet, size: int) -> Callable[[], 
         # gradients where the head is: the background's texture coordinates are all 0, one texel would take them all
         rast, _ = step.rasterizer.rasterize(pos, step.renderer.faces, (size, size), front)
         drawn = rast[..., 3] > 0
-    texture = step.current_texture(0).detach().clone().requires_grad_()
+    assert step.texture is not None
+    texture = step.texture.now(0).detach().clone().requires_grad_()
     levels = max(int(np.log2(texture.shape[1])) - 2, 0)
     renderer, rasterizer = step.renderer, step.rasterizer
     if rasterizer.device.type == "cpu":
@@ -151,15 +154,14 @@ def main() -> int:
         for number in range(2 if device.type == "cuda" else 1):
             print("  whole fit" + (", the first in this process" if number == 0 else ", once more"))
             measured_fit(dataclasses.replace(config, output=Path(folder) / f"fit{number}"))
-    state = prepare(config, device).state
-    run_stages(state, config, device)
-    state.move(device)
-    assert state.rasterizer is not None and state.views is not None and state.texels is not None
-    print(f"  one step, texture {arguments.texture}, {len(state.head.faces)} faces")
+    prepared = prepare(config, device)
+    state, seen = run_stages(prepared.state, prepared.seen, config, device).to(device), prepared.seen.to(device)
+    assert seen.rasterizer is not None and seen.views is not None and seen.texels is not None
+    print(f"  one step, texture {arguments.texture}, {len(seen.head.faces)} faces")
     print(f"    {'views':>5} {'size':>5} {'step ms':>8} {'bare ms':>8} {'ratio':>6} {'memory GiB':>10}")
     for size in arguments.sizes:
         for count in arguments.views:
-            views = repeated(state.views, count, size)
+            views = repeated(seen.views, count, size)
             settings = PhotometricConfig(
                 steps=10**6,
                 views_per_step=count,
@@ -172,14 +174,14 @@ def main() -> int:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
             problem = Problem(
-                state.rasterizer,
-                state.head,
+                seen.rasterizer,
+                seen.head,
                 state.parameters,
-                state.targets,
+                seen.targets,
                 views,
-                state.surface,
+                seen.surface,
                 priors(config),
-                state.texels,
+                seen.texels,
             )
             step = PhotometricStep(problem, PhotometricWeights(), settings)
             numbers = iter(range(10**6))

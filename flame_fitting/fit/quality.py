@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.offsets import folded_triangles
+from flame_fitting.fit.folds import folded_triangles
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import vertex_areas
 from flame_fitting.fit.rendering import HeadRenderer

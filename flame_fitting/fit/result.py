@@ -10,27 +10,14 @@ import torch
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write, read_json_object, read_npz, read_picture, reason
+from flame_fitting.files import atomic_write, read_npz, read_picture, reason
+from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from flame_fitting.fit.state import StageRecord
 from flame_fitting.head.model import HeadModel
 
 PARAMETER_KEYS = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "shape", "expr", "static_offset")
 
 FIT_AGAIN = "Run again: flame-fitting fit"
-
-
-@dataclass(eq=False)
-class StageRecord:
-    """What one stage of the fit left behind."""
-
-    name: str
-    vertices_world: np.ndarray
-    """(T, V, 3) in the avatar's coordinates."""
-    seconds: float
-    summary: dict[str, float] = field(default_factory=dict)
-    """landmark_mm, face_mm and what else the stage measured."""
-    accepted: bool = True
-    smoothed: list[int] = field(default_factory=list)
-    """Triangles that static offsets had turned over, and around which they were smoothed (`fit.repair`)."""
 
 
 @dataclass(eq=False)
@@ -176,25 +163,13 @@ def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:
 
 def _load_checkpoint(folder: Path, result: FitResult) -> None:
     """Stages, warnings and times, where the folder has them."""
-    path, tensors = folder / "checkpoint.json", folder / "checkpoint.safetensors"
-    if not (path.is_file() and tensors.is_file()):
+    path = folder / CHECKPOINT_NAME
+    if not path.is_file():
         return
-    from safetensors import SafetensorError, safe_open
-
-    content = read_json_object(path, FIT_AGAIN)
-    try:
-        result.warnings = [str(text) for text in content.get("warnings", [])]
-        result.seconds = {str(name): float(value) for name, value in content.get("seconds", {}).items()}
-        by_face = content.get("scale_by_face")
-        result.scale_by_face = None if by_face is None else float(by_face)
-        with safe_open(tensors, framework="np") as file:
-            for record in content.get("stages", []):
-                vertices = file.get_tensor(f"stages/{record['name']}/vertices_world").astype(np.float64)
-                result.stages.append(StageRecord(**(record | {"vertices_world": vertices})))
-    except SafetensorError as error:
-        raise InputError(f"{tensors}: cannot be read ({reason(error)}). {FIT_AGAIN}") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not what a fit writes ({reason(error)}). {FIT_AGAIN}") from error
+    checkpoint = load_checkpoint(path)
+    state = checkpoint.state
+    result.stages, result.warnings, result.seconds = list(state.records), list(state.warnings), checkpoint.seconds
+    result.scale_by_face = state.scale.estimate
 
 
 def find_fit_folder(folder: Path) -> Path:

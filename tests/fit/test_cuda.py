@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.losses.photometric import (
     color_pools,
     kernels,
@@ -17,16 +16,12 @@ from flame_fitting.fit.losses.photometric import (
 )
 from flame_fitting.fit.losses.texture import add_total_variation
 from flame_fitting.fit.parametric import PriorWeights
-from flame_fitting.fit.photometric import (
-    CLUSTERS,
-    PhotometricConfig,
-    PhotometricStep,
-    PhotometricWeights,
-    Problem,
-    cluster_table,
-    refine,
-)
 from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.solvers.adam import refine
+from flame_fitting.fit.solvers.appearance import cluster_table
+from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.photometric_settings import CLUSTERS, PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.rotations import rotation_matrix
@@ -99,8 +94,8 @@ LIT = {
 def _discolour(step: PhotometricStep) -> None:
     """Away from the pictures' own colours: where the two are equal the slope of the L1 norm is rounding's."""
     step.bake(0)
-    rows = torch.arange(SIZE, device=step.base.device)
-    step.base += 0.1 * torch.sin(0.3 * (rows[:, None] + 2 * rows[None, :]))[None, :, :, None]
+    rows = torch.arange(SIZE, device=step.texture.base.device)
+    step.texture.base += 0.1 * torch.sin(0.3 * (rows[:, None] + 2 * rows[None, :]))[None, :, :, None]
     step.draw_pools(0)
 
 
@@ -113,7 +108,7 @@ def _gradients(step: PhotometricStep) -> list[Tensor]:
         seen.extend(gradient.detach().cpu().double().clone() for gradient in gradients)
 
     step.optimizer.step = keep  # type: ignore[method-assign]
-    step.texture_optimizer.step = keep  # type: ignore[method-assign]
+    step.texture._optimizer.step = keep  # type: ignore[method-assign]
     step(1)
     return sorted(seen, key=lambda gradient: gradient.numel())
 
@@ -146,7 +141,7 @@ def test_chunks_of_views_add_up(options: dict) -> None:
 def test_graphs_have_the_gradients_of_single_launches(chunk: int, options: dict) -> None:
     step = _step("cuda", steps=12, fused_from=0, chunk=chunk, **options)
     _discolour(step)
-    moving = [*step.optimizer._moving, *step.texture_optimizer._moving]
+    moving = [*step.optimizer._moving, *step.texture._optimizer._moving]
     for part in moving:
         part.rate = 0.0  # nothing moves, so every step is the same
     moments, losses = [], []
@@ -164,13 +159,13 @@ def test_graphs_have_the_gradients_of_single_launches(chunk: int, options: dict)
 
 def test_graphs_draw_new_noise_at_every_replay() -> None:
     step = _step("cuda", steps=12, fused_from=0, disturb=0.5)
-    before = int(step._seed)
+    before = int(step.perturbation.seed)
     losses = []
-    for part in (*step.optimizer._moving, *step.texture_optimizer._moving):
+    for part in (*step.optimizer._moving, *step.texture._optimizer._moving):
         part.rate = 0.0  # nothing moves: only the noise changes the loss
     for number in range(8):
         losses.append(round(float(step(number)), 6))
-    assert int(step._seed) == before + 8 and len(set(losses)) == 8
+    assert int(step.perturbation.seed) == before + 8 and len(set(losses)) == 8
 
 
 def test_refinement_converges_on_the_gpu_with_and_without_graphs() -> None:

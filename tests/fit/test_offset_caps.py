@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, by_region, surface_weights, vertex_areas
+from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.head.model import HeadModel
 from tests.fit.known_truth import cloud_of, embedding_on, problem

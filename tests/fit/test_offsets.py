@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from flame_fitting.fit.offsets import (
+from flame_fitting.fit.solvers.registration import (
     OffsetConfig,
     fit_offsets,
     folded_triangles,

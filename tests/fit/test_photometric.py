@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
-from flame_fitting.fit.photometric import (
-    CLUSTERS,
-    PhotometricConfig,
-    PhotometricStep,
-    PhotometricWeights,
-    Problem,
-    cluster_table,
-    refine,
-)
 from flame_fitting.fit.region_weights import surface_weights
 from flame_fitting.fit.rendering import HeadRenderer
+from flame_fitting.fit.solvers.adam import refine
+from flame_fitting.fit.solvers.appearance import cluster_table
+from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.photometric_settings import CLUSTERS, PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.head.model import HeadModel

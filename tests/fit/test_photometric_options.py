@@ -8,20 +8,18 @@ import pytest
 import torch
 
 from flame_fitting.errors import InputError
-from flame_fitting.fit import photometric
-from flame_fitting.fit.geometry_step import GeometryWeights
+from flame_fitting.fit.losses.light import lighting
 from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import PriorWeights
-from flame_fitting.fit.photometric import (
-    PhotometricConfig,
-    PhotometricStep,
-    PhotometricWeights,
-    Problem,
-    cluster_table,
-    refine,
-)
 from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.rendering import Lit
+from flame_fitting.fit.solvers import adam
+from flame_fitting.fit.solvers.adam import refine
+from flame_fitting.fit.solvers.appearance import cluster_table
+from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.targets import FrameTarget, make_detection_target
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.head.model import HeadModel
@@ -108,7 +106,7 @@ def test_a_step_adds_up_the_slopes_of_the_views_that_it_has_drawn(scene, across_
     step = PhotometricStep(
         problem_of(scene, start), PhotometricWeights(geometry=QUIET), config_of(views_per_step=3, steps=12, **options)
     )
-    assert together.choose_views(0) is None
+    assert together.views.choose(0) is None
     kept: list[torch.Tensor] = []
 
     def keep(now, normals, slope, normals_slope):
@@ -147,7 +145,7 @@ def test_gates_over_everything_leave_geometry_no_gradient_from_pictures(scene) -
     lr = (("placement", 1e-3), ("texture", 1e-2))
     step, slope, _ = slopes_of(scene, start, lr=lr, texture_except=("all",), boundary_except=("all",))
     assert slope.abs().max() == 0
-    assert step._texture_slope.abs().max() > 0
+    assert step.texture.slope.abs().max() > 0
 
 
 def test_slopes_of_colour_and_of_silhouettes_add_up(scene) -> None:
@@ -197,7 +195,7 @@ def test_normals_of_lit_gated_regions_get_nothing(scene) -> None:
     step, _, gated = slopes_lit(scene, start, lights, ("left",))
     assert free[:, ~touched].abs().max() > 0 and gated[:, ~touched].abs().max() == 0
     assert gated[:, touched].abs().max() > 0
-    assert step._lights_slope.abs().max() > 0
+    assert step.light.slope.abs().max() > 0
 
 
 # lights
@@ -228,7 +226,7 @@ def slopes_lit(scene, start, lights, texture_except, space="world"):
 @pytest.mark.parametrize("space", ["world", "camera"])
 def test_gradients_of_lights_and_normals_agree_with_finite_differences(scene, space) -> None:
     step, _, normals_slope = slopes_lit(scene, turned(scene[0]), some_lights(), (), space)
-    lights_slope, level = step._lights_slope.clone(), step.pictures[0]
+    lights_slope, level = step.light.slope.clone(), step.views.wanted[0]
     now = step.project()
     normals = step.normals(now).detach()
     assert len(normals) == (1 if space == "world" else len(level))
@@ -238,14 +236,14 @@ def test_gradients_of_lights_and_normals_agree_with_finite_differences(scene, sp
         return float(step.look(rast.detach(), rast_db.detach(), now.pos, normals, level, 0)[0])
 
     generator = torch.Generator().manual_seed(1)
-    lights = step.lights.clone()
+    lights = step.light.coefficients.clone()
     for _ in range(3):
         direction, size = torch.randn(9, 3, generator=generator), 5e-3
         ends = []
         for sign in (1, -1):
-            step.lights.copy_(lights + sign * size * direction)
+            step.light.coefficients.copy_(lights + sign * size * direction)
             ends.append(value(normals))
-        step.lights.copy_(lights)
+        step.light.coefficients.copy_(lights)
         expected = float((direction * lights_slope).sum())
         assert (ends[0] - ends[1]) / (2 * size) == pytest.approx(
             expected, rel=0.05, abs=0.02 * float(lights_slope.norm())
@@ -303,16 +301,16 @@ def test_known_lights_are_found_on_a_head_of_known_texture(scene) -> None:
     with torch.no_grad():
         now = step.project()
         rast, rast_db = step.rasterize(now.pos, now.front, (SIZE, SIZE))
-        lit = photometric.Lit("SH", step.normals(now), truth)
-        shown = step.renderer.shade(rast, rast_db, now.pos, step.current_texture(0), views.pictures(), lit=lit)
+        lit = Lit("SH", step.normals(now), truth)
+        shown = step.renderer.shade(rast, rast_db, now.pos, step.texture.now(0), views.pictures(), lit=lit)
     rgba = torch.cat([shown.painted[..., :3], views.pictures()[..., 3:]], dim=-1)
     settings = config_of(steps=60, lighting="SH", base="painted", lr=(("lights", 3e-2),))
     weights = PhotometricWeights(diffuse=0.0, geometry=QUIET)
     found = refine(problem_of(scene, start, replace(views, rgba=rgba)), weights, settings)
     normals = step.normals(now)[0]
     front = normals[:, 2] > 0.3
-    apart = (photometric.lighting("SH", normals, found.lights) - photometric.lighting("SH", normals, truth))[front]
-    before = (1 - photometric.lighting("SH", normals, truth))[front]
+    apart = (lighting("SH", normals, found.lights) - lighting("SH", normals, truth))[front]
+    before = (1 - lighting("SH", normals, truth))[front]
     assert apart.abs().mean() < 0.1 * before.abs().mean()
     for name, value in found.parameters.items().items():
         torch.testing.assert_close(value, getattr(start, name), rtol=0, atol=0)
@@ -358,17 +356,17 @@ def test_a_far_background_replaces_the_pictures_own(scene) -> None:
     problem = problem_of(scene, FitParameters.neutral(scene[0]), views)
     far = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(background="far"))
     outside, inside = views.alphas == 0, views.alphas == 1
-    contrast = (far.pictures[0][..., :3].float() - 1.0).abs().mean(-1)
+    contrast = (far.views.wanted[0][..., :3].float() - 1.0).abs().mean(-1)
     assert contrast[outside].min() > 0.3 and contrast[inside].max() < 0.01
     seen = set()
     for _ in range(12):
         far.draw_pools(0)
-        seen.add(tuple(far.pictures[0][0, 0, 0, :3].tolist()))
+        seen.add(tuple(far.views.wanted[0][0, 0, 0, :3].tolist()))
     assert len(seen) > 1 and (1.0, 1.0, 1.0) not in seen
     own = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(background="target"))
-    assert own.pictures[0] is own.levels[0].rgba
+    assert own.views.wanted[0] is own.views.levels[0].rgba
     black = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(background="black"))
-    assert black.pictures[0][..., :3][outside].max() < 0.01
+    assert black.views.wanted[0][..., :3][outside].max() < 0.01
     unknown = replace(problem, views=replace(views, background=None))
     with pytest.raises(InputError, match="background_train"):
         PhotometricStep(unknown, PhotometricWeights(), config_of(background="black"))
@@ -385,17 +383,17 @@ def test_each_group_of_views_is_compared_with_a_bake_of_the_other(scene) -> None
     problem = problem_of(scene, FitParameters.neutral(scene[0]), replace(views, rgba=rgba))
     step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(across_views=True, smooth=0.0))
     step.bake(0)
-    assert len(step.groups) == 2
-    for group, rows in enumerate(step.groups):
-        base = step.base[group][step.texels.covered]
-        shown = step.levels[0].pictures()[rows][..., :3]
+    assert len(step.views.groups) == 2
+    for group, rows in enumerate(step.views.groups):
+        base = step.texture.base[group][step.texture.texels.covered]
+        shown = step.views.levels[0].pictures()[rows][..., :3]
         own, other = (0, 2) if shown[..., 0].min() == 1 else (2, 0)
         assert shown[..., own].min() == 1 and shown[..., other].max() == 0
         assert base[:, other].median() > 0.95 and base[:, own].median() < 0.05
-    parts = step.parts(step.levels[0])
+    parts = step.views.parts(0)
     assert sorted({group for _, group in parts}) == [0, 1]
     together = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(smooth=0.0))
-    assert len(together.groups) == 1
+    assert len(together.views.groups) == 1
 
 
 # texture
@@ -438,13 +436,13 @@ def test_texture_sizes_carry_the_residual_over(scene) -> None:
         PhotometricWeights(texture_variation=0.0, residual=0.0, geometry=QUIET),
         config_of(steps=8, texture_sizes=(16, 32), base="neutral", lr=(("texture", 1e-6),)),
     )
-    torch.testing.assert_close(step.residual, torch.full((1, 16, 16, 3), 0.25))
+    torch.testing.assert_close(step.texture.residual, torch.full((1, 16, 16, 3), 0.25))
     for number in range(8):
         step(number)
         size = 16 if number < 4 else 32
-        assert step.residual.shape == (1, size, size, 3) and step.base.shape[1] == size
-    torch.testing.assert_close(step.residual, torch.full((1, 32, 32, 3), 0.25), rtol=0, atol=1e-4)
-    assert step.base.abs().max() > 0
+        assert step.texture.residual.shape == (1, size, size, 3) and step.texture.base.shape[1] == size
+    torch.testing.assert_close(step.texture.residual, torch.full((1, 32, 32, 3), 0.25), rtol=0, atol=1e-4)
+    assert step.texture.base.abs().max() > 0
 
 
 def test_without_a_step_size_there_is_no_texture(scene) -> None:
@@ -532,7 +530,7 @@ def test_a_diverging_stage_is_stopped(scene) -> None:
             return super().__call__(step) + 4.0**step
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photometric, "PhotometricStep", Runaway)
+        patch.setattr(adam, "PhotometricStep", Runaway)
         found = refine(
             problem_of(scene, start), weights, config, report=lambda n, loss: step_losses.append(n), report_every=1
         )
@@ -550,7 +548,7 @@ def test_a_jump_at_the_start_of_a_stage_is_not_a_divergence(scene) -> None:
     start = FitParameters.neutral(scene[0])
     config = config_of(steps=200, pictures=False, schedule="constant", lr=(("shape", 1e-4),))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photometric, "PhotometricStep", Jump)
+        patch.setattr(adam, "PhotometricStep", Jump)
         found = refine(problem_of(scene, start), PhotometricWeights(geometry=QUIET), config, report_every=1)
     assert not found.trouble
 
@@ -574,7 +572,7 @@ def test_a_stage_that_leaves_the_texture_alone_draws_what_another_one_made_of_it
             problem = problem_of(scene, turned(scene[0]), residual=residual)
             step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(base=base, lr=lr))
             step.bake(0)
-            drawn[base, len(lr)] = step.current_texture(0)
+            drawn[base, len(lr)] = step.texture.now(0)
     torch.testing.assert_close(drawn["painted", 1], drawn["painted", 2])
     assert (drawn["painted", 1] - drawn["baked", 1]).abs().max() > 0.1
     # colours that are baked from the pictures need no residual
@@ -594,7 +592,7 @@ def _outside(scene, parameters: FitParameters) -> float:
     with torch.no_grad():
         now = step.project()
         rast, _ = step.rasterize(now.pos, now.front, (SIZE, SIZE))
-    wanted = step.levels[0].alphas > 0.5
+    wanted = step.views.levels[0].alphas > 0.5
     return float(((rast[..., 3] > 0) & ~wanted).sum() / wanted.sum())
 
 
@@ -622,8 +620,8 @@ def test_total_variation_is_a_mean_over_the_texels_that_the_views_see(scene) -> 
         problem = problem_of(scene, start, scene[2].subset(rows))
         step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(lr=(("texture", 1e-2),)))
         step.bake(0)
-        counts.append(float(step._variation_count))
-        covered = float(step.texels.covered.sum())
+        counts.append(float(step.texture._variation_count))
+        covered = float(step.texture.texels.covered.sum())
     assert 0.05 * covered < counts[0] < 0.9 * counts[1] and counts[1] < covered
     whole = PhotometricWeights(geometry=QUIET, variation_covered=False)
     assert PhotometricStep(problem, whole, config_of(lr=(("texture", 1e-2),)))._variation_count is None

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.offsets import OffsetConfig, fit_offsets, folded_triangles, mesh_edges
 from flame_fitting.fit.repair import (
     Repair,
     RepairConfig,
@@ -18,6 +17,7 @@ from flame_fitting.fit.repair import (
     said,
     touched_vertices,
 )
+from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets, folded_triangles, mesh_edges
 from flame_fitting.head.model import HeadModel
 from tests.fit.known_truth import problem
 from tests.toy import toy_head_data

@@ -14,13 +14,17 @@ import scipy.sparse as sparse
 import torch
 from scipy.spatial import cKDTree
 
-from flame_fitting.fit.folds import adjacent_faces, folded_faces
+from flame_fitting import progress
+from flame_fitting.fit.folds import adjacent_faces, folded_triangles
 from flame_fitting.fit.linearize import skinning_rotations
 from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
-from flame_fitting.fit.offset_system import OffsetSystem
+from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
+from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.offset_system import OffsetSystem
+from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
@@ -60,6 +64,13 @@ class OffsetConfig:
     """Weight of the neck's rim to an open edge of the avatar, where one is within `rim_reach`."""
     rim_reach: float = 0.012
     """Metres."""
+
+
+def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
+    """Static offsets; all else stays."""
+    settings = OffsetConfig(iterations=stage.settings.num_steps)
+    args = (seen.head, state.parameters, seen.targets, seen.surface, settings)
+    return replace(state, parameters=fit_offsets(*args, report=lambda _: shown.advance()))
 
 
 def fit_offsets(
@@ -107,13 +118,6 @@ def fit_offsets(
             extra = np.where(touched | ring, extra * 4, extra)
         out = trial
     return out
-
-
-def folded_triangles(head: HeadModel, parameters: FitParameters, pairs: torch.Tensor | None = None) -> torch.Tensor:
-    """Bool (F,): triangles that the offsets turned or folded at any timestep; `pairs` are `adjacent_faces`."""
-    bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
-    pairs = adjacent_faces(head.faces) if pairs is None else pairs
-    return folded_faces(parameters.vertices(head), bare.vertices(head), head.faces, pairs).any(0)
 
 
 def mesh_edges(faces: np.ndarray) -> np.ndarray:

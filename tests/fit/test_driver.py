@@ -8,16 +8,21 @@ import pytest
 import torch
 
 from flame_fitting import progress
-from flame_fitting.fit import stages
-from flame_fitting.fit.config import FitConfig
-from flame_fitting.fit.offsets import folded_triangles
+from flame_fitting.fit import driver, priors
+from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
+from flame_fitting.fit.folds import folded_triangles
+from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.photometric import Refined
 from flame_fitting.fit.presets import preset
 from flame_fitting.fit.quality import Quality, measure, picture_error, weighted_quantiles, worsened
 from flame_fitting.fit.repair import RepairConfig
 from flame_fitting.fit.schedule import effective_pipeline
-from flame_fitting.fit.stages import FitState, _stage, run_stages
+from flame_fitting.fit.solvers import adam
+from flame_fitting.fit.solvers.adam import Refined
+from flame_fitting.fit.solvers.adam_settings import photometric_config
+from flame_fitting.fit.solvers.interface import Diverged, Stage
+from flame_fitting.fit.state import FitState
 from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import problem
@@ -63,28 +68,27 @@ def test_picture_error_is_least_at_the_truth_whatever_texture_a_stage_has() -> N
 
 
 def test_a_stage_that_spoils_the_pictures_is_rolled_back_without_geometry(monkeypatch) -> None:
-    state, errors = _pictured_state(), iter([0.03, 0.08, 0.03, 0.029])
-    for target in state.targets:
+    state, seen = _pictured()
+    errors = iter([0.03, 0.08, 0.03, 0.029])
+    for target in seen.targets:
         target.surface = None
-    monkeypatch.setattr(stages, "picture_error", lambda *args: next(errors))
+    monkeypatch.setattr(driver, "picture_error", lambda *args: next(errors))
     for expected in (False, True):
-        with progress.silent():
-            _stage(state, "toy", lambda _: None, progress.Bar(1, "toy", "step"), looks=True)
+        state = _did(state, seen, lambda state: state, monkeypatch, name="rgb_toy", solver="adam")
         assert state.records[-1].accepted is expected
     assert "pictures went from 0.030 to 0.080" in state.warnings[0] and len(state.warnings) == 1
     # with a surface to measure to, and for stages without pictures, they are not drawn
-    with progress.silent():
-        _stage(state, "toy", lambda _: None, progress.Bar(1, "toy", "step"))
+    state = _did(state, seen, lambda state: state, monkeypatch)
     assert "picture" not in state.records[-1].summary
 
 
 def test_light_and_texture_that_were_fitted_together_are_drawn_together() -> None:
-    state, config = _pictured_state(), preset("vhap")
+    (_, seen), config = _pictured(), preset("vhap")
     stage = config.pipeline.rgb_sequential_tracking
     assert "lights" not in stage.optimizable_params
-    args = (config, stage, True, state.views, torch.device("cpu"), 1)
-    assert stages.photometric_config(*args).lighting == "constant"
-    assert stages.photometric_config(*args, lit=True).lighting == "SH"
+    args = (config, stage, True, seen.views, torch.device("cpu"), 1)
+    assert photometric_config(*args).lighting == "constant"
+    assert photometric_config(*args, lit=True).lighting == "SH"
 
 
 def test_nothing_to_measure_is_not_worse_but_losing_the_measure_is() -> None:
@@ -108,159 +112,156 @@ def test_measured_quality_is_the_distance_to_the_surface() -> None:
     assert 1.0 < moved.face_mm < 2.05 and moved.landmark_mm == pytest.approx(2.0, abs=0.01)
 
 
-def _state() -> FitState:
+def _toy() -> tuple[FitState, Observations]:
     head, _, targets, surface = problem()
     world = np.diag([0.01, 0.01, 0.01, 1.0])
-    return FitState(head, FitParameters.neutral(head), targets, surface, world)
+    return FitState(FitParameters.neutral(head), world), Observations(head, targets, surface)
 
 
-def _run(state: FitState, work) -> None:
+def _did(state: FitState, seen: Observations, work, monkeypatch, name="toy", solver="gauss_newton") -> FitState:
+    """The state after a stage whose solver does some work."""
+    monkeypatch.setitem(SOLVERS, solver, lambda state, seen, stage, shown: work(state))
     with progress.silent():
-        _stage(state, "toy", work, progress.Bar(1, "toy", "step"))
+        return run_stage(state, seen, Stage(name, StageConfig(1, solver=solver), FitConfig(Path("toy"))))
 
 
-def test_a_stage_that_worsens_is_rolled_back_recorded_and_said() -> None:
-    state = _state()
-    before, quality = state.parameters.clone(), measure(state.head, state.parameters, state.targets)
+def _shifted(state: FitState) -> FitState:
+    moved = state.parameters.clone()
+    moved.placement[4] += 0.02
+    return replace(state, parameters=moved)
 
-    def work(_) -> None:
-        state.parameters = state.parameters.clone()
-        state.parameters.placement[4] += 0.02
 
-    _run(state, work)
-    torch.testing.assert_close(state.parameters.placement, before.placement, rtol=0, atol=0)
+def test_a_stage_that_worsens_is_rolled_back_recorded_and_said(monkeypatch) -> None:
+    start, seen = _toy()
+    quality = measure(seen.head, start.parameters, seen.targets)
+    state = _did(start, seen, _shifted, monkeypatch)
+    torch.testing.assert_close(state.parameters.placement, start.parameters.placement, rtol=0, atol=0)
     (record,) = state.records
     assert record.name == "toy" and not record.accepted and record.summary == quality.as_dict()
     assert len(state.warnings) == 1 and "toy was rolled back" in state.warnings[0]
-    np.testing.assert_allclose(record.vertices_world, state.vertices_world())
-    np.testing.assert_allclose(record.vertices_world[0] * 0.01, before.vertices(state.head)[0].numpy(), atol=1e-9)
+    np.testing.assert_allclose(record.vertices_world, state.vertices_world(seen.head))
+    posed = start.parameters.vertices(seen.head)[0].numpy()
+    np.testing.assert_allclose(record.vertices_world[0] * 0.01, posed, atol=1e-9)
+    assert start.records == () and start.warnings == ()  # the state before stays what it was
 
 
-def test_work_on_the_tensors_in_place_is_rolled_back_too() -> None:
-    state = _state()
-
-    def work(_) -> None:
+def test_work_on_the_tensors_in_place_is_rolled_back_too(monkeypatch) -> None:
+    def work(state: FitState) -> FitState:
         state.parameters.placement[4] += 0.02
+        return state
 
-    _run(state, work)
+    start, seen = _toy()
+    state = _did(start, seen, work, monkeypatch)
     assert state.parameters.placement[4] == 0 and not state.records[0].accepted
 
 
-def test_parameters_that_are_not_finite_are_rolled_back() -> None:
-    state = _state()
-
-    def work(_) -> None:
+def test_parameters_that_are_not_finite_are_rolled_back(monkeypatch) -> None:
+    def work(state: FitState) -> FitState:
         state.parameters.shape[0] = torch.nan
+        return state
 
-    _run(state, work)
+    start, seen = _toy()
+    state = _did(start, seen, work, monkeypatch)
     assert torch.isfinite(state.parameters.shape).all()
     assert "finite" in state.warnings[0] and not state.records[0].accepted
 
 
-def _with_a_fold(state: FitState) -> FitParameters:
+def test_a_solver_that_diverges_is_rolled_back(monkeypatch) -> None:
+    def work(state: FitState) -> FitState:
+        raise Diverged("the loss went up")
+
+    start, seen = _toy()
+    state = _did(start, seen, work, monkeypatch)
+    assert state.warnings == ("stage toy was rolled back: the loss went up",) and not state.records[0].accepted
+    assert torch.equal(state.parameters.shape, start.parameters.shape)
+
+
+def _with_a_fold(state: FitState) -> FitState:
     """The true head with one vertex of its face across the triangles around it."""
-    out = problem()[1].clone()
-    middle = int(torch.argmin((state.head.v_template - torch.tensor([0.0, 0.0, 0.09])).norm(dim=-1)))
+    head, truth, _, _ = problem()
+    out = truth.clone()
+    middle = int(torch.argmin((head.v_template - torch.tensor([0.0, 0.0, 0.09])).norm(dim=-1)))
     out.static_offset[0, middle] = torch.tensor([0.02, 0.0, 0.0])
-    assert folded_triangles(state.head, out).any()
-    return out
+    assert folded_triangles(head, out).any()
+    return replace(state, parameters=out)
 
 
 def test_a_fold_is_repaired_and_the_stage_is_kept(monkeypatch) -> None:
-    state, lines = _state(), []
+    (start, seen), lines = _toy(), []
     monkeypatch.setattr(progress, "say", lines.append)
-
-    def work(_) -> None:
-        state.parameters = _with_a_fold(state)
-
-    _run(state, work)
+    state = _did(start, seen, _with_a_fold, monkeypatch)
     (record,) = state.records
-    assert record.accepted and state.warnings == [] and record.summary["folded"] == 0
-    assert record.summary["face_mm"] < 0.05 and not folded_triangles(state.head, state.parameters).any()
-    assert len(record.smoothed) >= 1 and state.head.face_mask("face")[record.smoothed].all()
+    assert record.accepted and state.warnings == () and record.summary["folded"] == 0
+    assert record.summary["face_mm"] < 0.05 and not folded_triangles(seen.head, state.parameters).any()
+    assert len(record.smoothed) >= 1 and seen.head.face_mask("face")[record.smoothed].all()
     assert len(lines) == 1 and lines[0].startswith(f"toy: {len(record.smoothed)} triangle")
 
 
 def test_offsets_that_a_repair_gives_up_are_warned_of(monkeypatch) -> None:
-    state, thorough = _state(), stages.repair
-    monkeypatch.setattr(stages, "repair", lambda *args: thorough(*args, RepairConfig(rounds=0)))
-
-    def work(_) -> None:
-        state.parameters = _with_a_fold(state)
-
-    _run(state, work)
-    assert state.records[0].accepted and not folded_triangles(state.head, state.parameters).any()
+    (start, seen), thorough = _toy(), driver.repair
+    monkeypatch.setattr(driver, "repair", lambda *args: thorough(*args, RepairConfig(rounds=0)))
+    state = _did(start, seen, _with_a_fold, monkeypatch)
+    assert state.records[0].accepted and not folded_triangles(seen.head, state.parameters).any()
     assert len(state.warnings) == 1 and "lost offsets" in state.warnings[0] and state.warnings[0].startswith("toy: ")
 
 
 def test_a_fold_does_not_save_a_stage_that_worsens(monkeypatch) -> None:
-    state, lines = _state(), []
+    (start, seen), lines = _toy(), []
     monkeypatch.setattr(progress, "say", lines.append)
-
-    def work(_) -> None:
-        state.parameters = _with_a_fold(state)
-        state.parameters.placement[4] += 0.02
-
-    _run(state, work)
+    state = _did(start, seen, lambda state: _shifted(_with_a_fold(state)), monkeypatch)
     assert state.parameters.static_offset.abs().max() == 0 and state.parameters.placement[4] == 0
     assert not state.records[0].accepted and state.records[0].smoothed == [] and lines == []
     assert "toy was rolled back: landmarks" in state.warnings[0]
 
 
-def test_a_stage_that_improves_is_kept() -> None:
-    state = _state()
-    _, truth, _, _ = problem()
-
-    def work(_) -> None:
-        state.parameters = truth
-
-    _run(state, work)
-    assert state.parameters is truth and state.warnings == [] and state.records[0].accepted
+def test_a_stage_that_improves_is_kept(monkeypatch) -> None:
+    (start, seen), truth = _toy(), problem()[1]
+    state = _did(start, seen, lambda state: replace(state, parameters=truth), monkeypatch)
+    assert torch.equal(state.parameters.shape, truth.shape) and state.warnings == () and state.records[0].accepted
     assert state.records[0].summary["face_mm"] < 0.05
 
 
 def test_geometric_stages_run_in_order_and_reach_the_truth(tmp_path: Path) -> None:
-    state = _state()
+    state, seen = _toy()
     truth = problem()[1]
     with progress.silent():
-        run_stages(state, FitConfig(tmp_path))
+        state = run_stages(state, seen, FitConfig(tmp_path))
     assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "geo_init_offset"]
-    assert state.warnings == []
-    assert measure(state.head, state.parameters, state.targets).face_mm < 0.1
-    found, expected = state.parameters.vertices(state.head), truth.vertices(state.head)
-    assert 1000 * (found - expected).norm(dim=-1)[0, state.head.region_mask("face")].median() < 1.0
+    assert state.warnings == ()
+    assert measure(seen.head, state.parameters, seen.targets).face_mm < 0.1
+    found, expected = state.parameters.vertices(seen.head), truth.vertices(seen.head)
+    assert 1000 * (found - expected).norm(dim=-1)[0, seen.head.region_mask("face")].median() < 1.0
 
 
 def test_a_stage_can_be_left_out(tmp_path: Path) -> None:
-    state = _state()
+    state, seen = _toy()
     config = FitConfig(tmp_path)
     config.pipeline.geo_init_all.num_steps = 0
     config.model.use_static_offset = False
     with progress.silent():
-        run_stages(state, config)
+        state = run_stages(state, seen, config)
     assert [record.name for record in state.records] == ["lmk_init_all"]
     assert state.parameters.static_offset.abs().max() == 0
 
 
 def test_flags_reach_the_priors(tmp_path: Path) -> None:
-    plain, wide = stages.priors(FitConfig(tmp_path)), stages.priors(FitConfig(tmp_path, expressive=True))
+    plain, wide = priors.priors(FitConfig(tmp_path)), priors.priors(FitConfig(tmp_path, expressive=True))
     assert wide.expr > plain.expr and wide.jaw > plain.jaw and wide.shape == plain.shape
 
 
-def _pictured_state(size: int = 64) -> FitState:
+def _pictured(size: int = 64) -> tuple[FitState, Observations]:
     """A state with pictures of the true head, and detections in them."""
     head, truth, targets, surface = problem()
     vertices = truth.vertices(head)[0].numpy()
     views = draw(head, vertices, smooth_texture(64), around(3, 0.05, 60.0), size)
     views = replace(views, background=torch.ones(3))
     rasterizer = make_rasterizer("cpu")
-    state = FitState(head, truth.clone(), targets, surface, np.eye(4), rasterizer, views)
-    state.texels = TexelMaps(rasterizer, head)
-    return state
+    pictured = {"rasterizer": rasterizer, "views": views, "texels": TexelMaps(rasterizer, head)}
+    return FitState(truth.clone(), np.eye(4)), Observations(head, targets, surface, **pictured)
 
 
 def test_vhaps_stages_run_and_are_recorded() -> None:
-    state = _pictured_state()
+    state, seen = _pictured()
     config = preset("vhap")
     config.model.tex_resolution = 32
     for _, stage in config.pipeline.items():
@@ -268,7 +269,7 @@ def test_vhaps_stages_run_and_are_recorded() -> None:
     config.pipeline.rgb_init_texture.num_steps = 3
     expected = [name for name, stage in effective_pipeline(config, False) if stage.solver == "adam"]
     with progress.silent():
-        run_stages(state, config)
+        state = run_stages(state, seen, config)
     assert [record.name for record in state.records] == expected and len(expected) > 5
     assert all(np.isfinite(record.vertices_world).all() for record in state.records)
     assert state.texture.shape == state.residual.shape == (32, 32, 3) and state.texture_is_final
@@ -277,10 +278,10 @@ def test_vhaps_stages_run_and_are_recorded() -> None:
 
 
 def test_a_stage_that_diverges_takes_back_all_that_it_changed(monkeypatch) -> None:
-    state = _pictured_state()
-    state.texture = state.residual = torch.full((32, 32, 3), 0.5)
-    state.lights = torch.full((9, 3), 0.1)
-    kept, before = state.parameters.clone(), (state.texture, state.residual, state.lights)
+    state, seen = _pictured()
+    colors = torch.full((32, 32, 3), 0.5)
+    start = replace(state, texture=colors, residual=colors, lights=torch.full((9, 3), 0.1))
+    kept = start.parameters.clone()
     config = preset("vhap")
     config.model.tex_resolution = 32
 
@@ -289,44 +290,45 @@ def test_a_stage_that_diverges_takes_back_all_that_it_changed(monkeypatch) -> No
         spoiled = torch.full((32, 32, 3), torch.nan)
         return Refined(problem.parameters, spoiled, spoiled, torch.full((9, 3), torch.nan), "the loss went up")
 
-    monkeypatch.setattr(stages, "refine", refined)
+    monkeypatch.setattr(adam, "refine", refined)
     with progress.silent():
-        stages._run(state, config, "rgb_init_all", replace(config.pipeline.rgb_init_all, num_steps=2))
+        settings = replace(config.pipeline.rgb_init_all, num_steps=2)
+        state = run_stage(start, seen, Stage("rgb_init_all", settings, config))
     for name, value in state.parameters.items().items():
         torch.testing.assert_close(value, getattr(kept, name), rtol=0, atol=0)
-    assert all(a is b for a, b in zip(before, (state.texture, state.residual, state.lights), strict=True))
+    assert state.texture is start.texture and state.residual is start.residual and state.lights is start.lights
     assert not state.texture_is_final and not state.records[0].accepted
-    assert state.warnings == ["stage rgb_init_all was rolled back: the loss went up"]
+    assert state.warnings == ("stage rgb_init_all was rolled back: the loss went up",)
 
 
 def test_a_neutral_face_stays_neutral_in_every_second_order_stage(tmp_path: Path) -> None:
-    state = _state()  # its truth has an expression and an open jaw
+    (state, seen) = _toy()  # its truth has an expression and an open jaw
     with progress.silent():
-        run_stages(state, FitConfig(tmp_path, neutral=True))
+        state = run_stages(state, seen, FitConfig(tmp_path, neutral=True))
     assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "geo_init_offset"]
     assert (state.parameters.expr == 0).all() and (state.parameters.jaw_pose == 0).all()
     assert (state.parameters.shape != 0).any() and (state.parameters.neck_pose != 0).any()
-    free = _state()
+    free, seen = _toy()
     with progress.silent():
-        run_stages(free, FitConfig(tmp_path))
+        free = run_stages(free, seen, FitConfig(tmp_path))
     assert (free.parameters.expr != 0).any() and (free.parameters.jaw_pose != 0).any()
 
 
 def test_first_order_stages_keep_a_face_neutral_and_the_number_of_components() -> None:
-    state = _pictured_state()
-    state.parameters = FitParameters.neutral(state.head)
+    state, seen = _pictured()
+    state = replace(state, parameters=FitParameters.neutral(seen.head))
     config = preset("vhap")
     config.neutral, config.model.n_shape, config.model.tex_resolution = True, 2, 32
     for _, stage in config.pipeline.items():
         stage.num_steps, stage.num_epochs = min(stage.num_steps, 3), min(stage.num_epochs, 2)
     with progress.silent():
-        run_stages(state, config)
+        state = run_stages(state, seen, config)
     parameters = state.parameters
     assert (parameters.expr == 0).all() and (parameters.jaw_pose == 0).all() and (parameters.shape[2:] == 0).all()
     assert (parameters.shape[:2] != 0).all() and (parameters.eyes_pose != 0).any()
     config.neutral, config.model.n_expr = False, 1
     with progress.silent():
-        run_stages(state, config)
+        state = run_stages(replace(state, records=()), seen, config)
     assert (state.parameters.expr[:, 0] != 0).all() and (state.parameters.expr[:, 1:] == 0).all()
 
 
@@ -334,12 +336,12 @@ def test_first_order_stages_keep_a_face_neutral_and_the_number_of_components() -
 def test_every_preset_reaches_the_stages_with_neutral_and_component_counts(name: str) -> None:
     config = preset(name)
     config.neutral, config.model.n_shape, config.model.n_expr = True, 7, 3
-    views = _pictured_state().views
+    views = _pictured()[1].views
     for has_geometry in (False, True):
         for stage_name, stage in effective_pipeline(config, has_geometry):
             if stage.solver != "adam":
                 assert "expr" not in stage.optimizable_params
                 continue
-            settings = stages.photometric_config(config, stage, True, views, torch.device("cpu"), 1)
+            settings = photometric_config(config, stage, True, views, torch.device("cpu"), 1)
             assert not {"expr", "jaw_pose"} & dict(settings.lr).keys(), stage_name
             assert dict(settings.components) == {"shape": 7, "expr": 3}

@@ -1,0 +1,47 @@
+"""What a capture says about a head, whatever kind of capture it is, in the reference frame; stages only read it."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.fit.texture import TexelMaps
+from flame_fitting.fit.views import ViewSet
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.interface import Rasterizer
+
+Geometry = Literal["none", "splats", "scan", "mesh"]
+"""How far a capture's geometry may be trusted: not there, blurred, noisy and with holes, or exact."""
+
+
+@dataclass(eq=False)
+class Observations:
+    """Landmarks, surface and pictures of T frames, told in terms of one head model."""
+
+    head: HeadModel
+    """Double precision."""
+    targets: list[FrameTarget]
+    """T: landmarks and surface of each frame; a frame in which no face was found has neither."""
+    surface: SurfaceWeights
+    """How much each part of the head is pulled to the surface."""
+    geometry: Geometry = "mesh"
+    rasterizer: Rasterizer | None = None
+    """None where there is nothing to draw with: the head model has no texture coordinates, or no pictures are used."""
+    views: ViewSet | None = None
+    texels: TexelMaps | None = None
+    lit: bool = False
+    """Whether the pictures show a light that stands still, to be told apart from the skin's colour."""
+    name: str = "the capture"
+    """What messages call it."""
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return len(self.targets)
+
+    def to(self, device: torch.device) -> "Observations":
+        """With everything that stages compute with on a device; pictures are on the rasterizer's already."""
+        targets = [target.to(device) for target in self.targets]
+        return replace(self, head=self.head.to(device), targets=targets, surface=self.surface.to(device))
