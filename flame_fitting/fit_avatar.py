@@ -240,14 +240,14 @@ def _with_pictures(
     device: "torch.device",
 ) -> "Observations":
     """With a rasterizer and pictures, for texture and photometric stages."""
+    from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
-    from flame_fitting.fit.views import load_views
     from flame_fitting.render.backend import make_rasterizer
 
     rasterizer = make_rasterizer(device)
     chosen = capture.views_of("fit") or capture.views
-    views = load_views(capture, chosen, reference_from_world, device, config.data.background_color)
-    return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), views=views)
+    pictures = load_pictures(capture, chosen, reference_from_world, device, config.data.background_color)
+    return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), pictures=pictures)
 
 
 if __name__ == "__main__":

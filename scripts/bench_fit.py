@@ -156,12 +156,12 @@ def main() -> int:
             measured_fit(dataclasses.replace(config, output=Path(folder) / f"fit{number}"))
     prepared = prepare(config, device)
     state, seen = run_stages(prepared.state, prepared.seen, config, device).to(device), prepared.seen.to(device)
-    assert seen.rasterizer is not None and seen.views is not None and seen.texels is not None
+    assert seen.rasterizer is not None and seen.pictures is not None and seen.texels is not None
     print(f"  one step, texture {arguments.texture}, {len(seen.head.faces)} faces")
     print(f"    {'views':>5} {'size':>5} {'step ms':>8} {'bare ms':>8} {'ratio':>6} {'memory GiB':>10}")
     for size in arguments.sizes:
         for count in arguments.views:
-            views = repeated(seen.views, count, size)
+            views = repeated(seen.pictures.batch(seen.pictures.rows()), count, size)
             settings = PhotometricConfig(
                 steps=10**6,
                 views_per_step=count,

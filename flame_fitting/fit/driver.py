@@ -123,9 +123,9 @@ def _warned(state: FitState, text: str) -> FitState:
 def _measured(state: FitState, seen: Observations, looks: bool) -> Quality:
     """How good the fit is, by its pictures too where a stage looks at them and there is no surface to measure to."""
     quality = measure(seen.head, state.parameters, seen.targets)
-    if looks and np.isnan(quality.face_mm) and seen.views is not None and state.parameters.timesteps == 1:
+    if looks and np.isnan(quality.face_mm) and seen.pictures is not None and state.parameters.timesteps == 1:
         assert seen.rasterizer is not None and seen.texels is not None
         vertices = state.parameters.vertices(seen.head)[0].detach()
-        error = picture_error(seen.rasterizer, seen.head, vertices, seen.views, seen.texels)
+        error = picture_error(seen.rasterizer, seen.head, vertices, seen.pictures, seen.texels)
         quality = replace(quality, picture=error)
     return quality

@@ -5,10 +5,10 @@ from typing import Literal
 
 import torch
 
+from flame_fitting.fit.pictures import Pictures
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps
-from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
 
@@ -29,7 +29,7 @@ class Observations:
     geometry: Geometry = "mesh"
     rasterizer: Rasterizer | None = None
     """None where there is nothing to draw with: the head model has no texture coordinates, or no pictures are used."""
-    views: ViewSet | None = None
+    pictures: Pictures | None = None
     texels: TexelMaps | None = None
     lit: bool = False
     """Whether the pictures show a light that stands still, to be told apart from the skin's colour."""

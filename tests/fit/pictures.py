@@ -1,11 +1,14 @@
 """View sets in memory, drawn from known meshes and textures by the avatar renderer (not by the fit's own)."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.capture.capture import View
+from flame_fitting.fit.pictures import CACHE_BYTES, Pictures
 from flame_fitting.fit.surface import SurfaceView
 from flame_fitting.fit.views import ViewSet, stack_rgba
 from flame_fitting.head.model import HeadData, HeadModel
@@ -33,6 +36,11 @@ def draw(head: HeadModel, vertices: np.ndarray, texture: np.ndarray | None, eyes
         camera=np.stack([v.world_to_camera for v in views]),
         timestep=torch.zeros(len(views), dtype=torch.long),
     )
+
+
+def stored(views: ViewSet, limit: int = CACHE_BYTES) -> Pictures:
+    """Views in memory, as a fit is given them."""
+    return Pictures(replace(views, rgba=views.rgba[:0]), lambda row: views.rgba[row], limit)
 
 
 def depth_maps(

@@ -24,9 +24,10 @@ from flame_fitting.fit.solvers.adam_settings import photometric_config
 from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.texture import TexelMaps
+from flame_fitting.fit.views import ViewSet
 from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import problem
-from tests.fit.pictures import around, draw, smooth_texture
+from tests.fit.pictures import around, draw, smooth_texture, stored
 from tests.toy import toy_head
 
 GOOD = Quality(landmark_mm=1.0, face_mm=0.3, face_p95_mm=1.0, folded=0)
@@ -61,7 +62,7 @@ def test_picture_error_is_least_at_the_truth_whatever_texture_a_stage_has() -> N
 
     def error(shift: float) -> float:
         moved = head.v_template + torch.tensor([shift, 0.0, 0.0])
-        return picture_error(rasterizer, head, moved, views, texels, 128)
+        return picture_error(rasterizer, head, moved, stored(views), texels, 128)
 
     errors = [error(shift) for shift in (0.0, 0.004, 0.01, 0.03)]
     assert errors == sorted(errors) and errors[1] > 2 * errors[0], errors
@@ -86,7 +87,7 @@ def test_light_and_texture_that_were_fitted_together_are_drawn_together() -> Non
     (_, seen), config = _pictured(), preset("vhap")
     stage = config.pipeline.rgb_sequential_tracking
     assert "lights" not in stage.optimizable_params
-    args = (config, stage, True, seen.views, torch.device("cpu"), 1)
+    args = (config, stage, True, _batch(seen), torch.device("cpu"), 1)
     assert photometric_config(*args).lighting == "constant"
     assert photometric_config(*args, lit=True).lighting == "SH"
 
@@ -256,8 +257,13 @@ def _pictured(size: int = 64) -> tuple[FitState, Observations]:
     views = draw(head, vertices, smooth_texture(64), around(3, 0.05, 60.0), size)
     views = replace(views, background=torch.ones(3))
     rasterizer = make_rasterizer("cpu")
-    pictured = {"rasterizer": rasterizer, "views": views, "texels": TexelMaps(rasterizer, head)}
+    pictured = {"rasterizer": rasterizer, "pictures": stored(views), "texels": TexelMaps(rasterizer, head)}
     return FitState(truth.clone(), np.eye(4)), Observations(head, targets, surface, **pictured)
+
+
+def _batch(seen: Observations) -> ViewSet:
+    assert seen.pictures is not None
+    return seen.pictures.batch(seen.pictures.rows())
 
 
 def test_vhaps_stages_run_and_are_recorded() -> None:
@@ -336,7 +342,7 @@ def test_first_order_stages_keep_a_face_neutral_and_the_number_of_components() -
 def test_every_preset_reaches_the_stages_with_neutral_and_component_counts(name: str) -> None:
     config = preset(name)
     config.neutral, config.model.n_shape, config.model.n_expr = True, 7, 3
-    views = _pictured()[1].views
+    views = _batch(_pictured()[1])
     for has_geometry in (False, True):
         for stage_name, stage in effective_pipeline(config, has_geometry):
             if stage.solver != "adam":

@@ -624,7 +624,7 @@ def test_total_variation_is_a_mean_over_the_texels_that_the_views_see(scene) -> 
         covered = float(step.texture.texels.covered.sum())
     assert 0.05 * covered < counts[0] < 0.9 * counts[1] and counts[1] < covered
     whole = PhotometricWeights(geometry=QUIET, variation_covered=False)
-    assert PhotometricStep(problem, whole, config_of(lr=(("texture", 1e-2),)))._variation_count is None
+    assert PhotometricStep(problem, whole, config_of(lr=(("texture", 1e-2),))).texture._variation_count is None
 
 
 @pytest.mark.parametrize("regulariser", [0.0, 1.0])

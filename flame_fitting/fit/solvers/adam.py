@@ -33,8 +33,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             shown.note(loss=f"{loss:.3f}")
 
     config, settings, pictures = stage.config, stage.settings, is_photometric(stage.name)
-    views, rasterizer = seen.views, seen.rasterizer
-    if views is None or rasterizer is None or seen.texels is None:
+    rasterizer = seen.rasterizer
+    if seen.pictures is None or rasterizer is None or seen.texels is None:
         raise InputError(
             f"stage {stage.name}: the head model {seen.head.name} has no texture coordinates. Use another preset."
         )
@@ -42,7 +42,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     if missing := [region for region in dict.fromkeys(gated) if region not in seen.head.regions]:
         text = f"stage {stage.name}: the head model {seen.head.name} has no region {', '.join(missing)} to leave out"
         progress.warn(text)
-    views = views.facing(min(config.data.max_yaw, settings.max_yaw))
+    views = seen.pictures.batch(seen.pictures.rows(max_yaw=min(config.data.max_yaw, settings.max_yaw)))
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
     args = (config, settings, pictures, views, rasterizer.device, state.parameters.timesteps, lit)

@@ -12,10 +12,11 @@ from flame_fitting.fit.texture import bake, complete
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """The texture of the pictures where the head is now, and the light of a lit capture."""
-    assert seen.rasterizer is not None and seen.views is not None and seen.texels is not None
+    assert seen.rasterizer is not None and seen.pictures is not None and seen.texels is not None
     texels = seen.texels(stage.config.model.tex_resolution)
     vertices = state.parameters.vertices(seen.head)[0].detach()
-    baked, lights = bake(seen.rasterizer, seen.head, vertices, seen.views, texels), state.lights
+    views = seen.pictures.batch(seen.pictures.rows())
+    baked, lights = bake(seen.rasterizer, seen.head, vertices, views, texels), state.lights
     if seen.lit:
         in_head_space = state.parameters.head_vertices(seen.head)[0].detach()
         lights, shading = estimate_lights(seen.head, in_head_space, baked, texels)
