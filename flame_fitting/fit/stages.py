@@ -12,7 +12,7 @@ from torch import Tensor
 from flame_fitting import progress
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.lighting import estimate_lights, turned_lights
 from flame_fitting.fit.linearize import Columns
@@ -27,6 +27,7 @@ from flame_fitting.fit.repair import repair, said
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.scale import Scale
 from flame_fitting.fit.schedule import effective_pipeline, is_photometric, moving_joints
+from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.fit.views import ViewSet
