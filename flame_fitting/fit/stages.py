@@ -17,7 +17,7 @@ from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.lighting import estimate_lights, turned_lights
 from flame_fitting.fit.linearize import Columns
 from flame_fitting.fit.losses.offsets import OffsetWeights
-from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
+from flame_fitting.fit.offsets import fit_offsets
 from flame_fitting.fit.parameters import FitParameters, placement_matrix
 from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
 from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, Problem, refine
@@ -226,8 +226,7 @@ def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, sho
 
 def _registration(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
     """Sparse non-rigid registration to the surface."""
-    settings = OffsetConfig(iterations=stage.num_steps)
-    args = (state.targets, state.surface, settings)
+    args = (state.targets, state.surface, stage.num_steps)
     state.parameters = fit_offsets(state.head, state.parameters, *args, report=lambda _: shown.advance())
 
 
