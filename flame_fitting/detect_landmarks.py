@@ -9,6 +9,8 @@ import tyro
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.folders import capture_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+from flame_fitting.options import PLACE, own_first
+from flame_fitting.shared_options import DetectorOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,20 +19,16 @@ if TYPE_CHECKING:
     from flame_fitting.landmarks.detector import LandmarkDetector
 
 LANDMARK_FOLDER = "landmarks2d"
-PLAN_IGNORES = ("capture", "model_path")
 _BATCH = 8
 
 
+@own_first
 @dataclass
-class DetectConfig:
+class DetectConfig(DetectorOptions):
     """Detects face landmarks in the pictures of a capture."""
 
-    capture: tyro.conf.Positional[Path]
+    capture: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Folder of the capture; gets landmarks2d/<detector>.npz."""
-    detector: str = "mediapipe"
-    """Landmark detector."""
-    model_path: Path | None = None
-    """The detector's weights, if not those that come with its package."""
     all_views: bool = False
     """Search every view, not only those that were rendered for landmarks."""
 

@@ -1,27 +1,28 @@
 """Stage `export`: a fit becomes a NeRF-style dataset in the layout of VHAP and GaussianAvatars."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
+from flame_fitting.options import PLACE, own_first
+from flame_fitting.shared_options import FitSources, OutputOptions
 
 if TYPE_CHECKING:
     from flame_fitting.export.nerf_dataset import ExportSummary
     from flame_fitting.manifest import Manifest
 
-PLAN_IGNORES = ("src_folder", "tgt_folder", "force", "capture_folder", "head", "flame_dir", "flame_masks")
 
-
+@own_first
 @dataclass
-class ExportConfig:
+class ExportConfig(FitSources, OutputOptions):
     """Writes a fit as a NeRF-style dataset."""
 
-    src_folder: Path
+    src_folder: Path = field(metadata=PLACE)
     """Folder of a fit (or the folder above it: then its last child is taken)."""
-    tgt_folder: Path
+    tgt_folder: Path = field(metadata=PLACE)
     """Folder to write the dataset to."""
     background_color: str | None = None
     """Background: white, black or three numbers from 0 to 255 as r,g,b. Default: that of the capture."""
@@ -39,16 +40,6 @@ class ExportConfig:
     """Which saved state of the fit to export, -1 for the last."""
     landmark_views: bool = False
     """Also export the views that were made for landmark detection, for training."""
-    capture_folder: Path | None = None
-    """Where the capture lies, if it is not where the fit left it."""
-    head: str | None = None
-    """Head model, if its file is not where the fit found it."""
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
-    flame_masks: Path | None = None
-    """FLAME_masks.pkl, if it is not where the fit found it."""
-    force: bool = False
-    """Write into a folder that is not empty and not ours."""
 
 
 def export(config: ExportConfig) -> "ExportSummary":

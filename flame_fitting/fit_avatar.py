@@ -4,9 +4,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flame_fitting.errors import InputError
+from flame_fitting.fit.check import check
+from flame_fitting.fit.command_line import defaults, without_effect
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+from flame_fitting.options import not_deciding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,25 +23,7 @@ if TYPE_CHECKING:
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
 
-PLAN_IGNORES = (
-    "capture",
-    "output",
-    "force",
-    "device",
-    "model_path",
-    "detect",
-    "log",
-    "head",
-    "flame_dir",
-    "flame_masks",
-    "landmark_embedding",
-    "data.root_folder",
-    "data.sequence",
-    "exp.output_folder",
-    "exp.reuse_landmarks",
-)
-
-__all__ = ["FitConfig", "fit", "plan"]
+__all__ = ["FitConfig", "defaults", "fit", "plan"]
 
 
 @dataclass
@@ -62,10 +47,9 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     from flame_fitting.fit.driver import run_stages
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
-    from flame_fitting.fit.vhap_flags import without_effect
     from flame_fitting.render.backend import choose_device
 
-    config.check()
+    check(config)
     config = replace(config, capture=capture_folder(config.capture))
     for text in without_effect(config):
         progress.say(text)
@@ -74,7 +58,7 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
         device = choose_device(config.device)
         ready = with_landmarks(config)
         manifest = plan(config)
-        underway = Resumable(folder, manifest, frozenset(PLAN_IGNORES))
+        underway = Resumable(folder, manifest, not_deciding(FitConfig))
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
@@ -228,7 +212,7 @@ def with_landmarks(config: FitConfig) -> FitConfig:
         raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
     if not config.detect:
         raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
-    detect(DetectConfig(config.capture, name, model_path))
+    detect(DetectConfig(config.capture, detector=name, model_path=model_path))
     return replace(config, exp=replace(config.exp, reuse_landmarks=True))
 
 

@@ -1,6 +1,6 @@
 """`render`: finds the face of an avatar, plans views around it and renders them as a capture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +9,8 @@ import tyro
 from flame_fitting.errors import InputError
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
+from flame_fitting.options import PLACE, option, own_first, refusals
+from flame_fitting.shared_options import ComputeOptions, DetectorOptions, HeadOptions, OutputOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,61 +22,39 @@ if TYPE_CHECKING:
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.detector import LandmarkDetector
 
-PLAN_IGNORES = (
-    "avatar",
-    "output",
-    "force",
-    "device",
-    "model_path",
-    "head",
-    "flame_dir",
-    "flame_masks",
-    "landmark_embedding",
-)
 _FRAME_ROUNDS = 2
 """Times that the head frame is found anew from views planned in the frame before."""
 _PROBES = ((0.0, 0.0), (-30.0, 0.0), (30.0, 0.0), (0.0, 15.0), (0.0, -15.0), (-50.0, 10.0), (50.0, 10.0))
 """Yaw and pitch of the probe views, degrees."""
 
 
+@dataclass(kw_only=True)
+class PictureOptions:
+    """What an avatar's pictures are like."""
+
+    views: int = option(32, at_least=4)
+    """Views the head is fitted to; landmark views and held-out views come on top."""
+    resolution: int = option(512, at_least=64, at_most=8192)
+    """Width and height of a view, px."""
+    shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
+    """How the avatar is rendered; auto: unlit where it has colour, else clay."""
+
+
+@own_first
 @dataclass
-class RenderConfig:
+class RenderConfig(PictureOptions, HeadOptions, DetectorOptions, ComputeOptions, OutputOptions):
     """Options of `flame-fitting render`."""
 
-    avatar: tyro.conf.Positional[Path]
+    avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
-    output: Path
+    output: Path = field(metadata=PLACE)
     """Folder of the capture."""
-    views: int = 32
-    """Views the head is fitted to; landmark views and held-out views come on top."""
-    resolution: int = 512
-    """Width and height of a view, px."""
-    fov: float = 25.0
+    fov: float = option(25.0, at_least=5, at_most=90)
     """Vertical field of view, degrees."""
     background: str = "white"
     """Background: white, black, or red,green,blue from 0 to 255."""
-    shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
-    """auto: unlit where the avatar has colour, else clay."""
-    head: str = "auto"
-    """Head model: auto, open, flame2020, flame2023, flame2023-open, or the path of a FLAME-format .pkl or .npz."""
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
-    flame_masks: Path | None = None
-    """FLAME_masks.pkl, if it is not beside the model."""
-    landmark_embedding: Path | None = None
-    """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
-    heldout_views: int = 8
+    heldout_views: int = option(8, at_least=0)
     """Views kept apart for measuring."""
-    detector: str = "mediapipe"
-    """Landmark detector."""
-    model_path: Path | None = None
-    """File of the landmark detector's weights."""
-    seed: int = 0
-    """Seed of everything random."""
-    device: str = "auto"
-    """Where to run; rendering is on the CPU."""
-    force: bool = False
-    """Write into a folder that was not made by this program."""
 
 
 def render(config: RenderConfig) -> "Capture":
@@ -216,14 +196,10 @@ def parse_color(text: str) -> tuple[float, float, float]:
 
 
 def _check(config: RenderConfig) -> None:
-    if config.views < 4 or config.heldout_views < 0:
-        raise InputError(f"--views {config.views}: at least 4 fit views are needed.")
+    for problem in refusals(config):
+        raise InputError(problem)
     if config.views + config.heldout_views > 900:
         raise InputError(f"--views {config.views}: more than 900 views are not supported.")
-    if not 64 <= config.resolution <= 8192:
-        raise InputError(f"--resolution {config.resolution}: choose from 64 to 8192.")
-    if not 5 <= config.fov <= 90:
-        raise InputError(f"--fov {config.fov}: choose from 5 to 90 degrees.")
 
 
 def _refined_frame(

@@ -148,9 +148,10 @@ def test_run_refuses_before_it_renders_what_a_later_stage_could_not_write(
     def never(_: Any) -> None:
         raise AssertionError("a stage ran")
 
-    module = SimpleNamespace(plan=lambda _: Manifest(stage="render"), PLAN_IGNORES=())
+    module = SimpleNamespace(plan=lambda _: Manifest(stage="render"))
     out = tmp_path / "out"
-    steps = [run_pipeline.Step(name, module, never, None, out / name) for name in ("render", "fit")]
+    config = RenderConfig(avatar=tmp_path / "a.glb", output=out / "render")
+    steps = [run_pipeline.Step(name, module, never, config, out / name) for name in ("render", "fit")]
     monkeypatch.setattr(run_pipeline, "chain", lambda *_: steps)
     (tmp_path / "a.glb").write_bytes(b"avatar")
     (out / "fit").mkdir(parents=True)

@@ -3,12 +3,13 @@
 from flame_fitting import progress
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.similarity import decompose_similarity
-from flame_fitting.fit.config import FitConfig, PipelineConfig
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import Start, masked_surface_weights, neutral_parameters, start_from_capture
 from flame_fitting.fit.scale import Scale, asked_for, chosen_by
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.stage_config import PipelineConfig
 from flame_fitting.fit.state import FitState
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel

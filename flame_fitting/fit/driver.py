@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flame_fitting import progress
-from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, said
@@ -16,6 +16,7 @@ from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.schedule import effective_pipeline, is_photometric
 from flame_fitting.fit.solvers import adam, bake, registration, second_order
 from flame_fitting.fit.solvers.interface import Diverged, Solver, Stage
+from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
 
 SOLVERS: dict[str, Solver] = {

@@ -32,33 +32,33 @@ JAW_SHUT = -0.02
 """Least opening of the jaw, rad: it does not close further than shut."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PriorWeights:
-    """Gaussian priors: one standard deviation of each parameter."""
+    """Gaussian priors: one standard deviation of each parameter. Values are the options' (`PriorConfig`)."""
 
-    shape: float = 1.0
+    shape: float
     """Identity coefficients (the model's own are of unit variance)."""
-    expr: float = 0.3
+    expr: float
     """Expression coefficients; a static avatar is taken to be near neutral."""
-    neck: float = 0.10
+    neck: float
     """Neck rotation, rad."""
-    jaw: float = 0.10
+    jaw: float
     """Jaw opening, rad; sideways and roll get a third of it."""
-    eyes: float = 0.15
+    eyes: float
     """Eye rotation, rad."""
     vergence: float = 0.05
     """Difference of the two eyes, rad."""
-    log_scale: float = 0.03
+    log_scale: float
     """Change of scale against the landmarks' first estimate: a face alone fixes it to a few percent."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GaussNewtonWeights:
-    """Balance of the second-order stages."""
+    """Balance of the second-order stages. What an option says (`WeightConfig`) has no default here."""
 
-    landmark_count: float = 60.0
+    landmark_count: float
     """Independent measurements that all landmarks together count for."""
-    surface_count: float = 600.0
+    surface_count: float
     """The same for the surface of the avatar."""
     surface_back_count: float = 200.0
     """The same for avatar-to-model distances."""
@@ -244,7 +244,7 @@ def fit_landmarks(
     columns: Columns,
     prior: PriorWeights,
     weights: GaussNewtonWeights,
-    iterations: int = 20,
+    iterations: int,
 ) -> FitParameters:
     """Levenberg-Marquardt on 3D landmarks and priors."""
 
@@ -269,7 +269,7 @@ def fit_geometry(
     prior: PriorWeights,
     weights: GaussNewtonWeights,
     surface: SurfaceWeights,
-    iterations: int = 30,
+    iterations: int,
     cut_from: float = 0.012,
     cut_to: float = 0.003,
     seed: int = 0,

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from flame_fitting.errors import InputError
-from flame_fitting.fit.config import FitConfig, Group, PipelineConfig, StageConfig
+from flame_fitting.fit.config import FitConfig, PresetName
+from flame_fitting.fit.stage_config import Group, PipelineConfig, StageConfig
 
 
 def preset(name: str, capture: Path | None = None) -> FitConfig:
@@ -123,3 +124,5 @@ def _vhap_pipeline() -> PipelineConfig:
 
 
 PRESETS: dict[str, Callable[[FitConfig], None]] = {"static": _static, "vhap": _vhap, "fast": _fast, "high": _high}
+
+assert set(PRESETS) == set(get_args(PresetName))

@@ -14,6 +14,7 @@ from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_g
 from flame_fitting.fit.prepare import make_start, neutral_parameters
 from flame_fitting.fit.region_weights import surface_weights
 from flame_fitting.fit.surface import SurfaceView
+from flame_fitting.fit.weight_config import PriorConfig, WeightConfig
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.lifting import Landmarks3D
@@ -29,7 +30,9 @@ def rough_head_frame(
     """head_from_world (4, 4) of a fit with few components to probe renders. `head` is in double precision."""
     start = make_start(head, embedding, [landmarks], [list(surface)], spacing=0.002)
     parameters = neutral_parameters(head, 1)
-    prior, balance = PriorWeights(), GaussNewtonWeights()
+    weight = WeightConfig()
+    balance = GaussNewtonWeights(landmark_count=weight.landmark_count, surface_count=weight.surface_count)
+    prior = PriorWeights(**vars(PriorConfig()))
     few = Columns(True, min(30, head.n_shape), min(10, head.n_expr), ("jaw_pose",))
     parameters = fit_landmarks(head, parameters, start.targets, few, prior, balance, iterations=10)
     weights = surface_weights(head, {"neck": 0.0, "scalp": 0.1, "hair": 0.1})

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.stage_config import StageConfig
 
 OFFSET_STAGES = ("rgb_init_offset", "geo_init_offset")
 UNTRUSTED_WITHOUT_OFFSETS = "hair"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flame_fitting.fit.check import check
+
 from .cases import Case, Places, all_cases, default_data
 from .methods import MAIN, Method, all_methods, shortened
 from .peer import NAME as PEER
@@ -312,7 +314,7 @@ def completed(config: "FitConfig", bench: Bench, case: Case) -> "FitConfig":
     config.landmark_embedding = bench.places.embedding(case)
     config.scale = "fixed" if case.rig else config.scale
     config.log.overlays = config.log.tensorboard = False
-    config.check()
+    check(config)
     return config
 
 

@@ -24,6 +24,7 @@ from flame_fitting.export_as_nerf_dataset import ExportConfig, export, parse_col
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import InputRecord, Manifest, compare, read_manifest
+from flame_fitting.options import not_deciding
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head_data
 
@@ -306,7 +307,7 @@ def test_stage_finds_its_inputs_and_is_reusable(
     summary = export(config)
     assert summary.counts == {"train": 9, "val": 1, "test": 3}
     assert "not in GaussianAvatars, which needs FLAME" in capsys.readouterr().err
-    assert compare(read_manifest(tmp_path / "data"), stage.plan(config), stage.PLAN_IGNORES) is None
+    assert compare(read_manifest(tmp_path / "data"), stage.plan(config), not_deciding(ExportConfig)) is None
     other = dataclasses.replace(config, background_color="white")
     assert "background_color black -> white" in (compare(read_manifest(tmp_path / "data"), stage.plan(other)) or "")
 

@@ -9,7 +9,7 @@ import torch
 
 from flame_fitting import progress
 from flame_fitting.fit import driver, priors
-from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
 from flame_fitting.fit.folds import folded_triangles
 from flame_fitting.fit.observations import Observations
@@ -22,6 +22,7 @@ from flame_fitting.fit.solvers import adam
 from flame_fitting.fit.solvers.adam import Refined
 from flame_fitting.fit.solvers.adam_settings import photometric_config
 from flame_fitting.fit.solvers.interface import Diverged, Stage
+from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.fit.views import ViewSet

@@ -10,8 +10,6 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.fit.linearize import Columns, linearize
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.parametric import (
-    GaussNewtonWeights,
-    PriorWeights,
     fit_geometry,
     fit_landmarks,
     landmark_term,
@@ -25,8 +23,9 @@ from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target, make_pixel_target
 from flame_fitting.render.shading import vertex_normals
 from tests.fit.known_truth import embedding_on, problem
+from tests.fit.settings import balance_of, priors_of
 
-LOOSE = PriorWeights(shape=10, expr=10, jaw=1, neck=1e-3, eyes=1e-3)
+LOOSE = priors_of(shape=10, expr=10, jaw=1, neck=1e-3, eyes=1e-3)
 
 
 def _error_mm(head, found, truth):
@@ -37,7 +36,7 @@ def test_landmarks_alone_recover_the_face():
     head, truth, targets, _ = problem()
     columns = Columns(True, head.n_shape, head.n_expr, ("jaw_pose",))
     start = FitParameters.neutral(head)
-    found = fit_landmarks(head, start, targets, columns, LOOSE, GaussNewtonWeights(), iterations=40)
+    found = fit_landmarks(head, start, targets, columns, LOOSE, balance_of(), iterations=40)
     face = head.region_mask("face")
     assert _error_mm(head, found, truth)[0, face].median() < 0.1
     assert _error_mm(head, start, truth)[0, face].median() > 2
@@ -47,9 +46,7 @@ def test_outliers_among_landmarks_do_not_matter():
     head, truth, targets, _ = problem()
     targets[0].landmarks.points[:6] += 0.05
     columns = Columns(True, head.n_shape, head.n_expr, ("jaw_pose",))
-    found = fit_landmarks(
-        head, FitParameters.neutral(head), targets, columns, LOOSE, GaussNewtonWeights(), iterations=60
-    )
+    found = fit_landmarks(head, FitParameters.neutral(head), targets, columns, LOOSE, balance_of(), iterations=60)
     assert _error_mm(head, found, truth)[0, head.region_mask("face")].median() < 0.3
 
 
@@ -58,8 +55,9 @@ def test_geometry_recovers_surface_and_vertices(timesteps):
     head, truth, targets, weights = problem(timesteps)
     poses = ("jaw_pose",) if timesteps == 1 else ("rotation", "translation", "jaw_pose")
     columns = Columns(True, head.n_shape, head.n_expr, poses)
-    balance = GaussNewtonWeights()
-    found = fit_landmarks(head, FitParameters.neutral(head, timesteps), targets, columns, LOOSE, balance)
+    balance = balance_of()
+    start = FitParameters.neutral(head, timesteps)
+    found = fit_landmarks(head, start, targets, columns, LOOSE, balance, iterations=20)
     found = fit_geometry(head, found, targets, columns, LOOSE, balance, weights, iterations=25)
     error = _error_mm(head, found, truth)
     assert error.median() < 0.1 and torch.quantile(error.flatten(), 0.95) < 0.5
@@ -74,7 +72,7 @@ def test_terms_are_linearisations_of_their_costs():
         vertices, jacobian = linearize(head, parameters, columns)
         # a kernel so wide that the robust weights are constant, and the plain quadratic cost remains
         marks = landmark_term(vertices, jacobian, targets[0].landmarks, 50.0, 1e3)
-        return marks, prior_term(parameters, columns, 0, PriorWeights())
+        return marks, prior_term(parameters, columns, 0, priors_of())
 
     marks, prior = total(at)
     for pick, term in enumerate((marks, prior)):
@@ -111,7 +109,7 @@ def test_landmarks_without_a_point_are_fitted_in_the_pictures():
     errors = []
     for target in (only_points, [FrameTarget(marks, None, views)]):
         found = fit_landmarks(
-            head, FitParameters.neutral(head), target, columns, PriorWeights(), GaussNewtonWeights(), iterations=40
+            head, FitParameters.neutral(head), target, columns, priors_of(), balance_of(), iterations=40
         )
         errors.append(float(_error_mm(head, found, truth)[0, head.region_mask("face")].median()))
     assert errors[1] < 0.6 * errors[0]
@@ -146,7 +144,7 @@ def test_jaw_does_not_close_further_than_shut():
     points = targets[0].landmarks.model_points(closed.vertices(head)[0])
     targets[0].landmarks.points = points
     columns = Columns(True, 0, 0, ("jaw_pose",))
-    found = fit_landmarks(head, truth.clone(), targets, columns, LOOSE, GaussNewtonWeights(), iterations=10)
+    found = fit_landmarks(head, truth.clone(), targets, columns, LOOSE, balance_of(), iterations=10)
     assert found.jaw_pose[0, 0] >= -0.02 - 1e-9
     assert np.isfinite(found.placement.numpy()).all()
 

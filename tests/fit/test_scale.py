@@ -10,6 +10,7 @@ from flame_fitting import progress
 from flame_fitting.capture.camera import project
 from flame_fitting.errors import InputError
 from flame_fitting.fit.begin import begin
+from flame_fitting.fit.check import check
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import run_stages
 from flame_fitting.fit.observations import Observations
@@ -67,9 +68,9 @@ def test_contradictions_are_refused_and_auto_is_the_default(tmp_path: Path) -> N
     from flame_fitting.run_pipeline import RunConfig, run
 
     assert FitConfig(tmp_path).scale == RunConfig(tmp_path, tmp_path).scale == "auto"
-    FitConfig(tmp_path, unit="inch").check()
+    check(FitConfig(tmp_path, unit="inch"))
     with pytest.raises(InputError, match="--scale estimate and --unit cm"):
-        FitConfig(tmp_path, scale="estimate", unit="cm").check()
+        check(FitConfig(tmp_path, scale="estimate", unit="cm"))
     with pytest.raises(InputError, match="--scale estimate and --unit cm"):
         run(RunConfig(tmp_path / "a.glb", tmp_path / "out", scale="estimate", unit="cm"))
 

@@ -2,11 +2,12 @@
 
 import torch
 
-from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.geometry_step import GeometryWeights
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.views import ViewSet
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from flame_fitting.fit.losses.light import diffuse_penalty, lighting
 from flame_fitting.fit.losses.texture import add_residual_penalty, add_total_variation, texel_region_mask
 from flame_fitting.fit.solvers.fused_adam import Adam
-from flame_fitting.fit.solvers.photometric_settings import CLUSTERS, PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.view_levels import ViewLevels
 from flame_fitting.fit.texture import Bake, TexelMaps, bake, complete, painted, region_smoothed, resized
 from flame_fitting.head.model import HeadModel
@@ -20,7 +20,7 @@ from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.shading import ambient_light
 
 
-def cluster_table(head: HeadModel, clusters: tuple[str, ...] = CLUSTERS) -> Tensor:
+def cluster_table(head: HeadModel, clusters: tuple[str, ...]) -> Tensor:
     """(F,) cluster of each triangle, from 1; `len(clusters) + 1` for triangles in none. The background is 0."""
     out = torch.full((head.faces.shape[0],), len(clusters) + 1, dtype=torch.long, device=head.faces.device)
     for number, name in enumerate(clusters, start=1):

@@ -5,7 +5,7 @@ CUDA graph can hold all of it.
 """
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,37 +27,37 @@ from flame_fitting.render.shading import vertex_normals
 from flame_fitting.render.winding import front_faces
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeometryWeights:
-    """Balance of the terms without pictures; each is a mean."""
+    """Balance of the terms without pictures; each is a mean. Values are the options' (`WeightConfig`)."""
 
-    landmark_3d: float = 1.0
+    landmark_3d: float
     """Landmarks in space, in squared standard deviations."""
-    landmark: float = 0.0
+    landmark: float
     """Landmarks in the pictures, as in VHAP: mean absolute difference, in halves of a picture's longer side."""
-    jawline: bool = True
+    jawline: bool
     """Whether the jaw line is among the landmarks in the pictures."""
-    visible: bool = True
+    visible: bool
     """Whether of these only those count that face the camera."""
-    contour: float = 0.0
+    contour: float
     """The jaw line as the outline that it is: distance of the detected points to the head's contour, robust."""
-    closure: float = 0.0
+    closure: float
     """Opening of lids and lips, in squared standard deviations of the landmarks."""
-    surface: float = 30.0
+    surface: float
     """Point-to-plane distance to the avatar, in squared millimetres."""
-    prior: float = 0.02
+    prior: float
     """Gaussian priors of shape, expression and joints, in squared standard deviations."""
-    shape: float = 0.0
+    shape: float
     """Mean square of the shape coefficients."""
-    expr: float = 0.0
+    expr: float
     """Mean square of the expression coefficients."""
-    neck: float = 0.0
+    neck: float
     """Mean squared difference between the neck's rotation matrix and the identity."""
-    jaw: float = 0.0
+    jaw: float
     """The same for the jaw; closing beyond shut, yaw and roll cost more."""
-    eyes: float = 0.0
+    eyes: float
     """The same for each eye, and the mean squared difference of the two."""
-    offset: OffsetWeights = field(default_factory=OffsetWeights)
+    offset: OffsetWeights
     """Static offsets."""
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flame_fitting import progress
-from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
 
 

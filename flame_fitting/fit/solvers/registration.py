@@ -44,10 +44,8 @@ STIFFNESS = {
 
 @dataclass
 class OffsetConfig:
-    """Static offsets."""
+    """Constants of the registration."""
 
-    iterations: int = 8
-    """Outer iterations."""
     stiffness_from: float = 10.0
     """Membrane stiffness at the start."""
     stiffness_to: float = 0.03
@@ -68,8 +66,7 @@ class OffsetConfig:
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """Static offsets; all else stays."""
-    settings = OffsetConfig(iterations=stage.settings.num_steps)
-    args = (seen.head, state.parameters, seen.targets, seen.surface, settings)
+    args = (seen.head, state.parameters, seen.targets, seen.surface, stage.settings.num_steps)
     return replace(state, parameters=fit_offsets(*args, report=lambda _: shown.advance()))
 
 
@@ -78,13 +75,15 @@ def fit_offsets(
     parameters: FitParameters,
     targets: list[FrameTarget],
     surface: SurfaceWeights,
-    config: OffsetConfig,
+    iterations: int,
+    config: OffsetConfig | None = None,
     report: Callable[[int], None] | None = None,
 ) -> FitParameters:
-    """Offsets that bring the posed head onto the visible surface; everything else is held.
+    """Offsets that bring the posed head onto the visible surface, in so many outer iterations; all else is held.
 
     It stiffens where triangles fold, but few folds may be left: `repair` opens them.
     """
+    config = config or OffsetConfig()
     edges = mesh_edges(head.faces.cpu().numpy())
     laplacian = uniform_laplacian(edges, head.n_vertices)
     stiffness = by_region(head, STIFFNESS, 2.0).cpu().numpy()
@@ -93,10 +92,10 @@ def fit_offsets(
     out = parameters.clone()
     extra, pairs = np.ones(head.n_vertices), adjacent_faces(head.faces)
     rims = _rim_edges(head, out, targets, config)
-    for iteration in range(config.iterations):
+    for iteration in range(iterations):
         if report is not None:
             report(iteration)
-        progress = iteration / max(config.iterations - 1, 1)
+        progress = iteration / max(iterations - 1, 1)
         membrane = config.stiffness_from * (config.stiffness_to / config.stiffness_from) ** progress
         cut = config.cut_from * (config.cut_to / config.cut_from) ** progress
         pull = strength * np.maximum(extra[edges[:, 0]], extra[edges[:, 1]])
