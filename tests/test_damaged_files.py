@@ -69,6 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shape = (1, 10, 3)
     np.savez(folder / "fit" / "landmarks3d.npz", points=np.zeros(shape), model=np.zeros(shape), scheme="toy")
+    np.savez(folder / "fit" / "uncertainty.npz", units="{}", jaw_pose=np.ones((1, 3)))
     save_file({"stages/a/vertices_world": torch.zeros(1, 4, 3)}, folder / "fit" / "checkpoint.safetensors")
     stage = {"name": "a", "seconds": 1.0, "summary": {}, "accepted": True}
     (folder / "fit" / "checkpoint.json").write_text(json.dumps({"stages": [stage], "warnings": [], "seconds": {}}))
@@ -95,6 +96,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "fit/tracked_flame_params_3.npz": lambda made: open_epoch(load_fit(made / "fit"), 3),
     "fit/texture.png": lambda made: load_fit(made / "fit"),
     "fit/landmarks3d.npz": lambda made: load_fit(made / "fit"),
+    "fit/uncertainty.npz": lambda made: load_fit(made / "fit"),
     "fit/checkpoint.json": lambda made: load_fit(made / "fit"),
     "fit/checkpoint.safetensors": lambda made: load_fit(made / "fit"),
     "render/transforms.json": lambda made: read_capture(made / "render"),

@@ -15,12 +15,12 @@ import torch
 from scipy.spatial import cKDTree
 
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
-from flame_fitting.fit.linearize import skinning_rotations
 from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.offset_system import OffsetSystem
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
+from flame_fitting.fit.solvers.jacobians import skinning_rotations
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals

@@ -23,6 +23,7 @@ from torch import Tensor
 from flame_fitting.errors import InputError
 from flame_fitting.fit.adam import Adam
 from flame_fitting.fit.backgrounds import contour_colors, far_colors, outline_targets, recomposite
+from flame_fitting.fit.config import PriorConfig
 from flame_fitting.fit.geometry_step import GeometryStep, GeometryWeights, Projected
 from flame_fitting.fit.losses.light import LightingType, diffuse_penalty, lighting
 from flame_fitting.fit.losses.photometric import (
@@ -34,7 +35,6 @@ from flame_fitting.fit.losses.photometric import (
 )
 from flame_fitting.fit.losses.texture import add_residual_penalty, add_total_variation, texel_region_mask
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.rendering import HeadRenderer, Lit
 from flame_fitting.fit.sanity import Watch, nothing_drawn_error
@@ -142,7 +142,7 @@ class PhotometricConfig:
         ("placement", 1e-4),
     )
     """Adam's step size of each parameter that moves: fields of `FitParameters` (`placement` also by its parts, see
-    `GeometryStep.PLACEMENT`), `texture` and `lights`."""
+    `fit.parameters.PARAMETERS`), `texture` and `lights`."""
 
     @property
     def is_long(self) -> bool:
@@ -174,7 +174,7 @@ class Problem:
     targets: list[FrameTarget]
     views: ViewSet
     surface: SurfaceWeights
-    prior: PriorWeights
+    prior: PriorConfig
     texels: TexelMaps
     residual: Tensor | None = None
     """(R, R, 3) that an earlier stage left."""

@@ -12,14 +12,12 @@ from torch import Tensor
 from flame_fitting import progress
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.fit.config import FitConfig, StageConfig
+from flame_fitting.fit.config import FitConfig, PriorConfig, StageConfig
 from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.lighting import estimate_lights, turned_lights
-from flame_fitting.fit.linearize import Columns
 from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
-from flame_fitting.fit.parameters import FitParameters, placement_matrix
-from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
+from flame_fitting.fit.parameters import FitParameters, moving_parts, placement_matrix
 from flame_fitting.fit.photometric import PhotometricConfig, PhotometricWeights, Problem, refine
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.region_weights import SurfaceWeights
@@ -27,6 +25,8 @@ from flame_fitting.fit.repair import repair, said
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.scale import Scale
 from flame_fitting.fit.schedule import effective_pipeline, is_photometric, moving_joints
+from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.fit.views import ViewSet
@@ -65,6 +65,8 @@ class FitState:
     """(9, 3), head space."""
     name: str = "the capture"
     """What messages call it."""
+    uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
+    """Standard deviations of the last second-order stage (`fit.solvers.posterior`)."""
     records: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scale: Scale = field(default_factory=Scale)
@@ -86,7 +88,9 @@ class FitState:
 
     def snapshot(self) -> dict[str, Any]:
         """What a stage changes, to be restored where it fails."""
-        kept = {name: getattr(self, name) for name in ("texture", "residual", "lights", "texture_is_final")}
+        kept = {
+            name: getattr(self, name) for name in ("texture", "residual", "lights", "texture_is_final", "uncertainty")
+        }
         return kept | {"parameters": self.parameters.clone()}
 
     def restore(self, kept: dict[str, Any]) -> None:
@@ -100,16 +104,9 @@ class FitState:
         return np.linalg.inv(placement_matrix(self.parameters.placement)) @ self.reference_from_world
 
 
-def priors(config: FitConfig) -> PriorWeights:
+def priors(config: FitConfig) -> PriorConfig:
     """Standard deviations of the priors; --expressive loosens expression and jaw."""
-    return PriorWeights(
-        shape=config.prior.shape,
-        expr=1.0 if config.expressive else config.prior.expr,
-        neck=config.prior.neck,
-        jaw=0.3 if config.expressive else config.prior.jaw,
-        eyes=config.prior.eyes,
-        log_scale=config.prior.log_scale,
-    )
+    return replace(config.prior, expr=1.0, jaw=0.3) if config.expressive else config.prior
 
 
 def run_stages(state: FitState, config: FitConfig, device: torch.device | None = None) -> None:
@@ -142,33 +139,23 @@ def _run(state: FitState, config: FitConfig, name: str, stage: StageConfig) -> N
 
 def second_order(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
     """Second order: landmarks, and the avatar's surface in stages whose name says geometry."""
-    groups, prior = stage.optimizable_params, priors(config)
-    balance = GaussNewtonWeights(
+    parts = moving_parts(stage.optimizable_params, state.parameters.timesteps, moving_joints(config))
+    geometry, model = name.startswith("geo"), config.model
+    most = {"shape": model.n_shape, "expr": model.n_expr}
+    if not geometry:
+        most = {"shape": min(50, model.n_shape), "expr": min(20, model.n_expr)}
+    settings = GaussNewtonSettings(
+        iterations=stage.num_steps,
         landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
         surface_count=config.w.surface_count,
-    )
-    n_shape = min(config.model.n_shape, state.head.n_shape) if "shape" in groups else 0
-    n_expr = min(config.model.n_expr, state.head.n_expr) if "expr" in groups else 0
-    poses = moving_joints(config) if "joints" in groups else ()
-    if state.parameters.timesteps > 1 and "pose" in groups:
-        poses = ("rotation", "translation", *poses)
-    if not name.startswith("geo"):
-        few = Columns("pose" in groups, min(50, n_shape), min(20, n_expr), poses, "scale" in groups)
-        args = (state.targets, few, prior, balance)
-        state.parameters = fit_landmarks(state.head, state.parameters, *args, iterations=stage.num_steps)
-        return
-    state.parameters = fit_geometry(
-        state.head,
-        state.parameters,
-        state.targets,
-        Columns("pose" in groups, n_shape, n_expr, poses, "scale" in groups),
-        prior,
-        balance,
-        state.surface,
-        iterations=stage.num_steps,
         seed=config.seed,
-        report=lambda _: shown.advance(),
     )
+    columns = Columns.of(state.head, [part.name for part in parts], most)
+    surface = state.surface if geometry else None
+    args = (state.targets, columns, priors(config), settings, surface)
+    found = gauss_newton(state.head, state.parameters, *args, report=lambda _: shown.advance())
+    state.parameters = found.parameters
+    state.uncertainty = found.posterior.standard_deviations(found.parameters)
 
 
 def _adam(state: FitState, config: FitConfig, name: str, stage: StageConfig, shown: progress.Bar) -> None:
@@ -323,18 +310,9 @@ def photometric_config(
 
 def learning_rates(config: FitConfig, stage: StageConfig, timesteps: int) -> tuple[tuple[str, float], ...]:
     """Adam's step size of every parameter that a stage moves; VHAP's groups become the fit's parameters."""
-    lr, groups = config.lr, set(stage.optimizable_params)
-    rates: dict[str, float] = {}
-    if "pose" in groups and timesteps == 1:  # a static avatar stands still: its placement turns and shifts
-        rates |= {"placement_rotation": lr.of("rotation"), "placement_translation": lr.translation}
-    elif "pose" in groups:
-        rates |= {"rotation": lr.of("rotation"), "translation": lr.translation}
-    if "scale" in groups:
-        rates["placement_scale"] = lr.scale
-    if "joints" in groups:
-        rates |= {name: lr.of(name.removesuffix("_pose")) for name in moving_joints(config)}
-    names = ("shape", "expr", "static_offset", "texture", "lights")
-    rates |= {name: lr.of("light" if name == "lights" else name) for name in names if name in groups}
+    lr, groups = config.lr, stage.optimizable_params
+    rates = {part.name: lr.of(part.rate) for part in moving_parts(groups, timesteps, moving_joints(config))}
+    rates |= {name: lr.of(field) for name, field in (("texture", "texture"), ("lights", "light")) if name in groups}
     return tuple((name, stage.lr_scale * rate) for name, rate in rates.items() if rate)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flame_fitting.fit.config import PriorConfig
 from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.losses.photometric import (
     color_pools,
@@ -16,7 +17,6 @@ from flame_fitting.fit.losses.photometric import (
     picture_loss,
 )
 from flame_fitting.fit.losses.texture import add_total_variation
-from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.photometric import (
     CLUSTERS,
     PhotometricConfig,
@@ -80,7 +80,7 @@ def _step(
         [target.to(rasterizer.device) for target in targets],
         views,
         surface.to(rasterizer.device),
-        PriorWeights(),
+        PriorConfig(),
         TexelMaps(rasterizer, head),
     )
     return PhotometricStep(problem, weights, config)

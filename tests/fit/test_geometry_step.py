@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
+from flame_fitting.fit.config import PriorConfig
 from flame_fitting.fit.geometry_step import GeometryStep, GeometryWeights
 from flame_fitting.fit.losses.offsets import OffsetWeights
-from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import JAW_SHUT, PriorWeights
+from flame_fitting.fit.parameters import JAW_SHUT, FitParameters
 from flame_fitting.fit.region_weights import CAP
 from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_landmark_target
 from tests.fit.known_truth import cloud_of, ibug_embedding, problem
@@ -51,7 +51,7 @@ def scene():
 
 def made(scene, start: FitParameters, weights: GeometryWeights, rates: dict[str, float]) -> GeometryStep:
     head, _, target, views, surface = scene
-    return GeometryStep(head, start, [target], views, surface, PriorWeights(), weights, rates)
+    return GeometryStep(head, start, [target], views, surface, PriorConfig(), weights, rates)
 
 
 def displaced(scene) -> FitParameters:

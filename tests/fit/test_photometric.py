@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.fit.config import PriorConfig
 from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.photometric import (
     CLUSTERS,
     PhotometricConfig,
@@ -78,7 +78,7 @@ def _problem(scene, start: FitParameters) -> Problem:
     head, rasterizer, _, _, views, _ = scene
     surface = surface_weights(head)
     maps = TexelMaps(rasterizer, head)
-    return Problem(rasterizer, head, start, no_targets(head), views, surface, PriorWeights(), maps)
+    return Problem(rasterizer, head, start, no_targets(head), views, surface, PriorConfig(), maps)
 
 
 def _refined(scene, start: FitParameters, steps: int = 40, rate: float = 1e-3, **options) -> FitParameters:

@@ -9,10 +9,10 @@ import torch
 
 from flame_fitting.errors import InputError
 from flame_fitting.fit import photometric
+from flame_fitting.fit.config import PriorConfig
 from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.photometric import (
     PhotometricConfig,
     PhotometricStep,
@@ -69,7 +69,7 @@ def problem_of(scene, start: FitParameters, views=None, **more) -> Problem:
     maps = TexelMaps(rasterizer, head)
     views = own if views is None else views
     targets = more.pop("targets", None) or no_targets(head)
-    return Problem(rasterizer, head, start, targets, views, surface_weights(head), PriorWeights(), maps, **more)
+    return Problem(rasterizer, head, start, targets, views, surface_weights(head), PriorConfig(), maps, **more)
 
 
 def config_of(**options) -> PhotometricConfig:

@@ -1,0 +1,1 @@
+"""Solvers: each moves some of a fit's parameters toward its targets."""
