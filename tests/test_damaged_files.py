@@ -72,6 +72,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shape = (1, 10, 3)
     np.savez(folder / "fit" / "landmarks3d.npz", points=np.zeros(shape), model=np.zeros(shape), scheme="toy")
+    np.savez(folder / "fit" / "uncertainty.npz", units="{}", jaw_pose=np.ones((1, 3)))
     state = FitState(FitParameters.neutral(head), np.eye(4)).recorded(StageRecord("a", np.zeros((1, 4, 3)), 1.0))
     save_checkpoint(folder / "fit" / CHECKPOINT_NAME, Checkpoint(state))
     np.savez(folder / "ground_truth.npz", vertices=np.zeros((5, 3)), mm_per_unit=1.0)
@@ -97,6 +98,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "fit/tracked_flame_params_3.npz": lambda made: open_epoch(load_fit(made / "fit"), 3),
     "fit/texture.png": lambda made: load_fit(made / "fit"),
     "fit/landmarks3d.npz": lambda made: load_fit(made / "fit"),
+    "fit/uncertainty.npz": lambda made: load_fit(made / "fit"),
     "fit/checkpoint.safetensors": lambda made: load_fit(made / "fit"),
     "render/transforms.json": lambda made: read_capture(made / "render"),
     "render/avatar.json": lambda made: read_capture(made / "render"),

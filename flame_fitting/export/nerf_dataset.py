@@ -29,6 +29,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
 from flame_fitting.export.obj import write_obj
 from flame_fitting.export.subset import select
+from flame_fitting.fit.parameters import POSES
 from flame_fitting.fit.result import FitResult
 from flame_fitting.folders import staged_folder
 from flame_fitting.head.model import HeadModel
@@ -156,7 +157,7 @@ def split_timesteps(timesteps: list[int], cameras: list[int]) -> Callable[[int, 
 def flame_parameters(fit: FitResult, head: HeadModel, row: int) -> dict[str, NDArray[np.float32]]:
     """One timestep's parameters with VHAP's keys and shapes, leading dimension 1 except `shape`."""
     p = fit.parameters
-    out = {key: p[key][row : row + 1] for key in ("translation", "rotation", "neck_pose", "jaw_pose", "eyes_pose")}
+    out = {key: p[key][row : row + 1] for key in POSES}
     out["shape"], out["expr"] = p["shape"], p["expr"][row : row + 1]
     out["static_offset"] = p["static_offset"]
     if is_flame(head):  # its readers expect the full bases

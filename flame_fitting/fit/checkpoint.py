@@ -1,7 +1,7 @@
 """`checkpoint.safetensors`: a fit's state, whole, in one file that appears at once.
 
-Tensors lie under `parameters/<name>`, `appearance/<name>` and `stages/<name>/vertices_world`; everything else is JSON
-in the file's own header, under `fit`. No pickle. A fit keeps one in its folder, and one beside it while it runs.
+Tensors lie under `parameters/`, `uncertainty/`, `appearance/` and `stages/<name>/vertices_world`; everything else is
+JSON in the file's own header, under `fit`. No pickle. A fit keeps one in its folder, and one beside it while it runs.
 """
 
 import hashlib
@@ -51,6 +51,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     state = checkpoint.state
     tensors = {f"parameters/{name}": value for name, value in state.parameters.items().items()}
     tensors["reference_from_world"] = torch.as_tensor(state.reference_from_world)
+    tensors |= {f"uncertainty/{name}": torch.as_tensor(value) for name, value in state.uncertainty.items()}
     appearance = {name: getattr(state, name) for name in APPEARANCE}
     tensors |= {f"appearance/{name}": value for name, value in appearance.items() if value is not None}
     for record in state.records:
@@ -98,6 +99,11 @@ def _parsed(content: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
         tensors["reference_from_world"].numpy().astype(np.float64),
         Scale(**content["scale"]),
         texture_is_final=bool(content["texture_is_final"]),
+        uncertainty={
+            name.removeprefix("uncertainty/"): value.numpy()
+            for name, value in tensors.items()
+            if name.startswith("uncertainty/")
+        },
         records=tuple(records),
         warnings=tuple(str(text) for text in content["warnings"]),
         **{name: tensors.get(f"appearance/{name}") for name in APPEARANCE},

@@ -1,16 +1,11 @@
 """The options' priors, as the solvers take them. Pure."""
 
+from dataclasses import replace
+
 from flame_fitting.fit.config import FitConfig
-from flame_fitting.fit.parametric import PriorWeights
+from flame_fitting.fit.weight_config import PriorConfig
 
 
-def priors(config: FitConfig) -> PriorWeights:
+def priors(config: FitConfig) -> PriorConfig:
     """Standard deviations of the priors; --expressive loosens expression and jaw."""
-    return PriorWeights(
-        shape=config.prior.shape,
-        expr=1.0 if config.expressive else config.prior.expr,
-        neck=config.prior.neck,
-        jaw=0.3 if config.expressive else config.prior.jaw,
-        eyes=config.prior.eyes,
-        log_scale=config.prior.log_scale,
-    )
+    return replace(config.prior, expr=1.0, jaw=0.3) if config.expressive else config.prior

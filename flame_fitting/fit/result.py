@@ -12,10 +12,9 @@ from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz, read_picture, reason
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from flame_fitting.fit.parameters import PARAMETER_KEYS, PARAMETERS, POSES
 from flame_fitting.fit.state import StageRecord
 from flame_fitting.head.model import HeadModel
-
-PARAMETER_KEYS = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "shape", "expr", "static_offset")
 
 FIT_AGAIN = "Run again: flame-fitting fit"
 
@@ -40,6 +39,8 @@ class FitResult:
     """(9, 3) SH coefficients in head space, None when unlit."""
     landmarks3d: dict[str, np.ndarray] = field(default_factory=dict)
     """points (T, N, 3) world, spread_mm (T, N), model (T, N, 3) world, used (T, N) bool, scheme."""
+    uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
+    """Standard deviations of parameters, each in its own shape and unit; NaN where a coefficient was not estimated."""
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scale_source: str = "estimated"
@@ -91,6 +92,13 @@ def save_parameters(path: Path, result: FitResult) -> None:
         np.savez(temporary, **arrays)
 
 
+def save_uncertainty(path: Path, result: FitResult) -> None:
+    """Writes `uncertainty.npz`: one array for each parameter that was estimated, and `units` (JSON)."""
+    units = {p.name: p.unit for p in PARAMETERS if p.name in result.uncertainty}
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **result.uncertainty, units=np.array(json.dumps(units)))  # type: ignore[arg-type]
+
+
 def load_fit(folder: Path | str) -> FitResult:
     """Reads a fit folder (or its last time-stamped child, as VHAP makes them)."""
     folder = find_fit_folder(Path(folder))
@@ -122,6 +130,8 @@ def load_fit(folder: Path | str) -> FitResult:
             raise InputError(f"{folder / 'texture.png'}: is not square. {FIT_AGAIN}")
     if (folder / "landmarks3d.npz").is_file():
         result.landmarks3d = _landmarks3d(folder / "landmarks3d.npz", len(parameters["expr"]))
+    if (folder / "uncertainty.npz").is_file():
+        result.uncertainty = _uncertainty(folder / "uncertainty.npz", parameters)
     _load_checkpoint(folder, result)
     return result
 
@@ -136,9 +146,8 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
         other = "" if "head_model" in arrays else " Parameters of another program are read by: flame-fitting convert"
         raise InputError(f"{path}: lacks {', '.join(missing)}: not the parameter file of a fit. {FIT_AGAIN}{other}")
     steps = arrays["expr"].shape[0] if arrays["expr"].ndim == 2 else 0
-    widths = {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
     right = {"expr": steps > 0, "shape": arrays["shape"].ndim == 1}
-    right |= {key: arrays[key].shape == (steps, width) for key, width in widths.items()}
+    right |= {key: arrays[key].shape == (steps, width) for key, width in POSES.items()}
     offset, matrix = arrays["static_offset"], arrays["head_from_world"]
     right["static_offset"] = offset.ndim == 3 and offset.shape[0] in (1, steps) and offset.shape[2] == 3
     right["head_from_world"] = matrix.shape == (4, 4)
@@ -159,6 +168,16 @@ def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:
     if points is None or model is None or points.ndim != 3 or points.shape != model.shape or len(points) != steps:
         raise InputError(f"{path}: points have shape {shape}, ({steps}, N, 3) and a model are expected. {FIT_AGAIN}")
     return arrays
+
+
+def _uncertainty(path: Path, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    arrays = read_npz(path, FIT_AGAIN)
+    shapes = {key: value.shape for key, value in parameters.items()} | {"placement": (7,)}
+    found = {key: value for key, value in arrays.items() if key != "units"}
+    for key, value in found.items():
+        if value.shape != shapes.get(key) or value.dtype.kind != "f" or (value < 0).any():
+            raise InputError(f"{path}: {key} has no standard deviations of a parameter of the fit. {FIT_AGAIN}")
+    return found
 
 
 def _load_checkpoint(folder: Path, result: FitResult) -> None:

@@ -12,7 +12,7 @@ from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, save_check
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import Start
-from flame_fitting.fit.result import FitResult, save_parameters
+from flame_fitting.fit.result import FitResult, save_parameters, save_uncertainty
 from flame_fitting.fit.state import FitState, StageRecord
 
 
@@ -48,6 +48,7 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         warnings=list(state.warnings),
         scale_source=state.scale.source,
         scale_by_face=state.scale.estimate,
+        uncertainty=state.uncertainty,
     )
     result.landmarks3d = {
         "points": np.stack([marks.points for marks in start.landmarks]),
@@ -69,6 +70,7 @@ def save_fit(folder: Path, result: FitResult, state: FitState, config: FitConfig
     from flame_fitting.manifest import config_as_dict
 
     save_parameters(folder / "tracked_flame_params.npz", result)
+    save_uncertainty(folder / "uncertainty.npz", result)
     if result.texture is not None:
         with atomic_write(folder / "texture.png") as temporary:
             Image.fromarray(result.texture).save(temporary)

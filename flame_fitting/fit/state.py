@@ -50,6 +50,8 @@ class FitState:
     """Whether the texture was optimised with the rest, so that it is not baked in the end."""
     lights: Tensor | None = None
     """(9, 3) spherical-harmonic coefficients, head space."""
+    uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
+    """Standard deviations of parameters, by the last second-order stage (`fit.solvers.posterior`)."""
     records: tuple[StageRecord, ...] = ()
     """What every stage so far has left behind, in order."""
     warnings: tuple[str, ...] = ()

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from flame_fitting.fit.losses.offsets import OffsetWeights
-from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights
 from flame_fitting.fit.presets import preset
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
+from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings
 from flame_fitting.fit.solvers.geometry_step import GeometryWeights
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.views import ViewSet
+from flame_fitting.fit.weight_config import PriorConfig
 
 STATIC = preset("static")
 ITERATIONS = STATIC.pipeline.geo_init_offset.num_steps
@@ -53,12 +54,12 @@ def offsets_of(**changes: Any) -> OffsetWeights:
     return replace(geometry_of().offset, **changes)
 
 
-def priors_of(**changes: Any) -> PriorWeights:
+def priors_of(**changes: Any) -> PriorConfig:
     """The Gaussian priors."""
     return replace(priors(STATIC), **changes)
 
 
-def balance_of(**changes: Any) -> GaussNewtonWeights:
-    """The balance of the second-order stages."""
+def second_order_of(**changes: Any) -> GaussNewtonSettings:
+    """Balance and schedule of a second-order stage."""
     counts = {"landmark_count": STATIC.w.landmark_count, "surface_count": STATIC.w.surface_count}
-    return GaussNewtonWeights(**(counts | changes))
+    return GaussNewtonSettings(**({"iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes))

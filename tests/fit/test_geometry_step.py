@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
-from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import JAW_SHUT
+from flame_fitting.fit.parameters import JAW_SHUT, FitParameters
 from flame_fitting.fit.region_weights import CAP
 from flame_fitting.fit.solvers.geometry_step import GeometryStep, GeometryWeights
 from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_landmark_target

@@ -12,8 +12,7 @@ INNER = (
     "PhotometricWeights",
     "GeometryWeights",
     "OffsetWeights",
-    "GaussNewtonWeights",
-    "PriorWeights",
+    "GaussNewtonSettings",
 )
 """Classes that the fit fills from its options."""
 TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(flame_fitting.__file__).parent.rglob("*.py")]

@@ -48,6 +48,7 @@ def assert_same(found: FitState, expected: FitState) -> None:
     for name in APPEARANCE:
         value = getattr(expected, name)
         assert getattr(found, name) is value is None or torch.equal(getattr(found, name), value), name
+    np.testing.assert_equal(found.uncertainty, expected.uncertainty)
     assert found.texture_is_final == expected.texture_is_final and found.warnings == expected.warnings
     assert [record.name for record in found.records] == [record.name for record in expected.records]
     for now, then in zip(found.records, expected.records, strict=True):
@@ -93,6 +94,7 @@ def some_state() -> FitState:
         residual=torch.rand(8, 8, 3) - 0.5,
         texture_is_final=True,
         lights=torch.rand(9, 3),
+        uncertainty={"shape": np.array([0.1, np.nan, np.inf])},
         records=(record,),
         warnings=("stage one was rolled back: it was worse",),
     )

@@ -1,6 +1,7 @@
 """A fit's folder read back: parameters, placement, texture, landmarks, stages and warnings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import recorded
 from flame_fitting.fit.observations import Observations
-from flame_fitting.fit.parameters import placement_matrix
+from flame_fitting.fit.parameters import PARAMETER_KEYS, placement_matrix
 from flame_fitting.fit.prepare import Start
 from flame_fitting.fit.quality import measure
-from flame_fitting.fit.result import PARAMETER_KEYS, FitResult, check_head, load_fit
+from flame_fitting.fit.result import FitResult, check_head, load_fit
 from flame_fitting.fit.saving import make_result, save_fit
 from flame_fitting.fit.state import FitState
 from flame_fitting.landmarks.lifting import Landmarks3D
@@ -34,6 +35,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult, Fi
     head, truth, targets, surface = problem(offset=lambda h: 1e-3 * torch.sin(60 * h.v_template))
     seen = Observations(head, targets, surface)
     state = FitState(truth, WORLD, texture=torch.rand(32, 32, 3), lights=torch.rand(9, 3))
+    sigmas = torch.rand(truth.shape.shape, dtype=torch.float64).numpy()
+    sigmas[-1] = np.nan  # did not move
+    sigmas = {"shape": sigmas, "placement": np.arange(7.0), "jaw_pose": np.full((1, 3), np.inf)}
+    state = replace(state, uncertainty=sigmas)
     state = state.warned("stage toy was rolled back: it was worse")
     quality = measure(head, truth, targets)
     state = recorded(state, seen, "lmk_init_all", 1.5, quality)
@@ -90,6 +95,21 @@ def test_stages_warnings_and_times_come_back(saved) -> None:
     for was, now in zip(result.stages, loaded.stages, strict=True):
         assert now.summary == was.summary
         np.testing.assert_array_equal(now.vertices_world, was.vertices_world)  # double, wherever the avatar lies
+
+
+def test_standard_deviations_come_back_with_their_units(saved) -> None:
+    folder, _, state, _ = saved
+    loaded = load_fit(folder).uncertainty
+    assert loaded.keys() == state.uncertainty.keys()
+    for name, value in state.uncertainty.items():
+        np.testing.assert_array_equal(loaded[name], value)
+    with np.load(folder / "uncertainty.npz") as file:
+        units = json.loads(str(file["units"]))
+    assert units == {
+        "placement": "placement_rotation: rad, placement_translation: m, placement_scale: log",
+        "shape": "sigma",
+        "jaw_pose": "rad",
+    }
 
 
 def test_landmarks_come_back_in_the_world(saved) -> None:

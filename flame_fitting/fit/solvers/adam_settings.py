@@ -4,6 +4,7 @@ import torch
 
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.losses.offsets import OffsetWeights
+from flame_fitting.fit.parameters import moving_parts
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.geometry_step import GeometryWeights
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
@@ -100,16 +101,7 @@ def photometric_config(
 
 def learning_rates(config: FitConfig, stage: StageConfig, timesteps: int) -> tuple[tuple[str, float], ...]:
     """Adam's step size of every parameter that a stage moves; VHAP's groups become the fit's parameters."""
-    lr, groups = config.lr, set(stage.optimizable_params)
-    rates: dict[str, float] = {}
-    if "pose" in groups and timesteps == 1:  # a static avatar stands still: its placement turns and shifts
-        rates |= {"placement_rotation": lr.of("rotation"), "placement_translation": lr.translation}
-    elif "pose" in groups:
-        rates |= {"rotation": lr.of("rotation"), "translation": lr.translation}
-    if "scale" in groups:
-        rates["placement_scale"] = lr.scale
-    if "joints" in groups:
-        rates |= {name: lr.of(name.removesuffix("_pose")) for name in moving_joints(config)}
-    names = ("shape", "expr", "static_offset", "texture", "lights")
-    rates |= {name: lr.of("light" if name == "lights" else name) for name in names if name in groups}
+    lr, groups = config.lr, stage.optimizable_params
+    rates = {part.name: lr.of(part.rate) for part in moving_parts(groups, timesteps, moving_joints(config))}
+    rates |= {name: lr.of(field) for name, field in (("texture", "texture"), ("lights", "light")) if name in groups}
     return tuple((name, stage.lr_scale * rate) for name, rate in rates.items() if rate)

@@ -15,11 +15,11 @@ from flame_fitting.fit.contour import ContourMatch, contour_loss, find_contour
 from flame_fitting.fit.losses.landmarks import closure_loss, closure_pairs, projected_landmark_loss
 from flame_fitting.fit.losses.offsets import OffsetRegulariser, OffsetWeights, capped
 from flame_fitting.fit.losses.robust import geman_mcclure
-from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import JAW_SHUT, PriorWeights
+from flame_fitting.fit.parameters import PARAMETERS, VERGENCE, FitParameters, Part
 from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.views import ViewSet
+from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.mesh import clip_positions
@@ -82,20 +82,6 @@ class GeometryStep:
     its step size, so that a step size of 1 suits them all.
     """
 
-    MOVABLE = (
-        "placement",
-        "shape",
-        "expr",
-        "rotation",
-        "translation",
-        "neck_pose",
-        "jaw_pose",
-        "eyes_pose",
-        "static_offset",
-    )
-    PLACEMENT = ("placement_rotation", "placement_translation", "placement_scale")
-    """Step sizes of the parts of `placement`, where they differ."""
-
     def __init__(
         self,
         head: HeadModel,
@@ -103,7 +89,7 @@ class GeometryStep:
         targets: list[FrameTarget],
         views: ViewSet,
         surface: SurfaceWeights,
-        prior: PriorWeights,
+        prior: PriorConfig,
         weights: GeometryWeights,
         rates: dict[str, float],
         components: dict[str, int] | None = None,
@@ -115,19 +101,15 @@ class GeometryStep:
         self.head = copy.deepcopy(head).float()
         device = self.head.v_template.device
         self._fixed = parameters.to(torch.float32)
-        steps = {name: rates.get(name, 0.0) for name in self.MOVABLE}
-        of_placement = [rates.get(name, steps["placement"]) for name in self.PLACEMENT]
-        steps["placement"] = max(of_placement)
-        start = {name: getattr(self._fixed, name).detach() for name in self.MOVABLE if steps[name]}
-        start = {name: value for name, value in start.items() if value.numel()}
+        steps = {p.name: {part: rates.get(part.name, rates.get(p.name, 0.0)) for part in p.parts} for p in PARAMETERS}
+        moving = {name: getattr(self._fixed, name).detach() for name, parts in steps.items() if any(parts.values())}
+        start = {name: value for name, value in moving.items() if value.numel()}
         self._shapes = {name: value.shape for name, value in start.items()}
+        self._parts: list[tuple[str, Part]] = [(name, part) for name in start for part in steps[name]]
         empty = torch.zeros(0, device=device)
-        scales = [torch.full((value.numel(),), steps[name], device=device) for name, value in start.items()]
-        self._scale = torch.cat([*scales, empty])
-        if "placement" in start:
-            rotation, translation, scale = of_placement
-            apart = torch.tensor([rotation] * 3 + [translation] * 3 + [scale], device=device)
-            self.unpack(self._scale)["placement"].copy_(apart)
+        self._scale = torch.zeros(sum(value.numel() for value in start.values()), device=device)
+        for name, part in self._parts:
+            self.unpack(self._scale)[name][..., part.span] = steps[name][part]
         self._components = components or {}
         rows = self.unpack(self._scale)
         for name in self._components.keys() & rows.keys():
@@ -136,10 +118,12 @@ class GeometryStep:
         self.values = torch.zeros_like(self._start).requires_grad_()
         self._least = torch.full_like(self._scale, -torch.inf)
         """What a value may not fall below: a jaw does not close further than shut."""
-        if "jaw_pose" in start:
-            self.unpack(self._least)["jaw_pose"][:, 0] = (JAW_SHUT - start["jaw_pose"][:, 0]) / steps["jaw_pose"]
+        for name, part in self._parts:
+            if part.least:
+                least = (torch.tensor(part.least, device=device) - start[name][..., part.span]) / steps[name][part]
+                self.unpack(self._least)[name][..., part.span] = least
         self._caps = by_region(self.head, CAP, 0.02) if "static_offset" in start else None
-        self._targets, self._surface, self._weights, self._vergence = targets, surface, weights, prior.vergence
+        self._targets, self._surface, self._weights = targets, surface, weights
         self._faces = self.head.faces.int()
         self._clip, self._timestep = views.clip, views.timestep
         self._marks = [
@@ -250,16 +234,16 @@ class GeometryStep:
         points = vertices if len(vertices) == 1 else vertices.index_select(0, self._timestep)
         return clip_positions(points, self._clip).contiguous()
 
-    def _precisions(self, prior: PriorWeights) -> Tensor:
+    def _precisions(self, prior: PriorConfig) -> Tensor:
         """Weight of each squared parameter in the Gaussian priors."""
         out = torch.zeros_like(self._scale)
         rows = self.unpack(out)
-        sigmas = {"shape": prior.shape, "expr": prior.expr, "neck_pose": prior.neck, "eyes_pose": prior.eyes}
-        for name, sigma in sigmas.items():
-            if name in rows:
-                rows[name] += sigma**-2
-        if "jaw_pose" in rows:
-            rows["jaw_pose"] += torch.tensor([1.0, 9.0, 9.0], device=out.device) * prior.jaw**-2
+        for name, part in self._parts:
+            # of the scale: the second-order stages have settled it
+            if part.prior is not None and name != "placement":
+                rows[name][..., part.span] = torch.tensor(
+                    [sigma**-2 for sigma in part.prior_sigmas(prior)], device=out.device
+                )
         return out
 
     def _prior(self, now: FitParameters) -> Tensor:
@@ -270,7 +254,7 @@ class GeometryStep:
             absolute = self._start + self.values * self._scale
             loss = loss + weights.prior * (self._precision * absolute.square()).sum()
             if "eyes_pose" in self._shapes:
-                apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / self._vergence
+                apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / VERGENCE
                 loss = loss + weights.prior * apart.square().sum()
         for name in ("shape", "expr"):
             if getattr(weights, name) and name in self._shapes:

@@ -94,7 +94,7 @@ class PhotometricConfig:
     """How many of the coefficients move, from the first on: `shape` and `expr`; all where it is not said."""
     lr: tuple[tuple[str, float], ...]
     """Adam's step size of each parameter that moves: fields of `FitParameters` (`placement` also by its parts, see
-    `GeometryStep.PLACEMENT`), `texture` and `lights`."""
+    `fit.parameters.PARAMETERS`), `texture` and `lights`."""
 
     @property
     def is_long(self) -> bool:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from flame_fitting.fit.losses.photometric import kernels, picture_loss, root_with_slopes
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import PriorWeights
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.rendering import HeadRenderer, Lit
 from flame_fitting.fit.solvers.appearance import Light, Texture, cluster_table
@@ -24,6 +23,7 @@ from flame_fitting.fit.solvers.view_levels import ViewLevels
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.fit.views import ViewSet
+from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.shading import vertex_normals
@@ -39,7 +39,7 @@ class Problem:
     targets: list[FrameTarget]
     views: ViewSet
     surface: SurfaceWeights
-    prior: PriorWeights
+    prior: PriorConfig
     texels: TexelMaps
     residual: Tensor | None = None
     """(R, R, 3) that an earlier stage left."""

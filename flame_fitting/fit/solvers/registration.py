@@ -16,13 +16,13 @@ from scipy.spatial import cKDTree
 
 from flame_fitting import progress
 from flame_fitting.fit.folds import adjacent_faces, folded_triangles
-from flame_fitting.fit.linearize import skinning_rotations
 from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.jacobians import skinning_rotations
 from flame_fitting.fit.solvers.offset_system import OffsetSystem
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import FrameTarget
