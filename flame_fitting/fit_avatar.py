@@ -112,11 +112,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.begin import begin
-    from flame_fitting.fit.driver import recorded
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
-    from flame_fitting.fit.quality import measure
-    from flame_fitting.fit.schedule import start_is_a_stage
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.files import check_landmarks, read_landmarks
@@ -151,8 +148,6 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         if not double.has_uv:
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
-        if start_is_a_stage(config):
-            state = recorded(state, seen, "lmk_init_rigid", 0.0, measure(double, parameters, seen.targets))
     if double.has_uv:
         seen = _with_pictures(seen, start.reference_from_world, capture, config, device)
     return PreparedFit(capture, head, start, seen, state)

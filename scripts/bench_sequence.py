@@ -122,7 +122,7 @@ def measure(timesteps: int, components: int, seed: int, iterations: int) -> dict
     names = [part.name for part in moving_parts(("pose", "scale", "joints", "shape", "expr"), timesteps, AMPLITUDE)]
     columns = Columns.of(head, names, {"shape": components, "expr": components} if components else {})
     settings = GaussNewtonSettings(
-        iterations=iterations, landmark_count=count, surface_count=0.0, smoothness=change
+        iterations=iterations, landmark_count=count, surface_count=0.0, smoothness=change, seed=0
     )
     started = time.perf_counter()
     start = align_timesteps(head, FitParameters.neutral(head, timesteps), targets)

@@ -9,15 +9,13 @@ from flame_fitting.fit.scale import contradiction
 from flame_fitting.fit.stage_config import GROUPS, StageConfig
 from flame_fitting.options import flag, refusals
 
-SOLVERS_OF = {
-    "lmk_init_rigid": ("closed_form", "adam"),
-    "lmk_init_all": ("gauss_newton", "adam"),
-    "geo_init_all": ("gauss_newton",),
-    "rgb_init_texture": ("bake", "adam"),
-    "rgb_init_outline": ("adam",),
-    "geo_init_offset": ("registration",),
+_CAN_MOVE: dict[str, tuple[str, ...]] = {
+    "closed_form": ("cam", "pose", "scale"),
+    "gauss_newton": ("cam", "pose", "scale", "joints", "shape", "expr"),
+    "bake": ("texture", "lights"),
+    "registration": ("static_offset",),
 }
-"""Solvers of a stage; all others are Adam's."""
+"""Groups that a solver can move; Adam can move all."""
 
 
 def check(config: FitConfig) -> None:
@@ -53,9 +51,10 @@ def _contradictions(config: FitConfig) -> Iterator[str]:
 
 def _stage_problems(name: str, stage: StageConfig) -> Iterator[str]:
     prefix = flag(f"pipeline.{name}")
-    solvers = SOLVERS_OF.get(name, ("adam",))
-    if stage.runs and stage.solver not in solvers:
-        yield f"{prefix}.solver {stage.solver}: this stage's solver is {' or '.join(solvers)}."
+    fixed = [group for group in stage.optimizable_params if group not in _CAN_MOVE.get(stage.solver, GROUPS)]
+    if stage.runs and fixed and fixed[0] in GROUPS:
+        others = [solver for solver, groups in _CAN_MOVE.items() if set(stage.optimizable_params) <= set(groups)]
+        yield f"{prefix}.solver {stage.solver}: it cannot move {fixed[0]}. Use {' or '.join([*others, 'adam'])}."
     for group in stage.optimizable_params:
         if group not in GROUPS:
             yield f"{prefix}.optimizable-params {group}: no such group.{_close(group, GROUPS)}"

@@ -13,19 +13,20 @@ from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, said
 from flame_fitting.fit.result import StageRecord
-from flame_fitting.fit.schedule import effective_pipeline, is_photometric
-from flame_fitting.fit.solvers import adam, bake, registration, second_order
+from flame_fitting.fit.schedule import effective_pipeline
+from flame_fitting.fit.solvers import adam, bake, closed_form, registration, second_order
 from flame_fitting.fit.solvers.interface import Diverged, Solver, Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
 
 SOLVERS: dict[str, Solver] = {
+    "closed_form": closed_form.solve,
     "gauss_newton": second_order.solve,
     "bake": bake.solve,
     "adam": adam.solve,
     "registration": registration.solve,
 }
-"""By their names in the options. The closed form is not among them: it is what a state starts from."""
+"""By their names in the options."""
 
 
 def run_stages(
@@ -45,7 +46,7 @@ def run_stages(
     has_geometry = any(target.surface is not None for target in seen.targets)
     for name, settings in effective_pipeline(config, has_geometry, state.scale.held):
         stage = Stage(name, settings, config)
-        if name in done or not _has_work(stage, seen):
+        if name in done or ("pictures" in settings.looks_at and seen.rasterizer is None):
             continue
         state = run_stage(state, seen, stage)
         if keep is not None:
@@ -61,7 +62,7 @@ def run_stages(
 
 def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     """One stage, by its solver: measured, its folds repaired, and taken back as a whole where it is worse."""
-    looks = stage.settings.solver == "adam" and is_photometric(stage.name)
+    looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
     found, after, repaired = state, before, None
     steps = stage.settings.num_steps or stage.settings.num_epochs
@@ -99,11 +100,6 @@ def recorded(
     """The state with a note of what a stage left behind."""
     vertices = state.vertices_world(seen.head)
     return state.recorded(StageRecord(name, vertices, seconds, quality.as_dict(), accepted, smoothed or []))
-
-
-def _has_work(stage: Stage, seen: Observations) -> bool:
-    """Whether a stage has something to do that is not done by the start, with what the capture and the head have."""
-    return stage.settings.solver in SOLVERS and not (is_photometric(stage.name) and seen.rasterizer is None)
 
 
 def _told_of_repair(state: FitState, seen: Observations, stage: Stage, repaired: Repair) -> FitState:

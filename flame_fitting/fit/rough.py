@@ -36,7 +36,10 @@ def rough_head_frame(
     weight = WeightConfig()
     for count, dense in steps:
         settings = GaussNewtonSettings(
-            iterations=count, landmark_count=weight.landmark_count, surface_count=weight.surface_count
+            iterations=count,
+            landmark_count=weight.landmark_count,
+            surface_count=weight.surface_count,
+            seed=0,
         )
         parameters = gauss_newton(head, parameters, start.targets, few, PriorConfig(), settings, dense).parameters
     return np.linalg.inv(placement_matrix(parameters.placement)) @ start.reference_from_world

@@ -18,6 +18,7 @@ Group = Literal[
     "dynamic_offset",
 ]
 Solver = Literal["closed_form", "gauss_newton", "bake", "adam", "registration"]
+Observed = Literal["landmarks", "surface", "pictures"]
 
 GROUPS: tuple[str, ...] = get_args(Group)
 
@@ -34,14 +35,18 @@ class StageConfig:
     """How it is solved."""
     optimizable_params: tuple[Group, ...] = ()
     """Groups of parameters that move."""
+    looks_at: tuple[Observed, ...] = ("landmarks", "surface", "pictures")
+    """What counts, of what the capture has."""
+    for_offsets: bool = False
+    """Left out where static offsets are switched off."""
     align_texture_except: tuple[str, ...] = ()
     """Regions whose texture does not move the surface."""
     align_boundary_except: tuple[str, ...] = ()
     """Regions whose outline does not move the surface."""
     disable_jawline_landmarks: bool = False
     """Leave the jaw line's landmarks out."""
-    when: Literal["always", "with_geometry", "without_geometry"] = "always"
-    """Whether it needs, or stands in for, the capture's geometry."""
+    when: Literal["always", "with_geometry", "without_geometry", "without_pictures"] = "always"
+    """Whether it needs, or stands in for, the capture's geometry, or stands in where --exp.no-photometric."""
     lr_scale: float = option(1.0, at_least=0)
     """Factor of all step sizes."""
     lr_schedule: Literal["constant", "cosine", "exponential"] = "constant"
@@ -78,22 +83,26 @@ class StageConfig:
 
 
 _EVERYTHING: tuple[Group, ...] = ("pose", "scale", "joints", "shape", "expr")
+LANDMARKS: tuple[Observed, ...] = ("landmarks",)
+GEOMETRY: tuple[Observed, ...] = ("landmarks", "surface")
 
 
 def _closed_form() -> StageConfig:
-    return StageConfig(1, solver="closed_form", optimizable_params=("pose", "scale"))
+    return StageConfig(1, solver="closed_form", optimizable_params=("pose", "scale"), looks_at=LANDMARKS)
 
 
 def _gauss_newton() -> StageConfig:
-    return StageConfig(25, solver="gauss_newton", optimizable_params=_EVERYTHING)
+    return StageConfig(25, solver="gauss_newton", optimizable_params=_EVERYTHING, looks_at=LANDMARKS)
 
 
 def _gauss_newton_on_geometry() -> StageConfig:
-    return StageConfig(25, solver="gauss_newton", optimizable_params=_EVERYTHING, when="with_geometry")
+    return StageConfig(
+        25, solver="gauss_newton", optimizable_params=_EVERYTHING, looks_at=GEOMETRY, when="with_geometry"
+    )
 
 
 def _bake() -> StageConfig:
-    return StageConfig(1, solver="bake", optimizable_params=("texture", "lights"))
+    return StageConfig(1, solver="bake", optimizable_params=("texture", "lights"), looks_at=("pictures",))
 
 
 def _outline() -> StageConfig:
@@ -134,6 +143,7 @@ def _offsets_by_pictures() -> StageConfig:
     return StageConfig(
         600,
         optimizable_params=(*_EVERYTHING, "static_offset", "texture"),
+        for_offsets=True,
         when="without_geometry",
         lr_schedule="cosine",
         average_last=0.3,
@@ -149,7 +159,14 @@ def _offsets_by_pictures() -> StageConfig:
 
 
 def _registration() -> StageConfig:
-    return StageConfig(8, solver="registration", optimizable_params=("static_offset",), when="with_geometry")
+    return StageConfig(
+        8,
+        solver="registration",
+        optimizable_params=("static_offset",),
+        looks_at=GEOMETRY,
+        for_offsets=True,
+        when="with_geometry",
+    )
 
 
 def _tracking() -> StageConfig:
@@ -160,8 +177,13 @@ def _global_tracking() -> StageConfig:
     return StageConfig(optimizable_params=(*_EVERYTHING, "static_offset"), lr_scale=0.1)
 
 
+def _tracking_by_landmarks() -> StageConfig:
+    tracked: tuple[Group, ...] = ("pose", "joints", "expr")
+    return StageConfig(optimizable_params=tracked, looks_at=LANDMARKS, when="without_pictures")
+
+
 def _global_landmarks() -> StageConfig:
-    return StageConfig(optimizable_params=_EVERYTHING, lr_scale=0.1)
+    return StageConfig(optimizable_params=_EVERYTHING, looks_at=LANDMARKS, when="without_pictures", lr_scale=0.1)
 
 
 @dataclass
@@ -188,7 +210,7 @@ class PipelineConfig:
     """Pictures, one timestep after the other."""
     rgb_global_tracking: StageConfig = field(default_factory=_global_tracking)
     """Pictures, all timesteps together."""
-    lmk_sequential_tracking: StageConfig = field(default_factory=_tracking)
+    lmk_sequential_tracking: StageConfig = field(default_factory=_tracking_by_landmarks)
     """Landmarks, one timestep after the other; instead of the photometric stages."""
     lmk_global_tracking: StageConfig = field(default_factory=_global_landmarks)
     """Landmarks, all timesteps together; instead of the photometric stages."""

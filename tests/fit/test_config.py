@@ -54,8 +54,8 @@ def test_presets_are_allowed(name: str) -> None:
         ("pipeline.rgb_init_all.sizes", (256, 0), "--pipeline.rgb-init-all.sizes 0: must be 1 or more"),
         ("pipeline.rgb_init_all.num_steps", -1, "--pipeline.rgb-init-all.num-steps -1: must be 0 or more"),
         ("pipeline.rgb_init_all.average_last", 1.5, "--pipeline.rgb-init-all.average-last 1.5: must be from 0 to 1"),
-        ("pipeline.rgb_init_all.solver", "bake", "this stage's solver is adam"),
-        ("pipeline.geo_init_offset.solver", "adam", "this stage's solver is registration"),
+        ("pipeline.rgb_init_all.solver", "bake", "it cannot move pose. Use gauss_newton or adam"),
+        ("pipeline.geo_init_offset.solver", "gauss_newton", "cannot move static_offset. Use registration or adam"),
     ],
 )
 def test_what_means_nothing_is_refused(name: str, value: object, said: str) -> None:

@@ -31,6 +31,7 @@ from tests.fit.known_truth import problem
 from tests.fit.pictures import around, draw, smooth_texture, stored
 from tests.toy import toy_head
 
+GEOMETRIC = ["lmk_init_rigid", "lmk_init_all", "geo_init_all", "geo_init_offset"]
 GOOD = Quality(landmark_mm=1.0, face_mm=0.3, face_p95_mm=1.0, folded=0)
 
 
@@ -76,7 +77,7 @@ def test_a_stage_that_spoils_the_pictures_is_rolled_back_without_geometry(monkey
         target.surface = None
     monkeypatch.setattr(driver, "picture_error", lambda *args: next(errors))
     for expected in (False, True):
-        state = _did(state, seen, lambda state: state, monkeypatch, name="rgb_toy", solver="adam")
+        state = _did(state, seen, lambda state: state, monkeypatch, solver="adam")
         assert state.records[-1].accepted is expected
     assert "pictures went from 0.030 to 0.080" in state.warnings[0] and len(state.warnings) == 1
     # with a surface to measure to, and for stages without pictures, they are not drawn
@@ -228,7 +229,12 @@ def test_geometric_stages_run_in_order_and_reach_the_truth(tmp_path: Path) -> No
     truth = problem()[1]
     with progress.silent():
         state = run_stages(state, seen, FitConfig(tmp_path))
-    assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "geo_init_offset"]
+    assert [record.name for record in state.records] == [
+        "lmk_init_rigid",
+        "lmk_init_all",
+        "geo_init_all",
+        "geo_init_offset",
+    ]
     assert state.warnings == ()
     assert measure(seen.head, state.parameters, seen.targets).face_mm < 0.1
     found, expected = state.parameters.vertices(seen.head), truth.vertices(seen.head)
@@ -242,7 +248,7 @@ def test_a_stage_can_be_left_out(tmp_path: Path) -> None:
     config.model.use_static_offset = False
     with progress.silent():
         state = run_stages(state, seen, config)
-    assert [record.name for record in state.records] == ["lmk_init_all"]
+    assert [record.name for record in state.records] == ["lmk_init_rigid", "lmk_init_all"]
     assert state.parameters.static_offset.abs().max() == 0
 
 
@@ -312,7 +318,12 @@ def test_a_neutral_face_stays_neutral_in_every_second_order_stage(tmp_path: Path
     (state, seen) = _toy()  # its truth has an expression and an open jaw
     with progress.silent():
         state = run_stages(state, seen, FitConfig(tmp_path, neutral=True))
-    assert [record.name for record in state.records] == ["lmk_init_all", "geo_init_all", "geo_init_offset"]
+    assert [record.name for record in state.records] == [
+        "lmk_init_rigid",
+        "lmk_init_all",
+        "geo_init_all",
+        "geo_init_offset",
+    ]
     assert (state.parameters.expr == 0).all() and (state.parameters.jaw_pose == 0).all()
     assert (state.parameters.shape != 0).any() and (state.parameters.neck_pose != 0).any()
     free, seen = _toy()

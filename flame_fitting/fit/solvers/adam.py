@@ -14,7 +14,6 @@ from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.sanity import Watch, nothing_drawn_error
-from flame_fitting.fit.schedule import is_photometric
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
 from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
@@ -25,14 +24,14 @@ from flame_fitting.head.rotations import rotation_matrix
 
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
-    """All that the stage's groups name, by the terms that its weights name."""
+    """All that the stage's groups name, by the terms that its weights name, of what it looks at."""
 
     def report(_: int, loss: float | None) -> None:
         shown.advance()
         if loss is not None:
             shown.note(loss=f"{loss:.3f}")
 
-    config, settings, pictures = stage.config, stage.settings, is_photometric(stage.name)
+    config, settings, pictures = stage.config, stage.settings, "pictures" in stage.settings.looks_at
     rasterizer = seen.rasterizer
     if seen.pictures is None or rasterizer is None or seen.texels is None:
         raise InputError(

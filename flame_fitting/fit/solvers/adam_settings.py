@@ -14,7 +14,8 @@ from flame_fitting.fit.views import ViewSet
 
 def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWeights:
     """The balance of an Adam stage."""
-    w, landmarks = config.w, stage.landmark if config.data.use_landmark else 0.0
+    w, sees = config.w, stage.looks_at
+    landmarks = stage.landmark if config.data.use_landmark and "landmarks" in sees else 0.0
     offset = OffsetWeights(
         l1=w.reg_offset,
         laplacian=w.reg_offset_lap,
@@ -34,7 +35,7 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
         visible=w.landmark_visible,
         contour=landmarks * w.contour,
         closure=landmarks * w.closure,
-        surface=w.surface,
+        surface=w.surface if "surface" in sees else 0.0,
         prior=stage.prior * w.prior,
         shape=w.reg_shape,
         expr=w.reg_expr,

@@ -7,14 +7,26 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from flame_fitting import progress
 from flame_fitting.capture.similarity import apply_similarity, invert_similarity, robust_umeyama
 from flame_fitting.errors import NoFaceError
+from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import POSES, FitParameters, placement_matrix
+from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.head.model import HeadModel
 
 _FEWEST = 6
 """3D landmarks that a timestep is placed by, at least."""
+
+
+def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
+    """Places every timestep by its landmarks; one alone stands where the reference frame has it (`fit.parameters`)."""
+    shown.advance()
+    if state.parameters.timesteps == 1:
+        return state
+    return replace(state, parameters=align_timesteps(seen.head, state.parameters, seen.targets))
 
 
 def align_timesteps(head: HeadModel, parameters: FitParameters, targets: Sequence[FrameTarget]) -> FitParameters:

@@ -62,7 +62,7 @@ class GaussNewtonSettings:
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
     smoothness: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of a frame's parameter's change from a timestep to the next, in its unit; none: free."""
-    seed: int = 0
+    seed: int
     """Of the sample of the avatar's points."""
 
     def cut(self, iteration: int) -> float:

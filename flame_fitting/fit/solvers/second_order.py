@@ -20,7 +20,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it."""
     config, settings = stage.config, stage.settings
     parts = moving_parts(settings.optimizable_params, state.parameters.timesteps, moving_joints(config))
-    geometry, most = stage.name.startswith("geo"), {"shape": config.model.n_shape, "expr": config.model.n_expr}
+    geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
         most = {name: min(count, COMPONENTS_BY_LANDMARKS[name]) for name, count in most.items()}
     found = gauss_newton(
