@@ -52,8 +52,8 @@ def detect(config: DetectConfig) -> DetectResult:
     """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face."""
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
-    from flame_fitting.landmarks.detector import make_detector
     from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
+    from flame_fitting.landmarks.registry import make_detector
 
     config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
@@ -81,7 +81,7 @@ def detect(config: DetectConfig) -> DetectResult:
 
 def plan(config: DetectConfig) -> Manifest:
     """What decides the result, for the manifest beside the landmark file."""
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     folder = config.capture / LANDMARK_FOLDER
     detector = make_detector(config.detector, config.model_path)

@@ -189,8 +189,8 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
     from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.detector import DETECTORS, make_detector
     from flame_fitting.landmarks.files import landmarks_path, read_landmarks
+    from flame_fitting.landmarks.registry import DETECTORS, make_detector
 
     capture = read_capture(config.capture)
     if len(capture.timesteps) > 1:

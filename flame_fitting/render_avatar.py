@@ -94,7 +94,7 @@ def render(config: RenderConfig) -> "Capture":
     from flame_fitting.capture.files import CaptureWriter
     from flame_fitting.capture.similarity import decompose_similarity, invert_similarity
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force):
@@ -183,7 +183,7 @@ def plan(config: RenderConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.avatar.files_of import hash_avatar
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     detector = make_detector(config.detector, config.model_path)
     chosen = (config.head, config.flame_dir, config.flame_masks)

@@ -19,8 +19,9 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import CalibrationConfig, detect_on_head, spread_table
-from flame_fitting.landmarks.detector import LandmarkDetector, make_detector
+from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
+from flame_fitting.landmarks.registry import make_detector
 
 
 def heldout_errors(

@@ -75,7 +75,7 @@ def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a detector was loaded")
 
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    monkeypatch.setattr("flame_fitting.landmarks.detector.make_detector", none)
+    monkeypatch.setattr("flame_fitting.landmarks.registry.make_detector", none)
     monkeypatch.setattr("flame_fitting.avatar.head_calibration.make_detector", none)
 
 

@@ -36,7 +36,7 @@ class Detector:
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> Detector:
     made = Detector()
-    monkeypatch.setattr("flame_fitting.landmarks.detector.make_detector", lambda *_: made)
+    monkeypatch.setattr("flame_fitting.landmarks.registry.make_detector", lambda *_: made)
     return made
 
 

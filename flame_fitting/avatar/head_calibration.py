@@ -18,10 +18,11 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.licensed_embeddings import load_licensed_embedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import REVISION, CalibrationConfig, HeadViews, RenderHead, calibrate
-from flame_fitting.landmarks.detector import DETECTORS, LandmarkDetector, make_detector
+from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS
+from flame_fitting.landmarks.registry import DETECTORS, make_detector
 
 CALIBRATION_SHADING = {"textured": "unlit", "lit": "lit", "clay": "clay"}
 """How the model is rendered for each kind of calibration. Crossing kinds costs 0.3 to 0.5 mm on the inner points."""

@@ -10,8 +10,8 @@ from numpy import ndarray
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz
-from flame_fitting.landmarks.detector import DETECTORS
 from flame_fitting.landmarks.ibug68 import SCHEMES
+from flame_fitting.landmarks.registry import DETECTORS
 
 _KNOWN = f"Known are {', '.join(f'{name} ({count} points)' for name, count in SCHEMES.items())}."
 

@@ -442,7 +442,7 @@ def _embedding(
     head: "HeadModel", kind: str, model_path: Path | None, licensed: Path | None = None
 ) -> "LandmarkEmbedding":
     from flame_fitting.avatar.head_calibration import landmark_embedding
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     return landmark_embedding(head, make_detector("mediapipe", model_path), kind, licensed=licensed)
 

@@ -34,9 +34,9 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.prepare import detections_of, lift_detections, similarity_from_landmarks
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.detector import make_detector
     from flame_fitting.landmarks.files import read_landmarks
     from flame_fitting.landmarks.ibug68 import inner_indices
+    from flame_fitting.landmarks.registry import make_detector
 
     capture, detected = read_capture(capture_folder), read_landmarks(capture_folder, "mediapipe")
     head = load_head(head_spec, add_teeth=False)

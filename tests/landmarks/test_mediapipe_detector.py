@@ -99,7 +99,7 @@ def test_confidence_falls_on_the_side_turned_away(head_pictures):
 
 def test_libraries_print_nothing():
     code = (
-        "import numpy as np\nfrom flame_fitting.landmarks.detector import make_detector\n"
+        "import numpy as np\nfrom flame_fitting.landmarks.registry import make_detector\n"
         "make_detector().detect(np.zeros((1, 64, 64, 3), np.uint8))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
