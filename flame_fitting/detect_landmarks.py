@@ -109,13 +109,14 @@ def detect_views(capture: "Capture", views: "list[View]", detector: "LandmarkDet
     import numpy as np
 
     from flame_fitting import progress
+    from flame_fitting.capture.pictures import picture_as_uint8
 
     timesteps = {timestep: i for i, timestep in enumerate(capture.timesteps)}
     cameras = {camera: i for i, camera in enumerate(capture.cameras)}
     landmarks = np.full((len(timesteps), len(cameras), detector.n_points, 3), np.nan, dtype=np.float32)
     with progress.Bar(len(views), "detect", "view") as bar:
         for batch in _batches(views):
-            images = np.stack([_as_uint8(capture.image(view)) for view in batch])
+            images = np.stack([picture_as_uint8(capture.image(view)) for view in batch])
             for view, points in zip(batch, detector.detect(images), strict=True):
                 landmarks[timesteps[view.timestep], cameras[view.camera]] = points
             bar.advance(len(batch))
@@ -132,11 +133,6 @@ def _batches(views: "list[View]") -> "list[list[View]]":
         else:
             batches.append([view])
     return batches
-
-
-def _as_uint8(image: "np.ndarray") -> "np.ndarray":
-    """(3, H, W) float 0..1 to (H, W, 3) uint8."""
-    return (image.transpose(1, 2, 0) * 255 + 0.5).clip(0, 255).astype("uint8")
 
 
 def _count_found(landmarks: "np.ndarray") -> int:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flame_fitting import progress
-from flame_fitting.errors import InputError
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def export(config: ExportConfig) -> "ExportSummary":
         target = target.with_name(f"{target.name}_epoch{config.epoch}")
     with progress.stage("export") as line, locked_folder(target, config.force):
         options = ExportOptions(
-            background_color=parse_color(config.background_color),
+            background_color=_background(config.background_color),
             subset=config.subset,
             scale_factor=config.scale_factor,
             flame_mode=config.flame_mode,
@@ -117,20 +116,11 @@ def plan(config: ExportConfig) -> "Manifest":
     )
 
 
-def parse_color(text: str | None) -> tuple[float, float, float] | None:
-    """sRGB 0..1 from `white`, `black` or `r,g,b` in 0..255; None for None."""
-    if text is None or text.lower() == "none":
-        return None
-    named = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-    if text.lower() in named:
-        return named[text.lower()]
-    try:
-        red, green, blue = (float(part) / 255 for part in text.replace(",", " ").split())
-    except ValueError:
-        red = green = blue = -1.0
-    if not all(0 <= value <= 1 for value in (red, green, blue)):
-        raise InputError(f"--background-color {text}: must be white, black or three numbers from 0 to 255 as r,g,b.")
-    return red, green, blue
+def _background(text: str | None) -> tuple[float, float, float] | None:
+    """The colour behind the avatar; None, also by name, keeps the capture's."""
+    from flame_fitting.capture.pictures import parse_color
+
+    return None if text is None or text.lower() == "none" else parse_color(text, "--background-color")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def render(config: RenderConfig) -> "Capture":
     from flame_fitting.avatar.view_planning import plan_views
     from flame_fitting.capture.camera import move_camera
     from flame_fitting.capture.files import CaptureWriter
+    from flame_fitting.capture.pictures import parse_color
     from flame_fitting.capture.similarity import decompose_similarity, invert_similarity
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.registry import make_detector
@@ -121,7 +122,7 @@ def render(config: RenderConfig) -> "Capture":
         planned = plan_views(
             head_from_unit, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
         )
-        background = parse_color(config.background)
+        background = parse_color(config.background, "--background")
         rotation = _rotation_of(head_from_world)
         avatar_json = {
             "file": str(config.avatar),
@@ -201,20 +202,6 @@ def plan(config: RenderConfig) -> Manifest:
     )
 
 
-def parse_color(text: str) -> tuple[float, float, float]:
-    """sRGB 0..1 from white, black or red,green,blue in 0..255."""
-    named = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-    if text in named:
-        return named[text]
-    try:
-        red, green, blue = (float(part) / 255 for part in text.split(","))
-    except ValueError:
-        red = green = blue = -1.0
-    if not all(0 <= value <= 1 for value in (red, green, blue)):
-        raise InputError(f"--background {text}: give white, black, or three numbers from 0 to 255 such as 128,128,128.")
-    return red, green, blue
-
-
 def _check(config: RenderConfig) -> None:
     if config.views < 4 or config.heldout_views < 0:
         raise InputError(f"--views {config.views}: at least 4 fit views are needed.")
@@ -239,10 +226,11 @@ def _refined_frame(
 
     import numpy as np
 
-    from flame_fitting.avatar.head_calibration import head_frame, to_uint8
+    from flame_fitting.avatar.head_calibration import head_frame
     from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov
+    from flame_fitting.capture.pictures import picture_as_uint8
     from flame_fitting.fit.rough import rough_head_frame
     from flame_fitting.fit.surface import SurfaceView
     from flame_fitting.landmarks.lifting import lift_landmarks
@@ -254,7 +242,7 @@ def _refined_frame(
         avatar, K, cameras, size, size, shading, supersample=2, light_rotation=_rotation_of(head_from_world)
     )
     assert pictures.image is not None and pictures.depth is not None and pictures.normal is not None
-    landmarks = detector.detect(to_uint8(pictures.image))
+    landmarks = detector.detect(picture_as_uint8(pictures.image))
     lifted = lift_landmarks(
         landmarks, K, cameras, detector.scheme, pictures.depth, pictures.normal, head_from_world=head_from_world
     )

@@ -22,12 +22,12 @@ from flame_fitting.avatar.head_calibration import (
     landmark_embedding,
     render_views,
     shading_kind,
-    to_uint8,
 )
 from flame_fitting.avatar.mesh import Avatar
 from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
+from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama, similarity_matrix
 from flame_fitting.errors import NoFaceError
 from flame_fitting.head.model import HeadModel
@@ -251,7 +251,7 @@ class _Search:
             )
             self.n_probes += 1
             assert views.image is not None
-            image = to_uint8(views.image)[0]
+            image = picture_as_uint8(views.image[0])
             for turn in probe.turns:
                 landmarks = self.detector.detect_quickly(np.ascontiguousarray(np.rot90(image, turn))[None])
                 if np.isfinite(landmarks[0, self.inner]).all():

@@ -13,6 +13,7 @@ from flame_fitting.avatar.mesh import Avatar, avatar_from_arrays
 from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.avatar.view_planning import HeadFrame, head_cameras, landmark_angles
 from flame_fitting.capture.camera import intrinsics_from_fov
+from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.licensed_embeddings import load_licensed_embedding
@@ -177,7 +178,7 @@ def render_views(
         avatar, K, world_to_camera, size, size, shading, light_rotation=light_rotation, supersample=supersample
     )
     assert views.image is not None and views.depth is not None and views.normal is not None
-    return HeadViews(to_uint8(views.image), views.depth, views.normal, K, world_to_camera)
+    return HeadViews(picture_as_uint8(views.image), views.depth, views.normal, K, world_to_camera)
 
 
 def head_avatar(
@@ -237,11 +238,6 @@ def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "
             looking = axis[:, 2] > np.cos(np.radians(26)) * np.linalg.norm(axis, axis=1)
             colors[np.flatnonzero(eyeball)[looking]] = _IRIS
     return colors
-
-
-def to_uint8(images: Float[ndarray, "B 3 H W"]) -> ndarray:
-    """Pictures (B, 3, H, W) in 0..1 as detectors want them: (B, H, W, 3) uint8."""
-    return np.ascontiguousarray(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def _cover(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarray:

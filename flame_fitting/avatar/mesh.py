@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from flame_fitting.avatar.normals import face_normals, vertex_normals
+from flame_fitting.avatar.normals import angle_weighted_normals
+from flame_fitting.maths.normals import face_normals
 
-ALPHA_MODES = ("opaque", "mask", "blend")
 WRAP_MODES = ("repeat", "clamp", "mirror")
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
@@ -113,7 +113,7 @@ def avatar_from_arrays(
     colors = None if vertex_colors is None else with_alpha(np.asarray(vertex_colors, dtype=np.float64))
     normals = None
     if uv is not None and uv_faces is not None:
-        normals = vertex_normals(vertices, faces)
+        normals = angle_weighted_normals(vertices, faces)
         faces, (source, uv_source) = split_by_index(faces, np.asarray(uv_faces, dtype=np.int64))
         vertices, uv, normals = vertices[source], np.asarray(uv)[uv_source], normals[source]
         colors = None if colors is None else colors[source]
@@ -153,8 +153,3 @@ def srgb_from_linear(linear: np.ndarray) -> np.ndarray:
     """The sRGB transfer function (IEC 61966-2-1) on values in 0..1."""
     linear = np.clip(linear, 0.0, 1.0)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def linear_from_srgb(srgb: np.ndarray) -> np.ndarray:
-    """Inverse of `srgb_from_linear`."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from flame_fitting.avatar.mesh import WRAP_MODES, Avatar, MeshPart
-from flame_fitting.avatar.normals import face_normals, vertex_normals
+from flame_fitting.avatar.normals import angle_weighted_normals
 from flame_fitting.avatar.raster_kernels import rasterize
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
+from flame_fitting.maths.normals import face_normals
 
 
 @dataclass
@@ -106,7 +107,7 @@ def _build(avatar: Avatar) -> RenderScene:
 def _normals(parts: list[MeshPart], vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The file's normals where they agree with the triangles, else our own, smooth over parts that touch."""
     given = [part.normals is not None and _agree(part) for part in parts]
-    own = np.zeros_like(vertices) if all(given) else vertex_normals(vertices, faces)
+    own = np.zeros_like(vertices) if all(given) else angle_weighted_normals(vertices, faces)
     start = 0
     for part, use in zip(parts, given, strict=True):
         stop = start + len(part.vertices)

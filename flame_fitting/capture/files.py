@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flame_fitting.capture.camera import opengl_camera_to_world, world_to_camera_from_opengl
 from flame_fitting.capture.capture import Capture, Role, View
+from flame_fitting.capture.pictures import picture_as_uint8, to_uint8, write_png
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_json_object, reason
 from flame_fitting.folders import staged_folder
@@ -130,7 +131,7 @@ class CaptureWriter:
         self.views.append(view)
         self._queue(write_png, view.file_path, picture)
         if view.mask_path is not None:
-            self._queue(write_png, view.mask_path, mask_as_uint8(np.asarray(alpha)))
+            self._queue(write_png, view.mask_path, to_uint8(np.asarray(alpha)))
         if view.geometry_path is not None:
             arrays = {"depth": np.array(depth, dtype=np.float32), "normal": np.array(normal, dtype=np.float16)}
             self._queue(write_npz, view.geometry_path, arrays)
@@ -147,28 +148,6 @@ class CaptureWriter:
         self._pending.append(self._pool.submit(write, path, content))
         if len(self._pending) > 24:  # bounds the memory held by waiting pictures, and shows a full disk early
             self._pending.pop(0).result()
-
-
-def write_capture(
-    capture: Capture, root: str | os.PathLike, manifest: Manifest | None = None, force: bool = False
-) -> Capture:
-    """Writes a copy of `capture` to `root` and returns it; pictures are read from the capture's own folder."""
-    with CaptureWriter(root, capture.background_color, capture.shading, capture.avatar, force) as writer:
-        for view in capture.views:
-            depth, normal = capture.geometry(view) if view.geometry_path is not None else (None, None)
-            writer.add(
-                timestep=view.timestep,
-                camera=view.camera,
-                role=view.role,
-                K=view.K,
-                world_to_camera=view.world_to_camera,
-                image=capture.image(view),
-                alpha=None if view.mask_path is None else capture.alpha(view),
-                depth=depth,
-                normal=normal,
-            )
-        writer.manifest = manifest
-    return writer.capture
 
 
 def read_capture(path: str | os.PathLike) -> Capture:
@@ -231,36 +210,6 @@ def intrinsics_as_dict(K: NDArray[np.float64], width: int, height: int) -> dict[
         "w": int(width),
         "h": int(height),
     }
-
-
-def picture_as_uint8(image: ArrayLike) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 from (3, H, W) float 0..1 or (H, W, 3) uint8."""
-    array = np.asarray(image)
-    if array.dtype == np.uint8:
-        if array.ndim != 3 or array.shape[2] != 3:
-            raise ValueError(f"an 8-bit picture must be (H, W, 3), not {array.shape}")
-        return array.copy()
-    if array.ndim != 3 or array.shape[0] != 3:
-        raise ValueError(f"a float picture must be (3, H, W), not {array.shape}")
-    return np.ascontiguousarray(mask_as_uint8(array).transpose(1, 2, 0))
-
-
-def mask_as_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """8-bit values from floats 0..1, rounded; uint8 passes through."""
-    if values.dtype == np.uint8:
-        return values
-    return (np.clip(values, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-
-
-def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Writes (H, W, 3) RGB or (H, W) grey as an 8-bit PNG."""
-    import cv2
-
-    array = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    done, encoded = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    if not done:
-        raise RuntimeError(f"{path}: the picture could not be encoded")
-    path.write_bytes(encoded.tobytes())
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

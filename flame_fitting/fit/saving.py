@@ -9,6 +9,7 @@ import torch
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.prepare import Start
@@ -33,7 +34,7 @@ def make_result(state: FitState, start: Start, capture: Capture, config: FitConf
         used[t, target.landmarks.index] = True
     texture = None
     if state.texture is not None:
-        texture = (state.texture.detach().clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
+        texture = to_uint8(state.texture.detach().numpy())
     result = FitResult(
         head_name=state.head.name,
         head_hash=state.head.file_hash,

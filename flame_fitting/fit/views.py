@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flame_fitting.capture.camera import clip_from_world, move_camera
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.pictures import replace_background, to_uint8
 from flame_fitting.errors import InputError
 
 
@@ -118,7 +119,7 @@ def scaled_intrinsics(K: np.ndarray, old: tuple[int, int], new: tuple[int, int])
 def stack_rgba(images: np.ndarray, alphas: np.ndarray) -> Tensor:
     """(B, H, W, 4) uint8 of images (B, 3, H, W) and alphas (B, H, W), 0..1."""
     both = np.concatenate([np.asarray(images).transpose(0, 2, 3, 1), np.asarray(alphas)[..., None]], axis=-1)
-    return torch.as_tensor(np.rint(both * 255).astype(np.uint8))
+    return torch.as_tensor(to_uint8(both))
 
 
 def load_views(
@@ -154,9 +155,11 @@ def load_views(
 
     def read(view: View) -> Tensor:
         image, alpha = capture.image(view), capture.alpha(view)
-        image = np.clip(image + (1 - alpha) * (wanted - behind)[:, None, None], 0, 1)
-        rgba = stack_rgba(image[None], alpha[None])[0].to(device)
-        return rgba if rgba.shape[:2] == size else _as_bytes(area_resized(rgba.float() / 255, size))
+        image, _ = replace_background(image, alpha, behind, wanted)
+        rgba = stack_rgba(image[None], alpha[None])[0]
+        if rgba.shape[:2] != size:
+            rgba = torch.as_tensor(to_uint8(area_resized(rgba.float() / 255, size).numpy()))
+        return rgba.to(device)
 
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(read, views))
@@ -175,7 +178,3 @@ def common_size(views: list[View]) -> tuple[int, int]:
     """(H, W) that most of the views have; the largest of those that are as frequent."""
     count = Counter((view.height, view.width) for view in views)
     return max(count, key=lambda size: (count[size], size[0] * size[1], size))
-
-
-def _as_bytes(picture: Tensor) -> Tensor:
-    return (picture * 255).round().to(torch.uint8)

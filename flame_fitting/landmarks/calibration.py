@@ -18,7 +18,7 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.ibug68 import SCHEMES, groups_of, ibug_indices
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, robust_median
-from flame_fitting.landmarks.surface import nearest_on_surface
+from flame_fitting.maths.closest import nearest_on_surface
 
 REVISION = 2
 """Counts up whenever the method changes, so that cached results of an older one are not used."""

@@ -98,11 +98,6 @@ def groups_of(scheme: str) -> dict[str, ndarray]:
     return MEDIAPIPE_GROUPS if scheme == "mediapipe478" else IBUG_GROUPS
 
 
-def to_ibug68(landmarks: Float[ndarray, "*B N D"], scheme: str) -> Float[ndarray, "*B 68 D"]:
-    """The iBUG-68 subset of landmarks of any known scheme."""
-    return landmarks[..., ibug_indices(scheme), :]
-
-
 def inner_weights() -> Float[ndarray, "51"]:
     """Trust in each inner iBUG point for a similarity: 2 for nose, eye and mouth corners, 0.5 for brows, else 1."""
     weights = np.ones(68)

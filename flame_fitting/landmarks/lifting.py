@@ -18,6 +18,7 @@ from flame_fitting.capture.similarity import (
     invert_similarity,
     similarity_matrix,
 )
+from flame_fitting.maths.quantiles import weighted_median
 
 
 @dataclass(frozen=True)
@@ -262,15 +263,6 @@ def robust_median(
     spread = weighted_median(np.linalg.norm(safe - center, axis=-1), w)
     center[~some], spread[~some] = np.nan, np.nan
     return center, spread
-
-
-def weighted_median(values: Float[ndarray, "C N"], weights: Float[ndarray, "C N"]) -> Float[ndarray, " N"]:
-    """Weighted median along the first axis; 0 where all weights are 0."""
-    order = np.argsort(values, axis=0)
-    cumulative = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
-    index = (cumulative >= 0.5 * cumulative[-1]).argmax(0)
-    median = np.take_along_axis(np.take_along_axis(values, order, axis=0), index[None], axis=0)[0]
-    return np.where(cumulative[-1] > 0, median, 0.0)
 
 
 def _finish(rays: RayPoints, scheme: str, config: LiftingConfig) -> Landmarks3D:

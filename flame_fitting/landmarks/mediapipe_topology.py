@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from flame_fitting.maths.normals import vertex_area_vectors
+
 N_POINTS = 478
 N_MESH_POINTS = 468
 
@@ -112,12 +114,7 @@ def _iris_support() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 def normals(points: Float[ndarray, "478 3"]) -> Float[ndarray, "478 3"]:
     """Unit outward normals of detected points (x right, y down, z away from the camera, one unit)."""
-    faces = triangles()
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    face_normals = np.cross(b - a, c - a)
-    out = np.zeros((N_POINTS, 3))
-    for k in range(3):
-        np.add.at(out, faces[:, k], face_normals)
+    out = vertex_area_vectors(points, triangles())
     for iris, support in _iris_support():
         out[list(iris)] = out[list(support)].mean(0)
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)

@@ -11,8 +11,10 @@ from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.avatar.unit_frame import in_unit_frame
 from flame_fitting.capture.camera import move_camera
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.pictures import replace_background
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.maths.normals import vertex_normals
 
 _CHUNK = 8
 
@@ -106,7 +108,7 @@ def _draw(
     if fit.lights is not None and out.normal is not None:
         rotation = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
         image = image * shading(out.normal @ rotation.T, fit.lights).transpose(0, 3, 1, 2)
-    image = np.clip(image + (1 - out.alpha[:, None]) * background[None, :, None, None], 0, 1)
+    image, _ = replace_background(image, out.alpha, (0.0, 0.0, 0.0), background)
     return image.astype(np.float32), out.alpha, out.normal
 
 
@@ -119,19 +121,3 @@ def shading(normals: Float[ndarray, "*B 3"], lights: Float[ndarray, "9 3"]) -> F
     flat = torch.as_tensor(np.ascontiguousarray(normals, dtype=np.float32)).reshape(-1, 3)
     light = (sh_basis(flat) @ torch.as_tensor(lights, dtype=torch.float32)).numpy().reshape(normals.shape)
     return np.where(np.abs(normals).sum(-1, keepdims=True) > 0, np.maximum(light, 0), 1.0)
-
-
-def vertex_normals(vertices: Float[ndarray, "V 3"], faces: ndarray) -> Float[ndarray, "V 3"]:
-    """Unit normals, area-weighted means of the triangles around each vertex; +Z where there is none."""
-    summed = np.zeros_like(vertices, dtype=np.float64)
-    weighted = face_normals(vertices, faces)
-    for corner in range(3):
-        np.add.at(summed, faces[:, corner], weighted)
-    length = np.linalg.norm(summed, axis=1, keepdims=True)
-    return np.where(length > 1e-20, summed / np.maximum(length, 1e-20), np.array([0.0, 0.0, 1.0]))
-
-
-def face_normals(vertices: Float[ndarray, "V 3"], faces: ndarray) -> Float[ndarray, "F 3"]:
-    """Normals of the triangles, twice their area long."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.cross(b - a, c - a)

@@ -18,7 +18,7 @@ from numpy import ndarray
 from flame_fitting.avatar.mesh import Avatar
 from flame_fitting.capture.camera import project, transform_points
 from flame_fitting.capture.capture import Capture, View
-from flame_fitting.capture.files import mask_as_uint8
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
 from flame_fitting.files import read_npz, reason
@@ -27,7 +27,8 @@ from flame_fitting.fit.region_weights import vertex_areas
 from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.sanity import as_metrics, region_sanity, sanity_warnings
 from flame_fitting.head.model import HeadModel
-from flame_fitting.report.closest import TriangleTree
+from flame_fitting.maths.closest import TriangleTree
+from flame_fitting.maths.quantiles import interpolated_quantiles
 from flame_fitting.report.drawing import draw_fit
 from flame_fitting.report.visibility import seen_vertices
 
@@ -309,7 +310,7 @@ def picture_metrics(fit: FitResult, capture: Capture, head: HeadModel) -> dict[s
     squared: dict[str, list[tuple[float, int]]] = {"avatar": [], "union": [], "above": []}
     overlap = np.zeros((2, 2), dtype=np.int64)  # (line, sides) x (both, either)
     for view, picture in zip(views, draw_fit(fit, head, capture, views, vertices, geometry=False), strict=True):
-        seen, fitted = capture.alpha(view) > 0.5, mask_as_uint8(picture.alpha[0]) > 127.5
+        seen, fitted = capture.alpha(view) > 0.5, to_uint8(picture.alpha[0]) > 127.5
         row = min(capture.timesteps.index(view.timestep), len(cuts) - 1)
         above = [_above(cut, view) for cut in cuts[row]]
         for k in range(2):
@@ -433,10 +434,7 @@ def weighted_stats(values: Float[ndarray, " N"], weights: Float[ndarray, " N"]) 
     values, weights = values[keep], weights[keep]
     if len(values) == 0:
         return None
-    order = np.argsort(values)
-    values, weights = values[order], weights[order]
-    position = (np.cumsum(weights) - 0.5 * weights) / weights.sum()
-    median, p95 = np.interp([0.5, 0.95], position, values)
+    median, p95 = interpolated_quantiles(values, weights, (0.5, 0.95))
     return {"median": float(median), "mean": float(np.average(values, weights=weights)), "p95": float(p95)}
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.avatar.mesh import Avatar, MeshPart
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 
 if TYPE_CHECKING:
@@ -267,9 +268,9 @@ def synthetic_landmarks(
     case: Case, capture: "Capture", subject: Subject, embedding: "LandmarkEmbedding"
 ) -> Float[ndarray, "1 C N 3"]:
     """Projections of the truth's inner iBUG points into the fit views that see them, with noise; the rest is NaN."""
-    from flame_fitting.avatar.normals import face_normals
     from flame_fitting.capture.camera import project
     from flame_fitting.landmarks.ibug68 import inner_indices
+    from flame_fitting.maths.normals import face_normals
 
     vertices, faces = subject.demo.vertices_world, subject.head.faces.numpy()
     index = inner_indices(embedding.scheme)
@@ -424,7 +425,7 @@ def glb_of(avatar: Avatar) -> bytes:
             material.baseColorTexture = Image.open(stream)
             return trimesh.visual.TextureVisuals(uv=part.uv, material=material)
         if part.vertex_colors is not None:
-            return trimesh.visual.ColorVisuals(vertex_colors=np.round(255 * part.vertex_colors).astype(np.uint8))
+            return trimesh.visual.ColorVisuals(vertex_colors=to_uint8(part.vertex_colors))
         return trimesh.visual.TextureVisuals(material=material)
 
     scene = trimesh.Scene()
@@ -461,7 +462,7 @@ def _painted(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024)
     values = torch.as_tensor(colors, dtype=torch.float32)
     picture[covered] = texels.interpolate(values, head.faces).numpy()[covered]
     nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
-    return np.round(255 * np.clip(picture[nearest[0], nearest[1]], 0, 1)).astype(np.uint8)
+    return to_uint8(picture[nearest[0], nearest[1]])
 
 
 def _sampled(picture: ndarray, uv: Float[ndarray, "N 2"]) -> Float[ndarray, "N 3"]:

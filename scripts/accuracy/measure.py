@@ -147,7 +147,7 @@ def _posed(fitted: Fitted, head: "HeadModel") -> _Posed:
 
 def _draw(path: Path, fit: _Posed, head: "HeadModel", case: CaseFiles, vertices: ndarray) -> None:
     """Two rows, from the front and from the side: avatar, fit, fitted mesh over the avatar, distance from the truth."""
-    from flame_fitting.report.closest import TriangleTree
+    from flame_fitting.maths.closest import TriangleTree
     from flame_fitting.report.figures import write_jpeg
 
     faces = head.faces.numpy()
@@ -174,6 +174,7 @@ def _row(view: "View", fit: _Posed, head: "HeadModel", case: CaseFiles, apart: n
     import cv2
 
     from flame_fitting.avatar.rendering import render_avatar
+    from flame_fitting.capture.pictures import picture_as_uint8
     from flame_fitting.report.drawing import draw_fit, head_avatar
     from flame_fitting.report.figures import blend_mesh, colored
 
@@ -196,7 +197,7 @@ def _row(view: "View", fit: _Posed, head: "HeadModel", case: CaseFiles, apart: n
     low, high = int(0.12 * view.height), int(0.88 * view.height)
     out = []
     for panel in panels:
-        cropped = (np.clip(panel[:, low:high, low:high], 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+        cropped = picture_as_uint8(panel[:, low:high, low:high])
         method = cv2.INTER_AREA if cropped.shape[0] > PANEL else cv2.INTER_LINEAR
-        out.append(cv2.resize(np.ascontiguousarray(cropped), (PANEL, PANEL), interpolation=method))
+        out.append(cv2.resize(cropped, (PANEL, PANEL), interpolation=method))
     return np.concatenate(out, axis=1)

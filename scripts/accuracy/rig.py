@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flame_fitting.avatar.view_planning import HeadFrame, PlannedView
     from flame_fitting.capture.capture import Capture
     from flame_fitting.head.embedding import LandmarkEmbedding
+    from flame_fitting.head.model import HeadModel
 
     from .cases import Case, Subject
 

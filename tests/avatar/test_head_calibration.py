@@ -34,7 +34,7 @@ from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices
 from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
-from flame_fitting.landmarks.surface import nearest_on_surface
+from flame_fitting.maths.closest import nearest_on_surface
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from flame_fitting.avatar.mesh import (
     MeshPart,
     avatar_from_arrays,
     fan_triangles,
-    linear_from_srgb,
     srgb_from_linear,
 )
-from flame_fitting.avatar.normals import vertex_normals, weld
+from flame_fitting.avatar.normals import angle_weighted_normals, weld
 from tests.avatar.glb_builder import QUAD, QUAD_FACES
+from tests.avatar.srgb import linear_from_srgb
 
 
 @settings(max_examples=50, deadline=None)
@@ -39,9 +39,9 @@ def test_normals_of_a_sphere_with_seams_and_mixed_winding():
     sphere = trimesh.creation.icosphere(subdivisions=3)
     soup = np.array(sphere.vertices)[np.array(sphere.faces)].reshape(-1, 3)
     faces = np.arange(len(soup)).reshape(-1, 3)
-    np.testing.assert_allclose(vertex_normals(soup, faces), soup, atol=0.02)
+    np.testing.assert_allclose(angle_weighted_normals(soup, faces), soup, atol=0.02)
     faces[::2] = faces[::2, ::-1]
-    assert (np.abs((vertex_normals(soup, faces) * soup).sum(axis=1)) > 0.95).all()
+    assert (np.abs((angle_weighted_normals(soup, faces) * soup).sum(axis=1)) > 0.95).all()
 
 
 def test_fans_of_mixed_polygons():

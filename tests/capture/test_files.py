@@ -9,7 +9,7 @@ from PIL import Image
 
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, world_to_camera_from_opengl
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.files import CaptureWriter, read_capture, write_capture
+from flame_fitting.capture.files import CaptureWriter, read_capture
 from flame_fitting.errors import InputError
 from flame_fitting.manifest import Manifest, read_manifest
 
@@ -138,16 +138,6 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
         make_capture(tmp_path / "capture")
     make_capture(tmp_path / "capture", force=True)
     assert (tmp_path / "capture/thesis.txt").exists() and (tmp_path / "capture/transforms.json").exists()
-
-
-def test_copy_equals_the_original(tmp_path: Path) -> None:
-    original, _ = make_capture(tmp_path / "a")
-    write_capture(original, tmp_path / "b")
-    copy = read_capture(tmp_path / "b")
-    for one, two in zip(original.views, copy.views, strict=True):
-        assert one.key == two.key
-        np.testing.assert_array_equal(original.image(one), copy.image(two))
-        np.testing.assert_array_equal(original.geometry(one)[1], copy.geometry(two)[1])
 
 
 @pytest.mark.parametrize(

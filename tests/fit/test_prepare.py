@@ -25,8 +25,9 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
 from flame_fitting.landmarks.lifting import Landmarks3D
-from flame_fitting.report.closest import TriangleTree
-from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.maths.closest import TriangleTree
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import head_avatar
 from tests.synthetic import add_rendered, similarity
 from tests.toy import toy_head
 

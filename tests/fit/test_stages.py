@@ -14,7 +14,7 @@ from flame_fitting.fit.offsets import folded_triangles
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.photometric import Refined
 from flame_fitting.fit.presets import preset
-from flame_fitting.fit.quality import Quality, measure, picture_error, weighted_quantiles, worsened
+from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import RepairConfig
 from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.stages import FitState, _stage, run_stages
@@ -91,11 +91,6 @@ def test_nothing_to_measure_is_not_worse_but_losing_the_measure_is() -> None:
     nothing = replace(GOOD, face_mm=np.nan)
     assert worsened(nothing, nothing) is None and worsened(nothing, GOOD) is None
     assert worsened(GOOD, nothing) is not None
-
-
-def test_quantiles_are_of_weight() -> None:
-    values, weights = np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 8.0])
-    assert weighted_quantiles(values, weights, (0.05, 0.5, 0.95)) == (1.0, 2.0, 3.0)
 
 
 def test_measured_quality_is_the_distance_to_the_surface() -> None:

@@ -17,7 +17,8 @@ from flame_fitting.capture.camera import (
     transform_points,
 )
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.files import CaptureWriter, write_png
+from flame_fitting.capture.files import CaptureWriter
+from flame_fitting.capture.pictures import write_png
 from flame_fitting.errors import InputError
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.rendering import HeadRenderer

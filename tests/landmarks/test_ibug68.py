@@ -11,7 +11,6 @@ from flame_fitting.landmarks.ibug68 import (
     MEDIAPIPE_GROUPS,
     ibug_indices,
     inner_weights,
-    to_ibug68,
 )
 from flame_fitting.landmarks.mediapipe_topology import MIDLINE, OUTLINE, mirror_permutation, triangles
 
@@ -73,8 +72,6 @@ def test_lip_halves_are_disjoint_and_leave_out_the_corners(scheme):
     assert set(ibug_indices(scheme)[[51, 62]]) <= set(upper) and set(ibug_indices(scheme)[[57, 66]]) <= set(lower)
 
 
-def test_conversion():
-    landmarks = np.arange(478.0)[None, :, None].repeat(3, 2)
-    np.testing.assert_array_equal(to_ibug68(landmarks, "mediapipe478")[0, :, 0], IBUG68_FROM_MEDIAPIPE)
+def test_unknown_schemes_have_no_subset():
     with pytest.raises(ValueError):
         ibug_indices("other")

@@ -17,7 +17,8 @@ from flame_fitting.fit.result import FitResult, StageRecord
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 from flame_fitting.manifest import compare, read_manifest
-from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import head_avatar
 from flame_fitting.report.metrics import (
     Thresholds,
     Truth,
