@@ -12,7 +12,7 @@ from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
 
 if TYPE_CHECKING:
-    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.interface import Avatar
     from flame_fitting.capture.capture import Capture
     from flame_fitting.fit.result import FitResult
     from flame_fitting.head.model import HeadModel

@@ -13,7 +13,7 @@ from flame_fitting.manifest import Manifest, config_as_dict, input_record
 if TYPE_CHECKING:
     import numpy as np
 
-    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.interface import Avatar
     from flame_fitting.avatar.view_planning import PlannedView
     from flame_fitting.capture.capture import Capture
     from flame_fitting.head.embedding import LandmarkEmbedding
@@ -86,8 +86,8 @@ def render(config: RenderConfig) -> "Capture":
     from flame_fitting import progress
     from flame_fitting.avatar.face_finding import find_face
     from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind
+    from flame_fitting.avatar.interface import VIEWS_AT_ONCE
     from flame_fitting.avatar.loading import load_avatar
-    from flame_fitting.avatar.rendering import VIEWS_AT_ONCE, render_avatar
     from flame_fitting.avatar.unit_frame import in_unit_frame
     from flame_fitting.avatar.view_planning import plan_views
     from flame_fitting.capture.camera import move_camera
@@ -143,8 +143,7 @@ def render(config: RenderConfig) -> "Capture":
                 chunk = planned[camera : camera + VIEWS_AT_ONCE]
                 for alike in _alike(chunk):
                     first = chunk[alike[0]]
-                    pictures = render_avatar(
-                        avatar,
+                    pictures = avatar.draw(
                         np.stack([chunk[k].K for k in alike]),
                         np.stack([chunk[k].world_to_camera for k in alike]),
                         first.width,
@@ -227,7 +226,6 @@ def _refined_frame(
     import numpy as np
 
     from flame_fitting.avatar.head_calibration import head_frame
-    from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov
     from flame_fitting.capture.pictures import picture_as_uint8
@@ -238,9 +236,7 @@ def _refined_frame(
     size = 512
     cameras = head_cameras(np.array(_PROBES), head_from_world, head_frame(head))
     K = np.broadcast_to(intrinsics_from_fov(25.0, size, size), (len(cameras), 3, 3))
-    pictures = render_avatar(
-        avatar, K, cameras, size, size, shading, supersample=2, light_rotation=_rotation_of(head_from_world)
-    )
+    pictures = avatar.draw(K, cameras, size, size, shading, light_rotation=_rotation_of(head_from_world))
     assert pictures.image is not None and pictures.depth is not None and pictures.normal is not None
     landmarks = detector.detect(picture_as_uint8(pictures.image))
     lifted = lift_landmarks(

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_fitting.avatar.mesh import Avatar
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera
 from flame_fitting.capture.capture import Capture, Role
 from flame_fitting.capture.files import CaptureWriter
@@ -55,7 +54,7 @@ def add_rendered(
 ) -> None:
     """Draws one view of an avatar, its principal point in the middle, and adds it to a capture's first timestep."""
     width, height = (round(2 * length) for length in K[:2, 2])
-    out = render_avatar(avatar, K[None], world_to_camera[None], width, height)
+    out = avatar.draw(K[None], world_to_camera[None], width, height)
     assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
     writer.add(
         timestep=0,

@@ -23,8 +23,7 @@ from flame_fitting.avatar.head_calibration import (
     render_views,
     shading_kind,
 )
-from flame_fitting.avatar.mesh import Avatar
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 from flame_fitting.capture.pictures import picture_as_uint8
@@ -246,8 +245,8 @@ class _Search:
         for probe in probes_of(self.avatar):
             eye = probe.center + camera_distance(probe.radius, FOV) * probe.direction
             camera = look_at(eye, probe.center, probe.up)
-            views = render_avatar(
-                self.avatar, self.K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
+            views = self.avatar.draw(
+                self.K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
             )
             self.n_probes += 1
             assert views.image is not None
@@ -259,7 +258,7 @@ class _Search:
 
     def _first_guess(self, landmarks: ndarray, camera: ndarray) -> ndarray | None:
         size, K = self.config.probe_resolution, self.K[None]
-        geometry = render_avatar(self.avatar, K, camera[None], size, size, self.shading, outputs=("depth",))
+        geometry = self.avatar.draw(K, camera[None], size, size, self.shading, outputs=("depth",))
         assert geometry.depth is not None
         points, _ = lift_by_depth(landmarks[None, :, :2], geometry.depth, None, K, camera[None], 0.0)
         weights = self.weights * landmarks[:, 2]
@@ -373,7 +372,7 @@ def probes_of(avatar: Avatar) -> list[Probe]:
     First the six up axes with level views from the four sides, for the whole and the ends at the top; then all parts
     from all 26 directions in quarter turns; last the slanted directions in eighth turns.
     """
-    parts = _parts(avatar.vertices)
+    parts = _parts(avatar.points)
     probes: list[Probe] = []
     seen: set[tuple] = set()
 
@@ -409,9 +408,9 @@ def nearest_axis(vector: ndarray) -> str:
     return max(AXES, key=lambda name: float(np.dot(AXES[name], vector)))
 
 
-def _parts(vertices: ndarray) -> dict[str, tuple[ndarray, float]]:
+def _parts(points: ndarray) -> dict[str, tuple[ndarray, float]]:
     """Centre and radius of the whole object, of its ends, and of the middle of wide ends."""
-    low, high = vertices.min(0), vertices.max(0)
+    low, high = points.min(0), points.max(0)
     out = {"whole": (0.5 * (low + high), 0.5 * float(np.linalg.norm(high - low)))}
     for share in ENDS:
         for name, axis in AXES.items():
@@ -421,7 +420,7 @@ def _parts(vertices: ndarray) -> dict[str, tuple[ndarray, float]]:
             if extent <= 0:
                 continue
             edge = high[k] - share * extent if sign > 0 else low[k] + share * extent
-            end = vertices[sign * (vertices[:, k] - edge) >= 0]
+            end = points[sign * (points[:, k] - edge) >= 0]
             # Hair tips are thin: aim at the bulk and let them leave the picture.
             a, b = np.percentile(end, (1, 99), axis=0)
             radius = 0.5 * float(np.linalg.norm(b - a))

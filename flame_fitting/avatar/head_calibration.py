@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting import assets
-from flame_fitting.avatar.mesh import Avatar, avatar_from_arrays
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
+from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
 from flame_fitting.avatar.view_planning import HeadFrame, head_cameras, landmark_angles
 from flame_fitting.capture.camera import intrinsics_from_fov
 from flame_fitting.capture.pictures import picture_as_uint8
@@ -174,16 +174,14 @@ def render_views(
     supersample: int = 2,
 ) -> HeadViews:
     """Square pictures with their geometry, as a detector and the lifting want them."""
-    views = render_avatar(
-        avatar, K, world_to_camera, size, size, shading, light_rotation=light_rotation, supersample=supersample
-    )
+    views = avatar.draw(K, world_to_camera, size, size, shading, light_rotation=light_rotation, supersample=supersample)
     assert views.image is not None and views.depth is not None and views.normal is not None
     return HeadViews(picture_as_uint8(views.image), views.depth, views.normal, K, world_to_camera)
 
 
 def head_avatar(
     head: HeadModel, vertices: Float[ndarray, "V 3"], kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None
-) -> Avatar:
+) -> MeshAvatar:
     """The head model as an avatar in memory, with its texture where the kind of shading wants one."""
     faces = head.faces.cpu().numpy()
     if kind == "clay":

@@ -38,6 +38,10 @@ class TriangleTree:
         self._corners = np.ascontiguousarray((corners - self._center) / self._size)
         self._tree = _build(self._corners.min(axis=1), self._corners.max(axis=1), self._corners.mean(axis=1))
 
+    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
+        """Distance of each of the points, which must be finite, to the closest triangle."""
+        return self.closest(points).distance
+
     def closest(self, points: Float[ndarray, "N 3"]) -> ClosestPoints:
         """The closest point of the mesh to each of the points, which must be finite."""
         queries = np.ascontiguousarray((np.asarray(points, dtype=np.float64) - self._center) / self._size)

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import Avatar, MeshPart
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
+from flame_fitting.avatar.mesh import MeshPart
+from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.avatar.unit_frame import in_unit_frame
 from flame_fitting.capture.camera import move_camera
 from flame_fitting.capture.capture import Capture, View
@@ -35,8 +36,8 @@ def head_avatar(
     vertices: Float[ndarray, "V 3"],
     texture: ndarray | None = None,
     vertex_colors: Float[ndarray, "V 3"] | None = None,
-) -> Avatar:
-    """A posed head as something that `render_avatar` draws; mid grey without a texture and colours."""
+) -> MeshAvatar:
+    """A posed head as an avatar; mid grey without a texture and colours."""
     from pathlib import Path
 
     faces = head.faces.cpu().numpy()
@@ -58,7 +59,7 @@ def head_avatar(
             part.base_color = (0.6, 0.6, 0.6, 1.0)
         else:
             part.vertex_colors = np.concatenate([vertex_colors, np.ones((len(vertex_colors), 1))], axis=1)
-    return Avatar(parts=[part], path=Path("memory"), file_hash="", format="memory")
+    return MeshAvatar(parts=[part], path=Path("memory"), file_hash="", format="memory")
 
 
 def draw_fit(
@@ -102,7 +103,7 @@ def _draw(
     # black behind, so that light scales the head alone
     outputs = ("image", "alpha", "normal") if geometry or fit.lights is not None else ("image", "alpha")
     size = views[0].width, views[0].height
-    out = render_avatar(avatar, K, cameras, *size, "unlit", (0.0, 0.0, 0.0), outputs=outputs)
+    out = avatar.draw(K, cameras, *size, "unlit", (0.0, 0.0, 0.0), outputs=outputs)
     assert out.image is not None and out.alpha is not None
     image = out.image
     if fit.lights is not None and out.normal is not None:

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import to_uint8
@@ -135,7 +134,7 @@ def error_map(
         camera = look_at(middle + distance * toward, middle, [0.0, 1.0, 0.0])
         light = 0.55 + 0.45 * np.clip(normals @ toward, 0, 1)
         avatar = head_avatar(head, vertices, vertex_colors=colors * light[:, None])
-        drawn = render_avatar(avatar, K[None], camera[None], size, size, "unlit", outputs=("image",))
+        drawn = avatar.draw(K[None], camera[None], size, size, "unlit", outputs=("image",))
         assert drawn.image is not None
         panels.append(to_uint8(drawn.image[0].transpose(1, 2, 0)))
     return np.concatenate([*panels, color_bar(size)], axis=1)

@@ -8,14 +8,14 @@ vertices that the fitted head itself hides from every view are left out and coun
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import Avatar
+from flame_fitting.avatar.interface import Avatar, Surface
 from flame_fitting.capture.camera import project, transform_points
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import to_uint8
@@ -64,15 +64,6 @@ class Truth:
     """True millimetres in one unit of the avatar."""
 
 
-@runtime_checkable
-class Surface(Protocol):
-    """Something that distances can be measured to."""
-
-    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
-        """Distance of each point, in the units of the points."""
-        ...
-
-
 class CloudSurface:
     """A dense oriented point cloud: each point stands for a small disc."""
 
@@ -89,17 +80,6 @@ class CloudSurface:
         height = np.einsum("nc,nc->n", offset, self._normals[index])
         beside = np.linalg.norm(offset - height[:, None] * self._normals[index], axis=1)
         return np.hypot(height, np.maximum(beside - self._radius, 0))
-
-
-class MeshSurface:
-    """Triangles, exactly."""
-
-    def __init__(self, vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"]) -> None:
-        self.tree = TriangleTree(vertices, faces)
-
-    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
-        """Distance to the closest triangle."""
-        return self.tree.closest(points).distance
 
 
 @dataclass(eq=False)
@@ -131,7 +111,7 @@ def evaluate_fit(
     """All metrics of a fit, with the keys of metrics.json.
 
     Args:
-        avatar: measures to its visible triangles, exactly, in place of the depth maps.
+        avatar: measures to its own visible surface where it has one, in place of the depth maps.
         truth: adds `to_truth_mm` (vertex to vertex) and `to_truth_surface_mm` to the regions.
         mm_per_unit: true millimetres in one unit of the avatar; None takes the fit's own scale.
         workings: is filled with what was made on the way.
@@ -198,20 +178,9 @@ def visible_surface(
     cloud = fuse_surface(surface_views(capture, views), head_from_world, _SPACING, _RADIUS)
     points = np.asarray(cloud.points, dtype=np.float64)
     some = points[:: -(-len(points) // _MAX_POINTS)]
-    if avatar is None:
-        normals = np.asarray(cloud.normals, dtype=np.float64)
-        return VisibleSurface(CloudSurface(points, normals, 1.5 * _SPACING), some)
-    vertices, faces = transform_points(head_from_world, avatar.vertices), avatar.faces
-    return VisibleSurface(MeshSurface(vertices, visible_faces(vertices, faces, points)), some)
-
-
-def visible_faces(
-    vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"], points: Float[ndarray, "M 3"]
-) -> Int[ndarray, "G 3"]:
-    """The triangles that seen points lie on, and their neighbours by a vertex (pixels may miss small ones)."""
-    hit = np.zeros(len(vertices), dtype=bool)
-    hit[faces[np.unique(TriangleTree(vertices, faces).closest(points).face)]] = True
-    return faces[hit[faces].any(axis=1)]
+    exact = avatar.seen_surface(points, head_from_world) if avatar is not None else None
+    normals = np.asarray(cloud.normals, dtype=np.float64)
+    return VisibleSurface(exact or CloudSurface(points, normals, 1.5 * _SPACING), some)
 
 
 def region_metrics(

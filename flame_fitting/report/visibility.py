@@ -4,7 +4,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from flame_fitting.avatar.render_scene import render_scene
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.capture import View
 from flame_fitting.head.model import HeadModel
@@ -29,7 +28,7 @@ def seen_vertices(head: HeadModel, vertices: Float[ndarray, "V 3"], views: list[
     """
     faces = head.faces.cpu().numpy()
     seen = np.zeros(len(vertices), dtype=bool)
-    scene = render_scene(head_avatar(head, np.asarray(vertices, dtype=np.float64)))
+    scene = head_avatar(head, np.asarray(vertices, dtype=np.float64)).scene
     cameras = np.unique(np.array([view.world_to_camera for view in views]).reshape(-1, 4, 4), axis=0)
     local = transform_points(cameras, scene.vertices)
     if not len(cameras) or local[..., 2].min() <= scene.near:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import Avatar, MeshPart
+from flame_fitting.avatar.mesh import MeshPart
+from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 
@@ -214,9 +215,9 @@ def make_subject(
     return Subject(head, demo, surface, paint_detail(head, texture_size, for_skin))
 
 
-def make_avatar(case: Case, subject: Subject) -> Avatar:
+def make_avatar(case: Case, subject: Subject) -> MeshAvatar:
     """The avatar in its own coordinates: the head's mesh, and what stands before it."""
-    from flame_fitting.avatar.mesh import avatar_from_arrays
+    from flame_fitting.avatar.mesh_avatar import avatar_from_arrays
     from flame_fitting.capture.similarity import apply_similarity, invert_similarity
 
     from .occluders import occluder
@@ -319,9 +320,8 @@ def _write_synthetic(case: Case, capture: "Capture", subject: Subject, embedding
     write_landmarks(capture.root, Landmarks2D(points, embedding.scheme, "mediapipe", "known truth"))
 
 
-def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
+def _render(case: Case, subject: Subject, avatar: MeshAvatar, folder: Path) -> None:
     from flame_fitting.avatar.head_calibration import head_frame
-    from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.avatar.view_planning import plan_views
     from flame_fitting.capture.files import CaptureWriter
 
@@ -342,8 +342,7 @@ def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
     about = {"case": dataclasses.asdict(case), "head_from_world": frame, "landmark_shading": landmark_shading}
     with CaptureWriter(folder, background, "lit" if case.rig else shading, about, force=True) as writer:
         for number, view in enumerate(planned):
-            drawn = render_avatar(
-                avatar,
+            drawn = avatar.draw(
                 view.K[None],
                 view.world_to_camera[None],
                 view.width,
@@ -381,7 +380,9 @@ def _background(case: Case, subject: Subject) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
-def _write_avatar(folder: Path, case: Case, subject: Subject, avatar: Avatar, embedding: "LandmarkEmbedding") -> None:
+def _write_avatar(
+    folder: Path, case: Case, subject: Subject, avatar: MeshAvatar, embedding: "LandmarkEmbedding"
+) -> None:
     demo, head = subject.demo, subject.head
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "ground_truth.npz") as temporary:
@@ -410,7 +411,7 @@ def _write_avatar(folder: Path, case: Case, subject: Subject, avatar: Avatar, em
         temporary.write_bytes(glb_of(avatar))
 
 
-def glb_of(avatar: Avatar) -> bytes:
+def glb_of(avatar: MeshAvatar) -> bytes:
     """The avatar as a binary glTF file."""
     import io
 

@@ -15,7 +15,8 @@ from flame_fitting.fit.result import FitResult
 if TYPE_CHECKING:
     from flame_fitting.capture.capture import Capture, View
     from flame_fitting.head.model import HeadModel
-    from flame_fitting.report.metrics import MeshSurface, Truth
+    from flame_fitting.maths.closest import TriangleTree
+    from flame_fitting.report.metrics import Truth
 
 REGIONS = ("face", "ears", "neck", "scalp", "lips", "eyes", "nose")
 FIT_VIEWS = 8
@@ -50,7 +51,7 @@ class CaseFiles:
     capture: "Capture"
     truth: "Truth"
     head_from_world: Float[ndarray, "4 4"]
-    surface: "MeshSurface"
+    surface: "TriangleTree"
     """The avatar's, in true head space, metres."""
     landmarks: ndarray
     face_index: ndarray
@@ -62,14 +63,15 @@ def open_case(folder: Path) -> CaseFiles:
     """Reads a case for measuring."""
     from flame_fitting.capture.camera import transform_points
     from flame_fitting.capture.files import read_capture
-    from flame_fitting.report.metrics import MeshSurface, Truth
+    from flame_fitting.maths.closest import TriangleTree
+    from flame_fitting.report.metrics import Truth
 
     with np.load(folder / "avatar" / "ground_truth.npz", allow_pickle=False) as data:
         truth = Truth(data["vertices"], float(data["mm_per_unit"]))
         frame = data["head_from_world"]
         landmarks, face_index, barycentric = data["landmarks"], data["face_index"], data["barycentric"]
     with np.load(folder / "avatar" / "mesh.npz", allow_pickle=False) as data:
-        surface = MeshSurface(transform_points(frame, data["vertices"]), data["faces"])
+        surface = TriangleTree(transform_points(frame, data["vertices"]), data["faces"])
     return CaseFiles(read_capture(folder / "capture"), truth, frame, surface, landmarks, face_index, barycentric)
 
 
@@ -173,7 +175,6 @@ def _sides(case: CaseFiles) -> "list[View]":
 def _row(view: "View", fit: _Posed, head: "HeadModel", case: CaseFiles, apart: ndarray) -> ndarray:
     import cv2
 
-    from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.capture.pictures import picture_as_uint8
     from flame_fitting.report.drawing import draw_fit, head_avatar
     from flame_fitting.report.figures import blend_mesh, colored
@@ -182,8 +183,7 @@ def _row(view: "View", fit: _Posed, head: "HeadModel", case: CaseFiles, apart: n
     image = case.capture.image(view)
     drawn = draw_fit(fit, head, case.capture, [view], world)[0]
     colors = colored(apart[None] / WORST_MM)[0] / 255.0
-    mapped = render_avatar(
-        head_avatar(head, world[0], vertex_colors=colors),
+    mapped = head_avatar(head, world[0], vertex_colors=colors).draw(
         view.K[None],
         view.world_to_camera[None],
         view.width,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 if TYPE_CHECKING:
-    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.interface import Avatar
     from flame_fitting.avatar.view_planning import HeadFrame, PlannedView
     from flame_fitting.capture.capture import Capture
     from flame_fitting.head.embedding import LandmarkEmbedding
@@ -100,13 +100,12 @@ def lit_picture(
     """Base colour times light, both sRGB values as VHAP takes them, and alpha; four samples a pixel."""
     import torch
 
-    from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.render.shading import sh_shading
 
     K = view.K.copy()
     K[:2] *= 2
     cameras = (K[None], view.world_to_camera[None], 2 * view.width, 2 * view.height)
-    drawn = render_avatar(avatar, *cameras, "unlit", background, supersample=1, outputs=("image", "alpha", "normal"))
+    drawn = avatar.draw(*cameras, "unlit", background, supersample=1, outputs=("image", "alpha", "normal"))
     assert drawn.image is not None and drawn.alpha is not None and drawn.normal is not None
     turn = head_from_world[:3, :3] / np.cbrt(np.linalg.det(head_from_world[:3, :3]))
     normals = torch.as_tensor(drawn.normal[0].astype(np.float64) @ turn.T)

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from flame_fitting.avatar.face_finding import FaceFinding, _turned_camera, find_face, nearest_axis, probes_of
 from flame_fitting.avatar.head_calibration import head_avatar
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.mesh import Avatar, avatar_from_arrays
+from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.capture.similarity import decompose_similarity, invert_similarity, similarity_matrix
 from flame_fitting.errors import NoFaceError
@@ -26,7 +26,7 @@ def detector():
     return MediaPipeDetector(config=MediaPipeConfig(jitter=2))
 
 
-def placed(head, world_from_head: np.ndarray, kind: str = "textured") -> Avatar:
+def placed(head, world_from_head: np.ndarray, kind: str = "textured") -> MeshAvatar:
     vertices = head.v_template.numpy().astype(np.float64)
     return head_avatar(head, vertices @ world_from_head[:3, :3].T + world_from_head[:3, 3], kind)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import (
     clip_from_world,
     intrinsics_from_fov,
@@ -139,7 +138,7 @@ def capture_of_sizes(
             eye = [0.9 * np.sin(yaw), 0.1, 0.9 * np.cos(yaw)]
             matrix = move_camera(look_at(eye, [0, 0, 0], [0, 1, 0]), np.linalg.inv(head_from_world))
             K = intrinsics_from_fov(22.0, width, height)
-            out = render_avatar(avatar, K[None], matrix[None], width, height, background=(0.0, 0.0, 0.0))
+            out = avatar.draw(K[None], matrix[None], width, height, background=(0.0, 0.0, 0.0))
             assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
             writer.add(
                 timestep=0,

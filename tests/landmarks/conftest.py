@@ -20,7 +20,6 @@ class HeadPictures:
 @pytest.fixture(scope="session")
 def head_pictures() -> HeadPictures:
     from flame_fitting.avatar.head_calibration import head_avatar, head_frame, landmark_embedding
-    from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov, project
     from flame_fitting.capture.pictures import picture_as_uint8
@@ -31,7 +30,7 @@ def head_pictures() -> HeadPictures:
     vertices = head.v_template.numpy().astype(np.float64)
     cameras = head_cameras(np.array([[0.0, 0.0], [40.0, 0.0], [0.0, 12.0]]), np.eye(4), head_frame(head))
     K = np.broadcast_to(intrinsics_from_fov(25.0, 512, 512), (3, 3, 3))
-    views = render_avatar(head_avatar(head, vertices, "textured"), K, cameras, 512, 512, outputs=("image",))
+    views = head_avatar(head, vertices, "textured").draw(K, cameras, 512, 512, outputs=("image",))
     assert views.image is not None
     embedding = landmark_embedding(head, MediaPipeDetector(), "textured")
     points = embedding.points(head.v_template[None], head.faces)[0].numpy().astype(np.float64)
