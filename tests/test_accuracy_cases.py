@@ -11,7 +11,7 @@ from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import read_capture
 from flame_fitting.landmarks.files import read_landmarks
-from flame_fitting.landmarks.ibug68 import inner_indices
+from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.render.shading import sh_shading
 from scripts.accuracy import cases
 from scripts.accuracy.cases import Case, Places, all_cases
@@ -150,7 +150,7 @@ def test_a_rig_is_metric_sees_all_points_and_its_offsets_are_outside_the_model(
     rows = np.isfinite(found).all(-1)
     assert rows.any(1).sum() == 11 and not rows[[c.camera for c in capture.views_of("heldout")]].any()
     valid = np.isfinite(there["landmarks"]).all(1)
-    inner = np.isin(np.arange(len(valid)), inner_indices("mediapipe478")) & valid
+    inner = np.isin(np.arange(len(valid)), scheme_named("mediapipe478").inner) & valid
     assert rows[rows.any(1)][:, inner].all(), "hidden ones, too"
     error = [
         found[view.camera, inner, :2] - project(there["landmarks"][inner], view.K, view.world_to_camera)[:, :2]

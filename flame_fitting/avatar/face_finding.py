@@ -31,8 +31,8 @@ from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity
 from flame_fitting.errors import NoFaceError
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices, inner_weights
 from flame_fitting.landmarks.lifting import lift_by_depth, lift_landmarks
+from flame_fitting.landmarks.schemes import EYE_CORNERS, inner_weights, scheme_named
 
 FOV = 25.0
 EYE_DISTANCE = 0.09
@@ -184,13 +184,13 @@ class _Search:
         self.avatar, self.detector, self.shading = avatar, detector, shading
         self.config, self.frame = config, frame
         embedding = landmark_embedding(head, detector, shading_kind(shading), notify=notify, licensed=licensed)
-        self.inner = inner_indices(detector.scheme)
+        self.inner = scheme_named(detector.scheme).inner
         self.weights = inner_weights()
         jaws = torch.tensor([[opening, 0.0, 0.0] for opening in JAW_OPENINGS]).to(head.v_template)
         with torch.no_grad():
             models = embedding.points(head(jaw_pose=jaws).vertices, head.faces).cpu().numpy().astype(np.float64)
         self.models_inner = models[:, self.inner]
-        eye_corners = models[0][ibug_indices(detector.scheme)[[36, 45]]]
+        eye_corners = models[0][scheme_named(detector.scheme).ibug68[list(EYE_CORNERS)]]
         distance = float(np.linalg.norm(eye_corners[0] - eye_corners[1]))
         self.eye_distance = distance if np.isfinite(distance) else EYE_DISTANCE
         self.K = intrinsics_from_fov(FOV, config.probe_resolution, config.probe_resolution)

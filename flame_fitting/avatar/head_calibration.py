@@ -16,14 +16,14 @@ from flame_fitting.capture.camera import intrinsics_from_fov
 from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
-from flame_fitting.head.licensed_embeddings import load_licensed_embedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import REVISION, CalibrationConfig, HeadViews, RenderHead, calibrate
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS
+from flame_fitting.landmarks.licensed_embeddings import load_licensed_embedding
 from flame_fitting.landmarks.registry import DETECTORS, make_detector
+from flame_fitting.landmarks.schemes import scheme_named
 
 CALIBRATION_SHADING = {"textured": "unlit", "lit": "lit", "clay": "clay"}
 """How the model is rendered for each kind of calibration. Crossing kinds costs 0.3 to 0.5 mm on the inner points."""
@@ -212,8 +212,8 @@ def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "
         return head.region_mask(*names).cpu().numpy()
 
     paint(region("hair") if region("hair").any() else region("scalp") & ~region("face", "neck"), _HAIR)
-    if clay.scheme == "mediapipe478":
-        groups = MEDIAPIPE_GROUPS
+    groups = scheme_named(clay.scheme).groups
+    if "outline" in groups:
         front = template[:, 2] > np.nanmedian(points[groups["outline"], 2])
         for side in ("left", "right"):
             paint(front * _cover(template, points[groups[f"{side}_brow"]], ordered=False), _BROW)

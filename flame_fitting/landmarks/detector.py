@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from flame_fitting.landmarks.schemes import scheme_named
+
 
 class LandmarkDetector(ABC):
     """Finds one face in each picture."""
@@ -12,11 +14,14 @@ class LandmarkDetector(ABC):
     name: str
     """Detector name, also the stem of its file in a capture."""
     scheme: str
-    """Landmark order, e.g. `mediapipe478` or `ibug68`."""
-    n_points: int
-    """Number of landmarks."""
+    """Landmark order, one of `schemes.SCHEMES`."""
     version: str
     """Identifies the weights: results of equal versions on equal pictures are equal."""
+
+    @property
+    def n_points(self) -> int:
+        """Number of landmarks."""
+        return scheme_named(self.scheme).n_points
 
     @abstractmethod
     def detect(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:

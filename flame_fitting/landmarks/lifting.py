@@ -18,6 +18,7 @@ from flame_fitting.capture.similarity import (
     invert_similarity,
     similarity_matrix,
 )
+from flame_fitting.landmarks.schemes import EYE_CORNERS, scheme_named
 from flame_fitting.maths.quantiles import weighted_median
 
 
@@ -273,9 +274,7 @@ def _finish(rays: RayPoints, scheme: str, config: LiftingConfig) -> Landmarks3D:
 def _world_units_per_mm(points: ndarray, scheme: str, head_from_world: ndarray | None) -> float:
     if head_from_world is not None:
         return 0.001 / decompose_similarity(head_from_world)[0]
-    from flame_fitting.landmarks.ibug68 import ibug_indices
-
-    corners = points[ibug_indices(scheme)[[36, 45]]]
+    corners = points[scheme_named(scheme).ibug68[list(EYE_CORNERS)]]
     if np.isfinite(corners).all():
         return float(np.linalg.norm(corners[0] - corners[1])) / 90.0
     finite = points[np.isfinite(points).all(1)]

@@ -270,11 +270,11 @@ def synthetic_landmarks(
 ) -> Float[ndarray, "1 C N 3"]:
     """Projections of the truth's inner iBUG points into the fit views that see them, with noise; the rest is NaN."""
     from flame_fitting.capture.camera import project
-    from flame_fitting.landmarks.ibug68 import inner_indices
+    from flame_fitting.landmarks.schemes import scheme_named
     from flame_fitting.maths.normals import face_normals
 
     vertices, faces = subject.demo.vertices_world, subject.head.faces.numpy()
-    index = inner_indices(embedding.scheme)
+    index = scheme_named(embedding.scheme).inner
     points = true_landmarks(subject.head, embedding, vertices)[index]
     normals = face_normals(vertices, faces)[0][np.maximum(embedding.face_index[index], 0)]
     hidden = HIDDEN_MM / subject.demo.mm_per_unit

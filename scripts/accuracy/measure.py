@@ -89,7 +89,7 @@ def measure(folder: Path, fitted: Fitted, spec: str, add_teeth: bool, picture: P
 
     from flame_fitting.capture.camera import transform_points
     from flame_fitting.fit.region_weights import vertex_areas
-    from flame_fitting.landmarks.ibug68 import inner_indices
+    from flame_fitting.landmarks.schemes import scheme_named
     from flame_fitting.report.metrics import picture_metrics, truth_metrics, weighted_stats
 
     case, head = open_case(folder), open_head(spec, add_teeth)
@@ -110,7 +110,7 @@ def measure(folder: Path, fitted: Fitted, spec: str, add_teeth: bool, picture: P
     areas = vertex_areas(torch.as_tensor(in_head), torch.as_tensor(faces)).numpy()
     to_avatar = weighted_stats(1000 * case.surface.distance(in_head[face]), areas[face])
     row["face_to_avatar_mm"] = None if to_avatar is None else to_avatar["median"]
-    inner = inner_indices("mediapipe478")
+    inner = scheme_named("mediapipe478").inner
     inner = inner[case.face_index[inner] >= 0]
     corners = fitted.vertices_world[head.faces.numpy()[case.face_index[inner]]]
     points = np.einsum("nkc,nk->nc", corners, case.barycentric[inner])

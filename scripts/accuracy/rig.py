@@ -55,11 +55,11 @@ def whole_landmarks(
 ) -> Float[ndarray, "1 C N 3"]:
     """Projections of all 68 points of the truth, with noise, into the fit views nearest to the front."""
     from flame_fitting.capture.camera import project
-    from flame_fitting.landmarks.ibug68 import ibug_indices
+    from flame_fitting.landmarks.schemes import scheme_named
 
     from .cases import true_landmarks
 
-    index = ibug_indices(embedding.scheme)
+    index = scheme_named(embedding.scheme).ibug68
     points = true_landmarks(subject.head, embedding, subject.demo.vertices_world)[index]
     frame, views = subject.demo.head_from_world, capture.views_of("fit")
     eyes = np.stack([np.linalg.inv(view.world_to_camera)[:3, 3] for view in views]) @ frame[:3, :3].T + frame[:3, 3]

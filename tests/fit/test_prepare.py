@@ -23,8 +23,8 @@ from flame_fitting.fit.targets import make_landmark_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
 from flame_fitting.landmarks.lifting import Landmarks3D
+from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.drawing import head_avatar
@@ -69,8 +69,8 @@ def test_the_outline_and_outliers_do_not_count(head, embedding) -> None:
     expected = similarity(0.01)
     landmarks = _landmarks(head, embedding, expected)
     landmarks.points[:17] += 500.0  # the jaw line is no fixed set of points
-    landmarks.points[inner_indices(SCHEME)[[20, 30]]] += 4.0  # 40 mm
-    landmarks.points[inner_indices(SCHEME)[[5, 6]]] = np.nan
+    landmarks.points[scheme_named(SCHEME).inner[[20, 30]]] += 4.0  # 40 mm
+    landmarks.points[scheme_named(SCHEME).inner[[5, 6]]] = np.nan
     found = similarity_from_landmarks(head, embedding, landmarks)
     template = head.v_template.numpy()
     world = template @ np.linalg.inv(expected)[:3, :3].T + np.linalg.inv(expected)[:3, 3]
@@ -94,7 +94,7 @@ def test_a_fixed_scale_is_kept_and_the_rest_is_found(head, embedding, unit: floa
 
 @pytest.mark.parametrize(("scheme", "count"), [("mediapipe478", 478), ("ibug68", 68)])
 def test_landmark_weights_follow_the_groups(scheme: str, count: int) -> None:
-    weights, groups = landmark_weights(scheme, count), groups_of(scheme)
+    weights, groups = landmark_weights(scheme, count), scheme_named(scheme).groups
     assert weights.shape == (count,)
     special = np.zeros(count, dtype=bool)
     for name, value in GROUP_WEIGHT.items():
