@@ -79,8 +79,6 @@ class RenderConfig:
 
 def render(config: RenderConfig) -> "Capture":
     """Renders the capture and returns it."""
-    from dataclasses import replace
-
     import numpy as np
 
     from flame_fitting import progress
@@ -90,6 +88,7 @@ def render(config: RenderConfig) -> "Capture":
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.avatar.unit_frame import in_unit_frame
     from flame_fitting.avatar.view_planning import plan_views
+    from flame_fitting.capture.avatar_record import AvatarRecord, ViewAngles
     from flame_fitting.capture.camera import move_camera
     from flame_fitting.capture.files import CaptureWriter
     from flame_fitting.capture.pictures import parse_color
@@ -124,19 +123,19 @@ def render(config: RenderConfig) -> "Capture":
         )
         background = parse_color(config.background, "--background")
         rotation = _rotation_of(head_from_world)
-        avatar_json = {
-            "file": str(config.avatar),
-            "sha256": avatar.file_hash,
-            "format": avatar.format,
-            "notes": list(avatar.notes),
-            "warnings": list(avatar.warnings),
-            "face": replace(found, head_from_world=found.head_from_world @ unit_from_world).to_dict(),
-            "head_from_world": head_from_world.tolist(),
-            "landmark_shading": landmark_shading,
-            "views": [{"role": v.role, "yaw": v.yaw, "pitch": v.pitch} for v in planned],
-        }
+        record = AvatarRecord(
+            file=str(config.avatar),
+            sha256=avatar.file_hash,
+            format=avatar.format,
+            notes=tuple(avatar.notes),
+            warnings=tuple(avatar.warnings),
+            face=found.record(found.head_from_world @ unit_from_world),
+            head_from_world=head_from_world,
+            landmark_shading=landmark_shading,
+            views=tuple(ViewAngles(view.role, view.yaw, view.pitch) for view in planned),
+        )
         with (
-            CaptureWriter(config.output, background, shading, avatar_json, config.force) as writer,
+            CaptureWriter(config.output, background, shading, record, config.force) as writer,
             progress.Bar(len(planned), "render", "view") as bar,
         ):
             for camera in range(0, len(planned), VIEWS_AT_ONCE):

@@ -69,7 +69,7 @@ def test_landmarks_are_the_truth_with_noise(built: dict[str, Path]) -> None:
 
 def test_no_landmarks_in_heldout_views_and_from_behind(built: dict[str, Path]) -> None:
     capture, found = seen_points(built["bare_0"])
-    frame = np.asarray(capture.avatar["head_from_world"])
+    frame = capture.avatar.head_from_world
     for view in capture.views:
         row = found[capture.cameras.index(view.camera)]
         eye = np.linalg.inv(view.world_to_camera)[:3, 3] @ frame[:3, :3].T + frame[:3, 3]
@@ -79,7 +79,7 @@ def test_no_landmarks_in_heldout_views_and_from_behind(built: dict[str, Path]) -
 
 def test_points_of_the_far_side_are_dropped(built: dict[str, Path]) -> None:
     capture, found = seen_points(built["bare_0"])
-    frame = np.asarray(capture.avatar["head_from_world"])
+    frame = capture.avatar.head_from_world
     points = truth(built["bare_0"])["landmarks"] @ frame[:3, :3].T + frame[:3, 3]
     count = 0
     for view in capture.views_of("fit"):

@@ -25,6 +25,7 @@ from flame_fitting.avatar.head_calibration import (
 )
 from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras
+from flame_fitting.capture.avatar_record import Direction, FaceRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama, similarity_matrix
@@ -86,21 +87,20 @@ class FaceFinding:
     n_probes: int = 0
     """Pictures rendered in the search."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """For avatar.json."""
-        scale = decompose_similarity(self.head_from_world)[0]
-        return {
-            "head_from_world": self.head_from_world.tolist(),
-            "mm_per_unit": 1000.0 * scale,
-            "up": {"axis": nearest_axis(self.up), "vector": self.up.tolist()},
-            "forward": {"axis": nearest_axis(self.forward), "vector": self.forward.tolist()},
-            "residual_mm": self.residual_mm,
-            "residual_relative": self.residual_relative,
-            "shading": self.shading,
-            "views_with_face": self.n_views,
-            "probes_rendered": self.n_probes,
-            "probes_with_face": self.probes,
-        }
+    def record(self, head_from_world: Float[ndarray, "4 4"]) -> FaceRecord:
+        """For a capture, whose world `head_from_world` leads from; its axes are those of the search."""
+        return FaceRecord(
+            head_from_world=head_from_world,
+            mm_per_unit=1000.0 * decompose_similarity(head_from_world)[0],
+            up=Direction(nearest_axis(self.up), self.up),
+            forward=Direction(nearest_axis(self.forward), self.forward),
+            residual_mm=self.residual_mm,
+            residual_relative=self.residual_relative,
+            shading=self.shading,
+            views_with_face=self.n_views,
+            probes_rendered=self.n_probes,
+            probes_with_face=tuple(self.probes),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -190,8 +190,7 @@ def start_from_capture(
 
     `choose_scale` is shown the start and may answer with the metres per unit to begin with instead.
     """
-    known = capture.avatar.get("head_from_world")
-    rough = np.asarray(known, dtype=np.float64) if known is not None else None
+    rough = capture.avatar.head_from_world
     detections = detections_of(capture, detected)
     landmarks = [lift_detections(capture, found, detected.scheme, rough, use_geometry) for found in detections]
     has_surface = use_geometry and all(view.geometry_path for view in capture.views_of("fit"))

@@ -37,7 +37,7 @@ def write_report(
     figures += error_figures(folder, fit, capture, head, workings.visible, truth)
     config = folder / "config.yml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    name = Path(str(capture.avatar.get("file", capture.root.name))).name
+    name = Path(capture.avatar.file or capture.root.name).name
     write_html(folder / "report.html", f"Fit of {name} with the head model {fit.head_name}", metrics, figures, text)
     return figures
 

@@ -323,6 +323,7 @@ def _write_synthetic(case: Case, capture: "Capture", subject: Subject, embedding
 def _render(case: Case, subject: Subject, avatar: MeshAvatar, folder: Path) -> None:
     from flame_fitting.avatar.head_calibration import head_frame
     from flame_fitting.avatar.view_planning import plan_views
+    from flame_fitting.capture.avatar_record import AvatarRecord
     from flame_fitting.capture.files import CaptureWriter
 
     from .rig import draw_lights, lit_picture, ring_views
@@ -339,7 +340,7 @@ def _render(case: Case, subject: Subject, avatar: MeshAvatar, folder: Path) -> N
     landmark_shading = shading if case.landmarks != "detected" or shading == "clay" else "lit"
     lights = draw_lights(np.random.default_rng([case.seed, 41])) if case.rig else None
     background = _background(case, subject)
-    about = {"case": dataclasses.asdict(case), "head_from_world": frame, "landmark_shading": landmark_shading}
+    about = AvatarRecord(head_from_world=frame, landmark_shading=landmark_shading)
     with CaptureWriter(folder, background, "lit" if case.rig else shading, about, force=True) as writer:
         for number, view in enumerate(planned):
             drawn = avatar.draw(

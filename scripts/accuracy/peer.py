@@ -42,7 +42,7 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
     head = load_head(head_spec, add_teeth=False)
     kind = shading_kind(capture.landmark_shading)
     embedding = landmark_embedding(head, make_detector("mediapipe", model_path), kind)
-    frame = np.asarray(capture.avatar["head_from_world"])
+    frame = capture.avatar.head_from_world
     lifted = lift_detections(capture, detections_of(capture, detected)[0], detected.scheme, frame)
     reference = similarity_from_landmarks(head.double(), embedding, lifted)
     inner = scheme_named(detected.scheme).inner

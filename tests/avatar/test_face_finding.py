@@ -50,9 +50,9 @@ def test_y_up(head, detector):
     check(finding, truth)
     assert finding.shading == "unlit" and finding.n_probes == 1
     assert finding.residual_relative < 0.02 and finding.n_views >= 6
-    description = finding.to_dict()
-    assert description["up"]["axis"] == "+Y" and description["forward"]["axis"] == "+Z"
-    assert abs(description["mm_per_unit"] - 1000) < 20
+    record = finding.record(finding.head_from_world)
+    assert record.up.axis == "+Y" and record.forward.axis == "+Z"
+    assert abs(record.mm_per_unit - 1000) < 20
 
 
 def test_z_up_in_millimetres_without_colour(head, detector):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
@@ -186,7 +187,7 @@ def _detected(head: HeadModel, embedding: LandmarkEmbedding, capture: Capture, h
 def test_a_capture_gives_similarity_landmarks_and_surface(head, embedding, sizes: str, tmp_path: Path) -> None:
     expected = similarity(0.01)
     capture = _capture(tmp_path / "c", head, SIZES[sizes], expected)
-    capture.avatar["head_from_world"] = expected.tolist()
+    capture.avatar = AvatarRecord(head_from_world=expected)
     detected = _detected(head, embedding, capture, expected)
     assert [len(found.views) for found in detections_of(capture, detected)] == [5]
     start = start_from_capture(head, embedding, capture, detected)
