@@ -48,8 +48,11 @@ class DetectResult:
     warnings: list[str] = field(default_factory=list)
 
 
-def detect(config: DetectConfig) -> DetectResult:
-    """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face."""
+def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResult:
+    """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
     from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
@@ -57,7 +60,7 @@ def detect(config: DetectConfig) -> DetectResult:
 
     config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         capture = read_capture(config.capture)
         views = views_to_search(capture, config.all_views)
         with locked_folder(capture.root / LANDMARK_FOLDER, force=True) as folder:

@@ -56,8 +56,11 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
 
 
-def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Measures the fit, writes its report and prints the table."""
+def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evaluation:
+    """Measures the fit, writes its report and prints the table.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.fit.sources import open_fit
     from flame_fitting.report.metrics import load_truth
@@ -67,7 +70,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     if config.capture_folder is not None:
         config.capture_folder = capture_folder(config.capture_folder)
     with progress.stage("evaluate") as line:
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         fit, head, capture = open_fit(
             config.fit, config.capture_folder, config.head, config.flame_dir, config.flame_masks
         )

@@ -50,8 +50,11 @@ class ExportConfig:
     """Write into a folder that is not empty and not ours."""
 
 
-def export(config: ExportConfig) -> "ExportSummary":
-    """Writes the dataset and says where it opens."""
+def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportSummary":
+    """Writes the dataset and says where it opens.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
     from flame_fitting.fit.sources import open_epoch, open_fit
 
@@ -70,7 +73,7 @@ def export(config: ExportConfig) -> "ExportSummary":
             mask_below_line=config.mask_below_line and config.create_mask_from_mesh,
             landmark_views=config.landmark_views,
         )
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         fit, head, capture = open_fit(
             config.src_folder, config.capture_folder, config.head, config.flame_dir, config.flame_masks
         )

@@ -48,8 +48,11 @@ class PreparedFit:
     state: "FitState"
 
 
-def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
-    """Fits, evaluates (unless the caller does) and writes the fit's folder."""
+def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = True) -> "FitResult":
+    """Fits, evaluates (unless the caller does) and writes the fit's folder.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     import time
 
     from flame_fitting import progress
@@ -68,7 +71,8 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     with progress.stage("fit") as line, locked_folder(folder, config.force):
         device = choose_device(config.device)
         ready = with_landmarks(config)
-        manifest = plan(config)
+        if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
+            manifest = plan(config)
         prepared = prepare(ready, device)
         capture, head, state = prepared.capture, prepared.head, prepared.state
         loaded = time.perf_counter() - started

@@ -77,8 +77,8 @@ class RenderConfig:
     """Write into a folder that was not made by this program."""
 
 
-def render(config: RenderConfig) -> "Capture":
-    """Renders the capture and returns it."""
+def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
+    """Renders the capture and returns it. `manifest` is the `plan` of this very moment, where the caller has it."""
     import numpy as np
 
     from flame_fitting import progress
@@ -98,7 +98,7 @@ def render(config: RenderConfig) -> "Capture":
 
     _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force):
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         # Everything is found and drawn in the unit frame; what is written is in the avatar's own coordinates.
         avatar, world_from_unit = in_unit_frame(load_avatar(config.avatar))
         unit_from_world, units = invert_similarity(world_from_unit), decompose_similarity(world_from_unit)[0]
