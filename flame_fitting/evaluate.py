@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flame_fitting.capture.capture import Capture
     from flame_fitting.fit.result import FitResult
     from flame_fitting.head.model import HeadModel
-    from flame_fitting.report.metrics import Truth
+    from flame_fitting.report.truth import Truth
 
 PLAN_IGNORES = ("fit", "capture_folder", "head", "flame_dir", "flame_masks")
 REPORT_FOLDER = "overlays"
@@ -63,8 +63,8 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
     """
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.fit.sources import open_fit
-    from flame_fitting.report.metrics import load_truth
     from flame_fitting.report.tables import metrics_table
+    from flame_fitting.report.truth import load_truth
 
     config = replace(config, fit=fit_folder(config.fit))
     if config.capture_folder is not None:

@@ -22,7 +22,7 @@ from flame_fitting.fit.sources import open_fit
 from flame_fitting.landmarks.files import read_landmarks
 from flame_fitting.report.drawing import draw_fit
 from flame_fitting.report.figures import blend_mesh, error_map
-from flame_fitting.report.metrics import visible_surface
+from flame_fitting.report.surfaces import visible_surface
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 320

@@ -21,7 +21,8 @@ from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.drawing import head_avatar
-from flame_fitting.report.metrics import Truth, evaluate_fit, truth_metrics
+from flame_fitting.report.metrics import evaluate_fit
+from flame_fitting.report.truth import Truth, truth_metrics
 from tests.synthetic import add_rendered, similarity
 
 HEAD_FROM_WORLD = similarity(0.01)  # centimetres

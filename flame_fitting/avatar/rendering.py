@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, VIEWS_AT_ONCE, RenderedViews
-from flame_fitting.avatar.raster_kernels import geometry, shade
 from flame_fitting.avatar.render_scene import RenderScene, ambient_occlusion
+from flame_fitting.avatar.shading_kernels import geometry, shade
 
 # Directions toward the lights in the head's frame (x the subject's left, y up, z forward): key, fill, rim, sky.
 _LIGHTS = np.array([[0.45, 0.55, 0.70], [-0.65, 0.15, 0.75], [0.0, -0.25, -1.0], [0.0, 1.0, 0.0]])

@@ -13,7 +13,9 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.figures import Figure, write_error_map, write_figures
 from flame_fitting.report.html import write_html
-from flame_fitting.report.metrics import Truth, VisibleSurface, Workings, visible_surface
+from flame_fitting.report.metrics import Workings
+from flame_fitting.report.surfaces import VisibleSurface, visible_surface
+from flame_fitting.report.truth import Truth
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flame_fitting.capture.capture import Capture, View
     from flame_fitting.head.model import HeadModel
     from flame_fitting.maths.closest import TriangleTree
-    from flame_fitting.report.metrics import Truth
+    from flame_fitting.report.truth import Truth
 
 REGIONS = ("face", "ears", "neck", "scalp", "lips", "eyes", "nose")
 FIT_VIEWS = 8
@@ -64,7 +64,7 @@ def open_case(folder: Path) -> CaseFiles:
     from flame_fitting.capture.camera import transform_points
     from flame_fitting.capture.files import read_capture
     from flame_fitting.maths.closest import TriangleTree
-    from flame_fitting.report.metrics import Truth
+    from flame_fitting.report.truth import Truth
 
     with np.load(folder / "avatar" / "ground_truth.npz", allow_pickle=False) as data:
         truth = Truth(data["vertices"], float(data["mm_per_unit"]))
@@ -90,7 +90,9 @@ def measure(folder: Path, fitted: Fitted, spec: str, add_teeth: bool, picture: P
     from flame_fitting.capture.camera import transform_points
     from flame_fitting.fit.region_weights import vertex_areas
     from flame_fitting.landmarks.schemes import scheme_named
-    from flame_fitting.report.metrics import picture_metrics, truth_metrics, weighted_stats
+    from flame_fitting.report.metrics import picture_metrics
+    from flame_fitting.report.statistics import weighted_stats
+    from flame_fitting.report.truth import truth_metrics
 
     case, head = open_case(folder), open_head(spec, add_teeth)
     vertices = fitted.vertices_world[: len(case.truth.vertices)]

@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from flame_fitting.avatar.face_finding import FaceFinding, _turned_camera, find_face, nearest_axis, probes_of
+from flame_fitting.avatar.face_finding import FaceFinding, find_face
 from flame_fitting.avatar.head_calibration import head_avatar
 from flame_fitting.avatar.loading import load_avatar
 from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
+from flame_fitting.avatar.probes import nearest_axis, probes_of, turned_camera
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.capture.similarity import decompose_similarity, invert_similarity, similarity_matrix
 from flame_fitting.errors import NoFaceError
@@ -38,7 +39,7 @@ def check(finding: FaceFinding, world_from_head: np.ndarray, degrees: float = 2.
 
 
 def rotation_to(up: str, forward: str) -> np.ndarray:
-    from flame_fitting.avatar.face_finding import AXES
+    from flame_fitting.avatar.probes import AXES
 
     y, z = np.array(AXES[up], float), np.array(AXES[forward], float)
     return np.stack([np.cross(y, z), y, z], axis=1)
@@ -123,7 +124,7 @@ def test_probes_cover_all_parts_and_begin_with_the_usual_axes():
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_turned_picture_has_a_turned_camera(turn):
+def test_turned_picture_has_aturned_camera(turn):
     size = 8
     K = intrinsics_from_fov(40.0, size, size)
     camera = look_at([0.3, 0.5, 2.0], [0, 0, 0], [0, 1, 0])
@@ -132,9 +133,9 @@ def test_turned_picture_has_a_turned_camera(turn):
     x, y = project(point, K, camera)[0, :2]
     image[int(y), int(x)] = 1
     row, column = np.argwhere(np.rot90(image, turn))[0]
-    turned = project(point, K, _turned_camera(camera, turn))[0, :2]
+    turned = project(point, K, turned_camera(camera, turn))[0, :2]
     assert (int(turned[1]), int(turned[0])) == (row, column)
-    assert np.linalg.det(_turned_camera(camera, turn)[:3, :3]) == pytest.approx(1.0)
+    assert np.linalg.det(turned_camera(camera, turn)[:3, :3]) == pytest.approx(1.0)
 
 
 @pytest.mark.slow

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flame_fitting.avatar.face_finding import find_face, probes_of
+from flame_fitting.avatar.face_finding import find_face
 from flame_fitting.avatar.head_calibration import head_avatar, render_views
 from flame_fitting.avatar.interface import OUTPUTS, Avatar, RenderedViews
 from flame_fitting.avatar.mesh_avatar import MeshAvatar
+from flame_fitting.avatar.probes import probes_of
 from flame_fitting.avatar.unit_frame import in_unit_frame
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, pixel_rays, project
 from flame_fitting.capture.similarity import apply_similarity

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from flame_fitting.avatar.face_finding import probes_of
 from flame_fitting.avatar.loading import load_avatar
+from flame_fitting.avatar.probes import probes_of
 from flame_fitting.avatar.unit_frame import in_unit_frame
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project
 from tests.avatar.glb_builder import GlbBuilder

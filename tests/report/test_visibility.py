@@ -10,7 +10,8 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 from flame_fitting.capture.capture import View
 from flame_fitting.head.model import HeadModel
 from flame_fitting.maths.closest import TriangleTree
-from flame_fitting.report.metrics import VisibleSurface, region_metrics
+from flame_fitting.report.metrics import region_metrics
+from flame_fitting.report.surfaces import VisibleSurface
 from flame_fitting.report.tables import metrics_table
 from flame_fitting.report.visibility import seen_vertices
 from tests.toy import toy_head_data
