@@ -224,10 +224,9 @@ def _refined_frame(
 
     import numpy as np
 
-    from flame_fitting.avatar.head_calibration import head_frame
+    from flame_fitting.avatar.head_calibration import detector_input, head_frame
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov
-    from flame_fitting.capture.pictures import picture_as_uint8
     from flame_fitting.fit.rough import rough_head_frame
     from flame_fitting.fit.surface import SurfaceView
     from flame_fitting.landmarks.lifting import lift_landmarks
@@ -237,7 +236,7 @@ def _refined_frame(
     K = np.broadcast_to(intrinsics_from_fov(25.0, size, size), (len(cameras), 3, 3))
     pictures = avatar.draw(K, cameras, size, size, shading, light_rotation=_rotation_of(head_from_world))
     assert pictures.image is not None and pictures.depth is not None and pictures.normal is not None
-    landmarks = detector.detect(picture_as_uint8(pictures.image))
+    landmarks = detector.detect(detector_input(pictures.image))
     lifted = lift_landmarks(
         landmarks, K, cameras, detector.scheme, pictures.depth, pictures.normal, head_from_world=head_from_world
     )

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.avatar.head_calibration import (
+    detector_input,
     head_frame,
     landmark_embedding,
     render_views,
@@ -27,7 +28,6 @@ from flame_fitting.avatar.probes import Probe, nearest_axis, probes_of, turned_c
 from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras
 from flame_fitting.capture.avatar_record import Direction, FaceRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
-from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama, similarity_matrix
 from flame_fitting.errors import NoFaceError
 from flame_fitting.head.model import HeadModel
@@ -231,7 +231,7 @@ class _Search:
             )
             self.n_probes += 1
             assert views.image is not None
-            image = picture_as_uint8(views.image[0])
+            image = detector_input(views.image[0])
             for turn in probe.turns:
                 landmarks = self.detector.detect_quickly(np.ascontiguousarray(np.rot90(image, turn))[None])
                 if np.isfinite(landmarks[0, self.inner]).all():

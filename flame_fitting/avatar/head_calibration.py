@@ -176,7 +176,16 @@ def render_views(
     """Square pictures with their geometry, as a detector and the lifting want them."""
     views = avatar.draw(K, world_to_camera, size, size, shading, light_rotation=light_rotation, supersample=supersample)
     assert views.image is not None and views.depth is not None and views.normal is not None
-    return HeadViews(picture_as_uint8(views.image), views.depth, views.normal, K, world_to_camera)
+    return HeadViews(detector_input(views.image), views.depth, views.normal, K, world_to_camera)
+
+
+def detector_input(images: Float[ndarray, "*B 3 H W"]) -> ndarray:
+    """Drawn pictures (..., 3, H, W) in 0..1 as detectors are shown them: (..., H, W, 3) uint8, halves rounded to even.
+
+    So the shipped calibrations were made. Rounding them up, as picture files are, moves a detector's points by more
+    than a fit may change: both sides must change together, with `calibration.REVISION`.
+    """
+    return picture_as_uint8(images, halves="even")
 
 
 def head_avatar(

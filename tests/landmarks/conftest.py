@@ -19,10 +19,9 @@ class HeadPictures:
 
 @pytest.fixture(scope="session")
 def head_pictures() -> HeadPictures:
-    from flame_fitting.avatar.head_calibration import head_avatar, head_frame, landmark_embedding
+    from flame_fitting.avatar.head_calibration import detector_input, head_avatar, head_frame, landmark_embedding
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov, project
-    from flame_fitting.capture.pictures import picture_as_uint8
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.mediapipe_detector import MediaPipeDetector
 
@@ -40,4 +39,4 @@ def head_pictures() -> HeadPictures:
         middle = 0.5 * (part.min(0) + part.max(0))
         middle[2] = part[:, 2].max()
         parts[name] = project(middle[None], K, cameras)[:, 0, :2]
-    return HeadPictures(picture_as_uint8(views.image), project(points, K, cameras)[..., :2], parts)
+    return HeadPictures(detector_input(views.image), project(points, K, cameras)[..., :2], parts)
