@@ -16,9 +16,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flame_fitting import __version__, assets, options, progress, short_help
+from flame_fitting import assets, options, progress, short_help
 from flame_fitting.errors import InputError
 from flame_fitting.log import command_log, get_logger, log_path_after
+from flame_fitting.version import __version__
 
 PROGRAM = "flame-fitting"
 EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130

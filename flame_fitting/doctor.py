@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from flame_fitting import __version__, assets
+from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
 from flame_fitting.options import own_first
 from flame_fitting.shared_options import FlameFolder
+from flame_fitting.version import __version__
 
 CORE = (
     "torch",

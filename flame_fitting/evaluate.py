@@ -14,11 +14,11 @@ from flame_fitting.options import PLACE, option, own_first
 from flame_fitting.shared_options import FitSources
 
 if TYPE_CHECKING:
-    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.interface import Avatar
     from flame_fitting.capture.capture import Capture
     from flame_fitting.fit.result import FitResult
     from flame_fitting.head.model import HeadModel
-    from flame_fitting.report.metrics import Truth
+    from flame_fitting.report.truth import Truth
 
 REPORT_FOLDER = "overlays"
 """Folder in a fit that holds the pictures and the manifest of `evaluate`."""
@@ -50,18 +50,21 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
 
 
-def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Measures the fit, writes its report and prints the table."""
+def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evaluation:
+    """Measures the fit, writes its report and prints the table.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.fit.sources import open_fit
-    from flame_fitting.report.metrics import load_truth
     from flame_fitting.report.tables import metrics_table
+    from flame_fitting.report.truth import load_truth
 
     config = replace(config, fit=fit_folder(config.fit))
     if config.capture_folder is not None:
         config.capture_folder = capture_folder(config.capture_folder)
     with progress.stage("evaluate") as line:
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         fit, head, capture = open_fit(
             config.fit, config.capture_folder, config.head, config.flame_dir, config.flame_masks
         )

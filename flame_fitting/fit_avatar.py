@@ -37,8 +37,11 @@ class PreparedFit:
     state: "FitState"
 
 
-def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
-    """Fits, evaluates (unless the caller does) and writes the fit's folder."""
+def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = True) -> "FitResult":
+    """Fits, evaluates (unless the caller does) and writes the fit's folder.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     import time
 
     from flame_fitting import progress
@@ -57,7 +60,8 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     with progress.stage("fit") as line, locked_folder(folder, config.force):
         device = choose_device(config.device)
         ready = with_landmarks(config)
-        manifest = plan(config)
+        if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
+            manifest = plan(config)
         underway = Resumable(folder, manifest, not_deciding(FitConfig))
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
@@ -185,8 +189,8 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
     from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.detector import DETECTORS, make_detector
     from flame_fitting.landmarks.files import landmarks_path, read_landmarks
+    from flame_fitting.landmarks.registry import DETECTORS, make_detector
 
     capture = read_capture(config.capture)
     if len(capture.timesteps) > 1:

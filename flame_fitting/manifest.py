@@ -11,6 +11,7 @@ from typing import Any
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, sha256_of_file
+from flame_fitting.version import __version__
 
 MANIFEST_NAME = "manifest.json"
 
@@ -61,7 +62,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not self.version:
-            self.version = package_version()
+            self.version = __version__
 
     def write(self, folder: str | os.PathLike) -> Path:
         """Writes manifest.json into `folder`, atomically."""
@@ -203,13 +204,6 @@ def hash_path(path: str | os.PathLike) -> str:
     if path.is_dir():
         return hash_capture(path) if (path / "transforms.json").is_file() else hash_folder(path)
     raise InputError(f"{path}: no such file or folder. Check the path.")
-
-
-def package_version() -> str:
-    """Version of this package."""
-    from flame_fitting import __version__
-
-    return __version__
 
 
 def resolved(folder: str | os.PathLike) -> Path:

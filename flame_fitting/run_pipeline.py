@@ -72,7 +72,8 @@ class Step:
     name: str
     module: Any
     """The stage's module; has `plan(config)`, the manifest of what decides its result."""
-    function: Callable[[Any], Any]
+    function: Callable[[Any, Manifest | None], Any]
+    """The stage itself: takes its configuration and the plan of this very moment, or None."""
     config: Any
     folder: Path
     """Where its manifest lies."""
@@ -95,8 +96,8 @@ def run(config: RunConfig, *, export: bool = True) -> RunResult:
         steps = chain(config, export)
         for step in steps:
             check_output_folder(step.folder, config.force or step.name in _WRITE_BESIDE_OTHERS)
-        what_differs_in(steps[0])  # refuses an avatar that is not there before anything is written
-        result.reused, result.ran = _run_steps(steps, own, config)
+        first = steps[0].module.plan(steps[0].config)  # refuses a bad avatar before anything is written
+        result.reused, result.ran = _run_steps(steps, first, own, config)
         own.finished = True
         own.write(config.output)
     result.metrics = _read_metrics(config.output / "fit")
@@ -167,9 +168,9 @@ def find_ground_truth(avatar: Path) -> Path | None:
     return path if made is not None and made.stage == "make-demo-avatar" and path.is_file() else None
 
 
-def what_differs_in(step: Step) -> str | None:
-    """One line that says why a stage's earlier result cannot be taken; None if it can."""
-    return compare(read_manifest(step.folder), step.module.plan(step.config), not_deciding(type(step.config)))
+def what_differs(step: Step, plan: Manifest) -> str | None:
+    """One line that says why a stage's earlier result cannot be taken for what `plan` asks; None if it can."""
+    return compare(read_manifest(step.folder), plan, not_deciding(type(step.config)))
 
 
 def check_folder(folder: Path, force: bool = False) -> None:
@@ -178,20 +179,28 @@ def check_folder(folder: Path, force: bool = False) -> None:
     check_output_folder(folder, force or ours)
 
 
-def _run_steps(steps: list[Step], own: Manifest, config: RunConfig) -> tuple[list[str], list[str]]:
-    """Names of the stages reused and run."""
+def _run_steps(steps: list[Step], first: Manifest, own: Manifest, config: RunConfig) -> tuple[list[str], list[str]]:
+    """Names of the stages reused and run. `first` is the plan of the first one.
+
+    A stage is planned once: what its inputs were compared by is what it runs with.
+    """
     reused: list[str] = []
     ran: list[str] = []
+    plan: Manifest | None = first
     for number, step in enumerate(steps, start=1):
         with progress.step_of(number, len(steps)):
-            difference = "--force" if config.force else what_differs_in(step) if not ran else None
-            if difference is None and not ran:
-                progress.say(progress.labelled(f"{step.name}: reused, nothing differs ({step.folder})"))
-                reused.append(step.name)
-                continue
-            if not ran and not config.force and read_manifest(step.folder) is not None:
-                progress.say(progress.labelled(f"{step.name}: running from here again: {difference}"))
-            step.function(step.config)
+            if not ran and not config.force:
+                plan = plan or step.module.plan(step.config)
+                difference = what_differs(step, plan)
+                if difference is None:
+                    progress.say(progress.labelled(f"{step.name}: reused, nothing differs ({step.folder})"))
+                    reused.append(step.name)
+                    plan = None
+                    continue
+                if read_manifest(step.folder) is not None:
+                    progress.say(progress.labelled(f"{step.name}: running from here again: {difference}"))
+            step.function(step.config, plan)
+            plan = None
             ran.append(step.name)
             if number == 1 or not (config.output / MANIFEST_NAME).is_file():
                 own.write(config.output)  # the folder is known as ours once it holds a finished stage

@@ -139,8 +139,8 @@ def step_of(
 ) -> PhotometricStep:
     """A step of a stage on the views given, all of them at once and as large as they are."""
     assert seen.rasterizer is not None and seen.texels is not None
-    device, timesteps = seen.rasterizer.device, state.parameters.timesteps
-    settings = photometric_config(config, stage, True, views, device, timesteps)
+    device = seen.rasterizer.device
+    settings = photometric_config(config, stage, True, views, device, seen.is_sequence)
     sizes = max(len(settings.downsample), len(settings.texture_sizes))
     settings = dataclasses.replace(
         settings,

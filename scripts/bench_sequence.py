@@ -119,7 +119,7 @@ def measure(timesteps: int, components: int, seed: int, iterations: int) -> dict
     before = resident_mb()
     truth, change = draw_truth(head, timesteps, seed)
     targets, count, shown = draw_targets(head, embedding, truth, seed)
-    names = [part.name for part in moving_parts(("pose", "scale", "joints", "shape", "expr"), timesteps, AMPLITUDE)]
+    names = [part.name for part in moving_parts(("pose", "scale", "joints", "shape", "expr"), timesteps > 1, AMPLITUDE)]
     columns = Columns.of(head, names, {"shape": components, "expr": components} if components else {})
     settings = GaussNewtonSettings(
         iterations=iterations, landmark_count=count, surface_count=0.0, smoothness=change, seed=0

@@ -23,7 +23,7 @@ from flame_fitting.fit.state import FitState, StageRecord
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.flame_files import read_flame
 from flame_fitting.landmarks.files import Landmarks2D, read_landmarks, write_landmarks
-from flame_fitting.report.metrics import load_truth
+from flame_fitting.report.truth import load_truth
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head
 

@@ -1,7 +1,6 @@
 """`fit` as a whole on a small capture of a head of known truth, with landmarks that a user brings."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,10 @@ from flame_fitting.fit_avatar import fit
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.embedding_schemes import for_scheme
-from flame_fitting.report.drawing import head_avatar, vertex_normals
-from flame_fitting.report.metrics import Truth, evaluate_fit, truth_metrics
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import head_avatar
+from flame_fitting.report.metrics import evaluate_fit
+from flame_fitting.report.truth import Truth, truth_metrics
 from tests.synthetic import add_rendered, similarity
 
 HEAD_FROM_WORLD = similarity(0.01)  # centimetres
@@ -76,7 +77,7 @@ def without_detector(patch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a detector was loaded")
 
     patch.setitem(sys.modules, "mediapipe", None)
-    patch.setattr("flame_fitting.landmarks.detector.make_detector", none)
+    patch.setattr("flame_fitting.landmarks.registry.make_detector", none)
     patch.setattr("flame_fitting.avatar.head_calibration.make_detector", none)
 
 
@@ -198,10 +199,11 @@ def test_landmarks_that_are_not_there_are_asked_for(capture: Capture, tmp_path: 
 
 
 def test_a_capture_over_time_is_refused(capture: Capture, tmp_path: Path, no_detector) -> None:
-    from flame_fitting.capture.files import write_capture
-
-    later = [replace(view, timestep=1) for view in capture.views[:2]]
-    moving = write_capture(Capture(capture.root, [*capture.views[:2], *later]), tmp_path / "moving")
+    with CaptureWriter(tmp_path / "moving") as writer:
+        for view in capture.views[:2]:
+            for timestep in range(2):
+                image, K, camera = capture.image(view), view.K, view.world_to_camera
+                writer.add(timestep=timestep, camera=view.camera, role="fit", K=K, world_to_camera=camera, image=image)
     with progress.silent(), pytest.raises(InputError, match="moving: has 2 timesteps"):
-        fit(small("fast", moving.root, tmp_path / "fit"))
+        fit(small("fast", tmp_path / "moving", tmp_path / "fit"))
     assert not (tmp_path / "fit").exists()

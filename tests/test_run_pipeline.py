@@ -32,6 +32,7 @@ class Chain:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.planned: list[str] = []
         self.version = "1"
         self.head = "open"
         self.interrupt_at: str | None = None
@@ -44,6 +45,7 @@ class Chain:
 
     def step(self, name: str, config: StageConfig) -> Step:
         def plan(config: StageConfig) -> Manifest:
+            self.planned.append(name)
             manifest = Manifest(
                 stage=name,
                 config=config_as_dict(config),
@@ -53,8 +55,8 @@ class Chain:
             )
             return manifest
 
-        def function(config: StageConfig) -> None:
-            manifest = plan(config)
+        def function(config: StageConfig, manifest: Manifest | None = None) -> None:
+            manifest = manifest or plan(config)
             if self.interrupt_at == name:
                 raise KeyboardInterrupt
             config.output.mkdir(parents=True, exist_ok=True)
@@ -93,6 +95,18 @@ def ran_again(chain: Chain, config: RunConfig) -> list[str]:
 def test_nothing_runs_twice(stand_ins: Chain, config: RunConfig) -> None:
     assert ran_again(stand_ins, config) == ["render", "fit", "export"]
     assert ran_again(stand_ins, config) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_every_stage_is_planned_once(force: bool, stand_ins: Chain, config: RunConfig) -> None:
+    config.force = force
+    for changed in (None, None, "black", "white"):
+        config.background_color = changed or config.background_color  # type: ignore[assignment]
+        stand_ins.planned.clear()
+        run(config)
+        assert stand_ins.planned == ["render", "fit", "export"]
+        made = json.loads((config.output / "export" / "manifest.json").read_text())
+        assert made["config"]["setting"] == config.background_color
 
 
 def test_a_changed_flag_runs_its_stage_and_all_after(stand_ins: Chain, config: RunConfig) -> None:

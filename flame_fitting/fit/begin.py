@@ -29,7 +29,7 @@ def begin(
     With `--scale auto` the second-order stages with a free scale say what the face alone suggests; where that is near a
     common unit, the fit begins anew with the scale of that unit held.
     """
-    file_format = capture.avatar.get("format")
+    file_format = capture.avatar.format
     scale = known or asked_for(config.scale, config.unit, file_format)
 
     def choose(start: Start) -> float | None:

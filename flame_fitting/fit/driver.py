@@ -65,12 +65,10 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
     found, after, repaired = state, before, None
-    steps = stage.settings.num_steps or stage.settings.num_epochs
+    steps = (stage.settings.num_steps or stage.settings.num_epochs) * len(frames_of(stage, seen.timesteps))
     with progress.Bar(steps, stage.name, "step") as shown:
         try:
-            # a copy: what a solver does to its tensors can be taken back
-            copied = replace(state, parameters=state.parameters.clone())
-            found = SOLVERS[stage.settings.solver](copied, seen, stage, shown)
+            found = _solved(state, seen, stage, shown)
         except Diverged as error:
             trouble = str(error)
     if not trouble and not all(bool(torch.isfinite(value).all()) for value in found.parameters.items().values()):
@@ -86,6 +84,43 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
         found = _told_of_repair(found, seen, stage, repaired)
     smoothed = np.flatnonzero(repaired.smoothed).tolist() if repaired is not None else []
     return recorded(found, seen, stage.name, time.perf_counter() - started, after, not trouble, smoothed)
+
+
+def frames_of(stage: Stage, timesteps: int) -> list[list[int]]:
+    """The timesteps that a stage sees, one batch after the other."""
+    rows = list(range(timesteps))
+    return {"first": [rows[:1]], "sequential": [[row] for row in rows], "global": [rows]}[stage.settings.frames]
+
+
+def _solved(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
+    """The state after a stage's solver, over its batches of timesteps; what it does to its tensors stays its own.
+
+    In sequence, each timestep starts from the one before where no stage has seen it yet.
+    """
+    solve, timesteps = SOLVERS[stage.settings.solver], state.parameters.timesteps
+    batches, valid = frames_of(stage, timesteps), seen.valid
+    seen_before = any(_saw_all(record.name, stage) for record in state.records)
+    for number, rows in enumerate(batches):
+        if len(rows) == timesteps:
+            return solve(replace(state, parameters=state.parameters.clone()), seen, stage, shown)
+        start = state.parameters.of_frames(rows)
+        if stage.settings.frames == "sequential":
+            if number > 0 and not seen_before:
+                start = state.parameters.of_frames([rows[0] - 1])
+            if not valid[rows[0]]:
+                state = replace(state, parameters=state.parameters.with_frames(rows, start))
+                continue
+            if number + 1 < len(batches) and seen.pictures is not None:
+                seen.pictures.prefetch(seen.pictures.rows(batches[number + 1]))
+        found = solve(replace(state, parameters=start), seen.of_frames(rows), stage, shown)
+        state = replace(found, parameters=state.parameters.with_frames(rows, found.parameters))
+    return state
+
+
+def _saw_all(name: str, stage: Stage) -> bool:
+    """Whether a stage that has run saw all timesteps."""
+    settings = dict(stage.config.pipeline.items()).get(name)
+    return settings is not None and settings.frames != "first"
 
 
 def recorded(

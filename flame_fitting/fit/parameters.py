@@ -8,7 +8,7 @@ end it is folded into `head_from_world`. For a static avatar it carries all plac
 stay zero; over time these two carry the motion, and of the placement only the scale may move (`moving_parts`).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -132,12 +132,12 @@ PARAMETER_KEYS = tuple(p.name for p in PARAMETERS if p.name != "placement")
 """What a fit's file holds: the placement is folded into `head_from_world`."""
 
 
-def moving_parts(groups: Collection[str], timesteps: int, joints: Collection[str]) -> list[Part]:
+def moving_parts(groups: Collection[str], is_sequence: bool, joints: Collection[str]) -> list[Part]:
     """What moves where `groups` of the options are free; of the group `joints` only those named.
 
     The one place that settles the gauge: placement carries a static avatar, rotation and translation carry a sequence.
     """
-    only = "static" if timesteps == 1 else "sequence"
+    only = "sequence" if is_sequence else "static"
     parts = [part for parameter in PARAMETERS for part in parameter.parts if part.group in groups]
     return [p for p in parts if p.moves in ("always", only) and (p.group != "joints" or p.name in joints)]
 
@@ -179,6 +179,22 @@ class FitParameters:
     def timesteps(self) -> int:
         """T."""
         return self.expr.shape[0]
+
+    def of_frames(self, rows: Sequence[int]) -> "FitParameters":
+        """Those of some timesteps, with all that these share; a copy."""
+        own = {p.name: getattr(self, p.name)[list(rows)] for p in PARAMETERS if p.role == "frame"}
+        return replace(self, **own).clone()
+
+    def with_frames(self, rows: Sequence[int], found: "FitParameters") -> "FitParameters":
+        """With those of some timesteps, and all that timesteps share, from what was `found` for these timesteps."""
+        out = self.clone()
+        for parameter in PARAMETERS:
+            value = getattr(found, parameter.name).detach().to(getattr(out, parameter.name))
+            if parameter.role == "frame":
+                getattr(out, parameter.name)[list(rows)] = value
+            else:
+                setattr(out, parameter.name, value.clone())
+        return out
 
     def head_vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in head space, metres."""

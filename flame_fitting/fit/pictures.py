@@ -4,10 +4,12 @@ Pixels are kept on the device as the bytes that they were read as, four of each,
 longest ago goes first. What will be asked for soon can be read in the background meanwhile.
 """
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,8 +18,9 @@ from torch import Tensor
 
 from flame_fitting.capture.camera import clip_from_world, move_camera
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.pictures import replace_background, to_uint8
 from flame_fitting.errors import InputError
-from flame_fitting.fit.views import ViewSet, area_resized, as_bytes, common_size, scaled_intrinsics, stack_rgba
+from flame_fitting.fit.views import ViewSet, area_resized, common_size, scaled_intrinsics, stack_rgba
 
 CACHE_BYTES = 4 * 10**9
 """Bound of the pictures that are kept on the device."""
@@ -40,6 +43,8 @@ class Pictures:
         kept, and what is handed out at the moment.
         """
         self._all, self._read, self._limit = cameras, read, limit
+        self._row = list(range(len(cameras.views)))
+        """Rows by which pixels are read and kept: a choice of timesteps counts its own from 0."""
         self._cache: OrderedDict[int, Future[Tensor]] = OrderedDict()
         self._guard = threading.Lock()
         self._pool = ThreadPoolExecutor(thread_name_prefix="pictures")
@@ -71,16 +76,28 @@ class Pictures:
             found = front if len(front) else found
         return [int(row) for row in found]
 
+    def of_frames(self, frames: Sequence[int]) -> "Pictures":
+        """Those of some timesteps, which become the first, second ... one; the cache is shared."""
+        rows = self.rows(frames)
+        out = copy.copy(self)
+        number = {frame: position for position, frame in enumerate(frames)}
+        cameras = self._all.of_rows(rows, self._all.rgba)
+        timestep = torch.tensor([number[int(frame)] for frame in cameras.timestep], device=cameras.timestep.device)
+        out._all = replace(cameras, timestep=timestep)
+        out._row = [self._row[row] for row in rows]
+        return out
+
     def batch(self, rows: Sequence[int]) -> ViewSet:
         """Cameras and pixels of some rows; reads those that are not there yet."""
-        waiting = self._ask(rows)
-        pixels = [waiting[row].result() for row in rows]
-        self._forget(keep=set(rows))
+        wanted = [self._row[row] for row in rows]
+        waiting = self._ask(wanted)
+        pixels = [waiting[row].result() for row in wanted]
+        self._forget(keep=set(wanted))
         return self._all.of_rows(rows, torch.stack(pixels))
 
     def prefetch(self, rows: Sequence[int]) -> None:
         """Begins to read rows that will be asked for soon, as many as the bound allows."""
-        self._ask(rows[: max(self._limit // self._bytes_each, 1)])
+        self._ask([self._row[row] for row in rows[: max(self._limit // self._bytes_each, 1)]])
 
     @property
     def _bytes_each(self) -> int:
@@ -144,12 +161,16 @@ def load_pictures(
         timestep=torch.tensor([rows[view.timestep] for view in views], device=device),
         background=torch.as_tensor(wanted, device=device) if composited else None,
     )
-    return Pictures(cameras, partial(_read, capture, list(views), size, wanted - behind), limit)
+    return Pictures(cameras, partial(_read, capture, list(views), size, behind, wanted), limit)
 
 
-def _read(capture: Capture, views: list[View], size: tuple[int, int], change: np.ndarray, row: int) -> Tensor:
-    """(H, W, 4) uint8, with the background moved by a colour `change` (3,)."""
+def _read(
+    capture: Capture, views: list[View], size: tuple[int, int], behind: np.ndarray, wanted: np.ndarray, row: int
+) -> Tensor:
+    """(H, W, 4) uint8, with the background changed from one colour (3,) to another."""
     image, alpha = capture.image(views[row]), capture.alpha(views[row])
-    image = np.clip(image + (1 - alpha) * change[:, None, None], 0, 1)
+    image, _ = replace_background(image, alpha, behind, wanted)
     rgba = stack_rgba(image[None], alpha[None])[0]
-    return rgba if rgba.shape[:2] == size else as_bytes(area_resized(rgba.float() / 255, size))
+    if rgba.shape[:2] == size:
+        return rgba
+    return torch.as_tensor(to_uint8(area_resized(rgba.float() / 255, size).numpy()))

@@ -17,8 +17,8 @@ from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_l
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import groups_of, inner_indices, inner_weights
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
+from flame_fitting.landmarks.schemes import inner_weights, scheme_named
 
 GROUP_WEIGHT = {"outline": 0.0, "jawline": 0.0, "brows": 0.2, "irises": 0.3}
 """Weight of named groups of landmarks where it is not 1: an outline is no fixed set of points of the head."""
@@ -103,7 +103,7 @@ def similarity_from_landmarks(
 
     `metres_per_unit` fixes the scale.
     """
-    inner = inner_indices(landmarks.scheme)
+    inner = scheme_named(landmarks.scheme).inner
     template = embedding.points(head.v_template[None], head.faces)[0].double().numpy()[inner]
     source = landmarks.points[inner]
     if np.isfinite(source + template).all(axis=1).sum() < 6:
@@ -132,7 +132,7 @@ def _check_unit(metres_per_unit: float, estimated: np.ndarray) -> None:
 def landmark_weights(scheme: str, count: int) -> np.ndarray:
     """(N,) weight of each landmark."""
     out = np.ones(count)
-    groups = groups_of(scheme)
+    groups = scheme_named(scheme).groups
     for name, value in GROUP_WEIGHT.items():
         if name in groups:
             out[groups[name]] = value
@@ -190,8 +190,7 @@ def start_from_capture(
 
     `choose_scale` is shown the start and may answer with the metres per unit to begin with instead.
     """
-    known = capture.avatar.get("head_from_world")
-    rough = np.asarray(known, dtype=np.float64) if known is not None else None
+    rough = capture.avatar.head_from_world
     detections = detections_of(capture, detected)
     landmarks = [lift_detections(capture, found, detected.scheme, rough, use_geometry) for found in detections]
     has_surface = use_geometry and all(view.geometry_path for view in capture.views_of("fit"))

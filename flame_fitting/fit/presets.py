@@ -92,18 +92,22 @@ def _vhap_pipeline() -> PipelineConfig:
         "disable_jawline_landmarks": True,
     }
     return PipelineConfig(
-        lmk_init_rigid=StageConfig(500, optimizable_params=("cam", "pose", "scale"), looks_at=LANDMARKS),
-        lmk_init_all=StageConfig(500, optimizable_params=geometry, looks_at=LANDMARKS),
+        lmk_init_rigid=StageConfig(
+            500, frames="first", optimizable_params=("cam", "pose", "scale"), looks_at=LANDMARKS
+        ),
+        lmk_init_all=StageConfig(500, frames="first", optimizable_params=geometry, looks_at=LANDMARKS),
         geo_init_all=StageConfig(solver="gauss_newton", looks_at=GEOMETRY, when="with_geometry"),
         rgb_init_outline=StageConfig(when="without_geometry"),
         rgb_init_texture=StageConfig(
             500,
+            frames="first",
             optimizable_params=("cam", "shape", "texture", "lights"),
             align_texture_except=no_texture_on,
             align_boundary_except=("hair", "boundary"),
         ),
         rgb_init_all=StageConfig(
             500,
+            frames="first",
             optimizable_params=all_of_it,
             align_texture_except=no_texture_on,
             align_boundary_except=("hair", "bottomline"),
@@ -111,6 +115,7 @@ def _vhap_pipeline() -> PipelineConfig:
         ),
         rgb_init_offset=StageConfig(
             500,
+            frames="first",
             optimizable_params=offsets,
             for_offsets=True,
             align_texture_except=no_texture_on,
@@ -118,9 +123,11 @@ def _vhap_pipeline() -> PipelineConfig:
             disable_jawline_landmarks=True,
         ),
         geo_init_offset=StageConfig(solver="registration", looks_at=GEOMETRY, for_offsets=True, when="with_geometry"),
-        rgb_sequential_tracking=StageConfig(50, optimizable_params=(*tracked, "dynamic_offset"), **edge),
+        rgb_sequential_tracking=StageConfig(
+            50, frames="sequential", optimizable_params=(*tracked, "dynamic_offset"), **edge
+        ),
         rgb_global_tracking=StageConfig(optimizable_params=(*offsets, "dynamic_offset"), **edge, **epochs),
-        lmk_sequential_tracking=StageConfig(50, optimizable_params=tracked, **landmarks),
+        lmk_sequential_tracking=StageConfig(50, frames="sequential", optimizable_params=tracked, **landmarks),
         lmk_global_tracking=StageConfig(optimizable_params=geometry, **landmarks, **epochs),
     )
 

@@ -14,6 +14,7 @@ from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.head.model import HeadModel
+from flame_fitting.maths.quantiles import weighted_quantiles
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
@@ -71,21 +72,13 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
     }
     spread: tuple[float, ...] = (np.nan, np.nan)
     if surface:
-        spread = weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95))
+        spread = tuple(weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95)).tolist())
     return Quality(
         landmark_mm=1000 * float(np.median(np.concatenate(landmark))) if landmark else np.nan,
         face_mm=1000 * float(spread[0]),
         face_p95_mm=1000 * float(spread[1]),
         **folded,
     )
-
-
-def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: tuple[float, ...]) -> tuple[float, ...]:
-    """Quantiles of weighted values (n,): the value below which that share of the weight lies."""
-    order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weights[order])
-    positions = np.searchsorted(cumulative, np.asarray(quantiles) * cumulative[-1])
-    return tuple(float(v) for v in values[order[np.minimum(positions, len(values) - 1)]])
 
 
 def worsened(before: Quality, after: Quality) -> str | None:
@@ -121,7 +114,7 @@ def picture_error(
     rows = np.unique(np.linspace(0, count - 1, min(count, MEASURED_VIEWS)).round().astype(int))
     some = pictures.batch([int(row) for row in rows]).downsampled(max(pictures.resolution[0] // size, 1))
     maps = texels(2 * size)
-    texture = complete(bake(rasterizer, head, vertices, some, maps), head, maps)
+    texture = complete(bake(rasterizer, head, vertices[None], some, maps), head, maps)
     shown = some.pictures()
     behind = shown[..., :3]
     if some.background is not None:

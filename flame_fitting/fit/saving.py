@@ -7,6 +7,7 @@ import numpy as np
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from flame_fitting.fit.config import FitConfig
@@ -33,7 +34,7 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         used[t, target.landmarks.index] = True
     texture = None
     if state.texture is not None:
-        texture = (state.texture.detach().clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
+        texture = to_uint8(state.texture.detach().numpy())
     result = FitResult(
         head_name=seen.head.name,
         head_hash=seen.head.file_hash,

@@ -19,6 +19,7 @@ Group = Literal[
 ]
 Solver = Literal["closed_form", "gauss_newton", "bake", "adam", "registration"]
 Observed = Literal["landmarks", "surface", "pictures"]
+Frames = Literal["first", "sequential", "global"]
 
 GROUPS: tuple[str, ...] = get_args(Group)
 
@@ -37,6 +38,8 @@ class StageConfig:
     """Groups of parameters that move."""
     looks_at: tuple[Observed, ...] = ("landmarks", "surface", "pictures")
     """What counts, of what the capture has."""
+    frames: Frames = "global"
+    """Timesteps: the first, each by itself after the one before, or all together."""
     for_offsets: bool = False
     """Left out where static offsets are switched off."""
     align_texture_except: tuple[str, ...] = ()
@@ -170,7 +173,7 @@ def _registration() -> StageConfig:
 
 
 def _tracking() -> StageConfig:
-    return StageConfig(optimizable_params=("pose", "joints", "expr"))
+    return StageConfig(optimizable_params=("pose", "joints", "expr"), frames="sequential")
 
 
 def _global_tracking() -> StageConfig:
@@ -179,7 +182,7 @@ def _global_tracking() -> StageConfig:
 
 def _tracking_by_landmarks() -> StageConfig:
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
-    return StageConfig(optimizable_params=tracked, looks_at=LANDMARKS, when="without_pictures")
+    return StageConfig(optimizable_params=tracked, looks_at=LANDMARKS, frames="sequential", when="without_pictures")
 
 
 def _global_landmarks() -> StageConfig:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flame_fitting.capture.capture import View
+from flame_fitting.capture.pictures import to_uint8
 
 
 @dataclass(eq=False)
@@ -119,15 +120,10 @@ def scaled_intrinsics(K: np.ndarray, old: tuple[int, int], new: tuple[int, int])
 def stack_rgba(images: np.ndarray, alphas: np.ndarray) -> Tensor:
     """(B, H, W, 4) uint8 of images (B, 3, H, W) and alphas (B, H, W), 0..1."""
     both = np.concatenate([np.asarray(images).transpose(0, 2, 3, 1), np.asarray(alphas)[..., None]], axis=-1)
-    return torch.as_tensor(np.rint(both * 255).astype(np.uint8))
+    return torch.as_tensor(to_uint8(both))
 
 
 def common_size(views: Sequence[View]) -> tuple[int, int]:
     """(H, W) that most of the views have; the largest of those that are as frequent."""
     count = Counter((view.height, view.width) for view in views)
     return max(count, key=lambda size: (count[size], size[0] * size[1], size))
-
-
-def as_bytes(picture: Tensor) -> Tensor:
-    """uint8 of a picture 0..1."""
-    return (picture * 255).round().to(torch.uint8)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.capture.capture import View
 from flame_fitting.fit.pictures import CACHE_BYTES, Pictures
@@ -65,7 +64,7 @@ def _render(head, vertices, texture, eyes, size, matrix=None):
         cameras = [move_camera(camera, matrix) for camera in cameras]
     views = [View(0, i, "fit", K, camera, size, size, f"{i}.png") for i, camera in enumerate(cameras)]
     avatar = head_avatar(head, np.asarray(vertices, dtype=np.float64), texture)
-    return views, render_avatar(avatar, np.stack([K] * len(views)), np.stack(cameras), size, size)
+    return views, avatar.draw(np.stack([K] * len(views)), np.stack(cameras), size, size)
 
 
 def smooth_texture(resolution: int = 128) -> np.ndarray:

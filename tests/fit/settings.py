@@ -36,7 +36,7 @@ _NO_VIEWS = ViewSet(
 def settings_of(**changes: Any) -> PhotometricConfig:
     """A photometric stage."""
     stage = STATIC.pipeline.rgb_init_all
-    return replace(photometric_config(STATIC, stage, True, _NO_VIEWS, torch.device("cpu"), 1), **changes)
+    return replace(photometric_config(STATIC, stage, True, _NO_VIEWS, torch.device("cpu"), False), **changes)
 
 
 def weights_of(**changes: Any) -> PhotometricWeights:

@@ -5,9 +5,10 @@ from dataclasses import fields
 import pytest
 import torch
 
-from flame_fitting.fit.config import GROUPS, LearningRates, PriorConfig
 from flame_fitting.fit.parameters import JAW_SHUT, PARAMETER_KEYS, PARAMETERS, POSES, FitParameters, moving_parts
 from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.stage_config import GROUPS
+from flame_fitting.fit.weight_config import LearningRates, PriorConfig
 from tests.toy import toy_head
 
 JOINTS = ("neck_pose", "jaw_pose", "eyes_pose")
@@ -43,21 +44,21 @@ def test_groups_rates_and_priors_are_options():
 
 def test_gauge():
     """One timestep is placed, several move; the scale is free where its group is."""
-    static = [part.name for part in moving_parts(EVERYTHING, 1, JOINTS)]
+    static = [part.name for part in moving_parts(EVERYTHING, False, JOINTS)]
     assert static == [
         *("placement_rotation", "placement_translation", "placement_scale", "shape", "expr"),
         *(*JOINTS, "static_offset"),
     ]
-    moving = [part.name for part in moving_parts(EVERYTHING, 2, JOINTS)]
+    moving = [part.name for part in moving_parts(EVERYTHING, True, JOINTS)]
     assert moving == ["placement_scale", "shape", "expr", "rotation", "translation", *JOINTS, "static_offset"]
-    assert [part.name for part in moving_parts(("pose", "joints"), 5, ("neck_pose",))] == [
+    assert [part.name for part in moving_parts(("pose", "joints"), True, ("neck_pose",))] == [
         *("rotation", "translation", "neck_pose"),
     ]
 
 
 def test_columns_put_what_is_shared_first_and_carry_values_there_and_back():
     head = toy_head().double()
-    names = [part.name for part in moving_parts(EVERYTHING, 3, JOINTS)]
+    names = [part.name for part in moving_parts(EVERYTHING, True, JOINTS)]
     columns = Columns.of(head, names, {"shape": 4, "expr": 1000})
     assert columns.slices() == {
         "placement_scale": slice(0, 1),

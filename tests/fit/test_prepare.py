@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
@@ -23,10 +24,11 @@ from flame_fitting.fit.targets import make_landmark_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
 from flame_fitting.landmarks.lifting import Landmarks3D
-from flame_fitting.report.closest import TriangleTree
-from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.maths.closest import TriangleTree
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import head_avatar
 from tests.synthetic import add_rendered, similarity
 from tests.toy import toy_head
 
@@ -68,8 +70,8 @@ def test_the_outline_and_outliers_do_not_count(head, embedding) -> None:
     expected = similarity(0.01)
     landmarks = _landmarks(head, embedding, expected)
     landmarks.points[:17] += 500.0  # the jaw line is no fixed set of points
-    landmarks.points[inner_indices(SCHEME)[[20, 30]]] += 4.0  # 40 mm
-    landmarks.points[inner_indices(SCHEME)[[5, 6]]] = np.nan
+    landmarks.points[scheme_named(SCHEME).inner[[20, 30]]] += 4.0  # 40 mm
+    landmarks.points[scheme_named(SCHEME).inner[[5, 6]]] = np.nan
     found = similarity_from_landmarks(head, embedding, landmarks)
     template = head.v_template.numpy()
     world = template @ np.linalg.inv(expected)[:3, :3].T + np.linalg.inv(expected)[:3, 3]
@@ -93,7 +95,7 @@ def test_a_fixed_scale_is_kept_and_the_rest_is_found(head, embedding, unit: floa
 
 @pytest.mark.parametrize(("scheme", "count"), [("mediapipe478", 478), ("ibug68", 68)])
 def test_landmark_weights_follow_the_groups(scheme: str, count: int) -> None:
-    weights, groups = landmark_weights(scheme, count), groups_of(scheme)
+    weights, groups = landmark_weights(scheme, count), scheme_named(scheme).groups
     assert weights.shape == (count,)
     special = np.zeros(count, dtype=bool)
     for name, value in GROUP_WEIGHT.items():
@@ -185,7 +187,7 @@ def _detected(head: HeadModel, embedding: LandmarkEmbedding, capture: Capture, h
 def test_a_capture_gives_similarity_landmarks_and_surface(head, embedding, sizes: str, tmp_path: Path) -> None:
     expected = similarity(0.01)
     capture = _capture(tmp_path / "c", head, SIZES[sizes], expected)
-    capture.avatar["head_from_world"] = expected.tolist()
+    capture.avatar = AvatarRecord(head_from_world=expected)
     detected = _detected(head, embedding, capture, expected)
     assert [len(found.views) for found in detections_of(capture, detected)] == [5]
     start = start_from_capture(head, embedding, capture, detected)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import (
     clip_from_world,
     intrinsics_from_fov,
@@ -17,7 +16,8 @@ from flame_fitting.capture.camera import (
     transform_points,
 )
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.files import CaptureWriter, write_png
+from flame_fitting.capture.files import CaptureWriter
+from flame_fitting.capture.pictures import write_png
 from flame_fitting.errors import InputError
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.pictures import load_pictures
@@ -139,7 +139,7 @@ def capture_of_sizes(
             eye = [0.9 * np.sin(yaw), 0.1, 0.9 * np.cos(yaw)]
             matrix = move_camera(look_at(eye, [0, 0, 0], [0, 1, 0]), np.linalg.inv(head_from_world))
             K = intrinsics_from_fov(22.0, width, height)
-            out = render_avatar(avatar, K[None], matrix[None], width, height, background=(0.0, 0.0, 0.0))
+            out = avatar.draw(K[None], matrix[None], width, height, background=(0.0, 0.0, 0.0))
             assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
             writer.add(
                 timestep=0,

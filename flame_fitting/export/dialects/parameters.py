@@ -149,18 +149,6 @@ def _template_of(head: HeadModel) -> Float[ndarray, "V 3"]:
     return head.v_template.double().cpu().numpy()
 
 
-def posed_vertices(params: FlameParams, head: HeadModel) -> Float[ndarray, "T V 3"]:
-    """Vertices in the parameters' world, metres times `scale`."""
-    tensors = {
-        name: torch.as_tensor(getattr(params, name)).to(head.v_template)
-        for name in ("rotation", "neck_pose", "jaw_pose", "eyes_pose")
-    }
-    with torch.no_grad():
-        posed = head(**_identity(params, head), **tensors).vertices.double().numpy()
-    turned = np.einsum("tab,tvb->tva", matrix_from_axis_angle(params.world_rotation), posed)
-    return params.scale * (turned + params.translation[:, None])
-
-
 def root_joint(params: FlameParams, head: HeadModel) -> Float[ndarray, "T 3"]:
     """Where `rotation` pivots, before any pose."""
     with torch.no_grad():

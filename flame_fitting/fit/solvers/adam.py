@@ -44,7 +44,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     views = seen.pictures.batch(seen.pictures.rows(max_yaw=min(config.data.max_yaw, settings.max_yaw)))
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
-    args = (config, settings, pictures, views, rasterizer.device, state.parameters.timesteps, lit)
+    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit)
     photometric = photometric_config(*args)
     lights = state.lights if photometric.lighting != "constant" else None
     if lights is not None and photometric.lighting_space == "world":

@@ -144,7 +144,7 @@ class Texture:
 
     @torch.no_grad()
     def bake(self, vertices: Tensor, views: ViewLevels, level: int) -> None:
-        """The base anew from where the head is now, at `vertices` (V, 3)."""
+        """The base anew from where the head is now, at `vertices` (T, V, 3)."""
         config, texels, head, size = self._config, self.texels, self._head, self.texels.face.shape[0]
         pictures = views.levels[level]
         counts = self._variation_count if self.residual is not None else None

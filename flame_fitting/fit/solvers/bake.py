@@ -14,7 +14,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     """The texture of the pictures where the head is now, and the light of a lit capture."""
     assert seen.rasterizer is not None and seen.pictures is not None and seen.texels is not None
     texels = seen.texels(stage.config.model.tex_resolution)
-    vertices = state.parameters.vertices(seen.head)[0].detach()
+    vertices = state.parameters.vertices(seen.head).detach()
     views = seen.pictures.batch(seen.pictures.rows())
     baked, lights = bake(seen.rasterizer, seen.head, vertices, views, texels), state.lights
     if seen.lit:

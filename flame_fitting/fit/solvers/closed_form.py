@@ -24,7 +24,7 @@ _FEWEST = 6
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """Places every timestep by its landmarks; one alone stands where the reference frame has it (`fit.parameters`)."""
     shown.advance()
-    if state.parameters.timesteps == 1:
+    if not seen.is_sequence:
         return state
     return replace(state, parameters=align_timesteps(seen.head, state.parameters, seen.targets))
 

@@ -263,7 +263,7 @@ class PhotometricStep:
         assert self.texture is not None
         vertices = self.geometry.vertices()
         self.geometry.find_correspondences(vertices)
-        self.texture.bake(vertices[0], self.views, level)
+        self.texture.bake(vertices, self.views, level)
 
     @torch.no_grad()
     def draw_pools(self, level: int) -> None:

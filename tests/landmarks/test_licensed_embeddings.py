@@ -11,12 +11,14 @@ import torch
 from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.flame_files import read_flame
-from flame_fitting.head.licensed_embeddings import load_licensed_embedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.embedding_schemes import for_scheme
-from flame_fitting.landmarks.ibug68 import IBUG68_FROM_MEDIAPIPE, MEDIAPIPE_GROUPS
+from flame_fitting.landmarks.licensed_embeddings import load_licensed_embedding
+from flame_fitting.landmarks.schemes import SCHEMES
 from tests.toy import toy_head, toy_head_data
+
+MEDIAPIPE = SCHEMES["mediapipe478"]
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +85,10 @@ def test_order_of_mediapipe(head: HeadModel, standin: Path) -> None:
     assert len(embedding.face_index) == 478 and embedding.valid.sum() == 70
     points = embedding.points(head.v_template[None], head.faces)[0].numpy()
     ibug = own.points(head.v_template[None], head.faces)[0].numpy()
-    assert np.array_equal(points[IBUG68_FROM_MEDIAPIPE], ibug[:68])
+    assert np.array_equal(points[MEDIAPIPE.ibug68], ibug[:68])
     assert points[468, 0] < 0 < points[473, 0]
     assert (
-        points[MEDIAPIPE_GROUPS["outer_lips"]][:, 1][np.isfinite(points[MEDIAPIPE_GROUPS["outer_lips"], 1])].max()
+        points[MEDIAPIPE.groups["outer_lips"]][:, 1][np.isfinite(points[MEDIAPIPE.groups["outer_lips"], 1])].max()
         < (points[468, 1])
     )
     assert np.isnan(points[0 if not embedding.valid[0] else 1]).all()
@@ -94,13 +96,11 @@ def test_order_of_mediapipe(head: HeadModel, standin: Path) -> None:
 
 def test_left_and_right_are_mirror_images(head: HeadModel, standin: Path) -> None:
     """A slip in the order of the two schemes would put points of one side on the other."""
-    from flame_fitting.landmarks.mediapipe_topology import mirror_permutation
-
     embedding = for_scheme(
         load_licensed_embedding(standin / "landmark_embedding_with_eyes.npy", head), "mediapipe478", head
     )
     points = embedding.points(head.v_template[None], head.faces)[0].numpy()
-    mirrored = points[mirror_permutation()] * [-1, 1, 1]
+    mirrored = points[MEDIAPIPE.mirror] * [-1, 1, 1]
     both = np.isfinite(points[:, 0]) & np.isfinite(mirrored[:, 0])
     assert both.sum() > 60
     assert np.median(np.linalg.norm(points - mirrored, axis=1)[both]) < 0.002
@@ -130,12 +130,12 @@ def test_files_of_every_kind(flame_sized: HeadModel, tmp_path: Path) -> None:
     static = {name: value for name, value in full.items() if name.startswith("static")}
     embedding = load_licensed_embedding(write_file(tmp_path / "static.npy", static), flame_sized)
     assert not embedding.valid[:17].any() and np.array_equal(embedding.face_index[17:], faces[17:])
-    chosen = np.sort(IBUG68_FROM_MEDIAPIPE[17:])
-    position = [int(np.flatnonzero(m == IBUG68_FROM_MEDIAPIPE)[0]) for m in chosen]
+    chosen = np.sort(MEDIAPIPE.ibug68[17:])
+    position = [int(np.flatnonzero(m == MEDIAPIPE.ibug68)[0]) for m in chosen]
     mediapipe = {"lmk_face_idx": faces[position], "lmk_b_coords": weights[position], "landmark_indices": chosen}
     embedding = load_licensed_embedding(write_file(tmp_path / "m.npz", mediapipe), flame_sized)
     assert embedding.scheme == "mediapipe478" and embedding.valid.sum() == 51
-    assert np.array_equal(embedding.face_index[IBUG68_FROM_MEDIAPIPE[17:]], faces[17:])
+    assert np.array_equal(embedding.face_index[MEDIAPIPE.ibug68[17:]], faces[17:])
     assert for_scheme(embedding, "mediapipe478", flame_sized) is embedding
     back = for_scheme(embedding, "ibug68", flame_sized)
     assert not back.valid[:17].any() and np.array_equal(back.face_index[17:], faces[17:])
@@ -154,7 +154,7 @@ def test_chosen_instead_of_the_calibration(flame_sized: HeadModel, tmp_path: Pat
     path = write_file(tmp_path / "a.npy", {"full_lmk_faces_idx": faces, "full_lmk_bary_coords": weights})
     embedding = landmark_embedding(flame_sized, Detector(), "clay", licensed=path)
     assert embedding.scheme == "mediapipe478" and "a.npy" in embedding.detector
-    assert np.array_equal(embedding.face_index[IBUG68_FROM_MEDIAPIPE], faces)
+    assert np.array_equal(embedding.face_index[MEDIAPIPE.ibug68], faces)
     assert np.isfinite(embedding.spread_mm[embedding.valid]).all()
 
 

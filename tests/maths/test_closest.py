@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from flame_fitting.report.closest import TriangleTree
+from flame_fitting.maths.closest import TriangleTree, nearest_on_surface
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -63,3 +63,24 @@ def test_triangles_that_rounding_has_made_points_and_lines() -> None:
 def test_points_that_are_not_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         TriangleTree(np.eye(3), np.array([[0, 1, 2]])).closest(np.array([[np.nan, 0, 0]]))
+
+
+def test_the_exhaustive_search_finds_the_same() -> None:
+    rng = np.random.default_rng(4)
+    vertices, faces = rng.normal(size=(60, 3)), rng.integers(0, 60, (200, 3))  # some without area
+    points = rng.normal(size=(50, 3))
+    found = TriangleTree(vertices, faces).closest(points)
+    face, barycentric, distance = nearest_on_surface(points, vertices, faces)
+    np.testing.assert_allclose(distance, found.distance, atol=1e-12)
+    np.testing.assert_allclose(np.einsum("nk,nkc->nc", barycentric, vertices[faces[face]]), found.point, atol=1e-9)
+
+
+def test_the_exhaustive_search_keeps_to_the_triangles_that_are_allowed() -> None:
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 2], [1, 0, 2], [0, 1, 2]])
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    points = np.array([[0.2, 0.2, 0.1], [0.2, 0.2, 0.1], [np.nan, 0, 0], [0.2, 0.2, 0.1]])
+    allowed = np.array([[True, True], [False, True], [True, True], [False, False]])
+    face, _, distance = nearest_on_surface(points, vertices, faces, allowed)
+    assert face.tolist() == [0, 1, -1, -1]
+    np.testing.assert_allclose(distance[:2], [0.1, 1.9])
+    assert nearest_on_surface(points, vertices, faces, np.array([[False, True]]))[0].tolist() == [1, 1, -1, 1]

@@ -24,12 +24,12 @@ from flame_fitting.head.flame_files import FLAME_COUNTS
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.pickles import read_pickle
 from flame_fitting.head.torch_files import read_object_npy
+from flame_fitting.landmarks.schemes import EYE_CORNERS, SCHEMES
 
 SPREAD_MM = 2.0
 """How far a hand-placed point lies from where a detector means it: an assumption, for the files do not say."""
 _WITH_TEETH = (5143, 10144)
 """Teeth stand behind FLAME's own vertices and triangles, which keep their numbers."""
-_EYE_CORNERS = {"ibug68": (36, 45), "ibug70": (36, 45), "mediapipe478": (33, 263)}
 _EYE_DISTANCE = (0.06, 0.13)
 """Between the outer eye corners of a head, m."""
 
@@ -44,7 +44,8 @@ def load_licensed_embedding(path: Path, head: HeadModel) -> LandmarkEmbedding:
             f"--landmark-embedding {path}: belongs to FLAME's {vertices} vertices and {triangles} triangles; the head "
             f"model {head.name} has {counts[0]} and {counts[1]}. Leave the flag out, or give a FLAME file: --head."
         )
-    scheme, count, index, faces, weights = _read(path)
+    scheme, index, faces, weights = _read(path)
+    count = SCHEMES[scheme].n_points
     faces, weights = _checked(path, faces, weights)
     if index.shape != faces.shape or (index.size and (index.min() < 0 or index.max() >= count)):
         raise InputError(f"{path}: names landmarks that {scheme} does not have.")
@@ -64,8 +65,8 @@ def load_licensed_embedding(path: Path, head: HeadModel) -> LandmarkEmbedding:
     return embedding
 
 
-def _read(path: Path) -> tuple[str, int, ndarray, Any, Any]:
-    """Scheme, its number of points, and index, triangle and weights of the points that the file has."""
+def _read(path: Path) -> tuple[str, ndarray, Any, Any]:
+    """Scheme, and index, triangle and weights of the points that the file has."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Check the path of --landmark-embedding.")
     if path.suffix == ".npz":
@@ -75,7 +76,7 @@ def _read(path: Path) -> tuple[str, int, ndarray, Any, Any]:
         index = np.asarray(content["landmark_indices"]).reshape(-1)
         if index.dtype.kind not in "iu":
             raise InputError(f"{path}: landmark_indices are no whole numbers.")
-        return "mediapipe478", 478, index, content.get("lmk_face_idx"), content.get("lmk_b_coords")
+        return "mediapipe478", index, content.get("lmk_face_idx"), content.get("lmk_b_coords")
     if path.suffix not in (".npy", ".pkl"):
         raise InputError(f"{path}: not a landmark embedding: .npy, .npz and .pkl files are read.")
     content = read_object_npy(path) if path.suffix == ".npy" else read_pickle(path)
@@ -89,9 +90,9 @@ def _read(path: Path) -> tuple[str, int, ndarray, Any, Any]:
         # 51 and 53 leave the 17 points of the jaw line out
         index = np.arange(len(faces)) + (17 if len(faces) in (51, 53) else 0)
         if len(faces) in (51, 68):
-            return "ibug68", 68, index, faces, weights
+            return "ibug68", index, faces, weights
         if len(faces) in (53, 70):
-            return "ibug70", 70, index, faces, weights
+            return "ibug70", index, faces, weights
         raise InputError(f"{path}: has {len(faces)} points; 51, 53, 68 or 70 are known.")
     raise InputError(f"{path}: not a landmark embedding: it has neither full_lmk_faces_idx nor static_lmk_faces_idx.")
 
@@ -115,7 +116,7 @@ def _checked(path: Path, faces: Any, weights: Any) -> tuple[ndarray, ndarray]:
 
 def _check_places(path: Path, embedding: LandmarkEmbedding, head: HeadModel) -> None:
     """Refuses points that are not where a face has them: another order of triangles, or another mesh."""
-    corners = list(_EYE_CORNERS[embedding.scheme])
+    corners = SCHEMES[embedding.scheme].ibug68[list(EYE_CORNERS)]
     right, left = embedding.points(head.v_template[None], head.faces)[0, corners].double().cpu().numpy()
     if not (np.isfinite(right).all() and np.isfinite(left).all()):
         return

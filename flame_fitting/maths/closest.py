@@ -1,11 +1,11 @@
-"""Closest points on a triangle mesh, exactly, with a tree of bounding boxes."""
+"""Closest points on a triangle mesh, exactly: with a tree of bounding boxes, or one by one for few points."""
 
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 _LEAF = 4
@@ -38,6 +38,10 @@ class TriangleTree:
         self._corners = np.ascontiguousarray((corners - self._center) / self._size)
         self._tree = _build(self._corners.min(axis=1), self._corners.max(axis=1), self._corners.mean(axis=1))
 
+    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
+        """Distance of each of the points, which must be finite, to the closest triangle."""
+        return self.closest(points).distance
+
     def closest(self, points: Float[ndarray, "N 3"]) -> ClosestPoints:
         """The closest point of the mesh to each of the points, which must be finite."""
         queries = np.ascontiguousarray((np.asarray(points, dtype=np.float64) - self._center) / self._size)
@@ -49,6 +53,22 @@ class TriangleTree:
         found = np.einsum("nk,nkc->nc", barycentric, self._corners[face])
         distance = np.linalg.norm(queries - found, axis=1) * self._size
         return ClosestPoints(distance, face, found * self._size + self._center, barycentric)
+
+
+def nearest_on_surface(
+    points: Float[ndarray, "N 3"],
+    vertices: Float[ndarray, "V 3"],
+    faces: Int[ndarray, "F 3"],
+    allowed: Bool[ndarray, "#N F"] | None = None,
+) -> tuple[Int[ndarray, " N"], Float[ndarray, "N 3"], Float[ndarray, " N"]]:
+    """Triangle, barycentric coordinates and distance of the surface point nearest to each point.
+
+    Exhaustive over the triangles (of the `allowed` ones; one row may serve all points). Triangle -1 where no triangle
+    is allowed or the point is not finite.
+    """
+    corners = np.ascontiguousarray(np.asarray(vertices, dtype=np.float64)[faces])
+    mask = np.ones((1, len(faces)), dtype=np.bool_) if allowed is None else np.asarray(allowed, dtype=np.bool_)
+    return _nearest(np.ascontiguousarray(points, dtype=np.float64), corners, mask)
 
 
 @numba.njit(cache=True)
@@ -191,3 +211,44 @@ def _query(points, corners, order, low, high, first, count, face, barycentric):
             if near_bound < best:
                 stack[size], bound[size] = near, near_bound
                 size += 1
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _nearest(points, corners, allowed):
+    count = len(points)
+    face = np.full(count, -1, dtype=np.int64)
+    barycentric = np.zeros((count, 3))
+    distance = np.full(count, np.inf)
+    middle = np.empty((len(corners), 3))
+    radius = np.empty(len(corners))
+    for f in range(len(corners)):
+        for k in range(3):
+            middle[f, k] = (corners[f, 0, k] + corners[f, 1, k] + corners[f, 2, k]) / 3
+        r = 0.0
+        for j in range(3):
+            s = 0.0
+            for k in range(3):
+                s += (corners[f, j, k] - middle[f, k]) ** 2
+            r = max(r, s)
+        radius[f] = np.sqrt(r)
+    for i in range(count):
+        p = points[i]
+        if not np.isfinite(p.sum()):
+            continue
+        row = allowed[i if len(allowed) > 1 else 0]
+        for f in range(len(corners)):
+            if not row[f]:
+                continue
+            to_middle = np.sqrt((p[0] - middle[f, 0]) ** 2 + (p[1] - middle[f, 1]) ** 2 + (p[2] - middle[f, 2]) ** 2)
+            if to_middle - radius[f] > distance[i]:
+                continue
+            u, v, w = _on_triangle(p, corners[f, 0], corners[f, 1], corners[f, 2])
+            s = 0.0
+            for k in range(3):
+                s += (u * corners[f, 0, k] + v * corners[f, 1, k] + w * corners[f, 2, k] - p[k]) ** 2
+            d = np.sqrt(s)
+            if d < distance[i]:
+                distance[i], face[i] = d, f
+                barycentric[i, 0], barycentric[i, 1], barycentric[i, 2] = u, v, w
+    return face, barycentric, distance
