@@ -51,18 +51,19 @@ class Detections:
     views: list[View]
 
 
-def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
-    """The views of every timestep in which a face was found."""
+def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections | None]:
+    """The views of every timestep in which a face was found; None where none was.
+
+    Raises NoFaceError where no timestep shows one.
+    """
     camera_row = {camera: row for row, camera in enumerate(capture.cameras)}
-    out = []
+    out: list[Detections | None] = []
     for row, timestep in enumerate(capture.timesteps):
         found = detected.found[row]
         views = [view for view in capture.views_of(timestep=timestep) if found[camera_row[view.camera]]]
         if not views:
-            raise NoFaceError(
-                f"{capture.root}: no view of timestep {timestep} has a face. Run detect again, or render with another "
-                "--shading."
-            )
+            out.append(None)
+            continue
         out.append(
             Detections(
                 detected.landmarks[row, [camera_row[view.camera] for view in views]],
@@ -71,17 +72,27 @@ def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
                 views,
             )
         )
+    if not any(out):
+        where = "" if len(out) > 1 else f" of timestep {capture.timesteps[0]}"
+        raise NoFaceError(
+            f"{capture.root}: no view{where} has a face. Run detect again, or render with another --shading."
+        )
     return out
 
 
 def lift_detections(
     capture: Capture,
-    detections: Detections,
+    detections: Detections | None,
     scheme: str,
     head_from_world: np.ndarray | None,
     use_geometry: bool = True,
 ) -> Landmarks3D:
-    """3D landmarks of one timestep, in the world: by the depth maps where the capture has them, else by rays."""
+    """3D landmarks of one timestep, in the world: by the depth maps where the capture has them, else by rays.
+
+    None where nothing was detected.
+    """
+    if detections is None:
+        return Landmarks3D.nowhere(scheme)
     views = detections.views
     has_geometry = use_geometry and all(view.geometry_path for view in views)
     geometry = [capture.geometry(view) for view in views] if has_geometry else None
@@ -147,18 +158,20 @@ def make_start(
     metres_per_unit: float | None = None,
     spacing: float = 0.001,
 ) -> Start:
-    """Aligns the first timestep's landmarks to the template and brings all targets into that frame.
+    """Aligns the landmarks of the first timestep with a face to the template; brings all targets into that frame.
 
-    `surfaces` holds the `SurfaceView`s of each timestep, or is None without geometry.
+    `surfaces` holds the `SurfaceView`s of each timestep, or is None without geometry. A timestep without a face has no
+    target; raises NoFaceError where none has enough.
     """
+    first = next((points for points in landmarks if points.valid.any()), landmarks[0])
     if metres_per_unit is not None:
-        _check_unit(metres_per_unit, similarity_from_landmarks(head, embedding, landmarks[0]))
-    reference = similarity_from_landmarks(head, embedding, landmarks[0], metres_per_unit)
+        _check_unit(metres_per_unit, similarity_from_landmarks(head, embedding, first))
+    reference = similarity_from_landmarks(head, embedding, first, metres_per_unit)
     scale = decompose_similarity(reference)[0]
     targets = []
     for t, points in enumerate(landmarks):
         cloud: SurfaceCloud | None = None
-        if surfaces is not None:
+        if surfaces is not None and points.valid.any():
             cloud = fuse_surface(surfaces[t], reference, spacing)
         target = make_landmark_target(
             head,
@@ -168,12 +181,11 @@ def make_start(
             landmark_weights(points.scheme, len(points.points)),
             scheme=points.scheme,
         )
-        if len(target.index) < 20:
-            raise NoFaceError(
-                "fewer than 20 landmarks could be placed in space: the face is seen from too few sides. "
-                "Give more views."
-            )
         targets.append(FrameTarget(target, cloud))
+    if max(len(target.landmarks.index) for target in targets) < 20:
+        raise NoFaceError(
+            "fewer than 20 landmarks could be placed in space: the face is seen from too few sides. Give more views."
+        )
     return Start(reference, landmarks, targets)
 
 
@@ -205,6 +217,8 @@ def start_from_capture(
     if chosen is not None:
         start = make_start(head, embedding, landmarks, surfaces(), chosen)
     for found, points, target in zip(detections, landmarks, start.targets, strict=True):
+        if found is None:
+            continue
         roles = {view.role for view in found.views}
         target.pixels = make_pixel_target(
             head,

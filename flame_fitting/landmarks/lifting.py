@@ -57,6 +57,13 @@ class Landmarks3D:
     scheme: str
     """Landmark order."""
 
+    @classmethod
+    def nowhere(cls, scheme: str) -> "Landmarks3D":
+        """No point at all: nothing was detected."""
+        count = scheme_named(scheme).n_points
+        nothing = np.full((count, 3), np.nan)
+        return cls(nothing, nothing[:, 0].copy(), np.zeros(count, dtype=int), np.full(count, "", dtype="<U5"), scheme)
+
     @property
     def valid(self) -> Bool[ndarray, " N"]:
         """Points that exist."""

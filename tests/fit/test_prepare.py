@@ -1,5 +1,6 @@
 """The start of a fit: similarity from 3D landmarks, weights of landmarks, targets."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_came
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.errors import InputError, NoFaceError
+from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import (
     GROUP_WEIGHT,
     detections_of,
@@ -228,3 +230,22 @@ def test_a_capture_in_which_nothing_was_found_is_no_face(head, embedding, tmp_pa
     nothing = Landmarks2D(np.full((1, 6, 68, 3), np.nan, np.float32), SCHEME, "toy")
     with pytest.raises(NoFaceError, match="no view of timestep 0"):
         start_from_capture(head, embedding, capture, nothing)
+
+
+def test_a_timestep_without_a_face_is_passed_over(head, embedding, tmp_path: Path) -> None:
+    """The first shows nothing: the next one gives the reference frame, and it has no target."""
+    expected = similarity(0.01)
+    capture = _capture(tmp_path / "c", head, SIZES["one size"], expected)
+    found = _detected(head, embedding, capture, expected).landmarks
+    views = [replace(view, timestep=timestep) for timestep in range(3) for view in capture.views]
+    over_time = replace(capture, views=views)
+    landmarks = np.concatenate([np.full_like(found, np.nan), found, found])
+    start = start_from_capture(head, embedding, over_time, Landmarks2D(landmarks, SCHEME, "toy"))
+    alone = start_from_capture(head, embedding, capture, Landmarks2D(found, SCHEME, "toy"))
+    np.testing.assert_allclose(start.reference_from_world, alone.reference_from_world)
+    empty, *seen = start.targets
+    assert len(empty.landmarks.index) == 0 and empty.surface is empty.pixels is empty.detections is None
+    for target in seen:
+        torch.testing.assert_close(target.landmarks.points, alone.targets[0].landmarks.points)
+        assert target.surface is not None and target.detections is not None
+    assert Observations(head, start.targets, masked_surface_weights(head, ())).valid == [False, True, True]
