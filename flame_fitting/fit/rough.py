@@ -14,7 +14,7 @@ from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
 from flame_fitting.fit.surface import SurfaceView
-from flame_fitting.fit.weight_config import PriorConfig
+from flame_fitting.fit.weight_config import PriorConfig, WeightConfig
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.lifting import Landmarks3D

@@ -117,3 +117,15 @@ def sequence(timesteps, seed=0, noise=0.0):
         targets.append(FrameTarget(marks, cloud_of(vertices[t].numpy(), head.faces.numpy())))
     weight = torch.ones(head.n_vertices, dtype=torch.float64)
     return head, truth, targets, SurfaceWeights(weight, weight[head.faces].mean(1), weight)
+
+
+def chain_cost(x, sigma, step):
+    """Half the squared noise, in sigmas, of x' = a x + noise: `sigma` of x (None: random walk), `step` of changes."""
+    if sigma is None:
+        return 0.5 * (x.diff(dim=0) / step).square().sum()
+    sigma = torch.as_tensor(sigma, dtype=x.dtype)
+    a = 1.0 if step is None else 1 - step**2 / (2 * float(sigma.flatten()[0]) ** 2)
+    if step is None:
+        return 0.5 * (x / sigma).square().sum()
+    noise = (x[1:] - a * x[:-1]) / (sigma * (1 - a**2) ** 0.5)
+    return 0.5 * ((x[0] / sigma).square().sum() + noise.square().sum())

@@ -61,7 +61,7 @@ class GaussNewtonSettings:
     surface_cut: tuple[float, float] = (0.012, 0.003)
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
     smoothness: Mapping[str, float] = field(default_factory=dict)
-    """Standard deviation of a frame's parameter's change from a timestep to the next, in its unit; none: free."""
+    """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
     seed: int
     """Of the sample of the avatar's points."""
 
@@ -135,7 +135,7 @@ class _Problem:
     ) -> None:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
-        self.priors = make_priors(columns, prior, settings.smoothness, like.expr)
+        self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr)
         self.least = torch.cat(
             [like.expr.new_zeros(0)]
             + [
@@ -194,7 +194,7 @@ class _Problem:
         steps, size = parameters.timesteps, self.columns.n_shared
         at = self.columns.values(parameters)
         slope, cost = self.priors.gradient(at), self.priors.cost(at)
-        corner, diagonal = self.priors.shared.clone(), self.priors.diagonal(steps)
+        corner, diagonal = self.priors.shared.clone(), self.priors.diagonal.clone()
         arrow = at.frames.new_zeros(*at.frames.shape, size)
         terms = []
         for t in range(steps):
@@ -208,7 +208,7 @@ class _Problem:
                 slope.shared.add_(term.gradient[:size])
                 slope.frames[t] += term.gradient[size:]
                 cost += float(term.cost)
-        return BlockArrow(corner, arrow, diagonal, self.priors.below(steps)), slope, cost, terms
+        return BlockArrow(corner, arrow, diagonal, self.priors.below), slope, cost, terms
 
     def cost_at(self, parameters: FitParameters, terms: list[list[Measurements]], x: BlockVector) -> float:
         """The cost where the unknowns are x, with these correspondences."""

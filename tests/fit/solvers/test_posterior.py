@@ -12,7 +12,7 @@ from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.fit.weight_config import PriorConfig
-from tests.fit.known_truth import embedding_on, sequence
+from tests.fit.known_truth import chain_cost, embedding_on, sequence
 from tests.fit.settings import second_order_of
 from tests.toy import toy_head
 
@@ -48,16 +48,10 @@ def test_standard_deviations_are_those_of_the_dense_inverse():
         )
         jaw = torch.tensor([1, 1 / 3, 1 / 3]) * PRIOR.jaw
         out = 0.5 * ((p.shape[:4] / PRIOR.shape).square().sum() + (p.placement[6] / PRIOR.log_scale).square())
-        for value, sigma in (
-            (p.expr, PRIOR.expr),
-            (p.neck_pose, PRIOR.neck),
-            (p.jaw_pose, jaw),
-            (p.eyes_pose, PRIOR.eyes),
-        ):
-            out = out + 0.5 * (value / sigma).square().sum()
+        sigmas = {"expr": PRIOR.expr, "neck_pose": PRIOR.neck, "jaw_pose": jaw, "eyes_pose": PRIOR.eyes}
+        for name, sigma in (sigmas | {"rotation": None, "translation": None}).items():
+            out = out + chain_cost(getattr(p, name), sigma, SMOOTH.get(name))
         out = out + 0.5 * ((p.eyes_pose[:, :3] - p.eyes_pose[:, 3:]) / VERGENCE).square().sum()
-        for name, sigma in SMOOTH.items():
-            out = out + 0.5 * (getattr(p, name).diff(dim=0) / sigma).square().sum()
         for vertices, target in zip(p.vertices(head), targets, strict=True):
             marks = target.landmarks
             squared = (marks.model_points(vertices) - marks.points).square().sum(-1) / marks.sigma**2
@@ -79,14 +73,13 @@ def _drawn(head, timesteps, seed):
     rng = np.random.default_rng(seed)
 
     def chain(size, prior, step):
-        """(T, size) under a prior of each timestep (none where infinite) and one of each change."""
-        precision = np.eye(timesteps) / prior**2
-        for t in range(timesteps - 1):
-            apart = np.zeros(timesteps)
-            apart[t], apart[t + 1] = 1, -1
-            precision += np.outer(apart, apart) / step**2
-        precision[0, 0] += 1 / 0.02**2 if np.isinf(prior) else 0  # flat: anywhere will do
-        return np.linalg.cholesky(np.linalg.inv(precision)) @ rng.normal(size=(timesteps, size))
+        """(T, size): standard deviation `prior` of each timestep (none: a random walk) and `step` of each change."""
+        out = rng.normal(size=(timesteps, size)) * (0.02 if prior is None else prior)
+        a = 1.0 if prior is None else 1 - step**2 / (2 * prior**2)
+        for t in range(1, timesteps):
+            noise = step if prior is None else prior * (1 - a**2) ** 0.5
+            out[t] = a * out[t - 1] + noise * rng.normal(size=size)
+        return out
 
     still = timesteps == 1
     apart = np.concatenate([np.eye(3), -np.eye(3)], axis=1) / VERGENCE
@@ -94,7 +87,7 @@ def _drawn(head, timesteps, seed):
     jaw = rng.normal(size=(timesteps, 3)) * [PRIOR.jaw, PRIOR.jaw / 3, PRIOR.jaw / 3]
     while (jaw[:, 0] < 0.03).any():  # well away from its bound, which the posterior knows nothing of
         jaw[:, 0] = np.where(jaw[:, 0] < 0.03, rng.normal(size=timesteps) * PRIOR.jaw, jaw[:, 0])
-    moving = {} if still else {name: chain(3, np.inf, SMOOTH[name]) for name in ("rotation", "translation")}
+    moving = {} if still else {name: chain(3, None, SMOOTH[name]) for name in ("rotation", "translation")}
     placement = np.concatenate([rng.normal(size=6) * 0.01 * still, rng.normal(size=1) * PRIOR.log_scale])
     values = moving | {
         "placement": placement,
@@ -119,6 +112,19 @@ def _drawn(head, timesteps, seed):
         noise = torch.as_tensor(rng.normal(size=(POINTS, 3))) * marks.sigma[:, None]
         targets.append(FrameTarget(replace(marks, points=marks.model_points(vertices) + noise), None))
     return truth, targets
+
+
+def test_a_prior_is_as_wide_over_time_as_at_one_timestep():
+    """Without landmarks every timestep has its prior's standard deviation, however little it changes."""
+    head, truth, *_ = sequence(6)
+    empty = make_landmark_target(head, embedding_on(head), np.full((80, 3), np.nan), np.ones(80), np.ones(80))
+    columns = Columns.of(head, ("expr", "jaw_pose", "neck_pose"))
+    settings = second_order_of(iterations=1, smoothness={"expr": 0.05, "jaw_pose": 0.02, "neck_pose": 1.0})
+    found = gauss_newton(head, truth, [FrameTarget(empty, None)] * 6, columns, PRIOR, settings)
+    sigma = found.posterior.standard_deviations(truth)
+    np.testing.assert_allclose(sigma["expr"], PRIOR.expr, rtol=1e-6)
+    np.testing.assert_allclose(sigma["jaw_pose"], np.tile([0.1, 0.1 / 3, 0.1 / 3], (6, 1)), rtol=1e-6)
+    np.testing.assert_allclose(sigma["neck_pose"], PRIOR.neck, rtol=1e-6)
 
 
 @pytest.mark.parametrize("timesteps", [1, 3])
