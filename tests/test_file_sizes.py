@@ -7,10 +7,6 @@ LONGER = {
     # one algorithm each, which reads best in one piece
     "flame_fitting/render/kernels_texture.py": 573,
     "flame_fitting/render/cpu.py": 403,
-    # to be split with the engine for time
-    "flame_fitting/fit/photometric.py": 772,
-    "flame_fitting/fit/config.py": 652,
-    "flame_fitting/fit/stages.py": 416,
     # tables of cases
     "scripts/accuracy/cases.py": 492,
     "scripts/accuracy/bench.py": 427,
