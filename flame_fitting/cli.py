@@ -16,9 +16,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flame_fitting import __version__, assets, progress, short_help
+from flame_fitting import assets, options, progress, short_help
 from flame_fitting.errors import InputError
 from flame_fitting.log import command_log, get_logger, log_path_after
+from flame_fitting.version import __version__
 
 PROGRAM = "flame-fitting"
 EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -36,6 +37,8 @@ class Stage:
     examples: tuple[str, str]
     note: str = ""
     """More than one line about it, shown by its own help only."""
+    defaults: str = ""
+    """Function of its module that gives what the flags of a command line are laid over."""
 
 
 STAGES = (
@@ -77,6 +80,7 @@ STAGES = (
         "--preset fast or high, --head, --unit cm.\n\n"
         "The dotted groups have VHAP's names; few need them. All options, those of single stages too:\n"
         "--help-all",
+        defaults="defaults",
     ),
     Stage(
         "export",
@@ -177,7 +181,7 @@ def help_text() -> str:
 
 def run_stage(stage: Stage, arguments: list[str]) -> int:
     """Reads a stage's flags and runs it."""
-    module = importlib.import_module(f"flame_fitting.{stage.module}")
+    module = _module(stage)
     config_type = getattr(module, stage.config)
     own = {field.name for field in fields(config_type)}
     common = {flag: f"--{flag}" in arguments and flag not in own for flag in ("strict", "quiet")}
@@ -248,22 +252,25 @@ def head_line(config: Any, arguments: Sequence[str] = ()) -> str:
     return "head: none (this command needs no head model)"
 
 
+def _module(stage: Stage) -> Any:
+    return importlib.import_module(f"flame_fitting.{stage.module}")
+
+
 def _parse(stage: Stage, config_type: Any, arguments: list[str]) -> Any:
     """The stage's configuration, or an exit code where the flags asked for help or were wrong."""
     import tyro
 
     prog = f"{PROGRAM} {stage.name}"
     description = f"{stage.summary}\n\n{stage.note}" if stage.note else stage.summary
-    seldom = getattr(config_type, "SELDOM", ())
-    everything = bool(seldom) and "--help-all" in arguments
+    hidden = options.hidden(config_type)
+    everything = bool(hidden) and "--help-all" in arguments
     asked_for_help = everything or any(a in ("-h", "--help") for a in arguments)
     try:
-        default = config_type.defaults(arguments) if hasattr(config_type, "defaults") else None
-        given = {} if default is None else {"default": default}
+        given = {"default": getattr(_module(stage), stage.defaults)(arguments)} if stage.defaults else {}
         if everything:
             arguments = ["--help"]
-        elif asked_for_help and seldom:
-            config_type, given["default"] = short_help.without(config_type, default, seldom)
+        elif asked_for_help and hidden:
+            config_type, given["default"] = short_help.without(config_type, given["default"], hidden)
         return tyro.cli(config_type, prog=prog, description=description, args=arguments, **given)
     except InputError as error:
         return _complain(str(error), error.exit_code)
@@ -288,6 +295,8 @@ def _complain(message: str, code: int = EXIT_INPUT) -> int:
 def _how_to_go_on(stage: Stage) -> str:
     if stage.name == "run":
         return "Finished stages are kept: run the same command again to go on where it stopped."
+    if stage.name == "fit":
+        return "Finished stages of the fit are kept: run the same command again to go on where it stopped."
     return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."
 
 

@@ -12,6 +12,8 @@ from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.vocabulary import DialectName
 from flame_fitting.files import sha256_of_file
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
+from flame_fitting.options import PLACE, option, own_first
+from flame_fitting.shared_options import FlameFolder
 
 if TYPE_CHECKING:
     from flame_fitting.export.dialects.conversion import HeadOf
@@ -19,17 +21,17 @@ if TYPE_CHECKING:
     from flame_fitting.export.dialects.parameters import FlameParams
     from flame_fitting.head.model import HeadModel
 
-PLAN_IGNORES = ("input", "output", "force")
 _SUFFIXES = (".npz", ".frame")
 
 
+@own_first
 @dataclass
-class ConvertConfig:
+class ConvertConfig(FlameFolder):
     """Options of `flame-fitting convert`."""
 
-    input: tyro.conf.Positional[Path]
+    input: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """File of FLAME parameters, or a folder with one file for each timestep."""
-    output: Path
+    output: Path = field(metadata=PLACE)
     """File to write (.npz or .frame), or a folder for one file per timestep."""
     to: DialectName
     """Whose parameters to write."""
@@ -37,13 +39,11 @@ class ConvertConfig:
     """Whose they are; auto: by the names in the file."""
     head: str | None = None
     """Head model of the parameters: needed where the head turns about another point, and for offsets in smplx."""
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
     timestep: int | None = None
     """Only this timestep, counted from 0."""
     camera_space: tyro.conf.FlagCreatePairsOff[bool] = False
     """From metrical-tracker: take the camera as the world (x right, y up, z back). Its mesh stands still otherwise."""
-    force: bool = False
+    force: bool = option(False, decides=False)
     """Write over a file, or into a folder that was not made by this program."""
 
 

@@ -9,6 +9,8 @@ import tyro
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.folders import capture_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+from flame_fitting.options import PLACE, own_first
+from flame_fitting.shared_options import DetectorOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,20 +19,16 @@ if TYPE_CHECKING:
     from flame_fitting.landmarks.detector import LandmarkDetector
 
 LANDMARK_FOLDER = "landmarks2d"
-PLAN_IGNORES = ("capture", "model_path")
 _BATCH = 8
 
 
+@own_first
 @dataclass
-class DetectConfig:
+class DetectConfig(DetectorOptions):
     """Detects face landmarks in the pictures of a capture."""
 
-    capture: tyro.conf.Positional[Path]
+    capture: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Folder of the capture; gets landmarks2d/<detector>.npz."""
-    detector: str = "mediapipe"
-    """Landmark detector."""
-    model_path: Path | None = None
-    """The detector's weights, if not those that come with its package."""
     all_views: bool = False
     """Search every view, not only those that were rendered for landmarks."""
 
@@ -48,16 +46,19 @@ class DetectResult:
     warnings: list[str] = field(default_factory=list)
 
 
-def detect(config: DetectConfig) -> DetectResult:
-    """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face."""
+def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResult:
+    """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
-    from flame_fitting.landmarks.detector import make_detector
     from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
+    from flame_fitting.landmarks.registry import make_detector
 
     config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         capture = read_capture(config.capture)
         views = views_to_search(capture, config.all_views)
         with locked_folder(capture.root / LANDMARK_FOLDER, force=True) as folder:
@@ -81,7 +82,7 @@ def detect(config: DetectConfig) -> DetectResult:
 
 def plan(config: DetectConfig) -> Manifest:
     """What decides the result, for the manifest beside the landmark file."""
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     folder = config.capture / LANDMARK_FOLDER
     detector = make_detector(config.detector, config.model_path)
@@ -109,13 +110,14 @@ def detect_views(capture: "Capture", views: "list[View]", detector: "LandmarkDet
     import numpy as np
 
     from flame_fitting import progress
+    from flame_fitting.capture.pictures import picture_as_uint8
 
     timesteps = {timestep: i for i, timestep in enumerate(capture.timesteps)}
     cameras = {camera: i for i, camera in enumerate(capture.cameras)}
     landmarks = np.full((len(timesteps), len(cameras), detector.n_points, 3), np.nan, dtype=np.float32)
     with progress.Bar(len(views), "detect", "view") as bar:
         for batch in _batches(views):
-            images = np.stack([_as_uint8(capture.image(view)) for view in batch])
+            images = np.stack([picture_as_uint8(capture.image(view)) for view in batch])
             for view, points in zip(batch, detector.detect(images), strict=True):
                 landmarks[timesteps[view.timestep], cameras[view.camera]] = points
             bar.advance(len(batch))
@@ -132,11 +134,6 @@ def _batches(views: "list[View]") -> "list[list[View]]":
         else:
             batches.append([view])
     return batches
-
-
-def _as_uint8(image: "np.ndarray") -> "np.ndarray":
-    """(3, H, W) float 0..1 to (H, W, 3) uint8."""
-    return (image.transpose(1, 2, 0) * 255 + 0.5).clip(0, 255).astype("uint8")
 
 
 def _count_found(landmarks: "np.ndarray") -> int:

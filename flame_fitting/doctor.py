@@ -12,9 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from flame_fitting import __version__, assets
+from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
+from flame_fitting.options import own_first
+from flame_fitting.shared_options import FlameFolder
+from flame_fitting.version import __version__
 
 CORE = (
     "torch",
@@ -82,12 +85,11 @@ COMPANIONS = (
 """Files beside a FLAME model: subject, name, what for, which commands, where from."""
 
 
+@own_first
 @dataclass
-class DoctorConfig:
+class DoctorConfig(FlameFolder):
     """Says what is installed, what is missing, and the command that mends it."""
 
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
     json: bool = False
     """Print the findings as JSON instead of lines."""
 

@@ -10,41 +10,35 @@ import tyro
 from flame_fitting import progress
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
+from flame_fitting.options import PLACE, option, own_first
+from flame_fitting.shared_options import FitSources
 
 if TYPE_CHECKING:
-    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.interface import Avatar
     from flame_fitting.capture.capture import Capture
     from flame_fitting.fit.result import FitResult
     from flame_fitting.head.model import HeadModel
-    from flame_fitting.report.metrics import Truth
+    from flame_fitting.report.truth import Truth
 
-PLAN_IGNORES = ("fit", "capture_folder", "head", "flame_dir", "flame_masks")
 REPORT_FOLDER = "overlays"
 """Folder in a fit that holds the pictures and the manifest of `evaluate`."""
 
 
+@own_first
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(FitSources):
     """Measures a fit."""
 
-    fit: tyro.conf.Positional[Path]
+    fit: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Folder of a fit (or the folder above it: then its last child is taken)."""
     ground_truth: Path | None = None
     """True head: an .npz file, or a folder that holds one, such as a demo avatar's."""
-    avatar: Path | None = None
+    avatar: Path | None = option(None, decides=False)
     """Avatar file: distances are then measured to its own triangles, not to the capture's depth maps."""
     mm_per_unit: float | None = None
     """True millimetres in one unit of the avatar, where they are known."""
     figures: bool = True
     """Draw overlays, error maps and report.html."""
-    capture_folder: Path | None = None
-    """Where the capture lies, if it is not where the fit left it."""
-    head: str | None = None
-    """Head model, if its file is not where the fit found it."""
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
-    flame_masks: Path | None = None
-    """FLAME_masks.pkl, if it is not where the fit found it."""
 
 
 @dataclass
@@ -56,18 +50,21 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
 
 
-def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Measures the fit, writes its report and prints the table."""
+def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evaluation:
+    """Measures the fit, writes its report and prints the table.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.fit.sources import open_fit
-    from flame_fitting.report.metrics import load_truth
     from flame_fitting.report.tables import metrics_table
+    from flame_fitting.report.truth import load_truth
 
     config = replace(config, fit=fit_folder(config.fit))
     if config.capture_folder is not None:
         config.capture_folder = capture_folder(config.capture_folder)
     with progress.stage("evaluate") as line:
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         fit, head, capture = open_fit(
             config.fit, config.capture_folder, config.head, config.flame_dir, config.flame_masks
         )

@@ -1,27 +1,27 @@
 """Stage `export`: a fit becomes a NeRF-style dataset in the layout of VHAP and GaussianAvatars."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flame_fitting import progress
-from flame_fitting.errors import InputError
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
+from flame_fitting.options import PLACE, own_first
+from flame_fitting.shared_options import FitSources, OutputOptions
 
 if TYPE_CHECKING:
     from flame_fitting.export.nerf_dataset import ExportSummary
     from flame_fitting.manifest import Manifest
 
-PLAN_IGNORES = ("src_folder", "tgt_folder", "force", "capture_folder", "head", "flame_dir", "flame_masks")
 
-
+@own_first
 @dataclass
-class ExportConfig:
+class ExportConfig(FitSources, OutputOptions):
     """Writes a fit as a NeRF-style dataset."""
 
-    src_folder: Path
+    src_folder: Path = field(metadata=PLACE)
     """Folder of a fit (or the folder above it: then its last child is taken)."""
-    tgt_folder: Path
+    tgt_folder: Path = field(metadata=PLACE)
     """Folder to write the dataset to."""
     background_color: str | None = None
     """Background: white, black or three numbers from 0 to 255 as r,g,b. Default: that of the capture."""
@@ -39,20 +39,13 @@ class ExportConfig:
     """Which saved state of the fit to export, -1 for the last."""
     landmark_views: bool = False
     """Also export the views that were made for landmark detection, for training."""
-    capture_folder: Path | None = None
-    """Where the capture lies, if it is not where the fit left it."""
-    head: str | None = None
-    """Head model, if its file is not where the fit found it."""
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
-    flame_masks: Path | None = None
-    """FLAME_masks.pkl, if it is not where the fit found it."""
-    force: bool = False
-    """Write into a folder that is not empty and not ours."""
 
 
-def export(config: ExportConfig) -> "ExportSummary":
-    """Writes the dataset and says where it opens."""
+def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportSummary":
+    """Writes the dataset and says where it opens.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
     from flame_fitting.fit.sources import open_epoch, open_fit
 
@@ -64,14 +57,14 @@ def export(config: ExportConfig) -> "ExportSummary":
         target = target.with_name(f"{target.name}_epoch{config.epoch}")
     with progress.stage("export") as line, locked_folder(target, config.force):
         options = ExportOptions(
-            background_color=parse_color(config.background_color),
+            background_color=_background(config.background_color),
             subset=config.subset,
             scale_factor=config.scale_factor,
             flame_mode=config.flame_mode,
             mask_below_line=config.mask_below_line and config.create_mask_from_mesh,
             landmark_views=config.landmark_views,
         )
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         fit, head, capture = open_fit(
             config.src_folder, config.capture_folder, config.head, config.flame_dir, config.flame_masks
         )
@@ -117,20 +110,11 @@ def plan(config: ExportConfig) -> "Manifest":
     )
 
 
-def parse_color(text: str | None) -> tuple[float, float, float] | None:
-    """sRGB 0..1 from `white`, `black` or `r,g,b` in 0..255; None for None."""
-    if text is None or text.lower() == "none":
-        return None
-    named = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-    if text.lower() in named:
-        return named[text.lower()]
-    try:
-        red, green, blue = (float(part) / 255 for part in text.replace(",", " ").split())
-    except ValueError:
-        red = green = blue = -1.0
-    if not all(0 <= value <= 1 for value in (red, green, blue)):
-        raise InputError(f"--background-color {text}: must be white, black or three numbers from 0 to 255 as r,g,b.")
-    return red, green, blue
+def _background(text: str | None) -> tuple[float, float, float] | None:
+    """The colour behind the avatar; None, also by name, keeps the capture's."""
+    from flame_fitting.capture.pictures import parse_color
+
+    return None if text is None or text.lower() == "none" else parse_color(text, "--background-color")
 
 
 if __name__ == "__main__":

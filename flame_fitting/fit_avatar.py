@@ -4,38 +4,26 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flame_fitting.errors import InputError
+from flame_fitting.fit.check import check
+from flame_fitting.fit.command_line import defaults, without_effect
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+from flame_fitting.options import not_deciding
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import Start
     from flame_fitting.fit.result import FitResult
-    from flame_fitting.fit.stages import FitState
+    from flame_fitting.fit.resuming import Resumable
+    from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
 
-PLAN_IGNORES = (
-    "capture",
-    "output",
-    "force",
-    "device",
-    "model_path",
-    "detect",
-    "log",
-    "head",
-    "flame_dir",
-    "flame_masks",
-    "landmark_embedding",
-    "data.root_folder",
-    "data.sequence",
-    "exp.output_folder",
-    "exp.reuse_landmarks",
-)
-
-__all__ = ["FitConfig", "fit", "plan"]
+__all__ = ["FitConfig", "defaults", "fit", "plan"]
 
 
 @dataclass
@@ -45,22 +33,26 @@ class PreparedFit:
     capture: "Capture"
     head: "HeadModel"
     start: "Start"
+    seen: "Observations"
     state: "FitState"
 
 
-def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
-    """Fits, evaluates (unless the caller does) and writes the fit's folder."""
+def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = True) -> "FitResult":
+    """Fits, evaluates (unless the caller does) and writes the fit's folder.
+
+    `manifest` is the `plan` of this very moment, where the caller has it.
+    """
     import time
 
     from flame_fitting import progress
     from flame_fitting.evaluate import evaluate_in_place
     from flame_fitting.export.obj import write_obj
+    from flame_fitting.fit.driver import run_stages
+    from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
-    from flame_fitting.fit.stages import run_stages
-    from flame_fitting.fit.vhap_flags import without_effect
     from flame_fitting.render.backend import choose_device
 
-    config.check()
+    check(config)
     config = replace(config, capture=capture_folder(config.capture))
     for text in without_effect(config):
         progress.say(text)
@@ -68,15 +60,17 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     with progress.stage("fit") as line, locked_folder(folder, config.force):
         device = choose_device(config.device)
         ready = with_landmarks(config)
-        manifest = plan(config)
-        prepared = prepare(ready, device)
-        capture, head, state = prepared.capture, prepared.head, prepared.state
+        if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
+            manifest = plan(config)
+        underway = Resumable(folder, manifest, not_deciding(FitConfig))
+        prepared = prepare(ready, device, None if config.force else underway)
+        capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
-        run_stages(state, config, device)
+        state = run_stages(prepared.state, seen, config, device, lambda state: underway.keep(state, head))
         for text in manifest.finish(lambda: plan(config)):
             progress.warn(text)
-            state.warnings.append(text)
-        result = make_result(state, prepared.start, capture, config)
+            state = state.warned(text)
+        result = make_result(state, seen, prepared.start, capture)
         result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records if record.seconds}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
@@ -93,13 +87,14 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
             write_obj(staged / "fitted.obj", result.vertices_world(head)[0], faces, uv, uv_faces, texture)
             write_obj(staged / "fitted_head_space.obj", result.vertices_head(head)[0], faces, uv, uv_faces, texture)
             manifest.transforms = {
-                "reference_from_world": prepared.start.reference_from_world.tolist(),
+                "reference_from_world": state.reference_from_world.tolist(),
                 "head_from_world": result.head_from_world.tolist(),
             }
             manifest.result = {"scale": state.scale.as_dict(result.mm_per_unit)}
             manifest.device = str(device)
             manifest.seconds = dict(result.seconds)
             manifest.write(staged)
+        underway.remove()
         result.folder = folder
         if evaluate:
             result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays)
@@ -110,18 +105,20 @@ def fit(config: FitConfig, evaluate: bool = True) -> "FitResult":
     return result
 
 
-def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
-    """Reads capture, landmarks, head and pictures (onto the device), and aligns the head by its landmarks."""
+def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | None" = None) -> PreparedFit:
+    """Reads capture, landmarks, head and pictures (onto the device), and aligns the head by its landmarks.
+
+    The state is what a run that was stopped left `underway`, where it left something.
+    """
     import copy
 
     from flame_fitting import progress
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.begin import begin
+    from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
-    from flame_fitting.fit.quality import measure
-    from flame_fitting.fit.schedule import start_is_a_stage
-    from flame_fitting.fit.stages import FitState, add_record
+    from flame_fitting.fit.state import FitState
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.files import check_landmarks, read_landmarks
 
@@ -139,22 +136,25 @@ def prepare(config: FitConfig, device: "torch.device") -> PreparedFit:
         licensed=config.landmark_embedding,
     )
     double = copy.deepcopy(head).double()
-    scale, start = begin(config, capture, detected, double, embedding)
-    state = FitState(
+    left = underway.left(head) if underway is not None else None
+    scale, start = begin(config, capture, detected, double, embedding, left.scale if left is not None else None)
+    seen = Observations(
         head=double,
-        parameters=neutral_parameters(double, len(capture.timesteps)),
         targets=start.targets,
         surface=masked_surface_weights(double, config.model.occluded),
-        reference_from_world=start.reference_from_world,
-        scale=scale,
         lit=capture.shading == "lit",
         name=str(capture.root),
-        warnings=capture.warnings,
     )
-    if start_is_a_stage(config):
-        add_record(state, "lmk_init_rigid", 0.0, measure(double, state.parameters, state.targets))
-    _load_pictures(state, capture, config, device)
-    return PreparedFit(capture, head, start, state)
+    state = left
+    if state is None:
+        parameters = neutral_parameters(double, len(capture.timesteps))
+        state = FitState(parameters, start.reference_from_world, scale, warnings=tuple(capture.warnings))
+        if not double.has_uv:
+            text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
+            state = state.warned(text)
+    if double.has_uv:
+        seen = _with_pictures(seen, start.reference_from_world, capture, config, device)
+    return PreparedFit(capture, head, start, seen, state)
 
 
 def plan(config: FitConfig) -> Manifest:
@@ -189,8 +189,8 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     from flame_fitting import progress
     from flame_fitting.capture.files import read_capture
     from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.detector import DETECTORS, make_detector
     from flame_fitting.landmarks.files import landmarks_path, read_landmarks
+    from flame_fitting.landmarks.registry import DETECTORS, make_detector
 
     capture = read_capture(config.capture)
     if len(capture.timesteps) > 1:
@@ -211,24 +211,26 @@ def with_landmarks(config: FitConfig) -> FitConfig:
         raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
     if not config.detect:
         raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
-    detect(DetectConfig(config.capture, name, model_path))
+    detect(DetectConfig(config.capture, detector=name, model_path=model_path))
     return replace(config, exp=replace(config.exp, reuse_landmarks=True))
 
 
-def _load_pictures(state: "FitState", capture: "Capture", config: FitConfig, device: "torch.device") -> None:
-    """Rasterizer and pictures for texture and photometric stages, where the head model has texture coordinates."""
+def _with_pictures(
+    seen: "Observations",
+    reference_from_world: "np.ndarray",
+    capture: "Capture",
+    config: FitConfig,
+    device: "torch.device",
+) -> "Observations":
+    """With a rasterizer and pictures, for texture and photometric stages."""
+    from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
-    from flame_fitting.fit.views import load_views
     from flame_fitting.render.backend import make_rasterizer
 
-    if not state.head.has_uv:
-        text = f"the head model {state.head.name} has no texture coordinates: no texture and no photometric stage"
-        state.warnings.append(text)
-        return
-    state.rasterizer = make_rasterizer(device)
-    state.texels = TexelMaps(state.rasterizer, state.head)
-    views = capture.views_of("fit") or capture.views
-    state.views = load_views(capture, views, state.reference_from_world, device, config.data.background_color)
+    rasterizer = make_rasterizer(device)
+    chosen = capture.views_of("fit") or capture.views
+    pictures = load_pictures(capture, chosen, reference_from_world, device, config.data.background_color)
+    return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), pictures=pictures)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,16 @@ def staged_folder(target: str | os.PathLike, force: bool = False, stale: tuple[s
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def hidden_folder(target: str | os.PathLike, use: str) -> Path:
+    """Where something that belongs to an output folder lies without being in it: beside it, hidden, named for a use.
+
+    In it where a rename could not reach it from there. Nothing is made.
+    """
+    folder = resolved(target)
+    place = _workplace(folder)
+    return place / (f".{use}" if place == folder else f".{folder.name}.{use}")
+
+
 def capture_folder(path: str | os.PathLike) -> Path:
     """The folder of a capture that is given by its folder or by the transforms.json in it."""
     return _folder_of(Path(path), r"transforms\.json", "the folder of a capture")

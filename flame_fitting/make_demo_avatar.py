@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from flame_fitting.errors import InputError
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import Manifest, compare, config_as_dict, read_manifest
+from flame_fitting.options import not_deciding, option, own_first
+from flame_fitting.shared_options import OutputOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 GLB_NAME, TRUTH_NAME, INFO_NAME = "demo_avatar.glb", "ground_truth.npz", "demo.json"
 
 
+@own_first
 @dataclass
-class MakeDemoAvatarConfig:
+class MakeDemoAvatarConfig(OutputOptions):
     """Options of `flame-fitting make-demo-avatar`."""
 
-    output: Path = Path("output/demo/avatar")
+    output: Path = option(Path("output/demo/avatar"), decides=False)
     """Folder of the avatar and its ground truth."""
     seed: int = 1
     """Seed of the head, its skin, its unit and its placement."""
@@ -35,8 +38,6 @@ class MakeDemoAvatarConfig:
     """Size (RMS over the face) of the smooth offsets that the head model cannot express, mm."""
     texture_size: int = 2048
     """Width and height of the texture, px."""
-    force: bool = False
-    """Write into a folder that was not made by this program."""
 
 
 def make_demo_avatar(config: MakeDemoAvatarConfig) -> Path:
@@ -68,7 +69,8 @@ def make_demo_avatar(config: MakeDemoAvatarConfig) -> Path:
             seeds={"seed": config.seed},
         )
         there = (config.output / GLB_NAME).is_file() and (config.output / TRUTH_NAME).is_file()
-        if there and not config.force and compare(read_manifest(config.output), manifest) is None:
+        ignored = not_deciding(MakeDemoAvatarConfig)
+        if there and not config.force and compare(read_manifest(config.output), manifest, ignored) is None:
             line.result(f"{config.output / GLB_NAME}: reused, nothing differs")
             return config.output / GLB_NAME
         config.output.mkdir(parents=True, exist_ok=True)

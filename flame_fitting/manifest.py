@@ -11,6 +11,7 @@ from typing import Any
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, sha256_of_file
+from flame_fitting.version import __version__
 
 MANIFEST_NAME = "manifest.json"
 
@@ -61,7 +62,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not self.version:
-            self.version = package_version()
+            self.version = __version__
 
     def write(self, folder: str | os.PathLike) -> Path:
         """Writes manifest.json into `folder`, atomically."""
@@ -205,13 +206,6 @@ def hash_path(path: str | os.PathLike) -> str:
     raise InputError(f"{path}: no such file or folder. Check the path.")
 
 
-def package_version() -> str:
-    """Version of this package."""
-    from flame_fitting import __version__
-
-    return __version__
-
-
 def resolved(folder: str | os.PathLike) -> Path:
     """The absolute path that an output folder's links lead to; InputError where they lead in a circle."""
     try:
@@ -244,7 +238,8 @@ def check_output_folder(folder: str | os.PathLike, force: bool = False) -> None:
 def _counts(entry: Path) -> bool:
     """Whether an entry makes a folder somebody's: not what killed runs leave, nor what a new file system has."""
     hidden = entry.name.startswith(".")
-    return not (hidden and entry.name.endswith((".lock", ".partial", ".old"))) and entry.name != "lost+found"
+    ours = hidden and entry.name.endswith((".lock", ".partial", ".old", ".resume"))
+    return not ours and entry.name != "lost+found"
 
 
 def _json_default(value: Any) -> Any:

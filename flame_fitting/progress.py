@@ -3,13 +3,10 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TypeVar
 
 from flame_fitting.log import get_logger
-
-Item = TypeVar("Item")
 
 _logger = get_logger(__name__)
 _quiet: ContextVar[bool] = ContextVar("flame_fitting_quiet", default=False)
@@ -50,16 +47,6 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def track(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Yields the items behind a bar with rate and remaining time; the bar goes when they are used up."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with Bar(total, description, unit) as bar:
-        for item in items:
-            yield item
-            bar.advance()
 
 
 def say(text: str) -> None:

@@ -1,6 +1,6 @@
 """`render`: finds the face of an avatar, plans views around it and renders them as a capture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,96 +9,76 @@ import tyro
 from flame_fitting.errors import InputError
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
+from flame_fitting.options import PLACE, option, own_first, refusals
+from flame_fitting.shared_options import ComputeOptions, DetectorOptions, HeadOptions, OutputOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.interface import Avatar
     from flame_fitting.avatar.view_planning import PlannedView
     from flame_fitting.capture.capture import Capture
     from flame_fitting.head.embedding import LandmarkEmbedding
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.detector import LandmarkDetector
 
-PLAN_IGNORES = (
-    "avatar",
-    "output",
-    "force",
-    "device",
-    "model_path",
-    "head",
-    "flame_dir",
-    "flame_masks",
-    "landmark_embedding",
-)
 _FRAME_ROUNDS = 2
 """Times that the head frame is found anew from views planned in the frame before."""
 _PROBES = ((0.0, 0.0), (-30.0, 0.0), (30.0, 0.0), (0.0, 15.0), (0.0, -15.0), (-50.0, 10.0), (50.0, 10.0))
 """Yaw and pitch of the probe views, degrees."""
 
 
+@dataclass(kw_only=True)
+class PictureOptions:
+    """What an avatar's pictures are like."""
+
+    views: int = option(32, at_least=4)
+    """Views the head is fitted to; landmark views and held-out views come on top."""
+    resolution: int = option(512, at_least=64, at_most=8192)
+    """Width and height of a view, px."""
+    shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
+    """How the avatar is rendered; auto: unlit where it has colour, else clay."""
+
+
+@own_first
 @dataclass
-class RenderConfig:
+class RenderConfig(PictureOptions, HeadOptions, DetectorOptions, ComputeOptions, OutputOptions):
     """Options of `flame-fitting render`."""
 
-    avatar: tyro.conf.Positional[Path]
+    avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
-    output: Path
+    output: Path = field(metadata=PLACE)
     """Folder of the capture."""
-    views: int = 32
-    """Views the head is fitted to; landmark views and held-out views come on top."""
-    resolution: int = 512
-    """Width and height of a view, px."""
-    fov: float = 25.0
+    fov: float = option(25.0, at_least=5, at_most=90)
     """Vertical field of view, degrees."""
     background: str = "white"
     """Background: white, black, or red,green,blue from 0 to 255."""
-    shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
-    """auto: unlit where the avatar has colour, else clay."""
-    head: str = "auto"
-    """Head model: auto, open, flame2020, flame2023, flame2023-open, or the path of a FLAME-format .pkl or .npz."""
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
-    flame_masks: Path | None = None
-    """FLAME_masks.pkl, if it is not beside the model."""
-    landmark_embedding: Path | None = None
-    """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
-    heldout_views: int = 8
+    heldout_views: int = option(8, at_least=0)
     """Views kept apart for measuring."""
-    detector: str = "mediapipe"
-    """Landmark detector."""
-    model_path: Path | None = None
-    """File of the landmark detector's weights."""
-    seed: int = 0
-    """Seed of everything random."""
-    device: str = "auto"
-    """Where to run; rendering is on the CPU."""
-    force: bool = False
-    """Write into a folder that was not made by this program."""
 
 
-def render(config: RenderConfig) -> "Capture":
-    """Renders the capture and returns it."""
-    from dataclasses import replace
-
+def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
+    """Renders the capture and returns it. `manifest` is the `plan` of this very moment, where the caller has it."""
     import numpy as np
 
     from flame_fitting import progress
     from flame_fitting.avatar.face_finding import find_face
     from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind
+    from flame_fitting.avatar.interface import VIEWS_AT_ONCE
     from flame_fitting.avatar.loading import load_avatar
-    from flame_fitting.avatar.rendering import VIEWS_AT_ONCE, render_avatar
     from flame_fitting.avatar.unit_frame import in_unit_frame
     from flame_fitting.avatar.view_planning import plan_views
+    from flame_fitting.capture.avatar_record import AvatarRecord, ViewAngles
     from flame_fitting.capture.camera import move_camera
     from flame_fitting.capture.files import CaptureWriter
+    from flame_fitting.capture.pictures import parse_color
     from flame_fitting.capture.similarity import decompose_similarity, invert_similarity
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force):
-        manifest = plan(config)
+        manifest = manifest or plan(config)
         # Everything is found and drawn in the unit frame; what is written is in the avatar's own coordinates.
         avatar, world_from_unit = in_unit_frame(load_avatar(config.avatar))
         unit_from_world, units = invert_similarity(world_from_unit), decompose_similarity(world_from_unit)[0]
@@ -121,29 +101,28 @@ def render(config: RenderConfig) -> "Capture":
         planned = plan_views(
             head_from_unit, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
         )
-        background = parse_color(config.background)
+        background = parse_color(config.background, "--background")
         rotation = _rotation_of(head_from_world)
-        avatar_json = {
-            "file": str(config.avatar),
-            "sha256": avatar.file_hash,
-            "format": avatar.format,
-            "notes": list(avatar.notes),
-            "warnings": list(avatar.warnings),
-            "face": replace(found, head_from_world=found.head_from_world @ unit_from_world).to_dict(),
-            "head_from_world": head_from_world.tolist(),
-            "landmark_shading": landmark_shading,
-            "views": [{"role": v.role, "yaw": v.yaw, "pitch": v.pitch} for v in planned],
-        }
+        record = AvatarRecord(
+            file=str(config.avatar),
+            sha256=avatar.file_hash,
+            format=avatar.format,
+            notes=tuple(avatar.notes),
+            warnings=tuple(avatar.warnings),
+            face=found.record(found.head_from_world @ unit_from_world),
+            head_from_world=head_from_world,
+            landmark_shading=landmark_shading,
+            views=tuple(ViewAngles(view.role, view.yaw, view.pitch) for view in planned),
+        )
         with (
-            CaptureWriter(config.output, background, shading, avatar_json, config.force) as writer,
+            CaptureWriter(config.output, background, shading, record, config.force) as writer,
             progress.Bar(len(planned), "render", "view") as bar,
         ):
             for camera in range(0, len(planned), VIEWS_AT_ONCE):
                 chunk = planned[camera : camera + VIEWS_AT_ONCE]
                 for alike in _alike(chunk):
                     first = chunk[alike[0]]
-                    pictures = render_avatar(
-                        avatar,
+                    pictures = avatar.draw(
                         np.stack([chunk[k].K for k in alike]),
                         np.stack([chunk[k].world_to_camera for k in alike]),
                         first.width,
@@ -183,7 +162,7 @@ def plan(config: RenderConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.avatar.files_of import hash_avatar
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     detector = make_detector(config.detector, config.model_path)
     chosen = (config.head, config.flame_dir, config.flame_masks)
@@ -201,29 +180,11 @@ def plan(config: RenderConfig) -> Manifest:
     )
 
 
-def parse_color(text: str) -> tuple[float, float, float]:
-    """sRGB 0..1 from white, black or red,green,blue in 0..255."""
-    named = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-    if text in named:
-        return named[text]
-    try:
-        red, green, blue = (float(part) / 255 for part in text.split(","))
-    except ValueError:
-        red = green = blue = -1.0
-    if not all(0 <= value <= 1 for value in (red, green, blue)):
-        raise InputError(f"--background {text}: give white, black, or three numbers from 0 to 255 such as 128,128,128.")
-    return red, green, blue
-
-
 def _check(config: RenderConfig) -> None:
-    if config.views < 4 or config.heldout_views < 0:
-        raise InputError(f"--views {config.views}: at least 4 fit views are needed.")
+    for problem in refusals(config):
+        raise InputError(problem)
     if config.views + config.heldout_views > 900:
         raise InputError(f"--views {config.views}: more than 900 views are not supported.")
-    if not 64 <= config.resolution <= 8192:
-        raise InputError(f"--resolution {config.resolution}: choose from 64 to 8192.")
-    if not 5 <= config.fov <= 90:
-        raise InputError(f"--fov {config.fov}: choose from 5 to 90 degrees.")
 
 
 def _refined_frame(
@@ -239,8 +200,7 @@ def _refined_frame(
 
     import numpy as np
 
-    from flame_fitting.avatar.head_calibration import head_frame, to_uint8
-    from flame_fitting.avatar.rendering import render_avatar
+    from flame_fitting.avatar.head_calibration import detector_input, head_frame
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov
     from flame_fitting.fit.rough import rough_head_frame
@@ -250,11 +210,9 @@ def _refined_frame(
     size = 512
     cameras = head_cameras(np.array(_PROBES), head_from_world, head_frame(head))
     K = np.broadcast_to(intrinsics_from_fov(25.0, size, size), (len(cameras), 3, 3))
-    pictures = render_avatar(
-        avatar, K, cameras, size, size, shading, supersample=2, light_rotation=_rotation_of(head_from_world)
-    )
+    pictures = avatar.draw(K, cameras, size, size, shading, light_rotation=_rotation_of(head_from_world))
     assert pictures.image is not None and pictures.depth is not None and pictures.normal is not None
-    landmarks = detector.detect(to_uint8(pictures.image))
+    landmarks = detector.detect(detector_input(pictures.image))
     lifted = lift_landmarks(
         landmarks, K, cameras, detector.scheme, pictures.depth, pictures.normal, head_from_world=head_from_world
     )

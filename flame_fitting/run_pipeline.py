@@ -10,67 +10,44 @@ import tyro
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.export_as_nerf_dataset import ExportConfig
 from flame_fitting.files import read_json_object
-from flame_fitting.fit.config import PresetName
-from flame_fitting.fit.scale import ScaleMode, Unit, contradiction
+from flame_fitting.fit.config import ExperimentConfig, FitConfig, ModelConfig, PresetName, ScaleOptions
+from flame_fitting.fit.scale import contradiction
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
+from flame_fitting.options import PLACE, not_deciding, own_first, refusals, values_of
+from flame_fitting.render_avatar import PictureOptions
+from flame_fitting.shared_options import ComputeOptions, DetectorOptions, DetectorWeights, HeadOptions, OutputOptions
 
 
+@own_first
 @dataclass
-class RunConfig:
+class RunConfig(PictureOptions, ScaleOptions, HeadOptions, DetectorOptions, ComputeOptions, OutputOptions):
     """All of it: an avatar in, a fitted head and a NeRF-style dataset out."""
 
-    avatar: tyro.conf.Positional[Path]
+    avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
-    output: Path
+    output: Path = field(metadata=PLACE)
     """Folder for the results; gets render/, fit/ and export/."""
-    preset: PresetName = "static"
+    preset: PresetName = FitConfig.preset
     """How the head is fitted: static, fast (a first look), high (slow, closer) or vhap (VHAP's own schedule)."""
-    views: int = 32
-    """Views the head is fitted to."""
-    resolution: int = 512
-    """Width and height of a view, px."""
-    head: str = "auto"
-    """Head model: auto, open, flame2020, flame2023, flame2023-open, or the path of a FLAME-format .pkl or .npz."""
-    flame_dir: Path | None = None
-    """Folder of FLAME's files, searched before all others."""
-    flame_masks: Path | None = None
-    """FLAME_masks.pkl, if it is not beside the model."""
-    landmark_embedding: Path | None = None
-    """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
-    shading: Literal["auto", "unlit", "lit", "clay"] = "auto"
-    """How the avatar is rendered; auto: unlit where it has colour, else clay."""
-    scale: ScaleMode = "auto"
-    """auto: the file's unit where the face tells it, else as estimate; estimate: by the face; fixed: --unit or m."""
-    unit: Unit | None = None
-    """Unit of the file; given alone it means --scale fixed."""
-    neutral: tyro.conf.FlagCreatePairsOff[bool] = False
+    neutral: tyro.conf.FlagCreatePairsOff[bool] = FitConfig.neutral
     """The face is at rest: no expression, closed jaw."""
-    expressive: tyro.conf.FlagCreatePairsOff[bool] = False
+    expressive: tyro.conf.FlagCreatePairsOff[bool] = FitConfig.expressive
     """The face may be far from rest."""
-    add_teeth: Annotated[bool, tyro.conf.arg(aliases=["--model.add-teeth"])] = True
+    add_teeth: Annotated[bool, tyro.conf.arg(aliases=["--model.add-teeth"])] = ModelConfig.add_teeth
     """Give FLAME heads teeth; other heads stay as they are."""
-    photometric: bool = True
+    photometric: bool = ExperimentConfig.photometric
     """Fit colours too: slower, closer."""
-    use_static_offset: bool = True
+    use_static_offset: bool = ModelConfig.use_static_offset
     """Move single vertices where the head model cannot follow."""
     background_color: Literal["white", "black"] = "white"
     """Background of the exported pictures."""
-    mask_below_line: bool = True
+    mask_below_line: bool = ExportConfig.mask_below_line
     """Cut exported pictures below the neck line."""
     ground_truth: Path | None = None
     """Folder of the true head, where it is known; found by itself beside a demo avatar."""
-    detector: str = "mediapipe"
-    """Landmark detector."""
-    model_path: Path | None = None
-    """The detector's weights, if not those that come with its package."""
-    seed: int = 0
-    """Seed of everything random."""
-    device: str = "auto"
-    """Where to run."""
-    force: bool = False
-    """Write into a folder that is not empty and not ours, and run every stage again."""
 
 
 @dataclass
@@ -95,17 +72,13 @@ class Step:
     name: str
     module: Any
     """The stage's module; has `plan(config)`, the manifest of what decides its result."""
-    function: Callable[[Any], Any]
+    function: Callable[[Any, Manifest | None], Any]
+    """The stage itself: takes its configuration and the plan of this very moment, or None."""
     config: Any
     folder: Path
     """Where its manifest lies."""
 
 
-# Where a stage reads and writes does not decide its result: inputs count by their content.
-_PLACES = frozenset(
-    {"output", "force", "avatar", "capture", "src_folder", "tgt_folder", "fit", "capture_folder", "model_path"}
-    | {"head", "flame_dir", "flame_masks", "landmark_embedding"}  # which head model it is stands in Manifest.head
-)
 _WRITE_BESIDE_OTHERS = ("detect", "evaluate")
 """Stages whose folder may hold what a user put there."""
 
@@ -123,8 +96,8 @@ def run(config: RunConfig, *, export: bool = True) -> RunResult:
         steps = chain(config, export)
         for step in steps:
             check_output_folder(step.folder, config.force or step.name in _WRITE_BESIDE_OTHERS)
-        what_differs_in(steps[0])  # refuses an avatar that is not there before anything is written
-        result.reused, result.ran = _run_steps(steps, own, config)
+        first = steps[0].module.plan(steps[0].config)  # refuses a bad avatar before anything is written
+        result.reused, result.ran = _run_steps(steps, first, own, config)
         own.finished = True
         own.write(config.output)
     result.metrics = _read_metrics(config.output / "fit")
@@ -141,26 +114,15 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
     render_config = render_avatar.RenderConfig(
         avatar=config.avatar,
         output=render,
-        head=config.head,
-        flame_dir=config.flame_dir,
-        flame_masks=config.flame_masks,
-        landmark_embedding=config.landmark_embedding,
-        views=config.views,
-        resolution=config.resolution,
-        shading=config.shading,
-        detector=config.detector,
-        model_path=config.model_path,
-        seed=config.seed,
-        device=config.device,
-        force=config.force,
+        **values_of(config, PictureOptions, HeadOptions, DetectorOptions, ComputeOptions, OutputOptions),
     )
-    detect_config = detect_landmarks.DetectConfig(render, config.detector, config.model_path)
+    detect_config = detect_landmarks.DetectConfig(render, **values_of(config, DetectorOptions))
     export_config = export_as_nerf_dataset.ExportConfig(
         src_folder=fit,
         tgt_folder=dataset,
         background_color=config.background_color,
         mask_below_line=config.mask_below_line,
-        force=config.force,
+        **values_of(config, OutputOptions),
     )
     landmarks = render / detect_landmarks.LANDMARK_FOLDER
     steps = [
@@ -182,18 +144,9 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
     fit = replace(
         preset(config.preset, capture),
         output=folder,
-        head=config.head,
-        flame_dir=config.flame_dir,
-        flame_masks=config.flame_masks,
-        landmark_embedding=config.landmark_embedding,
         neutral=config.neutral,
         expressive=config.expressive,
-        scale=config.scale,
-        unit=config.unit,
-        seed=config.seed,
-        device=config.device,
-        model_path=config.model_path,
-        force=config.force,
+        **values_of(config, ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, OutputOptions),
     )
     fit.data.detector = config.detector
     fit.model.add_teeth = config.add_teeth
@@ -215,9 +168,9 @@ def find_ground_truth(avatar: Path) -> Path | None:
     return path if made is not None and made.stage == "make-demo-avatar" and path.is_file() else None
 
 
-def what_differs_in(step: Step) -> str | None:
-    """One line that says why a stage's earlier result cannot be taken; None if it can."""
-    return compare(read_manifest(step.folder), step.module.plan(step.config), _PLACES | set(step.module.PLAN_IGNORES))
+def what_differs(step: Step, plan: Manifest) -> str | None:
+    """One line that says why a stage's earlier result cannot be taken for what `plan` asks; None if it can."""
+    return compare(read_manifest(step.folder), plan, not_deciding(type(step.config)))
 
 
 def check_folder(folder: Path, force: bool = False) -> None:
@@ -226,20 +179,28 @@ def check_folder(folder: Path, force: bool = False) -> None:
     check_output_folder(folder, force or ours)
 
 
-def _run_steps(steps: list[Step], own: Manifest, config: RunConfig) -> tuple[list[str], list[str]]:
-    """Names of the stages reused and run."""
+def _run_steps(steps: list[Step], first: Manifest, own: Manifest, config: RunConfig) -> tuple[list[str], list[str]]:
+    """Names of the stages reused and run. `first` is the plan of the first one.
+
+    A stage is planned once: what its inputs were compared by is what it runs with.
+    """
     reused: list[str] = []
     ran: list[str] = []
+    plan: Manifest | None = first
     for number, step in enumerate(steps, start=1):
         with progress.step_of(number, len(steps)):
-            difference = "--force" if config.force else what_differs_in(step) if not ran else None
-            if difference is None and not ran:
-                progress.say(progress.labelled(f"{step.name}: reused, nothing differs ({step.folder})"))
-                reused.append(step.name)
-                continue
-            if not ran and not config.force and read_manifest(step.folder) is not None:
-                progress.say(progress.labelled(f"{step.name}: running from here again: {difference}"))
-            step.function(step.config)
+            if not ran and not config.force:
+                plan = plan or step.module.plan(step.config)
+                difference = what_differs(step, plan)
+                if difference is None:
+                    progress.say(progress.labelled(f"{step.name}: reused, nothing differs ({step.folder})"))
+                    reused.append(step.name)
+                    plan = None
+                    continue
+                if read_manifest(step.folder) is not None:
+                    progress.say(progress.labelled(f"{step.name}: running from here again: {difference}"))
+            step.function(step.config, plan)
+            plan = None
             ran.append(step.name)
             if number == 1 or not (config.output / MANIFEST_NAME).is_file():
                 own.write(config.output)  # the folder is known as ours once it holds a finished stage
@@ -247,6 +208,8 @@ def _run_steps(steps: list[Step], own: Manifest, config: RunConfig) -> tuple[lis
 
 
 def _check_flags(config: RunConfig) -> None:
+    for problem in refusals(config):
+        raise InputError(problem)
     if config.neutral and config.expressive:
         raise InputError("--neutral and --expressive exclude each other. Give one of them.")
     if text := contradiction(config.scale, config.unit):

@@ -30,7 +30,7 @@ from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult, load_fit
-from flame_fitting.fit.schedule import OFFSET_STAGES
+from flame_fitting.fit.stage_config import PipelineConfig
 from flame_fitting.head.loading import load_head
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,7 +168,8 @@ def table(rows: list[Row]) -> str:
         else:
             metrics = row.metrics
             stages = metrics.get("stages", {})
-            bare = [s for name, s in stages.items() if name not in OFFSET_STAGES]
+            offsets = [name for name, stage in PipelineConfig().items() if stage.for_offsets]
+            bare = [s for name, s in stages.items() if name not in offsets]
             without = bare[-1]["regions"]["face"]["to_avatar_mm"]["median"] if bare else float("nan")
             vertex = f"{row.vertex_mm:.2f} ({row.vertex_against})" if np.isfinite(row.vertex_mm) else ""
             warnings = len(metrics.get("warnings", []))

@@ -19,6 +19,7 @@ from open_head.mesh import SkinMesh, boundary_edges, build_skin, chain, eyeball_
 from open_head.source import Source, load_source
 
 from flame_fitting.files import atomic_write
+from flame_fitting.maths.normals import vertex_normals
 
 VERSION = "1.1"
 EYE_CENTER = np.array([0.0, 0.035, 0.025])
@@ -127,7 +128,7 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     ids_by_name, fields = regions.build_regions(template, faces, cavity, seam, EYE_CENTER, directions, supports)
     coordinates, uv_faces = uv.unwrap(skin, faces, cavity, directions, ball_faces)
     all_faces = np.concatenate([faces] + [ball_faces + ids[0] for ids in ball_ids])
-    open_sky = texture.openness(template, all_faces, lips.vertex_normals(template, all_faces))[:n_skin]
+    open_sky = texture.openness(template, all_faces, vertex_normals(template, all_faces))[:n_skin]
     # the bust has no body below it to shade its inside
     fields["openness"] = regions.smoothed(faces, open_sky, 2)
     padded = {k: np.concatenate([v, np.zeros(2 * len(directions))]) for k, v in fields.items()}

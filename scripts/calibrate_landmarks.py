@@ -19,8 +19,9 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import CalibrationConfig, detect_on_head, spread_table
-from flame_fitting.landmarks.detector import LandmarkDetector, make_detector
-from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
+from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.registry import make_detector
+from flame_fitting.landmarks.schemes import scheme_named
 
 
 def heldout_errors(
@@ -76,8 +77,8 @@ def main() -> None:
         print_table(f"{kind}: spread over views", spread_table(embedding))
         if arguments.heldout:
             errors = heldout_errors(head, detector, embedding, arguments.heldout)
-            groups = {"all": np.arange(errors.shape[1]), "inner 51": inner_indices(detector.scheme)}
-            groups |= groups_of(detector.scheme)
+            groups = {"all": np.arange(errors.shape[1]), "inner 51": scheme_named(detector.scheme).inner}
+            groups |= scheme_named(detector.scheme).groups
             rows = [
                 (name, len(i), float(np.nanmedian(errors[:, i])), float(np.nanpercentile(errors[:, i], 95)))
                 for name, i in groups.items()

@@ -25,7 +25,8 @@ from bench_accuracy import Row, demo_avatars, machine, run_avatar, write_truth
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import load_fit
 from flame_fitting.fit.sources import open_fit
-from flame_fitting.manifest import package_version, read_manifest
+from flame_fitting.manifest import read_manifest
+from flame_fitting.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 FROZEN = ROOT / "docs" / "baseline.json"
@@ -120,7 +121,7 @@ def main() -> int:
     measured = {name: dict(numbers(metrics)) for name, metrics in ran.items()}
     frozen = json.loads(FROZEN.read_text(encoding="utf-8")) if FROZEN.is_file() else {}
     if arguments.label:
-        frozen[arguments.label] = {"version": package_version(), "machine": machine(), "metrics": measured}
+        frozen[arguments.label] = {"version": __version__, "machine": machine(), "metrics": measured}
         for path, text in ((FROZEN, json.dumps(frozen, indent=1) + "\n"), (PAGE, page(frozen))):
             with atomic_write(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")

@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flame_fitting.capture.camera import look_at, project, transform_points
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.pictures import picture_as_uint8, to_uint8
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.sources import open_fit
 from flame_fitting.landmarks.files import read_landmarks
 from flame_fitting.report.drawing import draw_fit
 from flame_fitting.report.figures import blend_mesh, error_map
-from flame_fitting.report.metrics import visible_surface
+from flame_fitting.report.surfaces import visible_surface
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 320
@@ -51,7 +52,7 @@ def landmark_panel(capture: Capture, view: View, detector: str) -> ndarray:
     """The detected points on their picture, (H, W, 3) uint8."""
     found = read_landmarks(capture.root, detector)
     row, column = capture.timesteps.index(view.timestep), capture.cameras.index(view.camera)
-    picture = Image.fromarray(as_bytes(capture.image(view).transpose(1, 2, 0))).convert("RGB")
+    picture = Image.fromarray(picture_as_uint8(capture.image(view))).convert("RGB")
     draw = ImageDraw.Draw(picture)
     radius = view.width / 320
     for x, y, _ in found.landmarks[row, column]:
@@ -67,11 +68,6 @@ def head_crop(view: View, vertices: ndarray) -> tuple[int, int, int, int]:
     half, middle = 0.55 * float((high - low).max()), 0.5 * (low + high)
     left, top = (round(float(value)) for value in middle - half)
     return left, top, left + int(2 * half), top + int(2 * half)
-
-
-def as_bytes(image: ndarray) -> ndarray:
-    """Float 0..1 to uint8."""
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def panel(picture: ndarray, crop: tuple[int, int, int, int] | None, caption: str) -> Image.Image:
@@ -101,11 +97,11 @@ def make_teaser(folder: Path) -> Image.Image:
     errors = error_map(head, head_space, seen.surface.distance(head_space) * 1000, SIDE)
     middle = errors[:, SIDE : 2 * SIDE]  # right side, front, left side, colour bar
     panels = [
-        panel(as_bytes(capture.image(front).transpose(1, 2, 0)), head_crop(front, vertices), "the avatar"),
+        panel(picture_as_uint8(capture.image(front)), head_crop(front, vertices), "the avatar"),
         panel(landmark_panel(capture, marked, "mediapipe"), head_crop(marked, vertices), "landmarks"),
-        panel(as_bytes(blend_mesh(capture.image(front), over, front)), head_crop(front, vertices), "the head over it"),
+        panel(to_uint8(blend_mesh(capture.image(front), over, front)), head_crop(front, vertices), "the head over it"),
         panel(middle, None, "distance, blue 0 to red 3 mm"),
-        panel(as_bytes(new.image[0].transpose(1, 2, 0)), head_crop(side, vertices), "the fit in a new view"),
+        panel(picture_as_uint8(new.image[0]), head_crop(side, vertices), "the fit in a new view"),
     ]
     row = Image.new("RGB", (len(panels) * SIDE, SIDE + CAPTION), "white")
     for number, part in enumerate(panels):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.backend import make_rasterizer
@@ -75,7 +76,7 @@ class Sheet:
         alpha = buffers["alpha"][0].numpy()
         picture = buffers["color"][0].numpy() * shade + (1 - alpha)
         picture = picture.reshape(self.size, 2, self.size, 2, 3).mean((1, 3))
-        image = Image.fromarray((255 * np.clip(picture, 0, 1)).astype(np.uint8))
+        image = Image.fromarray(to_uint8(picture))
         ImageDraw.Draw(image).text((4, 3), label, fill=(0, 0, 0))
         self.pictures.append(image)
 

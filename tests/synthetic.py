@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_fitting.avatar.mesh import Avatar
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
+from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera
 from flame_fitting.capture.capture import Capture, Role
 from flame_fitting.capture.files import CaptureWriter
@@ -55,7 +55,7 @@ def add_rendered(
 ) -> None:
     """Draws one view of an avatar, its principal point in the middle, and adds it to a capture's first timestep."""
     width, height = (round(2 * length) for length in K[:2, 2])
-    out = render_avatar(avatar, K[None], world_to_camera[None], width, height)
+    out = avatar.draw(K[None], world_to_camera[None], width, height)
     assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
     writer.add(
         timestep=0,
@@ -76,7 +76,7 @@ def render_case(
     """Renders the fit itself as the avatar into `folder`/render, all around, level and from above and below."""
     avatar = head_avatar(head, fit.vertices_world(head)[0], fit.texture)
     count = n_fit + n_heldout + 1
-    with CaptureWriter(folder / "render", (1.0, 1.0, 1.0), "unlit", {"file": "toy.glb"}) as writer:
+    with CaptureWriter(folder / "render", (1.0, 1.0, 1.0), "unlit", AvatarRecord(file="toy.glb")) as writer:
         for camera in range(count):
             role: Role = "fit" if camera < n_fit else "heldout" if camera < n_fit + n_heldout else "landmark"
             number = camera if role == "fit" else camera - n_fit + 0.5

@@ -11,7 +11,7 @@ from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import read_capture
 from flame_fitting.landmarks.files import read_landmarks
-from flame_fitting.landmarks.ibug68 import inner_indices
+from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.render.shading import sh_shading
 from scripts.accuracy import cases
 from scripts.accuracy.cases import Case, Places, all_cases
@@ -69,7 +69,7 @@ def test_landmarks_are_the_truth_with_noise(built: dict[str, Path]) -> None:
 
 def test_no_landmarks_in_heldout_views_and_from_behind(built: dict[str, Path]) -> None:
     capture, found = seen_points(built["bare_0"])
-    frame = np.asarray(capture.avatar["head_from_world"])
+    frame = capture.avatar.head_from_world
     for view in capture.views:
         row = found[capture.cameras.index(view.camera)]
         eye = np.linalg.inv(view.world_to_camera)[:3, 3] @ frame[:3, :3].T + frame[:3, 3]
@@ -79,7 +79,7 @@ def test_no_landmarks_in_heldout_views_and_from_behind(built: dict[str, Path]) -
 
 def test_points_of_the_far_side_are_dropped(built: dict[str, Path]) -> None:
     capture, found = seen_points(built["bare_0"])
-    frame = np.asarray(capture.avatar["head_from_world"])
+    frame = capture.avatar.head_from_world
     points = truth(built["bare_0"])["landmarks"] @ frame[:3, :3].T + frame[:3, 3]
     count = 0
     for view in capture.views_of("fit"):
@@ -150,7 +150,7 @@ def test_a_rig_is_metric_sees_all_points_and_its_offsets_are_outside_the_model(
     rows = np.isfinite(found).all(-1)
     assert rows.any(1).sum() == 11 and not rows[[c.camera for c in capture.views_of("heldout")]].any()
     valid = np.isfinite(there["landmarks"]).all(1)
-    inner = np.isin(np.arange(len(valid)), inner_indices("mediapipe478")) & valid
+    inner = np.isin(np.arange(len(valid)), scheme_named("mediapipe478").inner) & valid
     assert rows[rows.any(1)][:, inner].all(), "hidden ones, too"
     error = [
         found[view.camera, inner, :2] - project(there["landmarks"][inner], view.K, view.world_to_camera)[:, :2]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flame_fitting.fit.check import check
 from scripts.accuracy import tables
 from scripts.accuracy.bench import read_rows
 from scripts.accuracy.cases import all_cases
@@ -19,7 +20,7 @@ def test_methods_are_valid_and_ablations_change_something(tmp_path: Path) -> Non
     for method in methods:
         config = method.config()
         config.capture = tmp_path
-        config.check()
+        check(config)
         if method.base:
             base = by_name[method.base]
             assert effective(config, base) != effective(base.config(), base), method.name

@@ -13,7 +13,7 @@ import pytest
 from flame_fitting.fit.result import FitResult, load_fit
 from flame_fitting.fit.scale import METRES_PER_UNIT
 from flame_fitting.head.loading import load_head
-from flame_fitting.report.closest import TriangleTree
+from flame_fitting.maths.closest import TriangleTree
 
 SCALES = (1.0, 100.0, 1000.0)
 ESTIMATE: dict[str, Any] = {"scale": "estimate"}

@@ -1,7 +1,6 @@
 """`fit` as a whole on a small capture of a head of known truth, with landmarks that a user brings."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,18 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_came
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.errors import InputError
+from flame_fitting.fit import driver
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import preset
+from flame_fitting.fit.result import FitResult
 from flame_fitting.fit_avatar import fit
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.embedding_schemes import for_scheme
-from flame_fitting.report.drawing import head_avatar, vertex_normals
-from flame_fitting.report.metrics import Truth, evaluate_fit, truth_metrics
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import head_avatar
+from flame_fitting.report.metrics import evaluate_fit
+from flame_fitting.report.truth import Truth, truth_metrics
 from tests.synthetic import add_rendered, similarity
 
 HEAD_FROM_WORLD = similarity(0.01)  # centimetres
@@ -67,16 +70,21 @@ def capture(truth, tmp_path_factory: pytest.TempPathFactory) -> Capture:
     return written
 
 
-@pytest.fixture
-def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_detector(patch: pytest.MonkeyPatch) -> None:
     """A machine without MediaPipe and its weights."""
 
     def none(*_: object, **__: object) -> None:
         raise AssertionError("a detector was loaded")
 
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    monkeypatch.setattr("flame_fitting.landmarks.detector.make_detector", none)
-    monkeypatch.setattr("flame_fitting.avatar.head_calibration.make_detector", none)
+    patch.setitem(sys.modules, "mediapipe", None)
+    patch.setattr("flame_fitting.landmarks.registry.make_detector", none)
+    patch.setattr("flame_fitting.avatar.head_calibration.make_detector", none)
+
+
+@pytest.fixture
+def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for one test."""
+    without_detector(monkeypatch)
 
 
 def small(name: str, capture: Path, output: Path) -> FitConfig:
@@ -92,10 +100,16 @@ def small(name: str, capture: Path, output: Path) -> FitConfig:
     return config
 
 
-def test_landmarks_in_ibugs_order_fit_without_a_detector(truth, capture: Capture, tmp_path: Path, no_detector) -> None:
-    head, vertices = truth
-    with progress.silent():
-        result = fit(small("fast", capture.root, tmp_path / "fit"), evaluate=False)
+@pytest.fixture(scope="module")
+def whole(capture: Capture, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """A short fit with the user's landmarks, on a machine without MediaPipe and its weights."""
+    with pytest.MonkeyPatch.context() as patch, progress.silent():
+        without_detector(patch)
+        return fit(small("fast", capture.root, tmp_path_factory.mktemp("whole") / "fit"), evaluate=False)
+
+
+def test_landmarks_in_ibugs_order_fit_without_a_detector(truth, capture: Capture, whole: FitResult) -> None:
+    (head, vertices), result = truth, whole
     used = result.landmarks3d["used"][0]
     assert str(result.landmarks3d["scheme"]) == "ibug68" and used.sum() > 40 and not used[:17].any()
     errors = truth_metrics(head, result.vertices_world(head)[0], Truth(vertices, 10.0))["face"]
@@ -107,6 +121,39 @@ def test_landmarks_in_ibugs_order_fit_without_a_detector(truth, capture: Capture
     lips = metrics["regions"]["lips"]
     assert 0 < lips["hidden"] < 0.6 * lips["vertices"]
     assert lips["to_avatar_mm"]["p95"] < 2.0 and metrics["regions"]["forehead"]["hidden"] == 0
+
+
+@pytest.mark.parametrize("stage", ["lmk_init_all", "geo_init_all"])
+def test_a_fit_that_was_stopped_goes_on_and_comes_to_the_same(
+    stage: str, whole: FitResult, capture: Capture, tmp_path: Path, no_detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the stage after `stage`; the next run does not do that one again."""
+    config, ran, solve = small("fast", capture.root, tmp_path / "fit"), [], dict(driver.SOLVERS)
+
+    def solver(state, seen, now, shown):
+        ran.append(now.name)
+        if stopping and state.records[-1].name == stage:
+            raise KeyboardInterrupt
+        return solve[now.settings.solver](state, seen, now, shown)
+
+    for name in solve:
+        monkeypatch.setitem(driver.SOLVERS, name, solver)
+    stopping = True
+    with progress.silent():
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, evaluate=False)
+        assert not (tmp_path / "fit").exists() and [p.name for p in tmp_path.iterdir()] == [".fit.resume"]
+        done, stopping = ran[:-1], False
+        ran.clear()
+        result = fit(config, evaluate=False)
+    assert done[-1] == stage and not set(done) & set(ran) and ran
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+    assert [record.name for record in result.stages] == [record.name for record in whole.stages]
+    for name, value in whole.parameters.items():
+        np.testing.assert_array_equal(result.parameters[name], value)
+    np.testing.assert_array_equal(result.head_from_world, whole.head_from_world)
+    assert whole.texture is not None and result.texture is not None
+    np.testing.assert_array_equal(result.texture, whole.texture)
 
 
 def test_vhaps_stages_are_recorded_once(capture: Capture, tmp_path: Path, no_detector) -> None:
@@ -152,10 +199,11 @@ def test_landmarks_that_are_not_there_are_asked_for(capture: Capture, tmp_path: 
 
 
 def test_a_capture_over_time_is_refused(capture: Capture, tmp_path: Path, no_detector) -> None:
-    from flame_fitting.capture.files import write_capture
-
-    later = [replace(view, timestep=1) for view in capture.views[:2]]
-    moving = write_capture(Capture(capture.root, [*capture.views[:2], *later]), tmp_path / "moving")
+    with CaptureWriter(tmp_path / "moving") as writer:
+        for view in capture.views[:2]:
+            for timestep in range(2):
+                image, K, camera = capture.image(view), view.K, view.world_to_camera
+                writer.add(timestep=timestep, camera=view.camera, role="fit", K=K, world_to_camera=camera, image=image)
     with progress.silent(), pytest.raises(InputError, match="moving: has 2 timesteps"):
-        fit(small("fast", moving.root, tmp_path / "fit"))
+        fit(small("fast", tmp_path / "moving", tmp_path / "fit"))
     assert not (tmp_path / "fit").exists()

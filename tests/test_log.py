@@ -52,7 +52,8 @@ def test_a_second_command_adds_to_the_log(tmp_path: Path) -> None:
 def test_warnings_are_shown_and_quiet_lines_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.quiet():
         progress.say("a line")
-        assert list(progress.track([1, 2], "loop")) == [1, 2]
+        with progress.Bar(1, "loop") as bar:
+            bar.advance()
         progress.warn("ears are off")
         progress.result("a table")
     said = capsys.readouterr()

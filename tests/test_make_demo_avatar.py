@@ -15,7 +15,7 @@ from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.make_demo_avatar import MakeDemoAvatarConfig, make_demo_avatar
 from flame_fitting.manifest import read_manifest
-from flame_fitting.report.closest import TriangleTree
+from flame_fitting.maths.closest import TriangleTree
 
 SIZE = 256
 

@@ -15,7 +15,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit_avatar import plan as plan_fit
 from flame_fitting.folders import capture_folder
-from flame_fitting.manifest import Manifest, compare, input_record, read_manifest
+from flame_fitting.manifest import Manifest, compare, hash_capture, input_record, read_manifest
 from flame_fitting.render_avatar import RenderConfig
 from flame_fitting.render_avatar import plan as plan_render
 
@@ -36,7 +36,7 @@ class Detector:
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> Detector:
     made = Detector()
-    monkeypatch.setattr("flame_fitting.landmarks.detector.make_detector", lambda *_: made)
+    monkeypatch.setattr("flame_fitting.landmarks.registry.make_detector", lambda *_: made)
     return made
 
 
@@ -80,6 +80,34 @@ def test_an_input_that_changes_while_a_stage_runs_is_said_and_the_result_is_not_
     detector.meanwhile = lambda: None
     detect(config)
     assert compare(read_manifest(folder), plan_detect(config)) is None
+
+
+def test_a_plan_that_is_passed_on_is_what_the_stage_is_held_to(detector: Detector, capture: Path) -> None:
+    config = DetectConfig(capture)
+    assert detect(config, plan_detect(config)).warnings == []
+    old = plan_detect(config)
+    text = (capture / "transforms.json").read_text()
+    (capture / "transforms.json").write_text(text + "\n")  # after the plan, before the stage
+    assert "changed while the stage 'detect' read it" in detect(config, old).warnings[0]
+    assert "input capture changed during" in str(compare(read_manifest(capture / "landmarks2d"), plan_detect(config)))
+
+
+def test_a_capture_is_hashed_before_a_stage_and_after_it_and_no_more(
+    detector: Detector, capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def counting(root: Path) -> str:
+        hashed.append(root)
+        return hash_capture(root)
+
+    monkeypatch.setattr("flame_fitting.detect_landmarks.hash_capture", counting)
+    config = DetectConfig(capture)
+    detect(config)
+    assert len(hashed) == 2
+    plan = plan_detect(config)
+    detect(config, plan)
+    assert len(hashed) == 4
 
 
 def test_an_input_that_goes_while_a_stage_runs(tmp_path: Path) -> None:
@@ -145,12 +173,13 @@ def test_run_refuses_before_it_renders_what_a_later_stage_could_not_write(
 ) -> None:
     from flame_fitting import run_pipeline
 
-    def never(_: Any) -> None:
+    def never(*_: Any) -> None:
         raise AssertionError("a stage ran")
 
-    module = SimpleNamespace(plan=lambda _: Manifest(stage="render"), PLAN_IGNORES=())
+    module = SimpleNamespace(plan=lambda _: Manifest(stage="render"))
     out = tmp_path / "out"
-    steps = [run_pipeline.Step(name, module, never, None, out / name) for name in ("render", "fit")]
+    config = RenderConfig(avatar=tmp_path / "a.glb", output=out / "render")
+    steps = [run_pipeline.Step(name, module, never, config, out / name) for name in ("render", "fit")]
     monkeypatch.setattr(run_pipeline, "chain", lambda *_: steps)
     (tmp_path / "a.glb").write_bytes(b"avatar")
     (out / "fit").mkdir(parents=True)

@@ -1,7 +1,7 @@
 """`run`: which stages run again, which folders are refused, what an interruption leaves. Stages are stand-ins here."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ from flame_fitting import cli, run_pipeline
 from flame_fitting.errors import InputError
 from flame_fitting.fit.presets import preset
 from flame_fitting.manifest import Manifest, compare, config_as_dict, input_record
+from flame_fitting.options import PLACE, not_deciding
 from flame_fitting.run_pipeline import RunConfig, Step, run
 
 RUN = next(stage for stage in cli.STAGES if stage.name == "run")
@@ -21,8 +22,8 @@ RUN = next(stage for stage in cli.STAGES if stage.name == "run")
 class StageConfig:
     """Flags of a stand-in stage."""
 
-    source: Path
-    output: Path
+    source: Path = field(metadata=PLACE)
+    output: Path = field(metadata=PLACE)
     setting: Any = None
 
 
@@ -31,6 +32,7 @@ class Chain:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.planned: list[str] = []
         self.version = "1"
         self.head = "open"
         self.interrupt_at: str | None = None
@@ -43,6 +45,7 @@ class Chain:
 
     def step(self, name: str, config: StageConfig) -> Step:
         def plan(config: StageConfig) -> Manifest:
+            self.planned.append(name)
             manifest = Manifest(
                 stage=name,
                 config=config_as_dict(config),
@@ -52,8 +55,8 @@ class Chain:
             )
             return manifest
 
-        def function(config: StageConfig) -> None:
-            manifest = plan(config)
+        def function(config: StageConfig, manifest: Manifest | None = None) -> None:
+            manifest = manifest or plan(config)
             if self.interrupt_at == name:
                 raise KeyboardInterrupt
             config.output.mkdir(parents=True, exist_ok=True)
@@ -64,8 +67,7 @@ class Chain:
             manifest.write(config.output)
             self.ran.append(name)
 
-        module = SimpleNamespace(plan=plan, PLAN_IGNORES=("source",))
-        return Step(name, module, function, config, config.output)
+        return Step(name, SimpleNamespace(plan=plan), function, config, config.output)
 
 
 @pytest.fixture
@@ -93,6 +95,18 @@ def ran_again(chain: Chain, config: RunConfig) -> list[str]:
 def test_nothing_runs_twice(stand_ins: Chain, config: RunConfig) -> None:
     assert ran_again(stand_ins, config) == ["render", "fit", "export"]
     assert ran_again(stand_ins, config) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_every_stage_is_planned_once(force: bool, stand_ins: Chain, config: RunConfig) -> None:
+    config.force = force
+    for changed in (None, None, "black", "white"):
+        config.background_color = changed or config.background_color  # type: ignore[assignment]
+        stand_ins.planned.clear()
+        run(config)
+        assert stand_ins.planned == ["render", "fit", "export"]
+        made = json.loads((config.output / "export" / "manifest.json").read_text())
+        assert made["config"]["setting"] == config.background_color
 
 
 def test_a_changed_flag_runs_its_stage_and_all_after(stand_ins: Chain, config: RunConfig) -> None:
@@ -220,3 +234,33 @@ def test_another_preset_fits_again_and_renders_no_more(config: RunConfig) -> Non
         made.finished = True
     assert compare(plans[0][0], plans[1][0]) is None
     assert "model.tex_resolution 1024 -> 512" in str(compare(plans[0][1], plans[1][1]))
+
+
+def test_where_things_lie_and_what_only_names_an_input_does_not_decide(config: RunConfig) -> None:
+    """The head stands in the manifest by its hash, the detector by its version, inputs by their content."""
+    head = {"head", "flame_dir", "flame_masks"}
+    machine = {"device", "force"}
+    expected = {
+        "render": {"avatar", "output", "model_path", "landmark_embedding"} | head | machine,
+        "detect": {"capture", "model_path"},
+        "fit": {"capture", "output", "model_path", "landmark_embedding", "detect", "log", "data.root_folder"}
+        | {"data.sequence", "exp.output_folder", "exp.reuse_landmarks"}
+        | head
+        | machine,
+        "export": {"src_folder", "tgt_folder", "capture_folder", "force"} | head,
+        "evaluate": {"fit", "avatar", "capture_folder"} | head,
+    }
+    assert {step.name: set(not_deciding(type(step.config))) for step in run_pipeline.chain(config)} == expected
+
+
+def test_what_commands_share_is_handed_on(config: RunConfig) -> None:
+    shared = {"head": "open", "flame_dir": Path("a"), "flame_masks": Path("b"), "landmark_embedding": Path("c")}
+    shared |= {"model_path": Path("d"), "device": "cpu", "seed": 3, "force": True}
+    for name, value in (shared | {"views": 7, "resolution": 99, "detector": "mine", "scale": "fixed"}).items():
+        setattr(config, name, value)
+    steps = {step.name: step.config for step in run_pipeline.chain(config)}
+    for stage in ("render", "fit"):
+        assert {name: getattr(steps[stage], name) for name in shared} == shared
+    assert (steps["render"].views, steps["render"].resolution, steps["render"].detector) == (7, 99, "mine")
+    assert (steps["detect"].detector, steps["detect"].model_path) == ("mine", Path("d"))
+    assert (steps["fit"].data.detector, steps["fit"].scale, steps["export"].force) == ("mine", "fixed", True)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from flame_fitting.avatar.mesh import MeshPart
-from flame_fitting.avatar.normals import face_normals, weld
+from flame_fitting.avatar.normals import weld
 from flame_fitting.errors import InputError
+from flame_fitting.maths.normals import face_normals
 
 TRANSPARENT_SHARE = 0.02
 """Alpha-tested parts of which less than this share of the surface would be visible are left out."""

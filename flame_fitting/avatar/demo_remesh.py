@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from flame_fitting.maths.normals import face_normals
+
 FOLDED = 0.1
 """Cosine between a new triangle's normal and the old surface's below which the triangle counts as folded over."""
 MAX_TRIES = 4
@@ -70,8 +72,7 @@ def remesh(
 
 def _spacing(vertices: ndarray, faces: ndarray) -> ndarray:
     """Side (V,) of the equilateral triangle with the mean area of the triangles around each vertex."""
-    corners = vertices[faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    _, area = face_normals(vertices, faces)
     count = np.bincount(faces.ravel(), minlength=len(vertices))
     mean = np.bincount(faces.ravel(), np.repeat(area, 3), minlength=len(vertices)) / np.maximum(count, 1)
     return np.sqrt(4 / np.sqrt(3) * mean)
@@ -79,9 +80,7 @@ def _spacing(vertices: ndarray, faces: ndarray) -> ndarray:
 
 def _creases(vertices: ndarray, faces: ndarray, degrees: float) -> ndarray:
     """Mask (V,) of vertices on an edge whose two triangles turn by more than an angle."""
-    corners = vertices[faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
+    normal, _ = face_normals(vertices, faces)
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     owner = np.tile(np.arange(len(faces)), 3)
     order = np.lexsort((edges[:, 1], edges[:, 0]))
@@ -170,7 +169,7 @@ def _remesh_chart(
         wrong = np.array(sorted(wanted ^ found)).ravel()
         return None, ids[on_border[np.unique(wrong[wrong < len(on_border)])]]
     positions = np.einsum("nk,nkc->nc", weights, vertices[faces[face]])
-    normals = _normal(vertices, faces)[face]
+    normals = face_normals(vertices, faces)[0][face]
     triangles = _flipped_to_fit(positions, points, triangles, normals)
     folded = _agreement(positions, normals, triangles) < FOLDED
     if folded.any() and not last_try:
@@ -187,7 +186,7 @@ def _spread(
     from flame_fitting.avatar.demo_kernels import accept_spread
 
     corners = vertices[faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    _, area = face_normals(vertices, faces)
     gap = spacing[faces].mean(1)
     chance = area / gap**2
     count = int(np.ceil(6 * chance.sum()))
@@ -277,15 +276,10 @@ def _flipped_to_fit(positions: ndarray, uv: ndarray, triangles: ndarray, normals
 
 def _agreement(positions: ndarray, normals: ndarray, triangles: ndarray) -> ndarray:
     """Least cosine (n,) between a triangle's normal and those of the surface at its corners."""
-    return (_normal(positions, triangles)[:, None] * normals[triangles]).sum(2).min(1)
+    return (face_normals(positions, triangles)[0][:, None] * normals[triangles]).sum(2).min(1)
 
 
 def _angle(points: ndarray, a: ndarray, corner: ndarray, b: ndarray) -> ndarray:
     """Angle at corner (n,)."""
     p, q = points[a] - points[corner], points[b] - points[corner]
     return np.arctan2(np.linalg.norm(np.cross(p, q), axis=1), (p * q).sum(1))
-
-
-def _normal(points: ndarray, triangles: ndarray) -> ndarray:
-    n = np.cross(points[triangles[:, 1]] - points[triangles[:, 0]], points[triangles[:, 2]] - points[triangles[:, 0]])
-    return n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-30)

@@ -8,7 +8,6 @@ fires at ears, knees and heads seen upside down; these do not survive the second
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,29 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.avatar.head_calibration import (
+    detector_input,
     head_frame,
     landmark_embedding,
     render_views,
     shading_kind,
-    to_uint8,
 )
-from flame_fitting.avatar.mesh import Avatar
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
+from flame_fitting.avatar.probes import Probe, nearest_axis, probes_of, turned_camera
 from flame_fitting.avatar.view_planning import HeadFrame, camera_distance, head_cameras
+from flame_fitting.capture.avatar_record import Direction, FaceRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 from flame_fitting.capture.similarity import SimilarityFit, decompose_similarity, robust_umeyama, similarity_matrix
 from flame_fitting.errors import NoFaceError
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices, inner_weights
 from flame_fitting.landmarks.lifting import lift_by_depth, lift_landmarks
+from flame_fitting.landmarks.schemes import EYE_CORNERS, inner_weights, scheme_named
 
 FOV = 25.0
 EYE_DISTANCE = 0.09
 """Between the outer eye corners, m, where a landmark embedding does not have them."""
-AXES = {"+X": (1, 0, 0), "-X": (-1, 0, 0), "+Y": (0, 1, 0), "-Y": (0, -1, 0), "+Z": (0, 0, 1), "-Z": (0, 0, -1)}
 JAW_OPENINGS = (0.0, 0.15, 0.3)
 """Rotations of the jaw, radians, that faces are compared with: closed first."""
-ENDS = (0.5, 0.35, 0.25, 0.18)
 
 
 @dataclass(frozen=True)
@@ -87,38 +85,20 @@ class FaceFinding:
     n_probes: int = 0
     """Pictures rendered in the search."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """For avatar.json."""
-        scale = decompose_similarity(self.head_from_world)[0]
-        return {
-            "head_from_world": self.head_from_world.tolist(),
-            "mm_per_unit": 1000.0 * scale,
-            "up": {"axis": nearest_axis(self.up), "vector": self.up.tolist()},
-            "forward": {"axis": nearest_axis(self.forward), "vector": self.forward.tolist()},
-            "residual_mm": self.residual_mm,
-            "residual_relative": self.residual_relative,
-            "shading": self.shading,
-            "views_with_face": self.n_views,
-            "probes_rendered": self.n_probes,
-            "probes_with_face": self.probes,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """One picture of the search."""
-
-    part: str
-    """whole, or the end it shows, e.g. `+Y 25%`."""
-    center: ndarray
-    radius: float
-    """Sphere around the part, world units."""
-    direction: ndarray
-    """Unit vector from the part to the camera."""
-    up: ndarray
-    """Unit vector toward the picture's top."""
-    turns: tuple[int, ...] = (0,)
-    """Quarter turns in the picture plane that are tried on the same picture."""
+    def record(self, head_from_world: Float[ndarray, "4 4"]) -> FaceRecord:
+        """For a capture, whose world `head_from_world` leads from; its axes are those of the search."""
+        return FaceRecord(
+            head_from_world=head_from_world,
+            mm_per_unit=1000.0 * decompose_similarity(head_from_world)[0],
+            up=Direction(nearest_axis(self.up), self.up),
+            forward=Direction(nearest_axis(self.forward), self.forward),
+            residual_mm=self.residual_mm,
+            residual_relative=self.residual_relative,
+            shading=self.shading,
+            views_with_face=self.n_views,
+            probes_rendered=self.n_probes,
+            probes_with_face=tuple(self.probes),
+        )
 
 
 def find_face(
@@ -185,13 +165,13 @@ class _Search:
         self.avatar, self.detector, self.shading = avatar, detector, shading
         self.config, self.frame = config, frame
         embedding = landmark_embedding(head, detector, shading_kind(shading), notify=notify, licensed=licensed)
-        self.inner = inner_indices(detector.scheme)
+        self.inner = scheme_named(detector.scheme).inner
         self.weights = inner_weights()
         jaws = torch.tensor([[opening, 0.0, 0.0] for opening in JAW_OPENINGS]).to(head.v_template)
         with torch.no_grad():
             models = embedding.points(head(jaw_pose=jaws).vertices, head.faces).cpu().numpy().astype(np.float64)
         self.models_inner = models[:, self.inner]
-        eye_corners = models[0][ibug_indices(detector.scheme)[[36, 45]]]
+        eye_corners = models[0][scheme_named(detector.scheme).ibug68[list(EYE_CORNERS)]]
         distance = float(np.linalg.norm(eye_corners[0] - eye_corners[1]))
         self.eye_distance = distance if np.isfinite(distance) else EYE_DISTANCE
         self.K = intrinsics_from_fov(FOV, config.probe_resolution, config.probe_resolution)
@@ -246,20 +226,20 @@ class _Search:
         for probe in probes_of(self.avatar):
             eye = probe.center + camera_distance(probe.radius, FOV) * probe.direction
             camera = look_at(eye, probe.center, probe.up)
-            views = render_avatar(
-                self.avatar, self.K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
+            views = self.avatar.draw(
+                self.K[None], camera[None], size, size, self.shading, supersample=1, outputs=("image",)
             )
             self.n_probes += 1
             assert views.image is not None
-            image = to_uint8(views.image)[0]
+            image = detector_input(views.image[0])
             for turn in probe.turns:
                 landmarks = self.detector.detect_quickly(np.ascontiguousarray(np.rot90(image, turn))[None])
                 if np.isfinite(landmarks[0, self.inner]).all():
-                    yield probe, landmarks[0, self.inner].astype(np.float64), _turned_camera(camera, turn)
+                    yield probe, landmarks[0, self.inner].astype(np.float64), turned_camera(camera, turn)
 
     def _first_guess(self, landmarks: ndarray, camera: ndarray) -> ndarray | None:
         size, K = self.config.probe_resolution, self.K[None]
-        geometry = render_avatar(self.avatar, K, camera[None], size, size, self.shading, outputs=("depth",))
+        geometry = self.avatar.draw(K, camera[None], size, size, self.shading, outputs=("depth",))
         assert geometry.depth is not None
         points, _ = lift_by_depth(landmarks[None, :, :2], geometry.depth, None, K, camera[None], 0.0)
         weights = self.weights * landmarks[:, 2]
@@ -367,109 +347,20 @@ class _Search:
         return float(np.sqrt(np.average(fit.residuals[order] ** 2, weights=self.weights[order]))) / self.eye_distance
 
 
-def probes_of(avatar: Avatar) -> list[Probe]:
-    """All pictures of the search, the likeliest first.
-
-    First the six up axes with level views from the four sides, for the whole and the ends at the top; then all parts
-    from all 26 directions in quarter turns; last the slanted directions in eighth turns.
-    """
-    parts = _parts(avatar.vertices)
-    probes: list[Probe] = []
-    seen: set[tuple] = set()
-
-    def add(part: str, direction: ndarray, up: ndarray, turns: tuple[int, ...]) -> None:
-        key = (part, tuple(np.round(direction, 3)), tuple(np.round(up, 3)), turns)
-        if key not in seen:
-            seen.add(key)
-            center, radius = parts[part]
-            probes.append(Probe(part, center, radius, direction, up, turns))
-
-    def tops(up: str) -> list[str]:
-        return ["whole"] + [part for part in parts if part.startswith(up)]
-
-    for up, forward in (("+Y", "+Z"), ("+Z", "-Y")):
-        for part in tops(up):
-            add(part, np.array(AXES[forward], float), np.array(AXES[up], float), (0,))
-    for up in ("+Y", "+Z", "-Y", "-Z", "+X", "-X"):
-        sides = [f for f in AXES if f[1] != up[1]]
-        for part in tops(up):
-            for forward in sides:
-                add(part, np.array(AXES[forward], float), np.array(AXES[up], float), (0,))
-    for turned in (False, True):
-        for part in parts:
-            for direction in _directions():
-                level = _any_up(direction)
-                slanted = (level + np.cross(level, direction)) / np.sqrt(2.0)
-                add(part, direction, slanted if turned else level, (0, 1, 2, 3))
-    return probes
-
-
-def nearest_axis(vector: ndarray) -> str:
-    """Name of the axis nearest to a vector, e.g. `+Y`."""
-    return max(AXES, key=lambda name: float(np.dot(AXES[name], vector)))
-
-
-def _parts(vertices: ndarray) -> dict[str, tuple[ndarray, float]]:
-    """Centre and radius of the whole object, of its ends, and of the middle of wide ends."""
-    low, high = vertices.min(0), vertices.max(0)
-    out = {"whole": (0.5 * (low + high), 0.5 * float(np.linalg.norm(high - low)))}
-    for share in ENDS:
-        for name, axis in AXES.items():
-            k = int(np.argmax(np.abs(axis)))
-            sign = axis[k]
-            extent = high[k] - low[k]
-            if extent <= 0:
-                continue
-            edge = high[k] - share * extent if sign > 0 else low[k] + share * extent
-            end = vertices[sign * (vertices[:, k] - edge) >= 0]
-            # Hair tips are thin: aim at the bulk and let them leave the picture.
-            a, b = np.percentile(end, (1, 99), axis=0)
-            radius = 0.5 * float(np.linalg.norm(b - a))
-            # Of an end much wider than deep, such as shoulders with the arms stretched out, look at the middle only.
-            core = 0.75 * share * extent
-            if radius > 1.5 * core:
-                out[f"{name} {100 * share:.0f}% middle"] = (np.median(end, axis=0), core)
-            if radius > 0:
-                out[f"{name} {100 * share:.0f}%"] = (0.5 * (a + b), radius)
-    return out
-
-
-@lru_cache(maxsize=1)
-def _directions() -> list[ndarray]:
-    """26 directions: along the axes, then toward the edges and the corners of a cube."""
-    grid = [np.array(d, dtype=np.float64) for d in np.ndindex(3, 3, 3)]
-    vectors = [d - 1 for d in grid if np.any(d != 1)]
-    vectors.sort(key=lambda d: (np.abs(d).sum(), -d[2], -d[1], -d[0]))
-    return [d / np.linalg.norm(d) for d in vectors]
-
-
-def _any_up(direction: ndarray) -> ndarray:
-    """A unit vector across the direction, as near to +Y (or to +Z) as possible."""
-    axis = np.array([0.0, 1.0, 0.0]) if abs(direction[1]) < 0.9 else np.array([0.0, 0.0, 1.0])
-    up = axis - (axis @ direction) * direction
-    return up / np.linalg.norm(up)
-
-
-def _turned_camera(world_to_camera: ndarray, turn: int) -> ndarray:
-    """The camera of a picture after `np.rot90(picture, turn)`, principal point in the middle of a square picture."""
-    out = world_to_camera.copy()
-    for _ in range(turn % 4):
-        # Counter-clockwise quarter turn: the old right becomes up, the old down becomes right.
-        out[:3] = np.stack([out[1], -out[0], out[2]])
-    return out
+def _apart(a: ndarray, b: ndarray) -> tuple[float, float, float]:
+    """Between two frames: angle (radians), logarithm of the scale, and shift (m)."""
+    scale, rotation, shift = decompose_similarity(a @ np.linalg.inv(b))
+    angle = float(np.arccos(np.clip(0.5 * (np.trace(rotation) - 1), -1, 1)))
+    return angle, abs(float(np.log(scale))), float(np.linalg.norm(shift))
 
 
 def _difference(a: ndarray, b: ndarray) -> float:
     """How far two frames lie apart: rotation (radians) plus relative scale plus shift over a head's radius."""
-    between = a @ np.linalg.inv(b)
-    scale, rotation, shift = decompose_similarity(between)
-    angle = float(np.arccos(np.clip(0.5 * (np.trace(rotation) - 1), -1, 1)))
-    return angle + abs(np.log(scale)) + float(np.linalg.norm(shift)) / 0.1
+    angle, scale, shift = _apart(a, b)
+    return angle + scale + shift / 0.1
 
 
 def _alike(a: ndarray, b: ndarray) -> bool:
     """Whether two guesses lead to the same second look."""
-    between = a @ np.linalg.inv(b)
-    scale, rotation, shift = decompose_similarity(between)
-    angle = float(np.arccos(np.clip(0.5 * (np.trace(rotation) - 1), -1, 1)))
-    return bool(angle < 0.35 and abs(np.log(scale)) < 0.3 and np.linalg.norm(shift) < 0.08)
+    angle, scale, shift = _apart(a, b)
+    return angle < 0.35 and scale < 0.3 and shift < 0.08

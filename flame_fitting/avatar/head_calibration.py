@@ -9,19 +9,21 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting import assets
-from flame_fitting.avatar.mesh import Avatar, avatar_from_arrays
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
+from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
 from flame_fitting.avatar.view_planning import HeadFrame, head_cameras, landmark_angles
 from flame_fitting.capture.camera import intrinsics_from_fov
+from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
-from flame_fitting.head.licensed_embeddings import load_licensed_embedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import REVISION, CalibrationConfig, HeadViews, RenderHead, calibrate
-from flame_fitting.landmarks.detector import DETECTORS, LandmarkDetector, make_detector
+from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS
+from flame_fitting.landmarks.licensed_embeddings import load_licensed_embedding
+from flame_fitting.landmarks.registry import DETECTORS, make_detector
+from flame_fitting.landmarks.schemes import scheme_named
 
 CALIBRATION_SHADING = {"textured": "unlit", "lit": "lit", "clay": "clay"}
 """How the model is rendered for each kind of calibration. Crossing kinds costs 0.3 to 0.5 mm on the inner points."""
@@ -172,16 +174,23 @@ def render_views(
     supersample: int = 2,
 ) -> HeadViews:
     """Square pictures with their geometry, as a detector and the lifting want them."""
-    views = render_avatar(
-        avatar, K, world_to_camera, size, size, shading, light_rotation=light_rotation, supersample=supersample
-    )
+    views = avatar.draw(K, world_to_camera, size, size, shading, light_rotation=light_rotation, supersample=supersample)
     assert views.image is not None and views.depth is not None and views.normal is not None
-    return HeadViews(to_uint8(views.image), views.depth, views.normal, K, world_to_camera)
+    return HeadViews(detector_input(views.image), views.depth, views.normal, K, world_to_camera)
+
+
+def detector_input(images: Float[ndarray, "*B 3 H W"]) -> ndarray:
+    """Drawn pictures (..., 3, H, W) in 0..1 as detectors are shown them: (..., H, W, 3) uint8, halves rounded to even.
+
+    So the shipped calibrations were made. Rounding them up, as picture files are, moves a detector's points by more
+    than a fit may change: both sides must change together, with `calibration.REVISION`.
+    """
+    return picture_as_uint8(images, halves="even")
 
 
 def head_avatar(
     head: HeadModel, vertices: Float[ndarray, "V 3"], kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None
-) -> Avatar:
+) -> MeshAvatar:
     """The head model as an avatar in memory, with its texture where the kind of shading wants one."""
     faces = head.faces.cpu().numpy()
     if kind == "clay":
@@ -212,8 +221,8 @@ def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "
         return head.region_mask(*names).cpu().numpy()
 
     paint(region("hair") if region("hair").any() else region("scalp") & ~region("face", "neck"), _HAIR)
-    if clay.scheme == "mediapipe478":
-        groups = MEDIAPIPE_GROUPS
+    groups = scheme_named(clay.scheme).groups
+    if "outline" in groups:
         front = template[:, 2] > np.nanmedian(points[groups["outline"], 2])
         for side in ("left", "right"):
             paint(front * _cover(template, points[groups[f"{side}_brow"]], ordered=False), _BROW)
@@ -236,11 +245,6 @@ def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "
             looking = axis[:, 2] > np.cos(np.radians(26)) * np.linalg.norm(axis, axis=1)
             colors[np.flatnonzero(eyeball)[looking]] = _IRIS
     return colors
-
-
-def to_uint8(images: Float[ndarray, "B 3 H W"]) -> ndarray:
-    """Pictures (B, 3, H, W) in 0..1 as detectors want them: (B, H, W, 3) uint8."""
-    return np.ascontiguousarray(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def _cover(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarray:

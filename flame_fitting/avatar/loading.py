@@ -9,8 +9,10 @@ import numpy as np
 from flame_fitting.avatar.cleanup import clean_parts
 from flame_fitting.avatar.gltf import read_gltf
 from flame_fitting.avatar.gltf_buffers import read_container
+from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.local_files import LocalFiles
-from flame_fitting.avatar.mesh import Avatar, MeshPart
+from flame_fitting.avatar.mesh import MeshPart
+from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.avatar.obj import read_obj
 from flame_fitting.avatar.simple_formats import gaussian_message, read_off, read_with_trimesh
 from flame_fitting.errors import InputError
@@ -58,12 +60,12 @@ def load_avatar(path: Path | str) -> Avatar:
         raise InputError(f"{path}: not a readable .{suffix} file ({reason}). {_advice(suffix)}") from error
     warnings = files.warnings()
     parts = clean_parts(parts, path, note, lambda text: warnings.append(f"{path}: {text}"))
-    avatar = Avatar(parts, path, _hash(content, files), suffix, notes, warnings)
+    avatar = MeshAvatar(parts, path, _hash(content, files), suffix, notes, warnings)
     avatar.warnings += _coarse_grid(avatar)
     return avatar
 
 
-def _coarse_grid(avatar: Avatar, share: float = 2e-4) -> list[str]:
+def _coarse_grid(avatar: MeshAvatar, share: float = 2e-4) -> list[str]:
     """A warning where single precision has put an avatar far from the origin on a grid that shows (0.1 mm of 50 cm)."""
     vertices, (low, high) = avatar.vertices, avatar.bounds
     with np.errstate(over="ignore", invalid="ignore"):  # double precision may exceed single

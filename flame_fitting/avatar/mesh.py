@@ -1,15 +1,11 @@
-"""A static avatar in memory: triangle parts with their base colour."""
+"""Triangle parts with their base colour, and what reading and drawing them shares."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from flame_fitting.avatar.normals import face_normals, vertex_normals
-
-ALPHA_MODES = ("opaque", "mask", "blend")
 WRAP_MODES = ("repeat", "clamp", "mirror")
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
@@ -39,90 +35,15 @@ class MeshPart:
     """How the texture continues outside 0..1 along u and v: repeat, clamp or mirror."""
 
 
-@dataclass
-class Avatar:
-    """A static avatar in its own coordinates and unit."""
-
-    parts: list[MeshPart]
-    path: Path
-    file_hash: str
-    """SHA-256 of the file, and of the files it refers to where there are any."""
-    format: str
-    """Suffix of the file: glb, vrm, gltf, obj, ply, stl, off; or memory."""
-    notes: list[str] = field(default_factory=list)
-    """What was done to the file's content, in plain words."""
-    warnings: list[str] = field(default_factory=list)
-    """What the file lacks that makes a fit worse, such as pictures that are not there."""
-    cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What renderers derive from the parts and want to keep."""
-
-    @property
-    def vertices(self) -> Float[np.ndarray, "V 3"]:
-        """Vertices of all parts, one after the other."""
-        return np.concatenate([part.vertices for part in self.parts])
-
-    @property
-    def faces(self) -> Int[np.ndarray, "F 3"]:
-        """Triangles of all parts, indices into `vertices`."""
-        offsets = np.cumsum([0] + [len(part.vertices) for part in self.parts[:-1]])
-        return np.concatenate([part.faces + offset for part, offset in zip(self.parts, offsets, strict=True)])
-
-    @property
-    def bounds(self) -> Float[np.ndarray, "2 3"]:
-        """Smallest and largest coordinates."""
-        vertices = self.vertices
-        return np.stack([vertices.min(axis=0), vertices.max(axis=0)])
-
-    @property
-    def has_color(self) -> bool:
-        """Whether a good part of the surface has a texture or vertex colours that vary.
-
-        Where only the eyes have a picture and the skin is plain, clay shows the face better.
-        """
-        areas = [float(face_normals(part.vertices, part.faces)[1].sum()) for part in self.parts]
-        colored = sum(area for area, part in zip(areas, self.parts, strict=True) if _varies(part))
-        return colored > 0.2 * sum(areas)
+def vertices_of(parts: Sequence[MeshPart]) -> Float[np.ndarray, "V 3"]:
+    """Vertices of all parts, one after the other."""
+    return np.concatenate([part.vertices for part in parts])
 
 
-def _varies(part: MeshPart, spread: float = 0.01) -> bool:
-    if part.vertex_colors is not None and part.vertex_colors[:, :3].std(axis=0).max() > spread:
-        return True
-    if part.texture is None or part.uv is None:
-        return False
-    height, width = part.texture.shape[:2]
-    columns = np.floor(part.uv[:, 0] % 1.0 * width).astype(int).clip(0, width - 1)
-    rows = np.floor((1.0 - part.uv[:, 1]) % 1.0 * height).astype(int).clip(0, height - 1)
-    return bool(part.texture[rows, columns, :3].std(axis=0).max() > spread * 255)
-
-
-def avatar_from_arrays(
-    vertices: Float[np.ndarray, "V 3"],
-    faces: Int[np.ndarray, "F 3"],
-    uv: Float[np.ndarray, "VT 2"] | None = None,
-    uv_faces: Int[np.ndarray, "F 3"] | None = None,
-    texture: UInt8[np.ndarray, "h w C"] | None = None,
-    vertex_colors: Float[np.ndarray, "V C"] | None = None,
-    name: str = "mesh",
-) -> Avatar:
-    """An avatar in memory, for example from a head model. `uv` has its own index `uv_faces`, or is per vertex.
-
-    With an index of its own, vertices on UV seams are doubled, so the avatar's vertex order is not the given one.
-    """
-    vertices = np.ascontiguousarray(vertices, dtype=np.float64)
-    faces = np.ascontiguousarray(faces, dtype=np.int64)
-    colors = None if vertex_colors is None else with_alpha(np.asarray(vertex_colors, dtype=np.float64))
-    normals = None
-    if uv is not None and uv_faces is not None:
-        normals = vertex_normals(vertices, faces)
-        faces, (source, uv_source) = split_by_index(faces, np.asarray(uv_faces, dtype=np.int64))
-        vertices, uv, normals = vertices[source], np.asarray(uv)[uv_source], normals[source]
-        colors = None if colors is None else colors[source]
-    if texture is not None and texture.shape[2] == 3:
-        texture = np.concatenate([texture, np.full_like(texture[..., :1], 255)], axis=2)
-    part = MeshPart(
-        vertices, faces, name, normals, None if uv is None else np.asarray(uv, dtype=np.float64), texture, colors
-    )
-    return Avatar([part], Path(name), "", "memory")
+def faces_of(parts: Sequence[MeshPart]) -> Int[np.ndarray, "F 3"]:
+    """Triangles of all parts, indices into `vertices_of`."""
+    offsets = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
+    return np.concatenate([part.faces + offset for part, offset in zip(parts, offsets, strict=True)])
 
 
 def with_alpha(colors: Float[np.ndarray, "V C"]) -> Float[np.ndarray, "V 4"]:
@@ -153,8 +74,3 @@ def srgb_from_linear(linear: np.ndarray) -> np.ndarray:
     """The sRGB transfer function (IEC 61966-2-1) on values in 0..1."""
     linear = np.clip(linear, 0.0, 1.0)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def linear_from_srgb(srgb: np.ndarray) -> np.ndarray:
-    """Inverse of `srgb_from_linear`."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from flame_fitting.maths.normals import face_normals
+
 
 def weld(positions: Float[np.ndarray, "V C"], tolerance: float = 0.0) -> tuple[np.ndarray, Int[np.ndarray, " V"]]:
     """Groups equal rows (equal after rounding to `tolerance` where that is > 0).
@@ -25,17 +27,9 @@ def weld(positions: Float[np.ndarray, "V C"], tolerance: float = 0.0) -> tuple[n
     return first[rank], position[label]
 
 
-def face_normals(
+def angle_weighted_normals(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
-) -> tuple[Float[np.ndarray, "F 3"], Float[np.ndarray, " F"]]:
-    """Unit normals (zero for triangles without area) and areas."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    cross = np.cross(b - a, c - a)
-    length = np.linalg.norm(cross, axis=1)
-    return cross / np.where(length > 0, length, 1.0)[:, None], 0.5 * length
-
-
-def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V 3"]:
+) -> Float[np.ndarray, "V 3"]:
     """Angle-weighted normals (Thuermer and Wuethrich, 1998) over coincident vertices; zero where there is no face.
 
     Where the faces around a point cancel out (mixed winding, double-sided sheets), the main axis of their normals

@@ -1,14 +1,15 @@
-"""An avatar as the flat arrays that the drawing kernels take. Made once per avatar."""
+"""A mesh as the flat arrays that the drawing kernels take. Made once per avatar."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from flame_fitting.avatar.mesh import WRAP_MODES, Avatar, MeshPart
-from flame_fitting.avatar.normals import face_normals, vertex_normals
+from flame_fitting.avatar.mesh import WRAP_MODES, MeshPart, faces_of, vertices_of
+from flame_fitting.avatar.normals import angle_weighted_normals
 from flame_fitting.avatar.raster_kernels import rasterize
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
+from flame_fitting.maths.normals import face_normals
 
 
 @dataclass
@@ -62,17 +63,10 @@ class RenderScene:
         return self.vertices @ projection[:, :, :3].swapaxes(1, 2) + projection[:, None, :, 3]
 
 
-def render_scene(avatar: Avatar) -> RenderScene:
-    """The avatar's `RenderScene`, kept in its cache."""
-    if "render_scene" not in avatar.cache:
-        avatar.cache["render_scene"] = _build(avatar)
-    return avatar.cache["render_scene"]
-
-
-def _build(avatar: Avatar) -> RenderScene:
-    parts = avatar.parts
+def build_scene(parts: list[MeshPart]) -> RenderScene:
+    """The parts together."""
     counts = [len(part.vertices) for part in parts]
-    vertices, faces = np.ascontiguousarray(avatar.vertices), np.ascontiguousarray(avatar.faces)
+    vertices, faces = np.ascontiguousarray(vertices_of(parts)), np.ascontiguousarray(faces_of(parts))
     uv = np.concatenate(
         [part.uv if part.uv is not None else np.zeros((n, 2)) for part, n in zip(parts, counts, strict=True)]
     )
@@ -86,8 +80,7 @@ def _build(avatar: Avatar) -> RenderScene:
             ]
         )
     table, factor, texels = _material_tables(parts)
-    low, high = avatar.bounds
-    center = 0.5 * (low + high)
+    center = 0.5 * (vertices.min(axis=0) + vertices.max(axis=0))
     return RenderScene(
         vertices=vertices,
         normals=_normals(parts, vertices, faces),
@@ -106,7 +99,7 @@ def _build(avatar: Avatar) -> RenderScene:
 def _normals(parts: list[MeshPart], vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The file's normals where they agree with the triangles, else our own, smooth over parts that touch."""
     given = [part.normals is not None and _agree(part) for part in parts]
-    own = np.zeros_like(vertices) if all(given) else vertex_normals(vertices, faces)
+    own = np.zeros_like(vertices) if all(given) else angle_weighted_normals(vertices, faces)
     start = 0
     for part, use in zip(parts, given, strict=True):
         stop = start + len(part.vertices)

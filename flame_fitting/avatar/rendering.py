@@ -1,22 +1,17 @@
-"""Pictures of a static avatar from known cameras: image, alpha, depth and normals, on the CPU.
+"""Pictures of a mesh from known cameras: image, alpha, depth and normals, on the CPU.
 
 Everything is drawn from both sides: inverted or mixed winding must not leave holes in a target. Colours are filtered
 and averaged as sRGB values, as the texture of a fit is.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from flame_fitting.avatar.mesh import Avatar
-from flame_fitting.avatar.raster_kernels import geometry, shade
-from flame_fitting.avatar.render_scene import RenderScene, ambient_occlusion, render_scene
-
-SHADINGS = ("unlit", "lit", "clay")
-OUTPUTS = ("image", "alpha", "depth", "normal")
-VIEWS_AT_ONCE = 4
+from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, VIEWS_AT_ONCE, RenderedViews
+from flame_fitting.avatar.render_scene import RenderScene, ambient_occlusion
+from flame_fitting.avatar.shading_kernels import geometry, shade
 
 # Directions toward the lights in the head's frame (x the subject's left, y up, z forward): key, fill, rim, sky.
 _LIGHTS = np.array([[0.45, 0.55, 0.70], [-0.65, 0.15, 0.75], [0.0, -0.25, -1.0], [0.0, 1.0, 0.0]])
@@ -26,42 +21,22 @@ _AMBIENT = 0.20
 _SHADOW = 0.75  # how much of the light ambient occlusion can take away
 
 
-@dataclass
-class RenderedViews:
-    """Pictures of B views. What was not asked for is None."""
-
-    image: Float[np.ndarray, "B 3 H W"] | None = None
-    """sRGB in 0..1, composited on the background."""
-    alpha: Float[np.ndarray, "B H W"] | None = None
-    """Share of the pixel that is covered."""
-    depth: Float[np.ndarray, "B H W"] | None = None
-    """Depth along the camera's z at the pixel's centre, world units; 0 outside."""
-    normal: Float[np.ndarray, "B H W 3"] | None = None
-    """Unit normal in the world at the pixel's centre, toward the camera; 0 outside."""
-
-
-def render_avatar(
-    avatar: Avatar,
+def draw_scene(
+    scene: RenderScene,
     K: Float[np.ndarray, "B 3 3"],
     world_to_camera: Float[np.ndarray, "B 4 4"],
     width: int,
     height: int,
-    shading: str = "unlit",
-    background: Iterable[float | int] = (1.0, 1.0, 1.0),
-    supersample: int = 2,
-    light_rotation: Float[np.ndarray, "3 3"] | None = None,
-    outputs: Iterable[str] = OUTPUTS,
+    shading: str,
+    background: Iterable[float | int],
+    supersample: int,
+    light_rotation: Float[np.ndarray, "3 3"] | None,
+    outputs: Iterable[str],
 ) -> RenderedViews:
-    """Draws the avatar from B cameras.
-
-    shading: `unlit` is the base colour; `lit` the base colour under soft lights; `clay` grey under the same lights,
-    darker in concave places. The lights stand still in the frame that `light_rotation` (world to head) leads to;
-    without it they move with the camera. Image and alpha are supersampled; depth and normal belong to pixel centres.
-    """
+    """Draws the scene from B cameras; see `interface.Avatar.draw`."""
     if shading not in SHADINGS:
         raise ValueError(f"shading {shading!r} is not one of {SHADINGS}")
     wanted = set(outputs)
-    scene = render_scene(avatar)
     count = len(K)
     views = RenderedViews()
     if "image" in wanted or "alpha" in wanted:

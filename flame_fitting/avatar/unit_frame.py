@@ -5,13 +5,11 @@ precision, squares of lengths and thresholds all work in this frame; results go 
 precision.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import Avatar
+from flame_fitting.avatar.interface import Avatar
 from flame_fitting.capture.similarity import similarity_matrix
 
 
@@ -23,5 +21,4 @@ def in_unit_frame(avatar: Avatar) -> tuple[Avatar, Float[ndarray, "4 4"]]:
     low, high = avatar.bounds
     # Halves first: the sum of two coordinates of any size stays finite.
     center, scale = 0.5 * low + 0.5 * high, float((0.5 * high - 0.5 * low).max())
-    parts = [replace(part, vertices=(part.vertices - center) / scale) for part in avatar.parts]
-    return replace(avatar, parts=parts, cache={}), similarity_matrix(scale, np.eye(3), center)
+    return avatar.normalized(center, scale), similarity_matrix(scale, np.eye(3), center)

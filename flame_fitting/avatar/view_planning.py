@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera
-from flame_fitting.capture.capture import Role
+from flame_fitting.capture.roles import Role
 from flame_fitting.capture.similarity import decompose_similarity
 
 HEAD_RADIUS = 0.20

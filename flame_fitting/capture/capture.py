@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flame_fitting.capture.avatar_record import AvatarRecord
+from flame_fitting.capture.roles import Role
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, read_picture
-
-Role = Literal["landmark", "fit", "heldout"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,8 @@ class Capture:
     """sRGB, 0..1."""
     shading: str = "unlit"
     """unlit, lit or clay."""
-    avatar: dict[str, Any] = field(default_factory=dict)
-    """Contents of avatar.json."""
+    avatar: AvatarRecord = field(default_factory=AvatarRecord)
+    """What is known of the avatar that it was rendered from."""
 
     @cached_property
     def timesteps(self) -> list[int]:
@@ -66,13 +66,12 @@ class Capture:
     @property
     def warnings(self) -> list[str]:
         """What the avatar's file lacked when the capture was made; a fit to it takes them over."""
-        found = self.avatar.get("warnings")
-        return [str(text) for text in found] if isinstance(found, list) else []
+        return list(self.avatar.warnings or ())
 
     @property
     def landmark_shading(self) -> str:
         """How the landmark views are shaded, where that differs from the rest."""
-        return str(self.avatar.get("landmark_shading", self.shading))
+        return self.avatar.landmark_shading or self.shading
 
     def views_of(self, *roles: Role, timestep: int | None = None) -> list[View]:
         """Views with one of the roles (all if none is named), of one timestep if it is named."""

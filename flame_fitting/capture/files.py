@@ -17,8 +17,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flame_fitting.capture.avatar_record import AvatarRecord, read_avatar_record
 from flame_fitting.capture.camera import opengl_camera_to_world, world_to_camera_from_opengl
-from flame_fitting.capture.capture import Capture, Role, View
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.pictures import picture_as_uint8, to_uint8, write_png
+from flame_fitting.capture.roles import Role
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_json_object, reason
 from flame_fitting.folders import staged_folder
@@ -45,15 +48,15 @@ class CaptureWriter:
         root: str | os.PathLike,
         background_color: Iterable[float] = (1.0, 1.0, 1.0),
         shading: str = "unlit",
-        avatar: Mapping[str, Any] | None = None,
+        avatar: AvatarRecord | None = None,
         force: bool = False,
     ) -> None:
         red, green, blue = (float(value) for value in background_color)
         self.root = Path(root)
         self.background_color = (red, green, blue)
         self.shading = shading
-        self.avatar: dict[str, Any] = dict(avatar or {})
-        """Becomes avatar.json; may be filled until the block ends."""
+        self.avatar = avatar
+        """Becomes avatar.json; None: there is none."""
         self.manifest: Manifest | None = None
         """Written into the folder, marked finished, when it is set before the block ends."""
         self.views: list[View] = []
@@ -84,8 +87,9 @@ class CaptureWriter:
         self.views.sort(key=lambda view: (view.timestep, view.camera))
         transforms = transforms_of(self.views, self.background_color, self.shading)
         (self._folder / TRANSFORMS_NAME).write_text(json.dumps(transforms, indent=2) + "\n", encoding="utf-8")
-        if self.avatar:
-            (self._folder / AVATAR_NAME).write_text(_avatar_text(self.avatar), encoding="utf-8")
+        if self.avatar is not None:
+            text = json.dumps(self.avatar.as_json(), indent=2) + "\n"
+            (self._folder / AVATAR_NAME).write_text(text, encoding="utf-8")
         if self.manifest is not None:
             self.manifest.finished = True
             self.manifest.write(self._folder)
@@ -130,7 +134,7 @@ class CaptureWriter:
         self.views.append(view)
         self._queue(write_png, view.file_path, picture)
         if view.mask_path is not None:
-            self._queue(write_png, view.mask_path, mask_as_uint8(np.asarray(alpha)))
+            self._queue(write_png, view.mask_path, to_uint8(np.asarray(alpha)))
         if view.geometry_path is not None:
             arrays = {"depth": np.array(depth, dtype=np.float32), "normal": np.array(normal, dtype=np.float16)}
             self._queue(write_npz, view.geometry_path, arrays)
@@ -139,7 +143,7 @@ class CaptureWriter:
     @property
     def capture(self) -> Capture:
         """The written capture; valid after the `with` block."""
-        return Capture(self.root, self.views, self.background_color, self.shading, self.avatar)
+        return Capture(self.root, self.views, self.background_color, self.shading, self.avatar or AvatarRecord())
 
     def _queue(self, write: Any, name: str, content: Any) -> None:
         path = self._folder / name
@@ -147,28 +151,6 @@ class CaptureWriter:
         self._pending.append(self._pool.submit(write, path, content))
         if len(self._pending) > 24:  # bounds the memory held by waiting pictures, and shows a full disk early
             self._pending.pop(0).result()
-
-
-def write_capture(
-    capture: Capture, root: str | os.PathLike, manifest: Manifest | None = None, force: bool = False
-) -> Capture:
-    """Writes a copy of `capture` to `root` and returns it; pictures are read from the capture's own folder."""
-    with CaptureWriter(root, capture.background_color, capture.shading, capture.avatar, force) as writer:
-        for view in capture.views:
-            depth, normal = capture.geometry(view) if view.geometry_path is not None else (None, None)
-            writer.add(
-                timestep=view.timestep,
-                camera=view.camera,
-                role=view.role,
-                K=view.K,
-                world_to_camera=view.world_to_camera,
-                image=capture.image(view),
-                alpha=None if view.mask_path is None else capture.alpha(view),
-                depth=depth,
-                normal=normal,
-            )
-        writer.manifest = manifest
-    return writer.capture
 
 
 def read_capture(path: str | os.PathLike) -> Capture:
@@ -202,7 +184,7 @@ def read_capture(path: str | os.PathLike) -> Capture:
         views=views,
         background_color=_background(file, data.get("background_color", (1.0, 1.0, 1.0))),
         shading=str(data.get("shading", "unlit")),
-        avatar=_read_avatar(root / AVATAR_NAME),
+        avatar=read_avatar_record(root / AVATAR_NAME, _MAKE_ONE),
     )
 
 
@@ -231,36 +213,6 @@ def intrinsics_as_dict(K: NDArray[np.float64], width: int, height: int) -> dict[
         "w": int(width),
         "h": int(height),
     }
-
-
-def picture_as_uint8(image: ArrayLike) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 from (3, H, W) float 0..1 or (H, W, 3) uint8."""
-    array = np.asarray(image)
-    if array.dtype == np.uint8:
-        if array.ndim != 3 or array.shape[2] != 3:
-            raise ValueError(f"an 8-bit picture must be (H, W, 3), not {array.shape}")
-        return array.copy()
-    if array.ndim != 3 or array.shape[0] != 3:
-        raise ValueError(f"a float picture must be (3, H, W), not {array.shape}")
-    return np.ascontiguousarray(mask_as_uint8(array).transpose(1, 2, 0))
-
-
-def mask_as_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """8-bit values from floats 0..1, rounded; uint8 passes through."""
-    if values.dtype == np.uint8:
-        return values
-    return (np.clip(values, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-
-
-def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Writes (H, W, 3) RGB or (H, W) grey as an 8-bit PNG."""
-    import cv2
-
-    array = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    done, encoded = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    if not done:
-        raise RuntimeError(f"{path}: the picture could not be encoded")
-    path.write_bytes(encoded.tobytes())
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -366,21 +318,6 @@ def _background(file: Path, color: Any) -> tuple[float, float, float]:
     raise InputError(f"{file}: background_color is {color!r}; it must be three numbers from 0 to 1.")
 
 
-def _read_avatar(path: Path) -> dict[str, Any]:
-    """avatar.json, where there is one; empty else."""
-    if not path.is_file():
-        return {}
-    avatar = read_json_object(path, _MAKE_ONE)
-    if (matrix := avatar.get("head_from_world")) is not None:
-        try:
-            good = np.asarray(matrix, dtype=np.float64)
-        except (TypeError, ValueError):
-            good = np.zeros(0)
-        if good.shape != (4, 4) or not np.isfinite(good).all() or np.linalg.det(good[:3, :3]) <= 0:
-            raise InputError(f"{path}: head_from_world is not a 4x4 similarity. {_MAKE_ONE}")
-    return avatar
-
-
 def _existing(file: Path, where: str, name: Any) -> str:
     root = file.parent
     if not isinstance(name, str) or "\0" in name:
@@ -401,10 +338,3 @@ def _picture_size(path: Path) -> tuple[int, int]:
             return picture.size
     except Exception as error:  # decoders raise many kinds over damaged bytes
         raise InputError(f"{path}: not a readable picture ({reason(error)}). {_MAKE_ONE}") from error
-
-
-def _avatar_text(avatar: dict[str, Any]) -> str:
-    def plain(value: Any) -> Any:
-        return value.tolist() if hasattr(value, "tolist") else str(value)
-
-    return json.dumps(avatar, indent=2, default=plain) + "\n"

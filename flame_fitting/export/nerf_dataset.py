@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 
 from flame_fitting.capture.camera import move_camera, opengl_camera_to_world
 from flame_fitting.capture.capture import Capture, View
-from flame_fitting.capture.files import INTRINSIC_KEYS, intrinsics_as_dict, mask_as_uint8, picture_as_uint8, write_png
+from flame_fitting.capture.files import INTRINSIC_KEYS, intrinsics_as_dict
+from flame_fitting.capture.pictures import picture_as_uint8, replace_background, to_uint8, write_png
 from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
 from flame_fitting.export.obj import write_obj
 from flame_fitting.export.subset import select
+from flame_fitting.fit.parameters import POSES
 from flame_fitting.fit.result import FitResult
 from flame_fitting.folders import staged_folder
 from flame_fitting.head.model import HeadModel
@@ -156,7 +158,7 @@ def split_timesteps(timesteps: list[int], cameras: list[int]) -> Callable[[int, 
 def flame_parameters(fit: FitResult, head: HeadModel, row: int) -> dict[str, NDArray[np.float32]]:
     """One timestep's parameters with VHAP's keys and shapes, leading dimension 1 except `shape`."""
     p = fit.parameters
-    out = {key: p[key][row : row + 1] for key in ("translation", "rotation", "neck_pose", "jaw_pose", "eyes_pose")}
+    out = {key: p[key][row : row + 1] for key in POSES}
     out["shape"], out["expr"] = p["shape"], p["expr"][row : row + 1]
     out["static_offset"] = p["static_offset"]
     if is_flame(head):  # its readers expect the full bases
@@ -227,12 +229,11 @@ def _write_pictures(
         image, alpha, view = _scaled(image, alpha, view, options.scale_factor)
         cut = cuts[frame.row] if options.mask_below_line else None
         above = None if cut is None else cut.keep(view.K, view.world_to_camera, view.width, view.height)
-        old = np.asarray(capture.background_color, dtype=np.float32)
-        new = np.asarray(options.background_color or capture.background_color, dtype=np.float32)
-        image, mask = composite(image, alpha, old, new, above)
+        new = options.background_color or capture.background_color
+        image, mask = replace_background(image, alpha, capture.background_color, new, above)
         name = f"{frame.timestep_index:05d}_{frame.camera_index:02d}.png"
         write_png(folder / "images" / name, picture_as_uint8(image))
-        write_png(folder / "fg_masks" / name, mask_as_uint8(mask))
+        write_png(folder / "fg_masks" / name, to_uint8(mask))
         return _entry(fit, frame, view, name, options)
 
     entries = []
@@ -247,21 +248,6 @@ def _write_pictures(
             pool.shutdown(cancel_futures=True)
             raise
     return entries
-
-
-def composite(
-    image: NDArray[np.float32],
-    alpha: NDArray[np.float32],
-    old_background: NDArray[np.float32],
-    new_background: NDArray[np.float32],
-    keep: NDArray[np.float32] | None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A picture (3, H, W) over another background, cut where `keep` (H, W) is 0, and its mask (H, W)."""
-    mask = alpha if keep is None else alpha * keep
-    foreground = image - (1 - alpha) * old_background[:, None, None]
-    if keep is not None:
-        foreground = foreground * keep
-    return np.clip(foreground + (1 - mask) * new_background[:, None, None], 0, 1), mask
 
 
 def _in_head_space(view: View, head_from_world: NDArray[np.float64]) -> View:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_fitting.avatar.normals import vertex_normals
-from flame_fitting.capture.files import write_png
+from flame_fitting.avatar.normals import angle_weighted_normals
+from flame_fitting.capture.pictures import write_png
 from flame_fitting.files import atomic_write
 
 
@@ -47,7 +47,9 @@ def write_obj(
     points = np.asarray(vertices, dtype=np.float64)
     number = f"{{:.{_digits(points)}g}}"
     lines += [f"v {number} {number} {number}".format(*row) for row in points.tolist()]
-    lines += ["vn {:.6f} {:.6f} {:.6f}".format(*row) for row in vertex_normals(points, np.asarray(faces)).tolist()]
+    lines += [
+        "vn {:.6f} {:.6f} {:.6f}".format(*row) for row in angle_weighted_normals(points, np.asarray(faces)).tolist()
+    ]
     corners = np.asarray(faces, dtype=np.int64) + 1
     if has_uv:
         lines += ["vt {:.7g} {:.7g}".format(*row) for row in np.asarray(uv, dtype=np.float64).tolist()]

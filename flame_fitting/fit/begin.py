@@ -3,25 +3,34 @@
 from flame_fitting import progress
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.similarity import decompose_similarity
-from flame_fitting.fit.config import FitConfig, PipelineConfig
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import Start, masked_surface_weights, neutral_parameters, start_from_capture
 from flame_fitting.fit.scale import Scale, asked_for, chosen_by
-from flame_fitting.fit.stages import FitState, second_order
+from flame_fitting.fit.solvers import second_order
+from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.stage_config import PipelineConfig
+from flame_fitting.fit.state import FitState
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
 
 
 def begin(
-    config: FitConfig, capture: Capture, detected: Landmarks2D, head: HeadModel, embedding: LandmarkEmbedding
+    config: FitConfig,
+    capture: Capture,
+    detected: Landmarks2D,
+    head: HeadModel,
+    embedding: LandmarkEmbedding,
+    known: Scale | None = None,
 ) -> tuple[Scale, Start]:
-    """The scale of a fit and its start. `head` is in double precision.
+    """The scale of a fit and its start. `head` is in double precision; `known` is the scale that was settled before.
 
     With `--scale auto` the second-order stages with a free scale say what the face alone suggests; where that is near a
     common unit, the fit begins anew with the scale of that unit held.
     """
-    file_format = capture.avatar.get("format")
-    scale = asked_for(config.scale, config.unit, file_format)
+    file_format = capture.avatar.format
+    scale = known or asked_for(config.scale, config.unit, file_format)
 
     def choose(start: Start) -> float | None:
         nonlocal scale
@@ -48,18 +57,13 @@ def scale_by_face(config: FitConfig, head: HeadModel, start: Start) -> float:
     The stages are the defaults' whatever the preset, with all components: a shape of few leaves part of itself to the
     scale (with 30 of the open head's 120 components up to 12 % of it).
     """
-    state = FitState(
-        head,
-        neutral_parameters(head, len(start.targets)),
-        start.targets,
-        masked_surface_weights(head, config.model.occluded),
-        start.reference_from_world,
-    )
+    state = FitState(neutral_parameters(head, len(start.targets)), start.reference_from_world)
+    seen = Observations(head, start.targets, masked_surface_weights(head, config.model.occluded))
     stages, names = PipelineConfig(), ["lmk_init_all"]
     if start.targets[0].surface is not None:
         names.append("geo_init_all")
     for name in names:
-        stage = getattr(stages, name)
-        with progress.Bar(stage.num_steps, "scale", "step") as shown:
-            second_order(state, config, name, stage, shown)
+        stage = Stage(name, getattr(stages, name), config)
+        with progress.Bar(stage.settings.num_steps, "scale", "step") as shown:
+            state = second_order.solve(state, seen, stage, shown)
     return decompose_similarity(state.head_from_world)[0]

@@ -1,10 +1,14 @@
 """Triangles that static offsets turned inside out or folded onto a neighbour: one measure for fit and report."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import face_normals
 
 FOLD_COSINE = -0.5
@@ -44,3 +48,12 @@ def folded_faces(
     new = (cosine_now < FOLD_COSINE) & (cosine_then > FOLD_COSINE) & closed
     culprit = torch.where(turn[:, first] < turn[:, second], first, second)
     return out | torch.zeros_like(out, dtype=torch.int32).scatter_add(1, culprit, new.int()).bool()
+
+
+def folded_triangles(
+    head: HeadModel, parameters: FitParameters, pairs: Int[Tensor, "P 2"] | None = None
+) -> Bool[Tensor, " F"]:
+    """Triangles that the offsets turned or folded at any timestep; `pairs` are `adjacent_faces`."""
+    bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
+    pairs = adjacent_faces(head.faces) if pairs is None else pairs
+    return folded_faces(parameters.vertices(head), bare.vertices(head), head.faces, pairs).any(0)

@@ -1,27 +1,150 @@
 """What the fit optimises, for T timesteps, and how it becomes vertices.
 
+`PARAMETERS` says what there is to know of each parameter; whatever names, sizes, moves or weighs them derives from it.
+
 Gauge: the head moves in the *reference frame*, which is head space as first estimated: `reference_from_world` is fixed
 at the start and maps the avatar to about metric head space. `placement` is the small similarity that remains; in the
 end it is folded into `head_from_world`. For a static avatar it carries all placement, and `rotation` and `translation`
-stay zero; over time these two carry the motion.
+stay zero; over time these two carry the motion, and of the placement only the scale may move (`moving_parts`).
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
 
-POSES = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose")
+JAW_SHUT = -0.02
+"""Least opening of the jaw, rad: it does not close further than shut."""
+VERGENCE = 0.05
+"""Prior of the difference of the two eyes, one standard deviation, rad."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Coefficients of a parameter that move together."""
+
+    name: str
+    group: str
+    """Group of the options (`optimizable_params`) that moves it."""
+    rate: str
+    """Field of the options' `LearningRates`."""
+    unit: str
+    """rad, m, log (natural logarithm of a factor) or sigma (the model's own standard deviations)."""
+    start: int = 0
+    stop: int | None = None
+    """Coefficients of the parameter, along its last dimension."""
+    moves: Literal["always", "static", "sequence"] = "always"
+    """Gauge: whether it moves at one timestep only, or at several only."""
+    prior: str | None = None
+    """Field of the options' `PriorConfig`: standard deviation of its Gaussian prior around 0."""
+    prior_factors: tuple[float, ...] = (1.0,)
+    """What that is multiplied by, for all coefficients or for each."""
+    least: tuple[float, ...] = ()
+    """Least value of each coefficient, where there is one."""
+
+    @property
+    def span(self) -> slice:
+        """Its coefficients."""
+        return slice(self.start, self.stop)
+
+    def prior_sigmas(self, prior: PriorConfig) -> tuple[float, ...]:
+        """Standard deviation of all coefficients (1) or of each; none without a prior."""
+        if self.prior is None:
+            return ()
+        return tuple(getattr(prior, self.prior) * factor for factor in self.prior_factors)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the specification."""
+
+    name: str
+    role: Literal["identity", "frame", "camera"]
+    """Whether all timesteps share it, each has its own, or each camera."""
+    size: tuple[int | str, ...]
+    """Dimensions without that of the timesteps; a word is a field of the head model."""
+    parts: tuple[Part, ...]
+
+    def dims(self, head: HeadModel, timesteps: int) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        own = tuple(getattr(head, n) if isinstance(n, str) else n for n in self.size)
+        return (timesteps, *own) if self.role == "frame" else own
+
+    @property
+    def unit(self) -> str:
+        """Of all its coefficients, or of each part's."""
+        units = dict.fromkeys(part.unit for part in self.parts)
+        return ", ".join(units) if len(units) == 1 else ", ".join(f"{part.name}: {part.unit}" for part in self.parts)
+
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        "placement",
+        "identity",
+        (7,),
+        (
+            Part("placement_rotation", "pose", "rotation", "rad", 0, 3, moves="static"),
+            Part("placement_translation", "pose", "translation", "m", 3, 6, moves="static"),
+            # a face alone fixes the scale to a few percent: the prior is around the landmarks' first estimate
+            Part("placement_scale", "scale", "scale", "log", 6, 7, prior="log_scale"),
+        ),
+    ),
+    Parameter("shape", "identity", ("n_shape",), (Part("shape", "shape", "shape", "sigma", prior="shape"),)),
+    Parameter("expr", "frame", ("n_expr",), (Part("expr", "expr", "expr", "sigma", prior="expr"),)),
+    Parameter("rotation", "frame", (3,), (Part("rotation", "pose", "rotation", "rad", moves="sequence"),)),
+    Parameter("translation", "frame", (3,), (Part("translation", "pose", "translation", "m", moves="sequence"),)),
+    Parameter("neck_pose", "frame", (3,), (Part("neck_pose", "joints", "neck", "rad", prior="neck"),)),
+    Parameter(
+        "jaw_pose",
+        "frame",
+        (3,),
+        (
+            Part(
+                *("jaw_pose", "joints", "jaw", "rad"),
+                prior="jaw",
+                prior_factors=(1.0, 1 / 3, 1 / 3),  # opening; sideways and roll
+                least=(JAW_SHUT, -np.inf, -np.inf),
+            ),
+        ),
+    ),
+    Parameter("eyes_pose", "frame", (6,), (Part("eyes_pose", "joints", "eyes", "rad", prior="eyes"),)),
+    Parameter(
+        "static_offset",
+        "identity",
+        (1, "n_vertices", 3),
+        (Part("static_offset", "static_offset", "static_offset", "m"),),
+    ),
+)
+"""All parameters. Texture and light are no parameters of the head (see the stages' state)."""
+
+POSES = {p.name: int(p.size[0]) for p in PARAMETERS if p.role == "frame" and isinstance(p.size[0], int)}
+"""Parameters of every timestep whose size no head model decides, and their number of coefficients."""
+
+PARAMETER_KEYS = tuple(p.name for p in PARAMETERS if p.name != "placement")
+"""What a fit's file holds: the placement is folded into `head_from_world`."""
+
+
+def moving_parts(groups: Collection[str], is_sequence: bool, joints: Collection[str]) -> list[Part]:
+    """What moves where `groups` of the options are free; of the group `joints` only those named.
+
+    The one place that settles the gauge: placement carries a static avatar, rotation and translation carry a sequence.
+    """
+    only = "sequence" if is_sequence else "static"
+    parts = [part for parameter in PARAMETERS for part in parameter.parts if part.group in groups]
+    return [p for p in parts if p.moves in ("always", only) and (p.group != "joints" or p.name in joints)]
 
 
 @dataclass
 class FitParameters:
-    """One fit's parameters; all tensors share a dtype and a device."""
+    """One fit's parameters, as `PARAMETERS` lists them; all tensors share a dtype and a device."""
 
     placement: Float[Tensor, "7"]
     """Axis-angle (3, rad), translation (3, m) and log scale: reference frame from head space."""
@@ -37,21 +160,8 @@ class FitParameters:
     @classmethod
     def neutral(cls, head: HeadModel, timesteps: int = 1, dtype: torch.dtype = torch.float64) -> "FitParameters":
         """The template, placed by the identity."""
-
-        def zeros(*size: int) -> Tensor:
-            return torch.zeros(*size, dtype=dtype, device=head.v_template.device)
-
-        return cls(
-            placement=zeros(7),
-            shape=zeros(head.n_shape),
-            expr=zeros(timesteps, head.n_expr),
-            rotation=zeros(timesteps, 3),
-            translation=zeros(timesteps, 3),
-            neck_pose=zeros(timesteps, 3),
-            jaw_pose=zeros(timesteps, 3),
-            eyes_pose=zeros(timesteps, 6),
-            static_offset=zeros(1, head.n_vertices, 3),
-        )
+        device = head.v_template.device
+        return cls(**{p.name: torch.zeros(p.dims(head, timesteps), dtype=dtype, device=device) for p in PARAMETERS})
 
     def items(self) -> dict[str, Tensor]:
         """Name to tensor."""
@@ -69,6 +179,22 @@ class FitParameters:
     def timesteps(self) -> int:
         """T."""
         return self.expr.shape[0]
+
+    def of_frames(self, rows: Sequence[int]) -> "FitParameters":
+        """Those of some timesteps, with all that these share; a copy."""
+        own = {p.name: getattr(self, p.name)[list(rows)] for p in PARAMETERS if p.role == "frame"}
+        return replace(self, **own).clone()
+
+    def with_frames(self, rows: Sequence[int], found: "FitParameters") -> "FitParameters":
+        """With those of some timesteps, and all that timesteps share, from what was `found` for these timesteps."""
+        out = self.clone()
+        for parameter in PARAMETERS:
+            value = getattr(found, parameter.name).detach().to(getattr(out, parameter.name))
+            if parameter.role == "frame":
+                getattr(out, parameter.name)[list(rows)] = value
+            else:
+                setattr(out, parameter.name, value.clone())
+        return out
 
     def head_vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in head space, metres."""

@@ -17,8 +17,8 @@ from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_l
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import groups_of, inner_indices, inner_weights
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
+from flame_fitting.landmarks.schemes import inner_weights, scheme_named
 
 GROUP_WEIGHT = {"outline": 0.0, "jawline": 0.0, "brows": 0.2, "irises": 0.3}
 """Weight of named groups of landmarks where it is not 1: an outline is no fixed set of points of the head."""
@@ -51,18 +51,19 @@ class Detections:
     views: list[View]
 
 
-def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
-    """The views of every timestep in which a face was found."""
+def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections | None]:
+    """The views of every timestep in which a face was found; None where none was.
+
+    Raises NoFaceError where no timestep shows one.
+    """
     camera_row = {camera: row for row, camera in enumerate(capture.cameras)}
-    out = []
+    out: list[Detections | None] = []
     for row, timestep in enumerate(capture.timesteps):
         found = detected.found[row]
         views = [view for view in capture.views_of(timestep=timestep) if found[camera_row[view.camera]]]
         if not views:
-            raise NoFaceError(
-                f"{capture.root}: no view of timestep {timestep} has a face. Run detect again, or render with another "
-                "--shading."
-            )
+            out.append(None)
+            continue
         out.append(
             Detections(
                 detected.landmarks[row, [camera_row[view.camera] for view in views]],
@@ -71,17 +72,27 @@ def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections]:
                 views,
             )
         )
+    if not any(out):
+        where = "" if len(out) > 1 else f" of timestep {capture.timesteps[0]}"
+        raise NoFaceError(
+            f"{capture.root}: no view{where} has a face. Run detect again, or render with another --shading."
+        )
     return out
 
 
 def lift_detections(
     capture: Capture,
-    detections: Detections,
+    detections: Detections | None,
     scheme: str,
     head_from_world: np.ndarray | None,
     use_geometry: bool = True,
 ) -> Landmarks3D:
-    """3D landmarks of one timestep, in the world: by the depth maps where the capture has them, else by rays."""
+    """3D landmarks of one timestep, in the world: by the depth maps where the capture has them, else by rays.
+
+    None where nothing was detected.
+    """
+    if detections is None:
+        return Landmarks3D.nowhere(scheme)
     views = detections.views
     has_geometry = use_geometry and all(view.geometry_path for view in views)
     geometry = [capture.geometry(view) for view in views] if has_geometry else None
@@ -103,7 +114,7 @@ def similarity_from_landmarks(
 
     `metres_per_unit` fixes the scale.
     """
-    inner = inner_indices(landmarks.scheme)
+    inner = scheme_named(landmarks.scheme).inner
     template = embedding.points(head.v_template[None], head.faces)[0].double().numpy()[inner]
     source = landmarks.points[inner]
     if np.isfinite(source + template).all(axis=1).sum() < 6:
@@ -132,7 +143,7 @@ def _check_unit(metres_per_unit: float, estimated: np.ndarray) -> None:
 def landmark_weights(scheme: str, count: int) -> np.ndarray:
     """(N,) weight of each landmark."""
     out = np.ones(count)
-    groups = groups_of(scheme)
+    groups = scheme_named(scheme).groups
     for name, value in GROUP_WEIGHT.items():
         if name in groups:
             out[groups[name]] = value
@@ -147,18 +158,20 @@ def make_start(
     metres_per_unit: float | None = None,
     spacing: float = 0.001,
 ) -> Start:
-    """Aligns the first timestep's landmarks to the template and brings all targets into that frame.
+    """Aligns the landmarks of the first timestep with a face to the template; brings all targets into that frame.
 
-    `surfaces` holds the `SurfaceView`s of each timestep, or is None without geometry.
+    `surfaces` holds the `SurfaceView`s of each timestep, or is None without geometry. A timestep without a face has no
+    target; raises NoFaceError where none has enough.
     """
+    first = next((points for points in landmarks if points.valid.any()), landmarks[0])
     if metres_per_unit is not None:
-        _check_unit(metres_per_unit, similarity_from_landmarks(head, embedding, landmarks[0]))
-    reference = similarity_from_landmarks(head, embedding, landmarks[0], metres_per_unit)
+        _check_unit(metres_per_unit, similarity_from_landmarks(head, embedding, first))
+    reference = similarity_from_landmarks(head, embedding, first, metres_per_unit)
     scale = decompose_similarity(reference)[0]
     targets = []
     for t, points in enumerate(landmarks):
         cloud: SurfaceCloud | None = None
-        if surfaces is not None:
+        if surfaces is not None and points.valid.any():
             cloud = fuse_surface(surfaces[t], reference, spacing)
         target = make_landmark_target(
             head,
@@ -168,12 +181,11 @@ def make_start(
             landmark_weights(points.scheme, len(points.points)),
             scheme=points.scheme,
         )
-        if len(target.index) < 20:
-            raise NoFaceError(
-                "fewer than 20 landmarks could be placed in space: the face is seen from too few sides. "
-                "Give more views."
-            )
         targets.append(FrameTarget(target, cloud))
+    if max(len(target.landmarks.index) for target in targets) < 20:
+        raise NoFaceError(
+            "fewer than 20 landmarks could be placed in space: the face is seen from too few sides. Give more views."
+        )
     return Start(reference, landmarks, targets)
 
 
@@ -190,8 +202,7 @@ def start_from_capture(
 
     `choose_scale` is shown the start and may answer with the metres per unit to begin with instead.
     """
-    known = capture.avatar.get("head_from_world")
-    rough = np.asarray(known, dtype=np.float64) if known is not None else None
+    rough = capture.avatar.head_from_world
     detections = detections_of(capture, detected)
     landmarks = [lift_detections(capture, found, detected.scheme, rough, use_geometry) for found in detections]
     has_surface = use_geometry and all(view.geometry_path for view in capture.views_of("fit"))
@@ -206,6 +217,8 @@ def start_from_capture(
     if chosen is not None:
         start = make_start(head, embedding, landmarks, surfaces(), chosen)
     for found, points, target in zip(detections, landmarks, start.targets, strict=True):
+        if found is None:
+            continue
         roles = {view.role for view in found.views}
         target.pixels = make_pixel_target(
             head,

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from flame_fitting.errors import InputError
-from flame_fitting.fit.config import FitConfig, Group, PipelineConfig, StageConfig
+from flame_fitting.fit.config import FitConfig, PresetName
+from flame_fitting.fit.stage_config import GEOMETRY, LANDMARKS, Group, PipelineConfig, StageConfig
 
 
 def preset(name: str, capture: Path | None = None) -> FitConfig:
@@ -84,24 +85,29 @@ def _vhap_pipeline() -> PipelineConfig:
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
     no_texture_on = ("hair", "boundary", "neck")
     epochs: dict[str, Any] = {"num_epochs": 30, "lr_scale": 0.1, "lr_schedule": "exponential"}
+    landmarks: dict[str, Any] = {"looks_at": LANDMARKS, "when": "without_pictures"}
     edge: dict[str, Any] = {
         "align_texture_except": ("boundary",),
         "align_boundary_except": ("boundary",),
         "disable_jawline_landmarks": True,
     }
     return PipelineConfig(
-        lmk_init_rigid=StageConfig(500, optimizable_params=("cam", "pose", "scale")),
-        lmk_init_all=StageConfig(500, optimizable_params=geometry),
-        geo_init_all=StageConfig(solver="gauss_newton", when="with_geometry"),
+        lmk_init_rigid=StageConfig(
+            500, frames="first", optimizable_params=("cam", "pose", "scale"), looks_at=LANDMARKS
+        ),
+        lmk_init_all=StageConfig(500, frames="first", optimizable_params=geometry, looks_at=LANDMARKS),
+        geo_init_all=StageConfig(solver="gauss_newton", looks_at=GEOMETRY, when="with_geometry"),
         rgb_init_outline=StageConfig(when="without_geometry"),
         rgb_init_texture=StageConfig(
             500,
+            frames="first",
             optimizable_params=("cam", "shape", "texture", "lights"),
             align_texture_except=no_texture_on,
             align_boundary_except=("hair", "boundary"),
         ),
         rgb_init_all=StageConfig(
             500,
+            frames="first",
             optimizable_params=all_of_it,
             align_texture_except=no_texture_on,
             align_boundary_except=("hair", "bottomline"),
@@ -109,17 +115,23 @@ def _vhap_pipeline() -> PipelineConfig:
         ),
         rgb_init_offset=StageConfig(
             500,
+            frames="first",
             optimizable_params=offsets,
+            for_offsets=True,
             align_texture_except=no_texture_on,
             align_boundary_except=("bottomline",),
             disable_jawline_landmarks=True,
         ),
-        geo_init_offset=StageConfig(solver="registration", when="with_geometry"),
-        rgb_sequential_tracking=StageConfig(50, optimizable_params=(*tracked, "dynamic_offset"), **edge),
+        geo_init_offset=StageConfig(solver="registration", looks_at=GEOMETRY, for_offsets=True, when="with_geometry"),
+        rgb_sequential_tracking=StageConfig(
+            50, frames="sequential", optimizable_params=(*tracked, "dynamic_offset"), **edge
+        ),
         rgb_global_tracking=StageConfig(optimizable_params=(*offsets, "dynamic_offset"), **edge, **epochs),
-        lmk_sequential_tracking=StageConfig(50, optimizable_params=tracked),
-        lmk_global_tracking=StageConfig(optimizable_params=geometry, **epochs),
+        lmk_sequential_tracking=StageConfig(50, frames="sequential", optimizable_params=tracked, **landmarks),
+        lmk_global_tracking=StageConfig(optimizable_params=geometry, **landmarks, **epochs),
     )
 
 
 PRESETS: dict[str, Callable[[FitConfig], None]] = {"static": _static, "vhap": _vhap, "fast": _fast, "high": _high}
+
+assert set(PRESETS) == set(get_args(PresetName))

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.offsets import folded_triangles
+from flame_fitting.fit.folds import folded_triangles
 from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.pictures import Pictures
 from flame_fitting.fit.region_weights import vertex_areas
 from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
-from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.model import HeadModel
+from flame_fitting.maths.quantiles import weighted_quantiles
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
@@ -71,21 +72,13 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
     }
     spread: tuple[float, ...] = (np.nan, np.nan)
     if surface:
-        spread = weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95))
+        spread = tuple(weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95)).tolist())
     return Quality(
         landmark_mm=1000 * float(np.median(np.concatenate(landmark))) if landmark else np.nan,
         face_mm=1000 * float(spread[0]),
         face_p95_mm=1000 * float(spread[1]),
         **folded,
     )
-
-
-def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: tuple[float, ...]) -> tuple[float, ...]:
-    """Quantiles of weighted values (n,): the value below which that share of the weight lies."""
-    order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weights[order])
-    positions = np.searchsorted(cumulative, np.asarray(quantiles) * cumulative[-1])
-    return tuple(float(v) for v in values[order[np.minimum(positions, len(values) - 1)]])
 
 
 def worsened(before: Quality, after: Quality) -> str | None:
@@ -109,7 +102,7 @@ def worsened(before: Quality, after: Quality) -> str | None:
 
 @torch.no_grad()
 def picture_error(
-    rasterizer: Rasterizer, head: HeadModel, vertices: Tensor, views: ViewSet, texels: TexelMaps, size: int = 256
+    rasterizer: Rasterizer, head: HeadModel, vertices: Tensor, pictures: Pictures, texels: TexelMaps, size: int = 256
 ) -> float:
     """Mean difference (sRGB) of pictures from the head at `vertices` (V, 3) in the colours that it has in them.
 
@@ -117,17 +110,17 @@ def picture_error(
     no texture or light that a stage has or has not fitted yet; nothing is perturbed. Over the pixels of head and
     avatar together; behind the head is the pictures' own background, or where that is not known the picture itself.
     """
-    count = len(views.views)
-    some = views.subset(np.unique(np.linspace(0, count - 1, min(count, MEASURED_VIEWS)).round().astype(int)))
-    some = some.downsampled(max(views.resolution[0] // size, 1))
+    count = len(pictures)
+    rows = np.unique(np.linspace(0, count - 1, min(count, MEASURED_VIEWS)).round().astype(int))
+    some = pictures.batch([int(row) for row in rows]).downsampled(max(pictures.resolution[0] // size, 1))
     maps = texels(2 * size)
-    texture = complete(bake(rasterizer, head, vertices, some, maps), head, maps)
-    pictures = some.pictures()
-    behind = pictures[..., :3]
+    texture = complete(bake(rasterizer, head, vertices[None], some, maps), head, maps)
+    shown = some.pictures()
+    behind = shown[..., :3]
     if some.background is not None:
-        behind = some.background.to(pictures).expand(behind.shape)
+        behind = some.background.to(shown).expand(behind.shape)
     pos = clip_positions(vertices.float()[None], some.clip).contiguous()
     drawn = HeadRenderer(rasterizer, head).draw(pos, some.resolution, texture[None].float(), behind.contiguous())
-    inside = torch.maximum(pictures[..., 3], drawn.painted[..., 3])
-    apart = (drawn.painted[..., :3] - pictures[..., :3]).abs().mean(-1)
+    inside = torch.maximum(shown[..., 3], drawn.painted[..., 3])
+    apart = (drawn.painted[..., :3] - shown[..., :3]).abs().mean(-1)
     return float((apart * inside).sum() / inside.sum().clamp_min(1.0))

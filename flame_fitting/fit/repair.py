@@ -20,12 +20,12 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse.linalg import splu
 
-from flame_fitting.fit.folds import adjacent_faces
+from flame_fitting.fit.folds import adjacent_faces, folded_triangles
 from flame_fitting.fit.losses.offsets import REFERENCE_EDGE, capped
-from flame_fitting.fit.offset_system import OffsetSystem
-from flame_fitting.fit.offsets import OffsetConfig, add_data, folded_triangles, mesh_edges
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
+from flame_fitting.fit.solvers.offset_system import OffsetSystem
+from flame_fitting.fit.solvers.registration import OffsetConfig, add_data, mesh_edges
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.head.model import HeadModel
 

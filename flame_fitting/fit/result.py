@@ -10,27 +10,13 @@ import torch
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write, read_json_object, read_npz, read_picture, reason
+from flame_fitting.files import atomic_write, read_npz, read_picture, reason
+from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from flame_fitting.fit.parameters import PARAMETER_KEYS, PARAMETERS, POSES
+from flame_fitting.fit.state import StageRecord
 from flame_fitting.head.model import HeadModel
 
-PARAMETER_KEYS = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "shape", "expr", "static_offset")
-
 FIT_AGAIN = "Run again: flame-fitting fit"
-
-
-@dataclass(eq=False)
-class StageRecord:
-    """What one stage of the fit left behind."""
-
-    name: str
-    vertices_world: np.ndarray
-    """(T, V, 3) in the avatar's coordinates."""
-    seconds: float
-    summary: dict[str, float] = field(default_factory=dict)
-    """landmark_mm, face_mm and what else the stage measured."""
-    accepted: bool = True
-    smoothed: list[int] = field(default_factory=list)
-    """Triangles that static offsets had turned over, and around which they were smoothed (`fit.repair`)."""
 
 
 @dataclass(eq=False)
@@ -53,6 +39,8 @@ class FitResult:
     """(9, 3) SH coefficients in head space, None when unlit."""
     landmarks3d: dict[str, np.ndarray] = field(default_factory=dict)
     """points (T, N, 3) world, spread_mm (T, N), model (T, N, 3) world, used (T, N) bool, scheme."""
+    uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
+    """Standard deviations of parameters, each in its own shape and unit; NaN where a coefficient was not estimated."""
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scale_source: str = "estimated"
@@ -104,6 +92,13 @@ def save_parameters(path: Path, result: FitResult) -> None:
         np.savez(temporary, **arrays)
 
 
+def save_uncertainty(path: Path, result: FitResult) -> None:
+    """Writes `uncertainty.npz`: one array for each parameter that was estimated, and `units` (JSON)."""
+    units = {p.name: p.unit for p in PARAMETERS if p.name in result.uncertainty}
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **result.uncertainty, units=np.array(json.dumps(units)))  # type: ignore[arg-type]
+
+
 def load_fit(folder: Path | str) -> FitResult:
     """Reads a fit folder (or its last time-stamped child, as VHAP makes them)."""
     folder = find_fit_folder(Path(folder))
@@ -135,6 +130,8 @@ def load_fit(folder: Path | str) -> FitResult:
             raise InputError(f"{folder / 'texture.png'}: is not square. {FIT_AGAIN}")
     if (folder / "landmarks3d.npz").is_file():
         result.landmarks3d = _landmarks3d(folder / "landmarks3d.npz", len(parameters["expr"]))
+    if (folder / "uncertainty.npz").is_file():
+        result.uncertainty = _uncertainty(folder / "uncertainty.npz", parameters)
     _load_checkpoint(folder, result)
     return result
 
@@ -149,9 +146,8 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
         other = "" if "head_model" in arrays else " Parameters of another program are read by: flame-fitting convert"
         raise InputError(f"{path}: lacks {', '.join(missing)}: not the parameter file of a fit. {FIT_AGAIN}{other}")
     steps = arrays["expr"].shape[0] if arrays["expr"].ndim == 2 else 0
-    widths = {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
     right = {"expr": steps > 0, "shape": arrays["shape"].ndim == 1}
-    right |= {key: arrays[key].shape == (steps, width) for key, width in widths.items()}
+    right |= {key: arrays[key].shape == (steps, width) for key, width in POSES.items()}
     offset, matrix = arrays["static_offset"], arrays["head_from_world"]
     right["static_offset"] = offset.ndim == 3 and offset.shape[0] in (1, steps) and offset.shape[2] == 3
     right["head_from_world"] = matrix.shape == (4, 4)
@@ -174,27 +170,25 @@ def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _uncertainty(path: Path, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    arrays = read_npz(path, FIT_AGAIN)
+    shapes = {key: value.shape for key, value in parameters.items()} | {"placement": (7,)}
+    found = {key: value for key, value in arrays.items() if key != "units"}
+    for key, value in found.items():
+        if value.shape != shapes.get(key) or value.dtype.kind != "f" or (value < 0).any():
+            raise InputError(f"{path}: {key} has no standard deviations of a parameter of the fit. {FIT_AGAIN}")
+    return found
+
+
 def _load_checkpoint(folder: Path, result: FitResult) -> None:
     """Stages, warnings and times, where the folder has them."""
-    path, tensors = folder / "checkpoint.json", folder / "checkpoint.safetensors"
-    if not (path.is_file() and tensors.is_file()):
+    path = folder / CHECKPOINT_NAME
+    if not path.is_file():
         return
-    from safetensors import SafetensorError, safe_open
-
-    content = read_json_object(path, FIT_AGAIN)
-    try:
-        result.warnings = [str(text) for text in content.get("warnings", [])]
-        result.seconds = {str(name): float(value) for name, value in content.get("seconds", {}).items()}
-        by_face = content.get("scale_by_face")
-        result.scale_by_face = None if by_face is None else float(by_face)
-        with safe_open(tensors, framework="np") as file:
-            for record in content.get("stages", []):
-                vertices = file.get_tensor(f"stages/{record['name']}/vertices_world").astype(np.float64)
-                result.stages.append(StageRecord(**(record | {"vertices_world": vertices})))
-    except SafetensorError as error:
-        raise InputError(f"{tensors}: cannot be read ({reason(error)}). {FIT_AGAIN}") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not what a fit writes ({reason(error)}). {FIT_AGAIN}") from error
+    checkpoint = load_checkpoint(path)
+    state = checkpoint.state
+    result.stages, result.warnings, result.seconds = list(state.records), list(state.warnings), checkpoint.seconds
+    result.scale_by_face = state.scale.estimate
 
 
 def find_fit_folder(folder: Path) -> Path:

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from flame_fitting.fit.linearize import Columns
 from flame_fitting.fit.parameters import placement_matrix
-from flame_fitting.fit.parametric import GaussNewtonWeights, PriorWeights, fit_geometry, fit_landmarks
 from flame_fitting.fit.prepare import make_start, neutral_parameters
-from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
+from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
 from flame_fitting.fit.surface import SurfaceView
+from flame_fitting.fit.weight_config import PriorConfig, WeightConfig
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.lifting import Landmarks3D
@@ -29,9 +30,16 @@ def rough_head_frame(
     """head_from_world (4, 4) of a fit with few components to probe renders. `head` is in double precision."""
     start = make_start(head, embedding, [landmarks], [list(surface)], spacing=0.002)
     parameters = neutral_parameters(head, 1)
-    prior, balance = PriorWeights(), GaussNewtonWeights()
-    few = Columns(True, min(30, head.n_shape), min(10, head.n_expr), ("jaw_pose",))
-    parameters = fit_landmarks(head, parameters, start.targets, few, prior, balance, iterations=10)
+    few = Columns.of(head, ("placement", "shape", "expr", "jaw_pose"), {"shape": 30, "expr": 10})
     weights = surface_weights(head, {"neck": 0.0, "scalp": 0.1, "hair": 0.1})
-    parameters = fit_geometry(head, parameters, start.targets, few, prior, balance, weights, iterations=iterations)
+    steps: tuple[tuple[int, SurfaceWeights | None], ...] = ((10, None), (iterations, weights))
+    weight = WeightConfig()
+    for count, dense in steps:
+        settings = GaussNewtonSettings(
+            iterations=count,
+            landmark_count=weight.landmark_count,
+            surface_count=weight.surface_count,
+            seed=0,
+        )
+        parameters = gauss_newton(head, parameters, start.targets, few, PriorConfig(), settings, dense).parameters
     return np.linalg.inv(placement_matrix(parameters.placement)) @ start.reference_from_world

@@ -7,7 +7,7 @@ on the fitted head, on the same head without static offsets, and on the template
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from numpy import ndarray
 from flame_fitting.errors import InputError
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
 from flame_fitting.fit.intersections import self_intersections
-from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, by_region
 from flame_fitting.head.model import HeadModel
 
@@ -59,14 +58,6 @@ class SanityLimits:
     crossing_added: float = 0.1
     """More crossing triangles than without offsets. Lips that meet and rub differ by up to 8 % on sound fits."""
     at_cap: float = 0.05
-
-
-def check_sanity(head: HeadModel, parameters: FitParameters, timesteps: int = 8) -> dict[str, RegionSanity]:
-    """Counts for a head with `parameters`; see `region_sanity`."""
-    with torch.no_grad():
-        bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
-        posed, without = (p.head_vertices(head).double().cpu().numpy() for p in (parameters, bare))
-    return region_sanity(head, posed, without, parameters.static_offset.detach().cpu().numpy(), timesteps)
 
 
 def region_sanity(

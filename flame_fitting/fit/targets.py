@@ -11,7 +11,7 @@ from flame_fitting.capture.camera import clip_from_world
 from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
-from flame_fitting.landmarks.ibug68 import groups_of, ibug_indices
+from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.render.mesh import clip_positions
 
 
@@ -192,8 +192,8 @@ def make_detection_target(
     (2,), is their width and height, px; `searched` counts the views in which nothing was found, too.
     Visibility is that of the template in the reference frame.
     """
-    groups, of_ibug = groups_of(scheme), ibug_indices(scheme)
-    outline = groups.get("outline", groups.get("jawline", np.zeros(0, dtype=int)))
+    order = scheme_named(scheme)
+    groups, of_ibug, outline = order.groups, order.ibug68, order.groups[order.contour]
     chosen = np.unique(np.concatenate([of_ibug, groups.get("irises", np.zeros(0, dtype=int)), outline]))
     chosen = chosen[embedding.valid[chosen]]
     number = np.full(embedding.valid.shape, -1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool2d
 
@@ -56,17 +57,51 @@ class Bake:
 def bake(
     rasterizer: Rasterizer,
     head: HeadModel,
-    vertices: Tensor,
+    vertices: Float[Tensor, "T V 3"],
     views: ViewSet,
     texels: TexelMap,
     sharpness: float = 4.0,
 ) -> Bake:
-    """Projects the pictures onto the head posed at `vertices` (V, 3), reference frame.
+    """Projects the pictures onto the head, posed for each as at its timestep; reference frame.
 
     `sharpness` is the power of the cosine between normal and view direction that weighs a view.
     """
     device = vertices.device
     rows, cols = torch.nonzero(texels.covered, as_tuple=True)
+    total = torch.zeros(len(rows), 1, device=device)
+    color = torch.zeros(len(rows), 3, device=device)
+    for posed, some in zip(vertices, _by_timestep(views, len(vertices)), strict=True):
+        if some.views:
+            added, weight = _projected(rasterizer, head, posed, some, texels, (rows, cols), sharpness)
+            color += added
+            total += weight
+    out = torch.zeros(*texels.face.shape, 3, device=device)
+    out[rows, cols] = color / total.clamp_min(1e-8)
+    weight_map = torch.zeros(texels.face.shape, device=device)
+    weight_map[rows, cols] = total[:, 0]
+    return Bake(out, weight_map)
+
+
+def _by_timestep(views: ViewSet, timesteps: int) -> list[ViewSet]:
+    """The views of each timestep."""
+    if timesteps == 1:
+        return [views]
+    numbers = views.timestep.cpu().numpy()
+    return [views.subset(np.flatnonzero(numbers == timestep)) for timestep in range(timesteps)]
+
+
+def _projected(
+    rasterizer: Rasterizer,
+    head: HeadModel,
+    vertices: Float[Tensor, "V 3"],
+    views: ViewSet,
+    texels: TexelMap,
+    places: tuple[Tensor, Tensor],
+    sharpness: float,
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 1"]]:
+    """Weighted colours and weights of the texels at `places` (rows, columns), summed over the views."""
+    device = vertices.device
+    rows, cols = places
     corners = head.faces[texels.face[rows, cols]]
     weights = texels.barycentric[rows, cols].to(vertices)
     normals = vertex_normals(vertices[None], head.faces)[0]
@@ -99,11 +134,7 @@ def bake(
         weight = torch.where(seen, cosine.clamp_min(0) ** sharpness, 0.0)
         color += (weight * sampled[..., :3]).sum(0)
         total += weight.sum(0)
-    out = torch.zeros(*texels.face.shape, 3, device=device)
-    out[rows, cols] = color / total.clamp_min(1e-8)
-    weight_map = torch.zeros(texels.face.shape, device=device)
-    weight_map[rows, cols] = total[:, 0]
-    return Bake(out, weight_map)
+    return color, total
 
 
 def fitted_depth(rasterizer: Rasterizer, head: HeadModel, vertices: Tensor, views: ViewSet) -> Tensor:

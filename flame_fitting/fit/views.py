@@ -1,16 +1,15 @@
-"""The pictures a fit looks at, loaded once, with their cameras in the reference frame."""
+"""Views with their pixels, as a step looks at them, with their cameras in the reference frame."""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flame_fitting.capture.camera import clip_from_world, move_camera
-from flame_fitting.capture.capture import Capture, View
-from flame_fitting.errors import InputError
+from flame_fitting.capture.capture import View
+from flame_fitting.capture.pictures import to_uint8
 
 
 @dataclass(eq=False)
@@ -56,26 +55,29 @@ class ViewSet:
         """(B, H, W) float32."""
         return self.pictures()[..., 3]
 
+    @property
+    def yaw(self) -> np.ndarray:
+        """(B,) degrees that each camera stands around the head from its front, 0 to 180."""
+        eyes = self.eyes
+        return np.abs(np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2])))
+
     def subset(self, index: list[int] | np.ndarray) -> "ViewSet":
         """Some of the views."""
         chosen = [int(i) for i in index]
-        rows = torch.as_tensor(chosen, device=self.rgba.device)
+        return self.of_rows(chosen, self.rgba[torch.as_tensor(chosen, device=self.rgba.device)])
+
+    def of_rows(self, rows: Sequence[int], rgba: Tensor) -> "ViewSet":
+        """Cameras of some of the views with pixels for them."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.clip.device)
         return replace(
             self,
-            views=[self.views[i] for i in chosen],
-            rgba=self.rgba[rows],
-            clip=self.clip[rows],
-            K=self.K[chosen],
-            camera=self.camera[chosen],
-            timestep=self.timestep[rows],
+            views=[self.views[row] for row in rows],
+            rgba=rgba,
+            clip=self.clip[index],
+            K=self.K[list(rows)],
+            camera=self.camera[list(rows)],
+            timestep=self.timestep[index],
         )
-
-    def facing(self, max_yaw: float) -> "ViewSet":
-        """The views at most that far (degrees) around the head from its front; all where none is."""
-        eyes = self.eyes
-        yaw = np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2]))
-        front = np.flatnonzero(np.abs(yaw) <= max_yaw)
-        return self.subset(front) if 0 < len(front) < len(yaw) else self
 
     def downsampled(self, factor: int) -> "ViewSet":
         """Area-averaged to a `factor`-th of the size, rounded to whole pixels; half precision.
@@ -118,64 +120,10 @@ def scaled_intrinsics(K: np.ndarray, old: tuple[int, int], new: tuple[int, int])
 def stack_rgba(images: np.ndarray, alphas: np.ndarray) -> Tensor:
     """(B, H, W, 4) uint8 of images (B, 3, H, W) and alphas (B, H, W), 0..1."""
     both = np.concatenate([np.asarray(images).transpose(0, 2, 3, 1), np.asarray(alphas)[..., None]], axis=-1)
-    return torch.as_tensor(np.rint(both * 255).astype(np.uint8))
+    return torch.as_tensor(to_uint8(both))
 
 
-def load_views(
-    capture: Capture,
-    views: list[View],
-    reference_from_world: np.ndarray,
-    device: torch.device | str = "cpu",
-    background: str | None = None,
-) -> ViewSet:
-    """Reads pictures and alpha maps; cameras become metric and see the reference frame.
-
-    Views of several sizes are brought to the one that most of them have (the larger one where two are as frequent).
-    `background` (white or black) goes behind the avatar by its alpha in place of the capture's own.
-    """
-    camera = np.stack([move_camera(view.world_to_camera, reference_from_world) for view in views])
-    size = common_size(views)
-    K = np.stack([scaled_intrinsics(view.K, (view.height, view.width), size) for view in views])
-    distance = np.linalg.norm(np.linalg.inv(camera)[:, :3, 3], axis=1)
-    near, far = np.maximum(distance - 0.6, 0.05), distance + 0.8
-    clip = np.stack(
-        [
-            clip_from_world(view.K, c, view.width, view.height, n, f)
-            for view, c, n, f in zip(views, camera, near, far, strict=True)
-        ]
-    )
-    rows = {timestep: row for row, timestep in enumerate(capture.timesteps)}
-
-    composited = all(view.mask_path is not None for view in views)
-    behind = np.array(capture.background_color, dtype=np.float32)
-    if background is not None and not composited:
-        raise InputError(f"{capture.root}: has no alpha maps, so its background cannot be made {background}.")
-    wanted = behind if background is None else np.full(3, float(background == "white"), dtype=np.float32)
-
-    def read(view: View) -> Tensor:
-        image, alpha = capture.image(view), capture.alpha(view)
-        image = np.clip(image + (1 - alpha) * (wanted - behind)[:, None, None], 0, 1)
-        rgba = stack_rgba(image[None], alpha[None])[0].to(device)
-        return rgba if rgba.shape[:2] == size else _as_bytes(area_resized(rgba.float() / 255, size))
-
-    with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(read, views))
-    return ViewSet(
-        views=list(views),
-        rgba=torch.stack(pictures),
-        clip=torch.as_tensor(clip, dtype=torch.float32).to(device),
-        K=K,
-        camera=camera,
-        timestep=torch.tensor([rows[view.timestep] for view in views], device=device),
-        background=torch.as_tensor(wanted, device=device) if composited else None,
-    )
-
-
-def common_size(views: list[View]) -> tuple[int, int]:
+def common_size(views: Sequence[View]) -> tuple[int, int]:
     """(H, W) that most of the views have; the largest of those that are as frequent."""
     count = Counter((view.height, view.width) for view in views)
     return max(count, key=lambda size: (count[size], size[0] * size[1], size))
-
-
-def _as_bytes(picture: Tensor) -> Tensor:
-    return (picture * 255).round().to(torch.uint8)

@@ -13,7 +13,8 @@ from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz, reason, sha256_of_file
 from flame_fitting.head.model import HeadData
-from flame_fitting.head.pickles import SparseColumns, read_pickle
+from flame_fitting.head.pickle_values import SparseColumns
+from flame_fitting.head.pickles import read_pickle
 
 FLAME_COUNTS = (5023, 9976)
 """Vertices and triangles of FLAME."""

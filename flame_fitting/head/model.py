@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from flame_fitting.head.rotations import rotation_matrix
 
-JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
-
 
 class HeadOutput(NamedTuple):
     """Posed head."""

@@ -17,14 +17,9 @@ import numpy as np
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
-from flame_fitting.head.pickles import (
-    HANDLERS,
-    MAX_FILE_BYTES,
-    MAX_OPCODES,
-    PickleMachine,
-    PickleName,
-    RefusedError,
-)
+from flame_fitting.head.pickle_machine import HANDLERS, MAX_OPCODES, PickleMachine
+from flame_fitting.head.pickle_values import PickleName, RefusedError
+from flame_fitting.head.pickles import MAX_FILE_BYTES
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {

@@ -16,9 +16,9 @@ from numpy import ndarray
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.ibug68 import SCHEMES, groups_of, ibug_indices
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, robust_median
-from flame_fitting.landmarks.surface import nearest_on_surface
+from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.maths.closest import nearest_on_surface
 
 REVISION = 2
 """Counts up whenever the method changes, so that cached results of an older one are not used."""
@@ -128,40 +128,28 @@ def allowed_faces(head: HeadModel, scheme: str) -> Bool[ndarray, "N F"]:
     jaw's skinning weight: with closed lips both are seen at the same place.
     """
     faces = head.faces.cpu().numpy()
-    count = SCHEMES[scheme]
+    order = scheme_named(scheme)
     weights = head.weights.cpu().numpy()[faces].mean(1)  # (F, J): root, neck, jaw, left eye, right eye
     eyeballs = {"left": weights[:, 3] > 0.5, "right": weights[:, 4] > 0.5}
     other = eyeballs["left"] | eyeballs["right"] | head.face_mask("teeth").cpu().numpy()
-    allowed = np.broadcast_to(~other, (count, len(faces))).copy()
-    groups = groups_of(scheme)
+    allowed = np.broadcast_to(~other, (order.n_points, len(faces))).copy()
+    groups = order.groups
     for side, own in eyeballs.items():
         if own.any() and f"{side}_iris" in groups:
             allowed[groups[f"{side}_iris"]] = own
-    upper, lower = lip_sides(scheme)
+    upper, lower = order.lips
     for points, side_faces in ((upper, weights[:, 2] < 0.5), (lower, weights[:, 2] >= 0.5)):
         allowed[points] &= side_faces
     return allowed
 
 
-def lip_sides(scheme: str) -> tuple[ndarray, ndarray]:
-    """Indices of the points on the upper and on the lower lip, without the corners."""
-    if scheme == "ibug68":
-        return np.r_[49:54, 61:64], np.r_[55:60, 65:68]
-    groups = groups_of(scheme)
-    outer, inner = groups["outer_lips"], groups["inner_lips"]
-    corners = set(ibug_indices(scheme)[[48, 54, 60, 64]].tolist())
-    # Both rings run over the upper lip from the right corner to the left one, then back over the lower lip.
-    halves = [[ring[: len(ring) // 2], ring[len(ring) // 2 :]] for ring in (outer, inner)]
-    upper, lower = (np.array([i for ring in halves for i in ring[k] if int(i) not in corners]) for k in (0, 1))
-    return upper, lower
-
-
 def spread_table(embedding: LandmarkEmbedding) -> list[tuple[str, int, float, float]]:
     """Rows (group, points, median, 95 %) of the spread over views in mm: all points, the 51 inner ones, each part."""
+    order = scheme_named(embedding.scheme)
     groups = {
         "all": np.arange(len(embedding.face_index)),
-        "inner 51": ibug_indices(embedding.scheme)[17:],
-        **groups_of(embedding.scheme),
+        "inner 51": order.inner,
+        **order.groups,
     }
     rows = []
     for name, index in groups.items():

@@ -1,14 +1,11 @@
-"""What every 2D landmark detector offers, and how one is made by name."""
+"""What every 2D landmark detector offers; `registry` names them."""
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from flame_fitting.errors import InputError
-
-DETECTORS = ("mediapipe",)
+from flame_fitting.landmarks.schemes import scheme_named
 
 
 class LandmarkDetector(ABC):
@@ -17,11 +14,14 @@ class LandmarkDetector(ABC):
     name: str
     """Detector name, also the stem of its file in a capture."""
     scheme: str
-    """Landmark order, e.g. `mediapipe478` or `ibug68`."""
-    n_points: int
-    """Number of landmarks."""
+    """Landmark order, one of `schemes.SCHEMES`."""
     version: str
     """Identifies the weights: results of equal versions on equal pictures are equal."""
+
+    @property
+    def n_points(self) -> int:
+        """Number of landmarks."""
+        return scheme_named(self.scheme).n_points
 
     @abstractmethod
     def detect(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
@@ -35,17 +35,3 @@ class LandmarkDetector(ABC):
     def detect_quickly(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
         """As `detect`, less precise where a detector can be quicker that way."""
         return self.detect(images)
-
-
-def make_detector(
-    name: str = "mediapipe", model_path: Path | str | None = None, log_file: Path | str | None = None
-) -> LandmarkDetector:
-    """The detector called `name`, with weights from `model_path` or those that come with this program.
-
-    `log_file` receives what native libraries would print to the terminal.
-    """
-    if name == "mediapipe":
-        from flame_fitting.landmarks.mediapipe_detector import MediaPipeDetector
-
-        return MediaPipeDetector(model_path, log_file=log_file)
-    raise InputError(f"{name}: no such landmark detector. Use one of: {', '.join(DETECTORS)}.")

@@ -10,10 +10,11 @@ from numpy import ndarray
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz
-from flame_fitting.landmarks.detector import DETECTORS
-from flame_fitting.landmarks.ibug68 import SCHEMES
+from flame_fitting.landmarks.registry import DETECTORS
+from flame_fitting.landmarks.schemes import SCHEMES
 
-_KNOWN = f"Known are {', '.join(f'{name} ({count} points)' for name, count in SCHEMES.items())}."
+_POINTS = {scheme.name: scheme.n_points for scheme in SCHEMES.values() if scheme.of_detectors}
+_KNOWN = f"Known are {', '.join(f'{name} ({count} points)' for name, count in _POINTS.items())}."
 
 
 @dataclass(eq=False)
@@ -72,8 +73,8 @@ def read_landmarks(capture_root: Path | str, detector: str) -> Landmarks2D:
         raise InputError(f"{path}: landmarks have {found}, numbers (T, C, N, 3) are expected. {again}")
     count = landmarks.shape[2]
     scheme, version = str(arrays.get("scheme", _scheme_of(count))), str(arrays.get("detector_version", ""))
-    if SCHEMES.get(scheme, count) != count:
-        raise InputError(f"{path}: has {count} points, and its scheme {scheme} has {SCHEMES[scheme]}. {_KNOWN}")
+    if _POINTS.get(scheme, count) != count:
+        raise InputError(f"{path}: has {count} points, and its scheme {scheme} has {_POINTS[scheme]}. {_KNOWN}")
     landmarks = landmarks.astype(np.float32)
     return Landmarks2D(landmarks, scheme, detector, version)
 
@@ -81,7 +82,7 @@ def read_landmarks(capture_root: Path | str, detector: str) -> Landmarks2D:
 def check_landmarks(capture: Capture, detected: Landmarks2D) -> None:
     """Refuses landmarks that no fit of the capture can take: of an unknown order, or of other views."""
     path = landmarks_path(capture.root, detected.detector)
-    if detected.scheme not in SCHEMES:
+    if detected.scheme not in _POINTS:
         raise InputError(f"{path}: {detected.landmarks.shape[2]} points of the scheme {detected.scheme}. {_KNOWN}")
     expected, found = (len(capture.timesteps), len(capture.cameras)), detected.landmarks.shape[:2]
     if found != expected:
@@ -93,4 +94,4 @@ def check_landmarks(capture: Capture, detected: Landmarks2D) -> None:
 
 def _scheme_of(count: int) -> str:
     """The order of landmarks that a file does not name, by their number."""
-    return next((name for name, number in SCHEMES.items() if number == count), "unknown")
+    return next((name for name, number in _POINTS.items() if number == count), "unknown")

@@ -18,6 +18,8 @@ from flame_fitting.capture.similarity import (
     invert_similarity,
     similarity_matrix,
 )
+from flame_fitting.landmarks.schemes import EYE_CORNERS, scheme_named
+from flame_fitting.maths.quantiles import weighted_median
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,13 @@ class Landmarks3D:
     """(N,) str: `depth`, `rays`, or empty where there is no point."""
     scheme: str
     """Landmark order."""
+
+    @classmethod
+    def nowhere(cls, scheme: str) -> "Landmarks3D":
+        """No point at all: nothing was detected."""
+        count = scheme_named(scheme).n_points
+        nothing = np.full((count, 3), np.nan)
+        return cls(nothing, nothing[:, 0].copy(), np.zeros(count, dtype=int), np.full(count, "", dtype="<U5"), scheme)
 
     @property
     def valid(self) -> Bool[ndarray, " N"]:
@@ -264,15 +273,6 @@ def robust_median(
     return center, spread
 
 
-def weighted_median(values: Float[ndarray, "C N"], weights: Float[ndarray, "C N"]) -> Float[ndarray, " N"]:
-    """Weighted median along the first axis; 0 where all weights are 0."""
-    order = np.argsort(values, axis=0)
-    cumulative = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
-    index = (cumulative >= 0.5 * cumulative[-1]).argmax(0)
-    median = np.take_along_axis(np.take_along_axis(values, order, axis=0), index[None], axis=0)[0]
-    return np.where(cumulative[-1] > 0, median, 0.0)
-
-
 def _finish(rays: RayPoints, scheme: str, config: LiftingConfig) -> Landmarks3D:
     source = np.where(np.isfinite(rays.points).all(1), "rays", "").astype("<U5")
     return Landmarks3D(rays.points, rays.spread, rays.n_views, source, scheme)
@@ -281,9 +281,7 @@ def _finish(rays: RayPoints, scheme: str, config: LiftingConfig) -> Landmarks3D:
 def _world_units_per_mm(points: ndarray, scheme: str, head_from_world: ndarray | None) -> float:
     if head_from_world is not None:
         return 0.001 / decompose_similarity(head_from_world)[0]
-    from flame_fitting.landmarks.ibug68 import ibug_indices
-
-    corners = points[ibug_indices(scheme)[[36, 45]]]
+    corners = points[scheme_named(scheme).ibug68[list(EYE_CORNERS)]]
     if np.isfinite(corners).all():
         return float(np.linalg.norm(corners[0] - corners[1])) / 90.0
     finite = points[np.isfinite(points).all(1)]

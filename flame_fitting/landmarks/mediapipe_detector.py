@@ -24,6 +24,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
 from flame_fitting.landmarks import mediapipe_topology as topology
 from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.log import quiet_native_stderr
 
 MODEL_VARIABLE = "FLAME_FITTING_MEDIAPIPE_MODEL"
@@ -69,7 +70,6 @@ class MediaPipeDetector(LandmarkDetector):
 
     name = "mediapipe"
     scheme = "mediapipe478"
-    n_points = topology.N_POINTS
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class MediaPipeDetector(LandmarkDetector):
             if local is None:
                 continue
             if jitter[4]:
-                local = local[topology.mirror_permutation()]
+                local = local[scheme_named(self.scheme).mirror]
             image_from_crop = np.linalg.inv(crop_from_image)
             mapped = np.empty_like(local)
             mapped[:, :2] = local[:, :2] @ image_from_crop[:2, :2].T + image_from_crop[:2, 2]

@@ -27,10 +27,3 @@ def fill_gutter(tex: Float[Tensor, "*batch Ht Wt C"], sources: Int[Tensor, "Ht W
     """The texture with its gutter; differentiable, a gutter texel's gradient goes to its source."""
     flat = tex.reshape(*tex.shape[:-3], -1, tex.shape[-1])
     return flat.index_select(-2, sources.reshape(-1)).reshape(tex.shape)
-
-
-def dilate_texture(
-    tex: Float[Tensor, "*batch Ht Wt C"], covered: Bool[Tensor, "Ht Wt"], pixels: int | None = None
-) -> Float[Tensor, "*batch Ht Wt C"]:
-    """`fill_gutter` with sources made on the spot."""
-    return fill_gutter(tex, gutter_sources(covered, pixels))

@@ -74,17 +74,3 @@ def shade(
 ) -> Float[Tensor, "... 3"]:
     """Colours under spherical-harmonic light, or unlit (the albedo itself) with None."""
     return albedo if lights is None else albedo * sh_shading(normals, lights)
-
-
-def clay_shading(normals: Float[Tensor, "... 3"], albedo: float = 0.75) -> Float[Tensor, "... 1"]:
-    """Grey clay in 0..1 at unit normals given in the lights' frame: x right, y up, z toward the viewer.
-
-    A strong light from above left, a weak one from the right and some ambient light from above: relief shows in every
-    direction and nothing is black.
-    """
-    key = torch.nn.functional.normalize(normals.new_tensor([-0.35, 0.55, 0.75]), dim=0)
-    fill = torch.nn.functional.normalize(normals.new_tensor([0.8, 0.1, 0.6]), dim=0)
-    light = 0.25 + 0.08 * normals[..., 1:2]
-    light = light + 0.62 * (normals @ key).clamp(min=0.0)[..., None]
-    light = light + 0.18 * (normals @ fill).clamp(min=0.0)[..., None]
-    return (albedo * light / 0.95).clamp(0.0, 1.0)

@@ -6,13 +6,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import Avatar, MeshPart
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.interface import Avatar
+from flame_fitting.avatar.mesh import MeshPart
+from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.avatar.unit_frame import in_unit_frame
 from flame_fitting.capture.camera import move_camera
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.pictures import replace_background
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.maths.normals import vertex_normals
 
 _CHUNK = 8
 
@@ -33,8 +36,8 @@ def head_avatar(
     vertices: Float[ndarray, "V 3"],
     texture: ndarray | None = None,
     vertex_colors: Float[ndarray, "V 3"] | None = None,
-) -> Avatar:
-    """A posed head as something that `render_avatar` draws; mid grey without a texture and colours."""
+) -> MeshAvatar:
+    """A posed head as an avatar; mid grey without a texture and colours."""
     from pathlib import Path
 
     faces = head.faces.cpu().numpy()
@@ -56,7 +59,7 @@ def head_avatar(
             part.base_color = (0.6, 0.6, 0.6, 1.0)
         else:
             part.vertex_colors = np.concatenate([vertex_colors, np.ones((len(vertex_colors), 1))], axis=1)
-    return Avatar(parts=[part], path=Path("memory"), file_hash="", format="memory")
+    return MeshAvatar(parts=[part], path=Path("memory"), file_hash="", format="memory")
 
 
 def draw_fit(
@@ -100,13 +103,13 @@ def _draw(
     # black behind, so that light scales the head alone
     outputs = ("image", "alpha", "normal") if geometry or fit.lights is not None else ("image", "alpha")
     size = views[0].width, views[0].height
-    out = render_avatar(avatar, K, cameras, *size, "unlit", (0.0, 0.0, 0.0), outputs=outputs)
+    out = avatar.draw(K, cameras, *size, "unlit", (0.0, 0.0, 0.0), outputs=outputs)
     assert out.image is not None and out.alpha is not None
     image = out.image
     if fit.lights is not None and out.normal is not None:
         rotation = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
         image = image * shading(out.normal @ rotation.T, fit.lights).transpose(0, 3, 1, 2)
-    image = np.clip(image + (1 - out.alpha[:, None]) * background[None, :, None, None], 0, 1)
+    image, _ = replace_background(image, out.alpha, (0.0, 0.0, 0.0), background)
     return image.astype(np.float32), out.alpha, out.normal
 
 
@@ -119,19 +122,3 @@ def shading(normals: Float[ndarray, "*B 3"], lights: Float[ndarray, "9 3"]) -> F
     flat = torch.as_tensor(np.ascontiguousarray(normals, dtype=np.float32)).reshape(-1, 3)
     light = (sh_basis(flat) @ torch.as_tensor(lights, dtype=torch.float32)).numpy().reshape(normals.shape)
     return np.where(np.abs(normals).sum(-1, keepdims=True) > 0, np.maximum(light, 0), 1.0)
-
-
-def vertex_normals(vertices: Float[ndarray, "V 3"], faces: ndarray) -> Float[ndarray, "V 3"]:
-    """Unit normals, area-weighted means of the triangles around each vertex; +Z where there is none."""
-    summed = np.zeros_like(vertices, dtype=np.float64)
-    weighted = face_normals(vertices, faces)
-    for corner in range(3):
-        np.add.at(summed, faces[:, corner], weighted)
-    length = np.linalg.norm(summed, axis=1, keepdims=True)
-    return np.where(length > 1e-20, summed / np.maximum(length, 1e-20), np.array([0.0, 0.0, 1.0]))
-
-
-def face_normals(vertices: Float[ndarray, "V 3"], faces: ndarray) -> Float[ndarray, "F 3"]:
-    """Normals of the triangles, twice their area long."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.cross(b - a, c - a)

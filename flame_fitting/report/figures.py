@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
-from flame_fitting.report.drawing import DrawnFit, draw_fit, head_avatar, vertex_normals
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import DrawnFit, draw_fit, head_avatar
 
 OVERLAY_YAWS = (0.0, -40.0, 40.0, -90.0, 90.0, 180.0)
 _GEOMETRY_COLOR = np.array([0.2, 0.5, 1.0], dtype=np.float32)
@@ -94,7 +95,7 @@ def overlay_row(fit: FitResult, capture: Capture, view: View, picture: DrawnFit)
     error = colored(np.abs(picture.image[0] - image).mean(axis=0) / _DIFFERENCE)
     error[np.maximum(seen, fitted) < 0.02] = 255
     panels = [image.transpose(1, 2, 0), picture.image[0].transpose(1, 2, 0), mesh]
-    row = [_resized(_bytes(panel)) for panel in panels]
+    row = [_resized(to_uint8(panel)) for panel in panels]
     row[2] = _with_landmarks(row[2], fit, capture, view)
     row.append(_resized(error))
     return np.concatenate([_labelled(p, text) for p, text in zip(row, _PANELS, strict=True)], axis=1)
@@ -133,9 +134,9 @@ def error_map(
         camera = look_at(middle + distance * toward, middle, [0.0, 1.0, 0.0])
         light = 0.55 + 0.45 * np.clip(normals @ toward, 0, 1)
         avatar = head_avatar(head, vertices, vertex_colors=colors * light[:, None])
-        drawn = render_avatar(avatar, K[None], camera[None], size, size, "unlit", outputs=("image",))
+        drawn = avatar.draw(K[None], camera[None], size, size, "unlit", outputs=("image",))
         assert drawn.image is not None
-        panels.append(_bytes(drawn.image[0].transpose(1, 2, 0)))
+        panels.append(to_uint8(drawn.image[0].transpose(1, 2, 0)))
     return np.concatenate([*panels, color_bar(size)], axis=1)
 
 
@@ -206,10 +207,6 @@ def _labelled(panel: ndarray, text: str) -> ndarray:
     for color, width in (((255, 255, 255), 3), ((40, 40, 40), 1)):
         cv2.putText(panel, text, (10, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)
     return panel
-
-
-def _bytes(image: ndarray) -> ndarray:
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _resized(picture: ndarray) -> ndarray:

@@ -7,106 +7,31 @@ vertices that the fitted head itself hides from every view are left out and coun
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import Avatar
+from flame_fitting.avatar.interface import Avatar
 from flame_fitting.capture.camera import project, transform_points
 from flame_fitting.capture.capture import Capture, View
-from flame_fitting.capture.files import mask_as_uint8
-from flame_fitting.errors import InputError
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.export.neck_line import NeckCut, neck_cut
-from flame_fitting.files import read_npz, reason
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
-from flame_fitting.fit.region_weights import vertex_areas
 from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.sanity import as_metrics, region_sanity, sanity_warnings
 from flame_fitting.head.model import HeadModel
-from flame_fitting.report.closest import TriangleTree
+from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.report.drawing import draw_fit
+from flame_fitting.report.statistics import REGIONS, area_of_vertices, weighted_stats
+from flame_fitting.report.surfaces import VisibleSurface, visible_surface
+from flame_fitting.report.truth import Truth, truth_metrics
+from flame_fitting.report.usual_range import Thresholds, out_of_range
 from flame_fitting.report.visibility import seen_vertices
 
-REGIONS = ("face", "nose", "lips", "eyes", "forehead", "ears", "neck", "scalp", "chin", "left_cheek", "right_cheek")
 MAX_PSNR = 99.0
-_RADIUS = 0.3  # metres around the head within which the avatar's surface counts
-_SPACING = 0.001
-_MAX_POINTS = 60_000  # of the avatar's surface that distances are measured from
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Where a number leaves the usual range and becomes a warning."""
-
-    face_median_mm: float = 1.5
-    face_p95_mm: float = 4.0
-    landmark_reprojection_px_at_512: float = 6.0
-    landmark_spread_mm: float = 3.0
-    silhouette_iou: float = 0.85
-    psnr_heldout_db: float = 22.0
-    flipped_triangles: int = 0
-    shape_rms: float = 2.5
-    """Root mean square of the shape coefficients that are in use, in standard deviations."""
-
-
-@dataclass(eq=False)
-class Truth:
-    """A known true head with the head model's vertices; the model's teeth, which come last, may be missing."""
-
-    vertices: Float[ndarray, "W 3"]
-    """In the avatar's coordinates."""
-    mm_per_unit: float
-    """True millimetres in one unit of the avatar."""
-
-
-@runtime_checkable
-class Surface(Protocol):
-    """Something that distances can be measured to."""
-
-    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
-        """Distance of each point, in the units of the points."""
-        ...
-
-
-class CloudSurface:
-    """A dense oriented point cloud: each point stands for a small disc."""
-
-    def __init__(self, points: Float[ndarray, "M 3"], normals: Float[ndarray, "M 3"], radius: float) -> None:
-        from scipy.spatial import cKDTree
-
-        self._points, self._normals, self._radius = points, normals, radius
-        self._tree = cKDTree(points)
-
-    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
-        """Distance to the disc of the nearest cloud point."""
-        _, index = self._tree.query(points)
-        offset = points - self._points[index]
-        height = np.einsum("nc,nc->n", offset, self._normals[index])
-        beside = np.linalg.norm(offset - height[:, None] * self._normals[index], axis=1)
-        return np.hypot(height, np.maximum(beside - self._radius, 0))
-
-
-class MeshSurface:
-    """Triangles, exactly."""
-
-    def __init__(self, vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"]) -> None:
-        self.tree = TriangleTree(vertices, faces)
-
-    def distance(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
-        """Distance to the closest triangle."""
-        return self.tree.closest(points).distance
-
-
-@dataclass(eq=False)
-class VisibleSurface:
-    """The avatar as it was seen: a surface to measure to, and points on it to measure from. Head space, metres."""
-
-    surface: Surface
-    points: Float[ndarray, "M 3"]
 
 
 @dataclass(eq=False)
@@ -130,7 +55,7 @@ def evaluate_fit(
     """All metrics of a fit, with the keys of metrics.json.
 
     Args:
-        avatar: measures to its visible triangles, exactly, in place of the depth maps.
+        avatar: measures to its own visible surface where it has one, in place of the depth maps.
         truth: adds `to_truth_mm` (vertex to vertex) and `to_truth_surface_mm` to the regions.
         mm_per_unit: true millimetres in one unit of the avatar; None takes the fit's own scale.
         workings: is filled with what was made on the way.
@@ -185,34 +110,6 @@ def evaluate_fit(
     return metrics
 
 
-def visible_surface(
-    capture: Capture, head_from_world: Float[ndarray, "4 4"], timestep: int, avatar: Avatar | None = None
-) -> VisibleSurface | None:
-    """What the fit views of one timestep saw of the avatar, in head space; None without geometry."""
-    from flame_fitting.fit.surface import fuse_surface, surface_views
-
-    views = [v for v in capture.views_of("fit", timestep=timestep) if v.geometry_path is not None]
-    if not views:
-        return None
-    cloud = fuse_surface(surface_views(capture, views), head_from_world, _SPACING, _RADIUS)
-    points = np.asarray(cloud.points, dtype=np.float64)
-    some = points[:: -(-len(points) // _MAX_POINTS)]
-    if avatar is None:
-        normals = np.asarray(cloud.normals, dtype=np.float64)
-        return VisibleSurface(CloudSurface(points, normals, 1.5 * _SPACING), some)
-    vertices, faces = transform_points(head_from_world, avatar.vertices), avatar.faces
-    return VisibleSurface(MeshSurface(vertices, visible_faces(vertices, faces, points)), some)
-
-
-def visible_faces(
-    vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"], points: Float[ndarray, "M 3"]
-) -> Int[ndarray, "G 3"]:
-    """The triangles that seen points lie on, and their neighbours by a vertex (pixels may miss small ones)."""
-    hit = np.zeros(len(vertices), dtype=bool)
-    hit[faces[np.unique(TriangleTree(vertices, faces).closest(points).face)]] = True
-    return faces[hit[faces].any(axis=1)]
-
-
 def region_metrics(
     head: HeadModel,
     vertices: Float[ndarray, "T V 3"],
@@ -233,7 +130,7 @@ def region_metrics(
     for row, surface in enumerate(visible):
         if surface is None or row >= len(vertices):
             continue
-        to_avatar, areas = surface.surface.distance(vertices[row]) * mm, _areas(vertices[row], faces)
+        to_avatar, areas = surface.surface.distance(vertices[row]) * mm, area_of_vertices(vertices[row], faces)
         if seen is not None:
             to_avatar[~seen[row]] = np.nan
         back = TriangleTree(vertices[row], faces).closest(surface.points)
@@ -251,28 +148,6 @@ def region_metrics(
         if seen is not None and way == "to":
             hidden = round(float((~seen[:, vertex_ids[name]]).sum(axis=1).mean()))
             out.setdefault(name, {}).update(vertices=len(vertex_ids[name]), hidden=hidden)
-    return out
-
-
-def truth_metrics(
-    head: HeadModel, vertices: Float[ndarray, "V 3"], truth: Truth
-) -> dict[str, dict[str, dict[str, float]]]:
-    """`to_truth_mm` (vertex to vertex) and `to_truth_surface_mm` by region; both heads in the avatar's coordinates."""
-    faces, count = head.faces.cpu().numpy(), len(truth.vertices)
-    faces, vertices = faces[(faces < count).all(axis=1)], vertices[:count]
-    between = np.linalg.norm(vertices - truth.vertices, axis=1) * truth.mm_per_unit
-    to_surface = TriangleTree(truth.vertices, faces).closest(vertices).distance * truth.mm_per_unit
-    areas = _areas(truth.vertices, faces)
-    out: dict[str, dict[str, dict[str, float]]] = {}
-    for name, tensor in head.regions.items():
-        ids = tensor.cpu().numpy()
-        ids = ids[ids < count]
-        if name not in REGIONS or not len(ids):
-            continue
-        for key, values in (("to_truth_mm", between), ("to_truth_surface_mm", to_surface)):
-            stats = weighted_stats(values[ids], areas[ids])
-            if stats is not None:
-                out.setdefault(name, {})[key] = stats
     return out
 
 
@@ -309,7 +184,7 @@ def picture_metrics(fit: FitResult, capture: Capture, head: HeadModel) -> dict[s
     squared: dict[str, list[tuple[float, int]]] = {"avatar": [], "union": [], "above": []}
     overlap = np.zeros((2, 2), dtype=np.int64)  # (line, sides) x (both, either)
     for view, picture in zip(views, draw_fit(fit, head, capture, views, vertices, geometry=False), strict=True):
-        seen, fitted = capture.alpha(view) > 0.5, mask_as_uint8(picture.alpha[0]) > 127.5
+        seen, fitted = capture.alpha(view) > 0.5, to_uint8(picture.alpha[0]) > 127.5
         row = min(capture.timesteps.index(view.timestep), len(cuts) - 1)
         above = [_above(cut, view) for cut in cuts[row]]
         for k in range(2):
@@ -354,102 +229,12 @@ def flipped_triangles(
     return int((folded & inside).sum(1).max())
 
 
-def out_of_range(metrics: dict[str, Any], capture: Capture, limits: Thresholds) -> list[str]:
-    """Warnings for numbers outside the usual range, in plain words."""
-    found = []
-    face = metrics["regions"].get("face", {}).get("to_avatar_mm")
-    if face and face["median"] > limits.face_median_mm:
-        found.append(
-            f"The face is {face['median']:.2f} mm (median) from the avatar; up to {limits.face_median_mm} is usual."
-        )
-    if face and face["p95"] > limits.face_p95_mm:
-        found.append(
-            f"5 % of the face are more than {face['p95']:.1f} mm from the avatar; {limits.face_p95_mm} is usual."
-        )
-    landmarks = metrics["landmarks"]
-    height = max((view.height for view in capture.views), default=512)
-    allowed = limits.landmark_reprojection_px_at_512 * height / 512
-    if "reprojection_px" in landmarks and landmarks["reprojection_px"]["median"] > allowed:
-        value = landmarks["reprojection_px"]["median"]
-        found.append(
-            f"Landmarks are {value:.1f} px (median) from where they were detected; up to {allowed:.1f} is usual."
-        )
-    if "spread_mm" in landmarks and landmarks["spread_mm"]["median"] > limits.landmark_spread_mm:
-        value = landmarks["spread_mm"]["median"]
-        found.append(
-            f"The views disagree on landmarks by {value:.1f} mm (median); up to {limits.landmark_spread_mm} is usual."
-        )
-    overlap = metrics["silhouette_iou_head"]
-    if overlap is not None and overlap < limits.silhouette_iou:
-        found.append(
-            f"Silhouettes overlap by {overlap:.2f} above the neck, less than {limits.silhouette_iou}: hair or clothes?"
-        )
-    psnr = metrics["psnr_heldout_above_neck_db"]
-    if psnr is not None and psnr < limits.psnr_heldout_db:
-        found.append(
-            f"Pictures from held-out views reach {psnr:.1f} dB above the neck, less than {limits.psnr_heldout_db}."
-        )
-    if metrics["flipped_triangles"] > limits.flipped_triangles:
-        found.append(f"{metrics['flipped_triangles']} triangles of the face are turned inside out.")
-    shape = metrics["parameters"]["shape_rms"]
-    if shape > limits.shape_rms:
-        found.append(f"The head is far from the model's people: shape coefficients of {shape:.1f} standard deviations.")
-    return found
-
-
-def load_truth(path: Path | str, head: HeadModel) -> Truth | None:
-    """A true head from an .npz file or a folder that holds one; None if its topology is another.
-
-    Keys: `vertices` (V, 3) in the avatar's coordinates, and `mm_per_unit` or `head_from_world` (4, 4).
-    """
-    path = Path(path)
-    files = [path] if path.is_file() else sorted(path.glob("*.npz"))
-    for file in files:
-        advice = "A ground truth needs vertices (V, 3) and mm_per_unit or head_from_world (4, 4)."
-        data = read_npz(file, advice)
-        name = next((key for key in ("vertices_world", "vertices") if key in data), None)
-        if name is None:
-            continue
-        try:
-            vertices = np.asarray(data[name], dtype=np.float64).reshape(-1, 3)
-            if "mm_per_unit" in data:
-                mm = float(data["mm_per_unit"])
-            else:
-                mm = 1000 * float(np.cbrt(np.linalg.det(data["head_from_world"][:3, :3])))
-            if not np.isfinite(vertices).all() or not np.isfinite(mm) or mm <= 0:
-                raise ValueError("vertices and their size must be finite numbers, the size above 0")
-        except (ValueError, TypeError, KeyError, IndexError) as error:  # LinAlgError is a ValueError
-            raise InputError(f"{file}: not a ground truth ({reason(error)}). {advice}") from error
-        without_teeth = head.n_vertices - len(head.regions.get("teeth", ()))
-        return Truth(vertices, mm) if len(vertices) in (head.n_vertices, without_teeth) else None
-    raise InputError(
-        f"{path}: no ground truth here. Give an .npz file with vertices (V, 3) and head_from_world (4, 4)."
-    )
-
-
-def weighted_stats(values: Float[ndarray, " N"], weights: Float[ndarray, " N"]) -> dict[str, float] | None:
-    """Weighted median, mean and 95th percentile; None without values."""
-    keep = np.isfinite(values) & (weights > 0)
-    values, weights = values[keep], weights[keep]
-    if len(values) == 0:
-        return None
-    order = np.argsort(values)
-    values, weights = values[order], weights[order]
-    position = (np.cumsum(weights) - 0.5 * weights) / weights.sum()
-    median, p95 = np.interp([0.5, 0.95], position, values)
-    return {"median": float(median), "mean": float(np.average(values, weights=weights)), "p95": float(p95)}
-
-
 def on_open_edge(faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], barycentric: Float[ndarray, "N 3"]) -> ndarray:
     """Bool (N,): points of the mesh that lie on an edge that only one triangle has (the rim of the neck)."""
     edges = np.sort(np.stack([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]], axis=1), axis=-1).reshape(-1, 2)
     _, index, count = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
     open_edge = (count[index.reshape(-1)] == 1).reshape(-1, 3)  # edge k lies opposite corner k
     return (open_edge[face] & (barycentric < 1e-9)).any(axis=1)
-
-
-def _areas(vertices: ndarray, faces: ndarray) -> Float[ndarray, " V"]:
-    return np.asarray(vertex_areas(torch.as_tensor(vertices), torch.as_tensor(faces)))
 
 
 def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:

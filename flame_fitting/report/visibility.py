@@ -4,11 +4,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from flame_fitting.avatar.render_scene import render_scene
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.capture import View
 from flame_fitting.head.model import HeadModel
-from flame_fitting.report.drawing import face_normals, head_avatar
+from flame_fitting.maths.normals import area_vectors
+from flame_fitting.report.drawing import head_avatar
 
 _SIZE = 512
 _CHUNK = 8
@@ -28,13 +28,13 @@ def seen_vertices(head: HeadModel, vertices: Float[ndarray, "V 3"], views: list[
     """
     faces = head.faces.cpu().numpy()
     seen = np.zeros(len(vertices), dtype=bool)
-    scene = render_scene(head_avatar(head, np.asarray(vertices, dtype=np.float64)))
+    scene = head_avatar(head, np.asarray(vertices, dtype=np.float64)).scene
     cameras = np.unique(np.array([view.world_to_camera for view in views]).reshape(-1, 4, 4), axis=0)
     local = transform_points(cameras, scene.vertices)
     if not len(cameras) or local[..., 2].min() <= scene.near:
         return np.ones(len(vertices), dtype=bool)
     K = _framing(local[..., :2] / local[..., 2:])
-    normals = face_normals(scene.vertices, faces)
+    normals = area_vectors(scene.vertices, faces)
     eyes = np.linalg.inv(cameras)[:, :3, 3]
     for start in range(0, len(cameras), _CHUNK):
         chunk = slice(start, start + _CHUNK)

@@ -13,7 +13,9 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.figures import Figure, write_error_map, write_figures
 from flame_fitting.report.html import write_html
-from flame_fitting.report.metrics import Truth, VisibleSurface, Workings, visible_surface
+from flame_fitting.report.metrics import Workings
+from flame_fitting.report.surfaces import VisibleSurface, visible_surface
+from flame_fitting.report.truth import Truth
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
@@ -37,7 +39,7 @@ def write_report(
     figures += error_figures(folder, fit, capture, head, workings.visible, truth)
     config = folder / "config.yml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    name = Path(str(capture.avatar.get("file", capture.root.name))).name
+    name = Path(capture.avatar.file or capture.root.name).name
     write_html(folder / "report.html", f"Fit of {name} with the head model {fit.head_name}", metrics, figures, text)
     return figures
 

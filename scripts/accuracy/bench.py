@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flame_fitting.fit.check import check
+
 from .cases import Case, Places, all_cases, default_data
 from .methods import MAIN, Method, all_methods, shortened
 from .peer import NAME as PEER
@@ -312,7 +314,7 @@ def completed(config: "FitConfig", bench: Bench, case: Case) -> "FitConfig":
     config.landmark_embedding = bench.places.embedding(case)
     config.scale = "fixed" if case.rig else config.scale
     config.log.overlays = config.log.tensorboard = False
-    config.check()
+    check(config)
     return config
 
 
@@ -320,12 +322,9 @@ def fresh(prepared: "PreparedFit") -> "PreparedFit":
     """What a fit starts from, as if it had been loaded again."""
     from flame_fitting.fit.texture import TexelMaps
 
-    state = prepared.state
-    again = dataclasses.replace(
-        state, parameters=state.parameters.clone(), records=list(state.records), warnings=list(state.warnings)
-    )
-    again.texels = None if state.rasterizer is None else TexelMaps(state.rasterizer, state.head)
-    return dataclasses.replace(prepared, state=again)
+    seen = prepared.seen
+    texels = None if seen.rasterizer is None else TexelMaps(seen.rasterizer, seen.head)
+    return dataclasses.replace(prepared, seen=dataclasses.replace(seen, texels=texels))
 
 
 def prepared_for(config: "FitConfig", device: "torch.device", shared: "dict[str, PreparedFit] | None") -> "PreparedFit":
@@ -353,8 +352,8 @@ def fit_once(
     import torch
 
     from flame_fitting import progress
+    from flame_fitting.fit.driver import run_stages
     from flame_fitting.fit.saving import make_result
-    from flame_fitting.fit.stages import run_stages
 
     from .measure import Fitted
 
@@ -368,8 +367,8 @@ def fit_once(
         prepared = prepared_for(config, device, shared)
         wait()
         started = time.perf_counter()
-        run_stages(prepared.state, config, device)
-        result = make_result(prepared.state, prepared.start, prepared.capture, config)
+        state = run_stages(prepared.state, prepared.seen, config, device)
+        result = make_result(state, prepared.seen, prepared.start, prepared.capture)
         wait()
         ended = time.perf_counter()
     numbers = {

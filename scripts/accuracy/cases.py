@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import Avatar, MeshPart
+from flame_fitting.avatar.mesh import MeshPart
+from flame_fitting.avatar.mesh_avatar import MeshAvatar
+from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 
 if TYPE_CHECKING:
@@ -213,9 +215,9 @@ def make_subject(
     return Subject(head, demo, surface, paint_detail(head, texture_size, for_skin))
 
 
-def make_avatar(case: Case, subject: Subject) -> Avatar:
+def make_avatar(case: Case, subject: Subject) -> MeshAvatar:
     """The avatar in its own coordinates: the head's mesh, and what stands before it."""
-    from flame_fitting.avatar.mesh import avatar_from_arrays
+    from flame_fitting.avatar.mesh_avatar import avatar_from_arrays
     from flame_fitting.capture.similarity import apply_similarity, invert_similarity
 
     from .occluders import occluder
@@ -267,12 +269,12 @@ def synthetic_landmarks(
     case: Case, capture: "Capture", subject: Subject, embedding: "LandmarkEmbedding"
 ) -> Float[ndarray, "1 C N 3"]:
     """Projections of the truth's inner iBUG points into the fit views that see them, with noise; the rest is NaN."""
-    from flame_fitting.avatar.normals import face_normals
     from flame_fitting.capture.camera import project
-    from flame_fitting.landmarks.ibug68 import inner_indices
+    from flame_fitting.landmarks.schemes import scheme_named
+    from flame_fitting.maths.normals import face_normals
 
     vertices, faces = subject.demo.vertices_world, subject.head.faces.numpy()
-    index = inner_indices(embedding.scheme)
+    index = scheme_named(embedding.scheme).inner
     points = true_landmarks(subject.head, embedding, vertices)[index]
     normals = face_normals(vertices, faces)[0][np.maximum(embedding.face_index[index], 0)]
     hidden = HIDDEN_MM / subject.demo.mm_per_unit
@@ -318,10 +320,10 @@ def _write_synthetic(case: Case, capture: "Capture", subject: Subject, embedding
     write_landmarks(capture.root, Landmarks2D(points, embedding.scheme, "mediapipe", "known truth"))
 
 
-def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
+def _render(case: Case, subject: Subject, avatar: MeshAvatar, folder: Path) -> None:
     from flame_fitting.avatar.head_calibration import head_frame
-    from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.avatar.view_planning import plan_views
+    from flame_fitting.capture.avatar_record import AvatarRecord
     from flame_fitting.capture.files import CaptureWriter
 
     from .rig import draw_lights, lit_picture, ring_views
@@ -338,11 +340,10 @@ def _render(case: Case, subject: Subject, avatar: Avatar, folder: Path) -> None:
     landmark_shading = shading if case.landmarks != "detected" or shading == "clay" else "lit"
     lights = draw_lights(np.random.default_rng([case.seed, 41])) if case.rig else None
     background = _background(case, subject)
-    about = {"case": dataclasses.asdict(case), "head_from_world": frame, "landmark_shading": landmark_shading}
+    about = AvatarRecord(head_from_world=frame, landmark_shading=landmark_shading)
     with CaptureWriter(folder, background, "lit" if case.rig else shading, about, force=True) as writer:
         for number, view in enumerate(planned):
-            drawn = render_avatar(
-                avatar,
+            drawn = avatar.draw(
                 view.K[None],
                 view.world_to_camera[None],
                 view.width,
@@ -380,7 +381,9 @@ def _background(case: Case, subject: Subject) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
-def _write_avatar(folder: Path, case: Case, subject: Subject, avatar: Avatar, embedding: "LandmarkEmbedding") -> None:
+def _write_avatar(
+    folder: Path, case: Case, subject: Subject, avatar: MeshAvatar, embedding: "LandmarkEmbedding"
+) -> None:
     demo, head = subject.demo, subject.head
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "ground_truth.npz") as temporary:
@@ -409,7 +412,7 @@ def _write_avatar(folder: Path, case: Case, subject: Subject, avatar: Avatar, em
         temporary.write_bytes(glb_of(avatar))
 
 
-def glb_of(avatar: Avatar) -> bytes:
+def glb_of(avatar: MeshAvatar) -> bytes:
     """The avatar as a binary glTF file."""
     import io
 
@@ -424,7 +427,7 @@ def glb_of(avatar: Avatar) -> bytes:
             material.baseColorTexture = Image.open(stream)
             return trimesh.visual.TextureVisuals(uv=part.uv, material=material)
         if part.vertex_colors is not None:
-            return trimesh.visual.ColorVisuals(vertex_colors=np.round(255 * part.vertex_colors).astype(np.uint8))
+            return trimesh.visual.ColorVisuals(vertex_colors=to_uint8(part.vertex_colors))
         return trimesh.visual.TextureVisuals(material=material)
 
     scene = trimesh.Scene()
@@ -442,7 +445,7 @@ def _embedding(
     head: "HeadModel", kind: str, model_path: Path | None, licensed: Path | None = None
 ) -> "LandmarkEmbedding":
     from flame_fitting.avatar.head_calibration import landmark_embedding
-    from flame_fitting.landmarks.detector import make_detector
+    from flame_fitting.landmarks.registry import make_detector
 
     return landmark_embedding(head, make_detector("mediapipe", model_path), kind, licensed=licensed)
 
@@ -461,7 +464,7 @@ def _painted(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024)
     values = torch.as_tensor(colors, dtype=torch.float32)
     picture[covered] = texels.interpolate(values, head.faces).numpy()[covered]
     nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
-    return np.round(255 * np.clip(picture[nearest[0], nearest[1]], 0, 1)).astype(np.uint8)
+    return to_uint8(picture[nearest[0], nearest[1]])
 
 
 def _sampled(picture: ndarray, uv: Float[ndarray, "N 2"]) -> Float[ndarray, "N 3"]:

@@ -15,7 +15,8 @@ from flame_fitting.fit.result import FitResult
 if TYPE_CHECKING:
     from flame_fitting.capture.capture import Capture, View
     from flame_fitting.head.model import HeadModel
-    from flame_fitting.report.metrics import MeshSurface, Truth
+    from flame_fitting.maths.closest import TriangleTree
+    from flame_fitting.report.truth import Truth
 
 REGIONS = ("face", "ears", "neck", "scalp", "lips", "eyes", "nose")
 FIT_VIEWS = 8
@@ -50,7 +51,7 @@ class CaseFiles:
     capture: "Capture"
     truth: "Truth"
     head_from_world: Float[ndarray, "4 4"]
-    surface: "MeshSurface"
+    surface: "TriangleTree"
     """The avatar's, in true head space, metres."""
     landmarks: ndarray
     face_index: ndarray
@@ -62,14 +63,15 @@ def open_case(folder: Path) -> CaseFiles:
     """Reads a case for measuring."""
     from flame_fitting.capture.camera import transform_points
     from flame_fitting.capture.files import read_capture
-    from flame_fitting.report.metrics import MeshSurface, Truth
+    from flame_fitting.maths.closest import TriangleTree
+    from flame_fitting.report.truth import Truth
 
     with np.load(folder / "avatar" / "ground_truth.npz", allow_pickle=False) as data:
         truth = Truth(data["vertices"], float(data["mm_per_unit"]))
         frame = data["head_from_world"]
         landmarks, face_index, barycentric = data["landmarks"], data["face_index"], data["barycentric"]
     with np.load(folder / "avatar" / "mesh.npz", allow_pickle=False) as data:
-        surface = MeshSurface(transform_points(frame, data["vertices"]), data["faces"])
+        surface = TriangleTree(transform_points(frame, data["vertices"]), data["faces"])
     return CaseFiles(read_capture(folder / "capture"), truth, frame, surface, landmarks, face_index, barycentric)
 
 
@@ -87,8 +89,10 @@ def measure(folder: Path, fitted: Fitted, spec: str, add_teeth: bool, picture: P
 
     from flame_fitting.capture.camera import transform_points
     from flame_fitting.fit.region_weights import vertex_areas
-    from flame_fitting.landmarks.ibug68 import inner_indices
-    from flame_fitting.report.metrics import picture_metrics, truth_metrics, weighted_stats
+    from flame_fitting.landmarks.schemes import scheme_named
+    from flame_fitting.report.metrics import picture_metrics
+    from flame_fitting.report.statistics import weighted_stats
+    from flame_fitting.report.truth import truth_metrics
 
     case, head = open_case(folder), open_head(spec, add_teeth)
     vertices = fitted.vertices_world[: len(case.truth.vertices)]
@@ -108,7 +112,7 @@ def measure(folder: Path, fitted: Fitted, spec: str, add_teeth: bool, picture: P
     areas = vertex_areas(torch.as_tensor(in_head), torch.as_tensor(faces)).numpy()
     to_avatar = weighted_stats(1000 * case.surface.distance(in_head[face]), areas[face])
     row["face_to_avatar_mm"] = None if to_avatar is None else to_avatar["median"]
-    inner = inner_indices("mediapipe478")
+    inner = scheme_named("mediapipe478").inner
     inner = inner[case.face_index[inner] >= 0]
     corners = fitted.vertices_world[head.faces.numpy()[case.face_index[inner]]]
     points = np.einsum("nkc,nk->nc", corners, case.barycentric[inner])
@@ -147,7 +151,7 @@ def _posed(fitted: Fitted, head: "HeadModel") -> _Posed:
 
 def _draw(path: Path, fit: _Posed, head: "HeadModel", case: CaseFiles, vertices: ndarray) -> None:
     """Two rows, from the front and from the side: avatar, fit, fitted mesh over the avatar, distance from the truth."""
-    from flame_fitting.report.closest import TriangleTree
+    from flame_fitting.maths.closest import TriangleTree
     from flame_fitting.report.figures import write_jpeg
 
     faces = head.faces.numpy()
@@ -173,7 +177,7 @@ def _sides(case: CaseFiles) -> "list[View]":
 def _row(view: "View", fit: _Posed, head: "HeadModel", case: CaseFiles, apart: ndarray) -> ndarray:
     import cv2
 
-    from flame_fitting.avatar.rendering import render_avatar
+    from flame_fitting.capture.pictures import picture_as_uint8
     from flame_fitting.report.drawing import draw_fit, head_avatar
     from flame_fitting.report.figures import blend_mesh, colored
 
@@ -181,8 +185,7 @@ def _row(view: "View", fit: _Posed, head: "HeadModel", case: CaseFiles, apart: n
     image = case.capture.image(view)
     drawn = draw_fit(fit, head, case.capture, [view], world)[0]
     colors = colored(apart[None] / WORST_MM)[0] / 255.0
-    mapped = render_avatar(
-        head_avatar(head, world[0], vertex_colors=colors),
+    mapped = head_avatar(head, world[0], vertex_colors=colors).draw(
         view.K[None],
         view.world_to_camera[None],
         view.width,
@@ -196,7 +199,7 @@ def _row(view: "View", fit: _Posed, head: "HeadModel", case: CaseFiles, apart: n
     low, high = int(0.12 * view.height), int(0.88 * view.height)
     out = []
     for panel in panels:
-        cropped = (np.clip(panel[:, low:high, low:high], 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+        cropped = picture_as_uint8(panel[:, low:high, low:high])
         method = cv2.INTER_AREA if cropped.shape[0] > PANEL else cv2.INTER_LINEAR
-        out.append(cv2.resize(np.ascontiguousarray(cropped), (PANEL, PANEL), interpolation=method))
+        out.append(cv2.resize(cropped, (PANEL, PANEL), interpolation=method))
     return np.concatenate(out, axis=1)

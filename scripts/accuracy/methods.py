@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import preset
+from flame_fitting.fit.stage_config import LANDMARKS
 
 Change = Callable[[FitConfig], None]
 
@@ -48,8 +49,8 @@ def no_offsets(config: FitConfig) -> None:
 def only_landmarks(config: FitConfig) -> None:
     """Stages that look at nothing but landmarks, and the texture for the pictures."""
     config.data.use_geometry = False
-    for name, stage in config.pipeline.items():
-        if not name.startswith("lmk_init") and stage.solver != "bake":
+    for _, stage in config.pipeline.items():
+        if stage.looks_at != LANDMARKS and stage.solver != "bake":
             stage.num_steps = stage.num_epochs = 0
 
 

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from flame_fitting.avatar.mesh import MeshPart
-from flame_fitting.avatar.normals import vertex_normals
+from flame_fitting.avatar.normals import angle_weighted_normals
+from flame_fitting.capture.pictures import to_uint8
 
 if TYPE_CHECKING:
     from flame_fitting.head.model import HeadModel
@@ -112,7 +113,7 @@ def glasses(head: "HeadModel", vertices: Float[ndarray, "V 3"], rng: np.random.G
     parts = []
     for path, closed, size in paths:
         points, faces = _bar(path, closed, *size)
-        part = MeshPart(points, faces, "glasses", vertex_normals(points, faces))
+        part = MeshPart(points, faces, "glasses", angle_weighted_normals(points, faces))
         shade = 0.9 + 0.1 * np.sin(900 * points[:, 0] + 700 * points[:, 1])
         part.vertex_colors = np.concatenate([color * shade[:, None], np.ones((len(points), 1))], axis=1)
         parts.append(part)
@@ -161,7 +162,7 @@ def body(head: "HeadModel", vertices: Float[ndarray, "V 3"], rng: np.random.Gene
 
 def _part(name: str, points: ndarray, faces: ndarray, uv: ndarray, picture: ndarray) -> MeshPart:
     opaque = np.concatenate([picture, np.full_like(picture[..., :1], 255)], axis=2)
-    return MeshPart(points, faces, name, vertex_normals(points, faces), uv, opaque)
+    return MeshPart(points, faces, name, angle_weighted_normals(points, faces), uv, opaque)
 
 
 def _radii(
@@ -269,7 +270,7 @@ def _hair_picture(rng: np.random.Generator, size: int = 1024) -> ndarray:
         noise = gaussian_filter(rng.standard_normal((size, size)), (along, across), mode=("nearest", "wrap"))
         value += amount * noise / noise.std()
     picture = color * np.exp(0.28 * value)[..., None]
-    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    return to_uint8(picture)
 
 
 def _cloth_picture(rng: np.random.Generator, size: int = 1024) -> ndarray:
@@ -282,4 +283,4 @@ def _cloth_picture(rng: np.random.Generator, size: int = 1024) -> ndarray:
     stripes = 0.25 * (np.sin(2 * np.pi * v / 170) > 0.4)
     noise = gaussian_filter(rng.standard_normal((size, size)), 12, mode="wrap")
     picture = color * (1 + knit - stripes + 0.12 * noise / noise.std())[..., None]
-    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    return to_uint8(picture)

@@ -34,18 +34,18 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.prepare import detections_of, lift_detections, similarity_from_landmarks
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.detector import make_detector
     from flame_fitting.landmarks.files import read_landmarks
-    from flame_fitting.landmarks.ibug68 import inner_indices
+    from flame_fitting.landmarks.registry import make_detector
+    from flame_fitting.landmarks.schemes import scheme_named
 
     capture, detected = read_capture(capture_folder), read_landmarks(capture_folder, "mediapipe")
     head = load_head(head_spec, add_teeth=False)
     kind = shading_kind(capture.landmark_shading)
     embedding = landmark_embedding(head, make_detector("mediapipe", model_path), kind)
-    frame = np.asarray(capture.avatar["head_from_world"])
+    frame = capture.avatar.head_from_world
     lifted = lift_detections(capture, detections_of(capture, detected)[0], detected.scheme, frame)
     reference = similarity_from_landmarks(head.double(), embedding, lifted)
-    inner = inner_indices(detected.scheme)
+    inner = scheme_named(detected.scheme).inner
     inner = inner[np.isfinite(lifted.points[inner]).all(1) & embedding.valid[inner]]
     with np.load(mesh, allow_pickle=False) as data:
         target = trimesh.Trimesh(transform_points(reference, data["vertices"]), data["faces"], process=False)

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 if TYPE_CHECKING:
-    from flame_fitting.avatar.mesh import Avatar
+    from flame_fitting.avatar.interface import Avatar
     from flame_fitting.avatar.view_planning import HeadFrame, PlannedView
     from flame_fitting.capture.capture import Capture
     from flame_fitting.head.embedding import LandmarkEmbedding
+    from flame_fitting.head.model import HeadModel
 
     from .cases import Case, Subject
 
@@ -54,11 +55,11 @@ def whole_landmarks(
 ) -> Float[ndarray, "1 C N 3"]:
     """Projections of all 68 points of the truth, with noise, into the fit views nearest to the front."""
     from flame_fitting.capture.camera import project
-    from flame_fitting.landmarks.ibug68 import ibug_indices
+    from flame_fitting.landmarks.schemes import scheme_named
 
     from .cases import true_landmarks
 
-    index = ibug_indices(embedding.scheme)
+    index = scheme_named(embedding.scheme).ibug68
     points = true_landmarks(subject.head, embedding, subject.demo.vertices_world)[index]
     frame, views = subject.demo.head_from_world, capture.views_of("fit")
     eyes = np.stack([np.linalg.inv(view.world_to_camera)[:3, 3] for view in views]) @ frame[:3, :3].T + frame[:3, 3]
@@ -99,13 +100,12 @@ def lit_picture(
     """Base colour times light, both sRGB values as VHAP takes them, and alpha; four samples a pixel."""
     import torch
 
-    from flame_fitting.avatar.rendering import render_avatar
     from flame_fitting.render.shading import sh_shading
 
     K = view.K.copy()
     K[:2] *= 2
     cameras = (K[None], view.world_to_camera[None], 2 * view.width, 2 * view.height)
-    drawn = render_avatar(avatar, *cameras, "unlit", background, supersample=1, outputs=("image", "alpha", "normal"))
+    drawn = avatar.draw(*cameras, "unlit", background, supersample=1, outputs=("image", "alpha", "normal"))
     assert drawn.image is not None and drawn.alpha is not None and drawn.normal is not None
     turn = head_from_world[:3, :3] / np.cbrt(np.linalg.det(head_from_world[:3, :3]))
     normals = torch.as_tensor(drawn.normal[0].astype(np.float64) @ turn.T)

@@ -5,17 +5,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from flame_fitting.maths.normals import vertex_normals
 from open_head.mesh import boundary_edges, chain, unique_edges
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals (V, 3)."""
-    corners = vertices[faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    out = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(out, faces[:, k], normal)
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-20)
 
 
 def geodesic(vertices: np.ndarray, faces: np.ndarray, sources: np.ndarray, limit: float = np.inf) -> np.ndarray:

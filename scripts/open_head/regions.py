@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from flame_fitting.maths.normals import vertex_normals
 from open_head.eyes import IRIS_ANGLE
-from open_head.lips import LipSeam, geodesic, vertex_normals
+from open_head.lips import LipSeam, geodesic
 from open_head.mesh import boundary_edges, chain, unique_edges
 
 

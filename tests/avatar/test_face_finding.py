@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from flame_fitting.avatar.face_finding import FaceFinding, _turned_camera, find_face, nearest_axis, probes_of
+from flame_fitting.avatar.face_finding import FaceFinding, find_face
 from flame_fitting.avatar.head_calibration import head_avatar
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.mesh import Avatar, avatar_from_arrays
+from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
+from flame_fitting.avatar.probes import nearest_axis, probes_of, turned_camera
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.capture.similarity import decompose_similarity, invert_similarity, similarity_matrix
 from flame_fitting.errors import NoFaceError
@@ -26,7 +27,7 @@ def detector():
     return MediaPipeDetector(config=MediaPipeConfig(jitter=2))
 
 
-def placed(head, world_from_head: np.ndarray, kind: str = "textured") -> Avatar:
+def placed(head, world_from_head: np.ndarray, kind: str = "textured") -> MeshAvatar:
     vertices = head.v_template.numpy().astype(np.float64)
     return head_avatar(head, vertices @ world_from_head[:3, :3].T + world_from_head[:3, 3], kind)
 
@@ -38,7 +39,7 @@ def check(finding: FaceFinding, world_from_head: np.ndarray, degrees: float = 2.
 
 
 def rotation_to(up: str, forward: str) -> np.ndarray:
-    from flame_fitting.avatar.face_finding import AXES
+    from flame_fitting.avatar.probes import AXES
 
     y, z = np.array(AXES[up], float), np.array(AXES[forward], float)
     return np.stack([np.cross(y, z), y, z], axis=1)
@@ -50,9 +51,9 @@ def test_y_up(head, detector):
     check(finding, truth)
     assert finding.shading == "unlit" and finding.n_probes == 1
     assert finding.residual_relative < 0.02 and finding.n_views >= 6
-    description = finding.to_dict()
-    assert description["up"]["axis"] == "+Y" and description["forward"]["axis"] == "+Z"
-    assert abs(description["mm_per_unit"] - 1000) < 20
+    record = finding.record(finding.head_from_world)
+    assert record.up.axis == "+Y" and record.forward.axis == "+Z"
+    assert abs(record.mm_per_unit - 1000) < 20
 
 
 def test_z_up_in_millimetres_without_colour(head, detector):
@@ -123,7 +124,7 @@ def test_probes_cover_all_parts_and_begin_with_the_usual_axes():
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_turned_picture_has_a_turned_camera(turn):
+def test_turned_picture_has_aturned_camera(turn):
     size = 8
     K = intrinsics_from_fov(40.0, size, size)
     camera = look_at([0.3, 0.5, 2.0], [0, 0, 0], [0, 1, 0])
@@ -132,9 +133,9 @@ def test_turned_picture_has_a_turned_camera(turn):
     x, y = project(point, K, camera)[0, :2]
     image[int(y), int(x)] = 1
     row, column = np.argwhere(np.rot90(image, turn))[0]
-    turned = project(point, K, _turned_camera(camera, turn))[0, :2]
+    turned = project(point, K, turned_camera(camera, turn))[0, :2]
     assert (int(turned[1]), int(turned[0])) == (row, column)
-    assert np.linalg.det(_turned_camera(camera, turn)[:3, :3]) == pytest.approx(1.0)
+    assert np.linalg.det(turned_camera(camera, turn)[:3, :3]) == pytest.approx(1.0)
 
 
 @pytest.mark.slow

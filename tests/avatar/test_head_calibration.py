@@ -27,14 +27,13 @@ from flame_fitting.landmarks.calibration import (
     calibrate,
     detect_on_head,
     identity_coefficients,
-    lip_sides,
     spread_table,
 )
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices
 from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
-from flame_fitting.landmarks.surface import nearest_on_surface
+from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.maths.closest import nearest_on_surface
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +75,15 @@ def test_points_reproject_into_a_view_that_took_no_part(head, embedding):
     )
     found = MediaPipeDetector(config=MediaPipeConfig(jitter=4)).detect(views.images)[0]
     expected = project(embedding.points(head.v_template[None], head.faces)[0].numpy(), K[0], camera[0])
-    inner = inner_indices("mediapipe478")
+    inner = scheme_named("mediapipe478").inner
     error = np.linalg.norm(found[inner, :2] - expected[inner, :2], axis=1)
     assert np.median(error) < 2.0 and np.percentile(error, 95) < 6.0  # a pixel is 1 mm
 
 
 def test_embedding_is_nearly_symmetric(head, embedding):
-    from flame_fitting.landmarks.mediapipe_topology import mirror_permutation
-
     points = embedding.points(head.v_template[None], head.faces)[0].numpy()
-    mirrored = points[mirror_permutation()] * [-1, 1, 1]
-    inner = inner_indices("mediapipe478")
+    mirrored = points[scheme_named("mediapipe478").mirror] * [-1, 1, 1]
+    inner = scheme_named("mediapipe478").inner
     assert np.median(np.linalg.norm(points - mirrored, axis=1)[inner]) < 0.0025
 
 
@@ -94,7 +91,7 @@ def test_points_keep_to_their_own_surface(head, embedding):
     allowed = allowed_faces(head, "mediapipe478")
     assert allowed[np.arange(478), embedding.face_index].all()
     jaw = head.weights[:, 2].numpy()[head.faces.numpy()].mean(1)
-    upper, lower = lip_sides("mediapipe478")
+    upper, lower = scheme_named("mediapipe478").lips
     assert jaw[embedding.face_index[upper]].max() < 0.5 <= jaw[embedding.face_index[lower]].min()
     eyeballs = {"right": 4, "left": 3}
     weights = head.weights.numpy()[head.faces.numpy()].mean(1)
@@ -132,7 +129,7 @@ def test_calibration_recovers_known_surface_points(head):
         return views
 
     groups_free = np.array(
-        [i for i in range(478) if i not in set(np.concatenate(lip_sides("mediapipe478"))) and i < 468]
+        [i for i in range(478) if i not in set(np.concatenate(scheme_named("mediapipe478").lips)) and i < 468]
     )
     embedding = calibrate(head, detector, "clay", render, CalibrationConfig(identities=0))
     points = embedding.points(head.v_template[None].double(), head.faces)[0].numpy()
@@ -221,7 +218,7 @@ def test_landmarks_of_a_user_need_no_detector(head, monkeypatch):
     np.testing.assert_array_equal(own.face_index, shipped.face_index)
     ibug = embedding_of_landmarks(head, landmarks_of("ibug68"), "lit")
     assert ibug.scheme == "ibug68" and len(ibug.face_index) == 68 and ibug.valid.all()
-    np.testing.assert_array_equal(ibug.face_index, shipped.face_index[ibug_indices("mediapipe478")])
+    np.testing.assert_array_equal(ibug.face_index, shipped.face_index[scheme_named("mediapipe478").ibug68])
     assert (ibug.spread_mm >= 2.0).all(), "another detector means its points a little differently"
     # even under the detector's name, where no weights are known
     unnamed = embedding_of_landmarks(head, landmarks_of("ibug68", "mediapipe"), "lit")
@@ -269,7 +266,7 @@ def test_painted_head_shows_a_face(head, embedding):
         render_head(head, "textured", colors), head.v_template.numpy().astype(np.float64),
         MediaPipeDetector(config=MediaPipeConfig(jitter=0)),
     )  # fmt: skip
-    assert found.valid[inner_indices("mediapipe478")].all() and np.median(found.n_views) >= 7
+    assert found.valid[scheme_named("mediapipe478").inner].all() and np.median(found.n_views) >= 7
 
 
 def test_frame_holds_the_head_without_its_neck(head):

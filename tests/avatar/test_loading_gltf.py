@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.mesh import linear_from_srgb, srgb_from_linear
-from flame_fitting.avatar.normals import face_normals
+from flame_fitting.avatar.mesh import srgb_from_linear
 from flame_fitting.errors import InputError
+from flame_fitting.maths.normals import face_normals
 from tests.avatar.glb_builder import (
     QUAD,
     QUAD_FACES,
@@ -16,6 +16,7 @@ from tests.avatar.glb_builder import (
     GlbBuilder,
     textured_quad,
 )
+from tests.avatar.srgb import linear_from_srgb
 
 HALF = np.sqrt(0.5)
 

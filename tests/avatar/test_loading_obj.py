@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.normals import face_normals
+from flame_fitting.maths.normals import face_normals
 
 CUBE = """# a cube of quads
 v -1 -1 -1\nv 1 -1 -1\nv 1 1 -1\nv -1 1 -1\nv -1 -1 1\nv 1 -1 1\nv 1 1 1\nv -1 1 1

@@ -7,16 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.mesh import (
-    Avatar,
-    MeshPart,
-    avatar_from_arrays,
-    fan_triangles,
-    linear_from_srgb,
-    srgb_from_linear,
-)
-from flame_fitting.avatar.normals import vertex_normals, weld
+from flame_fitting.avatar.mesh import MeshPart, fan_triangles, srgb_from_linear
+from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
+from flame_fitting.avatar.normals import angle_weighted_normals, weld
 from tests.avatar.glb_builder import QUAD, QUAD_FACES
+from tests.avatar.srgb import linear_from_srgb
 
 
 @settings(max_examples=50, deadline=None)
@@ -39,9 +34,9 @@ def test_normals_of_a_sphere_with_seams_and_mixed_winding():
     sphere = trimesh.creation.icosphere(subdivisions=3)
     soup = np.array(sphere.vertices)[np.array(sphere.faces)].reshape(-1, 3)
     faces = np.arange(len(soup)).reshape(-1, 3)
-    np.testing.assert_allclose(vertex_normals(soup, faces), soup, atol=0.02)
+    np.testing.assert_allclose(angle_weighted_normals(soup, faces), soup, atol=0.02)
     faces[::2] = faces[::2, ::-1]
-    assert (np.abs((vertex_normals(soup, faces) * soup).sum(axis=1)) > 0.95).all()
+    assert (np.abs((angle_weighted_normals(soup, faces) * soup).sum(axis=1)) > 0.95).all()
 
 
 def test_fans_of_mixed_polygons():
@@ -62,10 +57,10 @@ def test_colour_counts_only_where_much_of_the_surface_has_it():
     faces = QUAD_FACES.astype(np.int64)
     skin = MeshPart(QUAD * 10.0, faces)
     eye = MeshPart(QUAD * 1.0, faces, uv=uv, texture=checker)
-    assert not Avatar([skin, eye], Path("a"), "", "memory").has_color
-    assert Avatar([eye], Path("a"), "", "memory").has_color
+    assert not MeshAvatar([skin, eye], Path("a"), "", "memory").has_color
+    assert MeshAvatar([eye], Path("a"), "", "memory").has_color
     plain = MeshPart(QUAD * 1.0, faces, uv=uv, texture=np.full((2, 2, 4), 99, np.uint8))
-    assert not Avatar([plain], Path("a"), "", "memory").has_color
+    assert not MeshAvatar([plain], Path("a"), "", "memory").has_color
     assert avatar_from_arrays(QUAD * 1.0, faces, vertex_colors=np.eye(4)[:, :3]).has_color
 
 

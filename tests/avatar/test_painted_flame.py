@@ -10,8 +10,8 @@ from flame_fitting.head.completion import complete_flame
 from flame_fitting.head.flame_files import read_flame
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import CalibrationConfig, calibrate
-from flame_fitting.landmarks.ibug68 import ibug_indices, inner_indices
 from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
+from flame_fitting.landmarks.schemes import scheme_named
 
 
 def test_a_painted_head_is_found_from_all_sides(
@@ -40,14 +40,14 @@ def test_a_painted_head_is_found_from_all_sides(
     assert np.isfinite(found[..., 0]).all(), "no face in some view"
 
     painted = calibrate(head, detector, "textured", shown, once)
-    inner = inner_indices("mediapipe478")
+    inner = scheme_named("mediapipe478").inner
     assert painted.valid[inner].all() and np.median(painted.spread_mm[inner]) < 2.0
     # The outer contour of the lips is found where the paint ends: on the contour of the mesh.
     vertices = head.v_template.numpy()
     contour = np.concatenate(
         [vertices[head.regions[f"lip_outside_ring_{part}"].numpy()] for part in ("upper", "lower")]
     )
-    outer_lip = painted.points(head.v_template[None], head.faces)[0].numpy()[ibug_indices("mediapipe478")[49:54]]
+    outer_lip = painted.points(head.v_template[None], head.faces)[0].numpy()[scheme_named("mediapipe478").ibug68[49:54]]
     distance = np.linalg.norm(outer_lip[:, None] - contour[None], axis=-1).min(1)
     assert np.median(distance) < 0.004
     # No point lies on teeth.

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.normals import face_normals
 from flame_fitting.avatar.ply import strip_triangles
 from flame_fitting.errors import InputError
+from flame_fitting.maths.normals import face_normals
 
 # A flat grid of 4 x 3 vertices in two strips, then one triangle of its own.
 GRID = np.array([(x, y, 0.0) for y in range(3) for x in range(4)])

@@ -3,9 +3,9 @@ import pytest
 import trimesh
 
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.mesh import Avatar, MeshPart, avatar_from_arrays
-from flame_fitting.avatar.render_scene import ambient_occlusion, mip_levels, render_scene
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.mesh import MeshPart
+from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
+from flame_fitting.avatar.render_scene import ambient_occlusion, mip_levels
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project, unproject
 from tests.avatar.glb_builder import QUAD, QUAD_FACES, textured_quad
 
@@ -23,8 +23,8 @@ def square(z: float = 0.0, scale: float = 1.0, **options) -> MeshPart:
     return MeshPart(QUAD.astype(np.float64) * scale + [0, 0, z], QUAD_FACES.astype(np.int64), **options)
 
 
-def of(*parts: MeshPart) -> Avatar:
-    return Avatar(list(parts), __import__("pathlib").Path("memory"), "", "memory")
+def of(*parts: MeshPart) -> MeshAvatar:
+    return MeshAvatar(list(parts), __import__("pathlib").Path("memory"), "", "memory")
 
 
 def test_picture_is_upright_and_not_mirrored(tmp_path):
@@ -32,7 +32,7 @@ def test_picture_is_upright_and_not_mirrored(tmp_path):
     pixels[0, 0], pixels[0, 1], pixels[1, 0] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     pixels = pixels.repeat(16, axis=0).repeat(16, axis=1)
     avatar = load_avatar(textured_quad(pixels).save(tmp_path / "a.glb"))
-    image = render_avatar(avatar, *front_camera(), SIZE, SIZE, background=(1, 1, 1)).image[0]
+    image = avatar.draw(*front_camera(), SIZE, SIZE, background=(1, 1, 1)).image[0]
     high, low = 22, 42  # rows and columns inside the quarters
     np.testing.assert_allclose(image[:, high, high], (1, 0, 0), atol=0.01)
     np.testing.assert_allclose(image[:, high, low], (0, 1, 0), atol=0.01)
@@ -51,7 +51,7 @@ def test_silhouette_depth_and_normal_of_a_sphere_match_the_closed_form():
     world_to_camera = look_at(eyes, center + 0.1, UP)
     K = np.stack([intrinsics_from_fov(35.0, 80, 60)] * 3)
     K[:, 0, 2] += 5.3  # an off-centre principal point
-    views = render_avatar(avatar, K, world_to_camera, 80, 60)
+    views = avatar.draw(K, world_to_camera, 80, 60)
     columns, rows = np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5)
     pixels = np.stack([columns, rows], axis=-1).reshape(-1, 2)
     for view in range(3):
@@ -76,7 +76,7 @@ def test_silhouette_depth_and_normal_of_a_sphere_match_the_closed_form():
 def test_depth_unprojects_onto_the_surface_and_projects_back():
     avatar = of(square())
     K, world_to_camera = front_camera(eye=(0.3, 0.2, 0.93))
-    views = render_avatar(avatar, K, world_to_camera, SIZE, SIZE, outputs=("depth", "normal"))
+    views = avatar.draw(K, world_to_camera, SIZE, SIZE, outputs=("depth", "normal"))
     assert views.image is None and views.alpha is None
     rows, columns = np.nonzero(views.depth[0])
     pixels = np.stack([columns, rows], axis=1) + 0.5
@@ -90,7 +90,7 @@ def test_both_sides_are_drawn_and_normals_face_the_camera():
     front, back = front_camera(), front_camera(eye=(0, 0, -1))
     for part in (square(), MeshPart(square().vertices, square().faces[:, ::-1].copy())):
         for (K, world_to_camera), sign in ((front, 1), (back, -1)):
-            views = render_avatar(of(part), K, world_to_camera, SIZE, SIZE)
+            views = of(part).draw(K, world_to_camera, SIZE, SIZE)
             assert views.alpha[0, 32, 32] == 1
             np.testing.assert_allclose(views.normal[0, 32, 32], (0, 0, sign), atol=1e-6)
 
@@ -102,8 +102,7 @@ def test_mixed_winding_gives_the_same_smooth_normals():
     mixed[::2] = mixed[::2, ::-1]
     K, world_to_camera = front_camera()
     one, two = (
-        render_avatar(avatar_from_arrays(np.array(sphere.vertices), f), K, world_to_camera, SIZE, SIZE)
-        for f in (faces, mixed)
+        avatar_from_arrays(np.array(sphere.vertices), f).draw(K, world_to_camera, SIZE, SIZE) for f in (faces, mixed)
     )
     np.testing.assert_array_equal(one.depth, two.depth)
     assert (np.einsum("bhwc,bhwc->bhw", one.normal, two.normal)[one.depth > 0] > 0.98).all()
@@ -117,7 +116,7 @@ def test_alpha_mask_cuts_holes_and_shows_what_is_behind():
     uv = (QUAD[:, :2] + 1) / 2
     hair = square(0.5, uv=uv.astype(np.float64), texture=texture, alpha_mode="mask", wrap=("clamp", "clamp"))
     skin = square(0.0, 0.5, base_color=(1.0, 0.0, 0.0, 1.0))
-    views = render_avatar(of(hair, skin), *front_camera(), SIZE, SIZE, background=(0, 0, 1))
+    views = of(hair, skin).draw(*front_camera(), SIZE, SIZE, background=(0, 0, 1))
     image = views.image[0]
     np.testing.assert_allclose(image[:, 32, 28], (0, 1, 0), atol=0.01)
     np.testing.assert_allclose(image[:, 32, 37], (1, 0, 0), atol=0.01)
@@ -127,13 +126,13 @@ def test_alpha_mask_cuts_holes_and_shows_what_is_behind():
     # The edge of the hair is green, never darkened by hidden texels.
     row = image[:, 32, 14:32]
     assert (row[0] < 0.01).all() and (row[1] > 0.98).all()
-    opaque = render_avatar(of(square(0.5, uv=hair.uv, texture=texture)), *front_camera(), SIZE, SIZE)
+    opaque = of(square(0.5, uv=hair.uv, texture=texture)).draw(*front_camera(), SIZE, SIZE)
     assert opaque.alpha[0, 32, 37] == 1
 
 
 def test_alpha_is_the_covered_share():
     K, world_to_camera = front_camera()
-    view = render_avatar(of(square()), K, world_to_camera, SIZE, SIZE, supersample=4, outputs=("alpha",))
+    view = of(square()).draw(K, world_to_camera, SIZE, SIZE, supersample=4, outputs=("alpha",))
     corner = project(np.array([[1.0, 1.0, 0.0]]), K[0], world_to_camera[0])[0, :2]
     width = 2 * (corner[0] - SIZE / 2)
     assert view.alpha.sum() == pytest.approx(width**2, rel=0.02)
@@ -148,7 +147,7 @@ def test_neighbouring_triangles_leave_no_crack():
     vertices = np.concatenate([[[0.0, 0.0, 0.0]], rim])
     faces = np.stack([np.zeros(16, np.int64), np.arange(16) + 1, (np.arange(16) + 1) % 16 + 1], axis=1)
     K, world_to_camera = front_camera(size=size)
-    view = render_avatar(avatar_from_arrays(vertices, faces), K, world_to_camera, size, size, supersample=1)
+    view = avatar_from_arrays(vertices, faces).draw(K, world_to_camera, size, size, supersample=1)
     assert view.alpha.min() == 1
 
 
@@ -160,8 +159,8 @@ def test_geometry_behind_the_camera_is_not_drawn_and_does_not_disturb():
         np.array([[-1, -2, 0], [1, -2, 0], [1, -2, 9], [-1, -2, 9]], dtype=np.float64), QUAD_FACES.astype(np.int64)
     )
     K, world_to_camera = front_camera(fov=80)
-    alone = render_avatar(of(square()), K, world_to_camera, SIZE, SIZE)
-    both = render_avatar(of(square(), behind, strip), K, world_to_camera, SIZE, SIZE)
+    alone = of(square()).draw(K, world_to_camera, SIZE, SIZE)
+    both = of(square(), behind, strip).draw(K, world_to_camera, SIZE, SIZE)
     np.testing.assert_array_equal(alone.depth[0, :32], both.depth[0, :32])
     rows, columns = np.nonzero((both.depth[0] > 0) & (alone.depth[0] == 0))
     points = unproject(np.stack([columns, rows], axis=1) + 0.5, both.depth[0][rows, columns], K[0], world_to_camera[0])
@@ -174,7 +173,7 @@ def test_small_checkers_average_to_grey():
     checker = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
     texture = np.stack([checker] * 3 + [np.full_like(checker, 255)], axis=2)
     part = square(uv=((QUAD[:, :2] + 1) / 2).astype(np.float64), texture=texture)
-    image = render_avatar(of(part), *front_camera(), SIZE, SIZE).image[0, :, 20:44, 20:44]
+    image = of(part).draw(*front_camera(), SIZE, SIZE).image[0, :, 20:44, 20:44]
     np.testing.assert_allclose(image, 0.5, atol=0.03)
 
 
@@ -184,7 +183,7 @@ def test_texture_outside_of_the_unit_square(wrap, expected):
     texture[:, :8] = 255  # white left, black right
     uv = (QUAD[:, :2] + 1) / 2
     part = square(uv=(uv + [1.0, 0.0]).astype(np.float64), texture=texture, wrap=(wrap, wrap))
-    image = render_avatar(of(part), *front_camera(), SIZE, SIZE).image[0]
+    image = of(part).draw(*front_camera(), SIZE, SIZE).image[0]
     assert image[0, 32, 20] == pytest.approx(expected, abs=0.02)
 
 
@@ -197,7 +196,7 @@ def test_factor_vertex_colours_and_texture_are_multiplied():
         vertex_colors=colors,
         base_color=(1.0, 0.5, 1.0, 1.0),
     )
-    image = render_avatar(of(part, square(-1.0)), *front_camera(), SIZE, SIZE).image[0]
+    image = of(part, square(-1.0)).draw(*front_camera(), SIZE, SIZE).image[0]
     np.testing.assert_allclose(image[:, 32, 32], np.array([0.5, 0.5, 0.25]) * 128 / 255, atol=1e-3)
 
 
@@ -207,9 +206,9 @@ def test_number_of_views_at_once_does_not_matter():
     eyes = np.array([[0, 0, 4], [4, 0, 0], [0, 1, 4], [3, 1, 3], [-4, 0, 1.0], [0, -1, -4]])
     world_to_camera = look_at(eyes, ORIGIN, UP)
     K = np.stack([intrinsics_from_fov(40.0, 48, 32)] * 6)
-    together = render_avatar(avatar, K, world_to_camera, 48, 32, shading="clay")
+    together = avatar.draw(K, world_to_camera, 48, 32, shading="clay")
     for view in range(6):
-        alone = render_avatar(avatar, K[view, None], world_to_camera[view, None], 48, 32, shading="clay")
+        alone = avatar.draw(K[view, None], world_to_camera[view, None], 48, 32, shading="clay")
         for name in ("image", "alpha", "depth", "normal"):
             np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[view])
 
@@ -222,7 +221,7 @@ def test_lights_stand_still_in_the_head_frame():
     point = np.array([[0.5, 0.3, np.sqrt(1 - 0.34)]])
 
     def brightness(rotation, camera) -> float:
-        image = render_avatar(avatar, K, world_to_camera, SIZE, SIZE, "clay", light_rotation=rotation).image
+        image = avatar.draw(K, world_to_camera, SIZE, SIZE, "clay", light_rotation=rotation).image
         x, y, _ = project(point, K[0], world_to_camera[camera])[0]
         return float(image[camera, 0, int(y), int(x)])
 
@@ -240,11 +239,11 @@ def test_hollows_are_darker():
     pit = np.exp(-((vertices - [0, 0, 1]) ** 2).sum(axis=1) / 0.05)
     vertices = vertices * (1 - 0.4 * pit)[:, None]
     avatar = avatar_from_arrays(vertices, np.array(sphere.faces))
-    occlusion = ambient_occlusion(render_scene(avatar))
+    occlusion = ambient_occlusion(avatar.scene)
     assert occlusion[np.argmax(pit)] < 0.7
     assert occlusion[pit < 1e-6].min() > 0.9
     flipped = avatar_from_arrays(vertices, np.array(sphere.faces)[:, ::-1].copy())
-    np.testing.assert_allclose(ambient_occlusion(render_scene(flipped)), occlusion, atol=1e-6)
+    np.testing.assert_allclose(ambient_occlusion(flipped.scene), occlusion, atol=1e-6)
 
 
 def test_occlusion_does_not_change_when_the_avatar_is_turned_between_axes():
@@ -253,8 +252,8 @@ def test_occlusion_does_not_change_when_the_avatar_is_turned_between_axes():
     vertices = np.array(sphere.vertices) * (1 + 0.2 * np.sin(7 * np.array(sphere.vertices)[:, :1]))
     vertices = vertices + 0.01 * rng.normal(size=3)
     turn = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
-    one = ambient_occlusion(render_scene(avatar_from_arrays(vertices, np.array(sphere.faces))))
-    two = ambient_occlusion(render_scene(avatar_from_arrays(vertices @ turn.T, np.array(sphere.faces))))
+    one = ambient_occlusion(avatar_from_arrays(vertices, np.array(sphere.faces)).scene)
+    two = ambient_occlusion(avatar_from_arrays(vertices @ turn.T, np.array(sphere.faces)).scene)
     assert np.abs(one - two).mean() < 0.01
 
 
@@ -280,14 +279,14 @@ def test_uv_with_its_own_index():
 
 def test_unknown_shading():
     with pytest.raises(ValueError, match="shading"):
-        render_avatar(of(square()), *front_camera(), 8, 8, shading="neon")
+        of(square()).draw(*front_camera(), 8, 8, shading="neon")
 
 
 def test_scan_covers_what_its_silhouette_should(test_data):
     avatar = load_avatar(test_data / "avatars/lps_head/lps_textured.glb")
     K, world_to_camera = front_camera(distance=25, fov=25, size=96)
-    unlit = render_avatar(avatar, K, world_to_camera, 96, 96)
-    clay = render_avatar(avatar, K, world_to_camera, 96, 96, shading="clay")
+    unlit = avatar.draw(K, world_to_camera, 96, 96)
+    clay = avatar.draw(K, world_to_camera, 96, 96, shading="clay")
     inside = unlit.alpha[0] == 1
     assert 0.2 < inside.mean() < 0.6
     skin = unlit.image[0][:, inside].mean(axis=1)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from flame_fitting.avatar.face_finding import probes_of
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.avatar.rendering import render_avatar
+from flame_fitting.avatar.probes import probes_of
 from flame_fitting.avatar.unit_frame import in_unit_frame
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project
 from tests.avatar.glb_builder import GlbBuilder
@@ -68,7 +67,7 @@ def pictures(avatar, **options):
     eyes = 6.0 * np.array([[0, 0, 1], [0.6, 0.3, 0.7], [-0.9, 0.1, -0.4]])
     cameras = look_at(eyes, np.zeros(3), np.array([0.0, 1.0, 0.0]))
     K = np.stack([intrinsics_from_fov(25.0, SIZE, SIZE)] * 3)
-    return render_avatar(avatar, K, cameras, SIZE, SIZE, **options)
+    return avatar.draw(K, cameras, SIZE, SIZE, **options)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from flame_fitting.convert import Conversion, ConvertConfig, convert
 from flame_fitting.errors import InputError
-from flame_fitting.export.dialects.parameters import posed_vertices
+from flame_fitting.export.dialects.parameters import FlameParams, _identity
 from flame_fitting.export.dialects.registry import DIALECTS, read_parameters, recognise
+from flame_fitting.export.dialects.rotations import matrix_from_axis_angle
 from flame_fitting.export.dialects.vocabulary import DialectName
 from flame_fitting.head.model import HeadData, HeadModel
 from tests.export import flame_reference as reference
@@ -318,6 +319,16 @@ def test_from_flame_head_tracker(data: HeadData, tmp_path: Path) -> None:
 
 
 # There and back
+
+
+def posed_vertices(params: FlameParams, head: HeadModel) -> np.ndarray:
+    """(T, V, 3) in the parameters' world, metres times `scale`."""
+    poses = ("rotation", "neck_pose", "jaw_pose", "eyes_pose")
+    tensors = {name: torch.as_tensor(getattr(params, name)).to(head.v_template) for name in poses}
+    with torch.no_grad():
+        posed = head(**_identity(params, head), **tensors).vertices.double().numpy()
+    turned = np.einsum("tab,tvb->tva", matrix_from_axis_angle(params.world_rotation), posed)
+    return params.scale * (turned + params.translation[:, None])
 
 
 @pytest.mark.parametrize("name", get_args(DialectName))

@@ -13,17 +13,17 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.export.nerf_dataset import (
     ExportOptions,
-    composite,
     export_nerf_dataset,
     flame_parameters,
     split_cameras,
     split_timesteps,
 )
 from flame_fitting.export.subset import select
-from flame_fitting.export_as_nerf_dataset import ExportConfig, export, parse_color
+from flame_fitting.export_as_nerf_dataset import ExportConfig, export
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import InputRecord, Manifest, compare, read_manifest
+from flame_fitting.options import not_deciding
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head_data
 
@@ -212,16 +212,6 @@ def test_background_is_replaced(case: Case) -> None:
     assert np.abs(image[alpha == 1] - original[alpha == 1]).max() <= 1
 
 
-def test_composite_undoes_the_old_background() -> None:
-    rng = np.random.default_rng(0)
-    color, alpha = rng.random((3, 4, 4), dtype=np.float32), rng.random((4, 4), dtype=np.float32)
-    white, red = np.ones(3, np.float32), np.array([1, 0, 0], np.float32)
-    over_white = alpha * color + (1 - alpha)
-    image, mask = composite(over_white, alpha, white, red, None)
-    np.testing.assert_allclose(image, alpha * color + (1 - alpha) * red[:, None, None], atol=1e-6)
-    np.testing.assert_array_equal(mask, alpha)
-
-
 def test_scale_factor_scales_pictures_and_intrinsics(case: Case, dataset: Path) -> None:
     fit, capture, head, folder = case
     export_nerf_dataset(fit, capture, head, folder / "half", ExportOptions(scale_factor=0.5))
@@ -279,14 +269,6 @@ def test_wrong_subsets_are_input_errors(text: str) -> None:
         select(text, list(range(10)), list(range(6)))
 
 
-def test_colors() -> None:
-    assert parse_color("white") == (1, 1, 1) and parse_color("Black") == (0, 0, 0) and parse_color(None) is None
-    assert parse_color("255,0,51") == (1, 0, 0.2)
-    for wrong in ("purple", "1,2", "300,0,0"):
-        with pytest.raises(InputError, match="--background-color"):
-            parse_color(wrong)
-
-
 def test_foreign_folder_is_refused_and_stays(case: Case, tmp_path: Path) -> None:
     fit, capture, head, _ = case
     (tmp_path / "notes.txt").write_text("mine")
@@ -306,7 +288,7 @@ def test_stage_finds_its_inputs_and_is_reusable(
     summary = export(config)
     assert summary.counts == {"train": 9, "val": 1, "test": 3}
     assert "not in GaussianAvatars, which needs FLAME" in capsys.readouterr().err
-    assert compare(read_manifest(tmp_path / "data"), stage.plan(config), stage.PLAN_IGNORES) is None
+    assert compare(read_manifest(tmp_path / "data"), stage.plan(config), not_deciding(ExportConfig)) is None
     other = dataclasses.replace(config, background_color="white")
     assert "background_color black -> white" in (compare(read_manifest(tmp_path / "data"), stage.plan(other)) or "")
 

@@ -85,3 +85,47 @@ def problem(timesteps=1, seed=0, offset=None, head=None):
     ones = torch.ones(head.n_vertices, dtype=torch.float64)
     weights = SurfaceWeights(areas / areas.mean(), ones[head.faces].mean(1), ones)
     return head, truth, targets, weights
+
+
+def sequence(timesteps, seed=0, noise=0.0):
+    """`problem` with every parameter away from zero that moves at so many timesteps: see `parameters.moving_parts`.
+
+    `noise` (m) is added to the landmarks; there are 80.
+    """
+    head = toy_head().double()
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size, scale):
+        return torch.randn(*size, generator=generator, dtype=torch.float64) * scale
+
+    still = timesteps == 1
+    truth = replace(
+        FitParameters.neutral(head, timesteps),
+        placement=torch.cat([draw(3, scale=0.03 * still), draw(3, scale=0.002 * still), draw(1, scale=0.02)]),
+        shape=draw(head.n_shape, scale=1.0),
+        expr=draw(timesteps, head.n_expr, scale=0.3),
+        rotation=draw(timesteps, 3, scale=0.0 if still else 0.05),
+        translation=draw(timesteps, 3, scale=0.0 if still else 0.005),
+        neck_pose=draw(timesteps, 3, scale=0.05),
+        jaw_pose=draw(timesteps, 3, scale=0.03) + torch.tensor([0.15, 0.0, 0.0]),
+        eyes_pose=draw(timesteps, 3, scale=0.1).repeat(1, 2),
+    )
+    embedding, vertices, targets = embedding_on(head), truth.vertices(head), []
+    for t in range(timesteps):
+        points = embedding.points(vertices[t : t + 1], head.faces)[0] + draw(80, 3, scale=noise)
+        marks = make_landmark_target(head, embedding, points.numpy(), np.full(80, 2e-4), np.ones(80))
+        targets.append(FrameTarget(marks, cloud_of(vertices[t].numpy(), head.faces.numpy())))
+    weight = torch.ones(head.n_vertices, dtype=torch.float64)
+    return head, truth, targets, SurfaceWeights(weight, weight[head.faces].mean(1), weight)
+
+
+def chain_cost(x, sigma, step):
+    """Half the squared noise, in sigmas, of x' = a x + noise: `sigma` of x (None: random walk), `step` of changes."""
+    if sigma is None:
+        return 0.5 * (x.diff(dim=0) / step).square().sum()
+    sigma = torch.as_tensor(sigma, dtype=x.dtype)
+    a = 1.0 if step is None else 1 - step**2 / (2 * float(sigma.flatten()[0]) ** 2)
+    if step is None:
+        return 0.5 * (x / sigma).square().sum()
+    noise = (x[1:] - a * x[:-1]) / (sigma * (1 - a**2) ** 0.5)
+    return 0.5 * ((x[0] / sigma).square().sum() + noise.square().sum())

@@ -1,11 +1,13 @@
 """View sets in memory, drawn from known meshes and textures by the avatar renderer (not by the fit's own)."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.capture.capture import View
+from flame_fitting.fit.pictures import CACHE_BYTES, Pictures
 from flame_fitting.fit.surface import SurfaceView
 from flame_fitting.fit.views import ViewSet, stack_rgba
 from flame_fitting.head.model import HeadData, HeadModel
@@ -35,6 +37,11 @@ def draw(head: HeadModel, vertices: np.ndarray, texture: np.ndarray | None, eyes
     )
 
 
+def stored(views: ViewSet, limit: int = CACHE_BYTES) -> Pictures:
+    """Views in memory, as a fit is given them."""
+    return Pictures(replace(views, rgba=views.rgba[:0]), lambda row: views.rgba[row], limit)
+
+
 def depth_maps(
     head: HeadModel, vertices: np.ndarray, eyes: list, size: int = 192, world_from_reference: np.ndarray | None = None
 ) -> list[SurfaceView]:
@@ -57,7 +64,7 @@ def _render(head, vertices, texture, eyes, size, matrix=None):
         cameras = [move_camera(camera, matrix) for camera in cameras]
     views = [View(0, i, "fit", K, camera, size, size, f"{i}.png") for i, camera in enumerate(cameras)]
     avatar = head_avatar(head, np.asarray(vertices, dtype=np.float64), texture)
-    return views, render_avatar(avatar, np.stack([K] * len(views)), np.stack(cameras), size, size)
+    return views, avatar.draw(np.stack([K] * len(views)), np.stack(cameras), size, size)
 
 
 def smooth_texture(resolution: int = 128) -> np.ndarray:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flame_fitting.fit.adam import Adam
+from flame_fitting.fit.solvers.fused_adam import Adam
 
 
 def test_steps_are_those_of_torch() -> None:

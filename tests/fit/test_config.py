@@ -5,15 +5,18 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from flame_fitting import cli
+from flame_fitting import cli, options, shared_options
 from flame_fitting.errors import InputError
-from flame_fitting.fit import config as config_module
-from flame_fitting.fit.config import SELDOM, FitConfig, given_value
+from flame_fitting.fit import config, stage_config, weight_config
+from flame_fitting.fit.check import check
+from flame_fitting.fit.command_line import given_value
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import PRESETS, preset
-from flame_fitting.fit.vhap_flags import value_of
+from flame_fitting.options import hidden, options_of, value_of
 
 FIT = next(stage for stage in cli.STAGES if stage.name == "fit")
 
@@ -26,7 +29,7 @@ def parsed(*arguments: str) -> FitConfig:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_allowed(name: str) -> None:
-    preset(name, Path("capture")).check()
+    check(preset(name, Path("capture")))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,8 @@ def test_presets_are_allowed(name: str) -> None:
         ("exp.output_folder", Path("other"), "two folders"),
         ("data.sequence", "someone", "--data.root-folder"),
         ("data.n_downsample_rgb", 0, "--data.n-downsample-rgb 0"),
-        ("data.max_yaw", 0.0, "--data.max-yaw"),
+        ("data.max_yaw", 0.0, "--data.max-yaw 0.0: must be above 0"),
+        ("seed", -1, "--seed -1: must be 0 or more"),
         ("model.tex_resolution", 0, "--model.tex-resolution 0"),
         ("model.n_shape", -1, "--model.n-shape -1"),
         ("render.disturb_rate_fg", 1.5, "--render.disturb-rate-fg 1.5"),
@@ -47,20 +51,20 @@ def test_presets_are_allowed(name: str) -> None:
         ("lr.base", -1.0, "--lr.base -1.0"),
         ("prior.jaw", 0.0, "--prior.jaw 0.0: must be above 0"),
         ("pipeline.rgb_init_all.optimizable_params", ("shpe",), "Did you mean shape?"),
-        ("pipeline.rgb_init_all.sizes", (0,), "sizes"),
-        ("pipeline.rgb_init_all.num_steps", -1, "num-steps"),
-        ("pipeline.rgb_init_all.average_last", 1.5, "average-last"),
-        ("pipeline.rgb_init_all.solver", "bake", "this stage's solver is adam"),
-        ("pipeline.geo_init_offset.solver", "adam", "this stage's solver is registration"),
+        ("pipeline.rgb_init_all.sizes", (256, 0), "--pipeline.rgb-init-all.sizes 0: must be 1 or more"),
+        ("pipeline.rgb_init_all.num_steps", -1, "--pipeline.rgb-init-all.num-steps -1: must be 0 or more"),
+        ("pipeline.rgb_init_all.average_last", 1.5, "--pipeline.rgb-init-all.average-last 1.5: must be from 0 to 1"),
+        ("pipeline.rgb_init_all.solver", "bake", "it cannot move pose. Use gauss_newton or adam"),
+        ("pipeline.geo_init_offset.solver", "gauss_newton", "cannot move static_offset. Use registration or adam"),
     ],
 )
 def test_what_means_nothing_is_refused(name: str, value: object, said: str) -> None:
     config = FitConfig(Path("capture"), Path("fit"))
-    config.check()
+    check(config)
     group, _, field = name.rpartition(".")
     setattr(value_of(config, group) if group else config, field, value)
     with pytest.raises(InputError) as caught:
-        config.check()
+        check(config)
     assert said in str(caught.value)
 
 
@@ -70,7 +74,7 @@ def test_what_means_nothing_is_refused(name: str, value: object, said: str) -> N
 )
 def test_flags_that_contradict_each_other(arguments: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="Give one of them"):
-        parsed("capture", *arguments).check()
+        check(parsed("capture", *arguments))
 
 
 def test_everyday_flags_and_their_dotted_names() -> None:
@@ -122,13 +126,13 @@ def test_exp_output_folder_is_the_output() -> None:
 
 
 def test_help_leaves_out_what_exists_and_help_all_leaves_out_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in SELDOM:
-        value_of(FitConfig(Path("capture")), name)
     assert cli._parse(FIT, FitConfig, ["--help"]) == 0
     short = capsys.readouterr().out
     assert cli._parse(FIT, FitConfig, ["--help-all"]) == 0
     everything = capsys.readouterr().out
-    for flag in ("--pipeline.rgb-init-all.num-steps", "--data.subset", "--w.smooth-trans"):
+    for name in hidden(FitConfig):
+        assert f"--{name.replace('_', '-')}" in everything
+    for flag in ("--pipeline.rgb-init-all.num-steps", "--data.subset", "--w.smooth-trans", "--w.landmark-visible"):
         assert flag in everything
         assert flag not in short
     for flag in ("--preset", "--w.photo", "--photometric", "--model.occluded", "--begin-stage"):
@@ -142,21 +146,48 @@ def test_help_shows_the_defaults_of_the_preset(capsys: pytest.CaptureFixture[str
 
 
 def test_every_option_is_explained() -> None:
-    tree = ast.parse(inspect.getsource(config_module))
-    for one in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+    sources = [inspect.getsource(module) for module in (config, stage_config, weight_config, shared_options)]
+    trees = [ast.parse(source) for source in sources]
+    for one in (node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)):
         for before, after in zip(one.body, one.body[1:], strict=False):
             if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and one.name != "FitConfig":
                 explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 assert explained, f"{one.name}.{before.target.id}"
 
 
+def test_every_number_has_a_range_unless_it_does_nothing() -> None:
+    """A new option without one would take -1 in silence."""
+    for one in options_of(FitConfig):
+        numbers = {int, float} & {one.type, *get_args(one.type)}
+        if numbers and not (one.rule.without_effect or one.rule.refused):
+            assert one.rule.bounded, one.name
+
+
+def test_options_import_downwards_only() -> None:
+    """Functions included: each module knows those before it and no other."""
+    package, known = Path(options.__file__).parent, {"errors"}
+    for name in ("options", "shared_options", "fit.scale", "fit.reasons", "fit.stage_config", "fit.weight_config") + (
+        "fit.config",
+        "fit.presets",
+        "fit.schedule",
+        "fit.check",
+        "fit.command_line",
+    ):
+        tree = ast.parse((package / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported |= {one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names}
+        own = {module.removeprefix("flame_fitting.") for module in imported if module.startswith("flame_fitting")}
+        assert own <= known, name
+        known.add(name)
+
+
 def test_options_import_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from flame_fitting.fit import check, config, presets, schedule, vhap_flags\n"
+        "from flame_fitting.fit import check, command_line, presets, schedule\n"
         "from pathlib import Path\n"
         "one = presets.preset('vhap', Path('capture'))\n"
-        "one.check(), vhap_flags.without_effect(one), schedule.effective_pipeline(one, True)\n"
+        "check.check(one), command_line.without_effect(one), schedule.effective_pipeline(one, True)\n"
         "assert not [name for name in ('torch', 'numpy', 'cv2') if name in sys.modules]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

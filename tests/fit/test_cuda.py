@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.losses.photometric import (
     color_pools,
     kernels,
@@ -16,23 +15,17 @@ from flame_fitting.fit.losses.photometric import (
     picture_loss,
 )
 from flame_fitting.fit.losses.texture import add_total_variation
-from flame_fitting.fit.parametric import PriorWeights
-from flame_fitting.fit.photometric import (
-    CLUSTERS,
-    PhotometricConfig,
-    PhotometricStep,
-    PhotometricWeights,
-    Problem,
-    cluster_table,
-    refine,
-)
 from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.solvers.adam import refine
+from flame_fitting.fit.solvers.appearance import cluster_table
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.backend import make_rasterizer
 from tests.fit.pictures import around, draw
-from tests.fit.test_photometric import SIZE, patched_head, turned
+from tests.fit.settings import geometry_of, priors_of, settings_of, weights_of
+from tests.fit.test_photometric import PAINTED, SIZE, patched_head, turned
 from tests.fit.test_photometric import no_targets as targets_of
 
 pytestmark = [
@@ -51,20 +44,21 @@ def _step(
     head = patched_head()
     rasterizer = make_rasterizer(device)
     texels = texel_map(make_rasterizer("cpu"), head, SIZE)
-    palette = np.random.default_rng(5).integers(40, 220, (len(CLUSTERS) + 2, 3)).astype(np.uint8)
-    texture = palette[cluster_table(head)[texels.face.clamp_min(0)].numpy()]
+    palette = np.random.default_rng(5).integers(40, 220, (len(PAINTED) + 2, 3)).astype(np.uint8)
+    texture = palette[cluster_table(head, PAINTED)[texels.face.clamp_min(0)].numpy()]
     truth = turned(head, 0.0)
     views = draw(head, truth.vertices(head)[0].numpy(), texture, around(6, 0.1, 80.0), SIZE)
     start, targets, surface = turned(head, 1.0), targets_of(head), surface_weights(head)
     head = head.to(rasterizer.device)
     views.rgba, views.clip = views.rgba.to(rasterizer.device), views.clip.to(rasterizer.device)
     views.timestep = views.timestep.to(rasterizer.device)
-    config = PhotometricConfig(
+    config = settings_of(
         steps=steps,
         views_per_step=6,
         downsample=(1,),
         texture_sizes=(SIZE,),
         rebake=10**6,
+        clusters=PAINTED,
         disturb_rate_fg=disturb,
         disturb_rate_bg=disturb,
         fused_from=fused_from,
@@ -72,7 +66,7 @@ def _step(
         schedule="constant",
         **({"lr": RATES} | options),
     )
-    weights = PhotometricWeights(geometry=GeometryWeights(prior=0.0))
+    weights = weights_of(geometry=geometry_of(prior=0.0))
     problem = Problem(
         rasterizer,
         head,
@@ -80,7 +74,7 @@ def _step(
         [target.to(rasterizer.device) for target in targets],
         views,
         surface.to(rasterizer.device),
-        PriorWeights(),
+        priors_of(),
         TexelMaps(rasterizer, head),
     )
     return PhotometricStep(problem, weights, config)
@@ -99,8 +93,8 @@ LIT = {
 def _discolour(step: PhotometricStep) -> None:
     """Away from the pictures' own colours: where the two are equal the slope of the L1 norm is rounding's."""
     step.bake(0)
-    rows = torch.arange(SIZE, device=step.base.device)
-    step.base += 0.1 * torch.sin(0.3 * (rows[:, None] + 2 * rows[None, :]))[None, :, :, None]
+    rows = torch.arange(SIZE, device=step.texture.base.device)
+    step.texture.base += 0.1 * torch.sin(0.3 * (rows[:, None] + 2 * rows[None, :]))[None, :, :, None]
     step.draw_pools(0)
 
 
@@ -113,7 +107,7 @@ def _gradients(step: PhotometricStep) -> list[Tensor]:
         seen.extend(gradient.detach().cpu().double().clone() for gradient in gradients)
 
     step.optimizer.step = keep  # type: ignore[method-assign]
-    step.texture_optimizer.step = keep  # type: ignore[method-assign]
+    step.texture._optimizer.step = keep  # type: ignore[method-assign]
     step(1)
     return sorted(seen, key=lambda gradient: gradient.numel())
 
@@ -146,7 +140,7 @@ def test_chunks_of_views_add_up(options: dict) -> None:
 def test_graphs_have_the_gradients_of_single_launches(chunk: int, options: dict) -> None:
     step = _step("cuda", steps=12, fused_from=0, chunk=chunk, **options)
     _discolour(step)
-    moving = [*step.optimizer._moving, *step.texture_optimizer._moving]
+    moving = [*step.optimizer._moving, *step.texture._optimizer._moving]
     for part in moving:
         part.rate = 0.0  # nothing moves, so every step is the same
     moments, losses = [], []
@@ -164,13 +158,13 @@ def test_graphs_have_the_gradients_of_single_launches(chunk: int, options: dict)
 
 def test_graphs_draw_new_noise_at_every_replay() -> None:
     step = _step("cuda", steps=12, fused_from=0, disturb=0.5)
-    before = int(step._seed)
+    before = int(step.perturbation.seed)
     losses = []
-    for part in (*step.optimizer._moving, *step.texture_optimizer._moving):
+    for part in (*step.optimizer._moving, *step.texture._optimizer._moving):
         part.rate = 0.0  # nothing moves: only the noise changes the loss
     for number in range(8):
         losses.append(round(float(step(number)), 6))
-    assert int(step._seed) == before + 8 and len(set(losses)) == 8
+    assert int(step.perturbation.seed) == before + 8 and len(set(losses)) == 8
 
 
 def test_refinement_converges_on_the_gpu_with_and_without_graphs() -> None:
@@ -179,16 +173,17 @@ def test_refinement_converges_on_the_gpu_with_and_without_graphs() -> None:
     truth = turned(head, 0.0).vertices(head)[0, front]
     for fused_from in (10, 10**6):
         step = _step("cuda", disturb=0.5)
-        config = PhotometricConfig(
+        config = settings_of(
             steps=80,
             downsample=(1,),
             texture_sizes=(SIZE,),
             views_per_step=6,
             rebake=5,
+            clusters=PAINTED,
             fused_from=fused_from,
             lr=(("placement", 2e-3),),
         )
-        found = refine(step.problem, PhotometricWeights(geometry=GeometryWeights(prior=0.0)), config)
+        found = refine(step.problem, weights_of(geometry=geometry_of(prior=0.0)), config)
         found = found.parameters.to("cpu")
         head = head.to("cpu")
         apart = 1000 * (found.vertices(head)[0, front] - truth).norm(dim=-1)

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
-from flame_fitting.fit.geometry_step import GeometryStep, GeometryWeights
-from flame_fitting.fit.losses.offsets import OffsetWeights
-from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import JAW_SHUT, PriorWeights
+from flame_fitting.fit.parameters import JAW_SHUT, FitParameters
 from flame_fitting.fit.region_weights import CAP
+from flame_fitting.fit.solvers.geometry_step import GeometryStep, GeometryWeights
 from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_landmark_target
 from tests.fit.known_truth import cloud_of, ibug_embedding, problem
 from tests.fit.pictures import around, draw
+from tests.fit.settings import geometry_of, offsets_of, priors_of
 
 RATES = {
     "placement": 1e-3,
@@ -51,7 +50,7 @@ def scene():
 
 def made(scene, start: FitParameters, weights: GeometryWeights, rates: dict[str, float]) -> GeometryStep:
     head, _, target, views, surface = scene
-    return GeometryStep(head, start, [target], views, surface, PriorWeights(), weights, rates)
+    return GeometryStep(head, start, [target], views, surface, priors_of(), weights, rates)
 
 
 def displaced(scene) -> FitParameters:
@@ -69,8 +68,8 @@ def displaced(scene) -> FitParameters:
     return start
 
 
-NONE = GeometryWeights(landmark_3d=0.0, surface=0.0, prior=0.0, offset=OffsetWeights(l1=0.0, laplacian=0.0, rigid=0.0))
-ALL = GeometryWeights(
+NONE = geometry_of(landmark_3d=0.0, surface=0.0, prior=0.0, offset=offsets_of(l1=0.0, laplacian=0.0, rigid=0.0))
+ALL = geometry_of(
     landmark_3d=1.0,
     landmark=100.0,
     contour=0.0,
@@ -82,7 +81,7 @@ ALL = GeometryWeights(
     neck=30.0,
     jaw=30.0,
     eyes=30.0,
-    offset=OffsetWeights(l1=300.0, laplacian=1e5, rigid=0.0),
+    offset=offsets_of(l1=300.0, laplacian=1e5, rigid=0.0),
 )
 TERMS = {
     "all": ALL,
@@ -92,7 +91,7 @@ TERMS = {
     "surface": replace(NONE, surface=3.0),
     "prior": replace(NONE, prior=1.0),
     "regularisers": replace(NONE, shape=1.0, expr=1.0, neck=30.0, jaw=30.0, eyes=30.0),
-    "offset": replace(NONE, offset=OffsetWeights(l1=300.0, laplacian=1e5, rigid=0.0)),
+    "offset": replace(NONE, offset=offsets_of(l1=300.0, laplacian=1e5, rigid=0.0)),
 }
 
 

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from flame_fitting.fit.losses.offsets import (
     OffsetRegulariser,
-    OffsetWeights,
     capped,
     difference_from_neighbours,
     neighbours,
 )
 from flame_fitting.head.model import HeadModel
+from tests.fit.settings import offsets_of
 from tests.toy import toy_head_data
 
-ONLY_L1 = OffsetWeights(l1=2.0, laplacian=0, rigid=0)
-ONLY_LAPLACIAN = OffsetWeights(l1=0, laplacian=3.0, rigid=0)
-ONLY_RIGID = OffsetWeights(l1=0, laplacian=0, rigid=5.0, rigid_for=("neck", "left_ear", "right_ear"))
+PER_VERTEX = offsets_of(by_edge_length=False)
+ONLY_L1 = replace(PER_VERTEX, l1=2.0, laplacian=0, rigid=0)
+ONLY_LAPLACIAN = replace(PER_VERTEX, l1=0, laplacian=3.0, rigid=0)
+ONLY_RIGID = replace(PER_VERTEX, l1=0, laplacian=0, rigid=5.0, rigid_for=("neck", "left_ear", "right_ear"))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_variance_of_rigid_regions(head, offset) -> None:
     assert float(regulariser(shifted)) == pytest.approx(5.0 * neck), "a shift of a whole ear costs nothing"
 
 
-@pytest.mark.parametrize("weights", [ONLY_L1, ONLY_LAPLACIAN, ONLY_RIGID, OffsetWeights(blur_iter=2)])
+@pytest.mark.parametrize("weights", [ONLY_L1, ONLY_LAPLACIAN, ONLY_RIGID, offsets_of(rigid=300.0, blur_iter=2)])
 def test_gradients(head, offset, weights) -> None:
     regulariser = OffsetRegulariser(head, weights)
     leaf = offset.clone().requires_grad_()
@@ -89,14 +90,14 @@ def test_gradients(head, offset, weights) -> None:
 def test_a_head_without_regions_and_zero_weights(offset) -> None:
     bare = HeadModel(replace(toy_head_data(), regions={})).double()
     assert float(OffsetRegulariser(bare, ONLY_RIGID)(offset)) == 0
-    assert float(OffsetRegulariser(bare, OffsetWeights(l1=0, laplacian=0, rigid=0))(offset)) == 0
+    assert float(OffsetRegulariser(bare, offsets_of(l1=0, laplacian=0, rigid=0))(offset)) == 0
     relaxed = OffsetRegulariser(bare, replace(ONLY_L1, l1_relaxed=0.0))(offset)
     torch.testing.assert_close(relaxed, OffsetRegulariser(bare, ONLY_L1)(offset))
 
 
 def test_blur_spreads_the_factors_over_neighbours(head) -> None:
-    sharp = OffsetRegulariser(head, OffsetWeights()).laplacian[:, 0]
-    soft = OffsetRegulariser(head, OffsetWeights(blur_iter=1)).laplacian[:, 0]
+    sharp = OffsetRegulariser(head, PER_VERTEX).laplacian[:, 0]
+    soft = OffsetRegulariser(head, replace(PER_VERTEX, blur_iter=1)).laplacian[:, 0]
     expected = torch.stack([sharp[[v, *sorted(near)]].mean() for v, near in enumerate(_around(head))])
     torch.testing.assert_close(soft, expected)
     assert set(sharp.unique().tolist()) == {0.1, 1.0}

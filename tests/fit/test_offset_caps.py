@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from flame_fitting.fit.offsets import OffsetConfig, fit_offsets
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, by_region, surface_weights, vertex_areas
+from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.head.model import HeadModel
 from tests.fit.known_truth import cloud_of, embedding_on, problem
+from tests.fit.settings import ITERATIONS
 from tests.toy import toy_head_data
 
 
@@ -27,8 +28,8 @@ def test_offsets_stay_below_the_caps() -> None:
     # the avatar's head is 15 mm larger all around: more than a face's offsets may bridge, less than a scalp's
     outward = torch.nn.functional.normalize(head.v_template, dim=-1)
     targets = _targets(head, head.v_template + 0.015 * outward)
-    config = OffsetConfig(cut_from=0.02, cut_to=0.02)
-    found = fit_offsets(head, start, targets, replace(weights, outside_cut=torch.ones_like(weights.vertex)), config)
+    config, anywhere = OffsetConfig(cut_from=0.02, cut_to=0.02), torch.ones_like(weights.vertex)
+    found = fit_offsets(head, start, targets, replace(weights, outside_cut=anywhere), ITERATIONS, config)
     size = found.static_offset[0].norm(dim=-1)
     caps = by_region(head, CAP, 0.02)
     assert (size <= caps + 1e-9).all()
@@ -53,7 +54,7 @@ def test_an_eyeball_moves_as_a_whole_with_its_lids() -> None:
     areas = vertex_areas(head.v_template, head.faces)
     surface = surface_weights(head)
     assert torch.allclose(surface.vertex[ball], 0.2 * areas[ball] / areas.mean())
-    found = fit_offsets(head, FitParameters.neutral(head), targets, surface, OffsetConfig())
+    found = fit_offsets(head, FitParameters.neutral(head), targets, surface, ITERATIONS)
     offset = found.static_offset[0]
     assert (offset[ball] - offset[ball].mean(0)).norm(dim=-1).max() < 3e-4, "the ball keeps its shape"
     assert offset[lids, 2].mean() > 1e-3 and abs(offset[ball, 2].mean() - offset[lids, 2].mean()) < 1.2e-3

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sparse
 import torch
 
-from flame_fitting.fit.offset_system import OffsetSystem
-from flame_fitting.fit.offsets import graph_laplacian, mesh_edges
+from flame_fitting.fit.solvers.offset_system import OffsetSystem
+from flame_fitting.fit.solvers.registration import graph_laplacian, mesh_edges
 from tests.toy import toy_head
 
 

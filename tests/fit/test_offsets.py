@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from flame_fitting.fit.offsets import (
-    OffsetConfig,
+from flame_fitting.fit.solvers.registration import (
     fit_offsets,
     folded_triangles,
     graph_laplacian,
@@ -13,6 +12,7 @@ from flame_fitting.fit.offsets import (
 )
 from flame_fitting.fit.surface import SurfaceCloud
 from tests.fit.known_truth import problem
+from tests.fit.settings import ITERATIONS
 
 
 def _bumps(head):
@@ -25,7 +25,7 @@ def test_offsets_reach_a_surface_outside_the_basis():
     head, truth, targets, weights = problem(offset=_bumps)
     start = truth.clone()
     start.static_offset.zero_()
-    found = fit_offsets(head, start, targets, weights, OffsetConfig())
+    found = fit_offsets(head, start, targets, weights, ITERATIONS)
     vertices = found.vertices(head)[0].numpy()
     surface = targets[0].surface
     _, index = surface.tree.query(vertices)
@@ -38,7 +38,7 @@ def test_offsets_reach_a_surface_outside_the_basis():
 
 def test_no_surface_pull_leaves_no_offsets():
     head, truth, targets, weights = problem()
-    found = fit_offsets(head, truth, targets, weights, OffsetConfig(iterations=4))
+    found = fit_offsets(head, truth, targets, weights, 4)
     assert found.static_offset.norm(dim=-1).max() < 2e-4
 
 

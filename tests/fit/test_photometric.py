@@ -6,20 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.geometry_step import GeometryWeights
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import PriorWeights
-from flame_fitting.fit.photometric import (
-    CLUSTERS,
-    PhotometricConfig,
-    PhotometricStep,
-    PhotometricWeights,
-    Problem,
-    cluster_table,
-    refine,
-)
 from flame_fitting.fit.region_weights import surface_weights
 from flame_fitting.fit.rendering import HeadRenderer
+from flame_fitting.fit.solvers.adam import refine
+from flame_fitting.fit.solvers.appearance import cluster_table
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.targets import FrameTarget, make_landmark_target
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.head.model import HeadModel
@@ -27,9 +19,12 @@ from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.mesh import clip_positions
 from tests.fit.known_truth import embedding_on
 from tests.fit.pictures import around, draw
+from tests.fit.settings import geometry_of, priors_of, settings_of, weights_of
 from tests.toy import toy_head_data
 
 SIZE = 128
+PAINTED = ("skin", "scalp", "neck", "ears", "lips_tight", "eyelids", "sclerae", "irises", "lip_inside", "teeth")
+"""Regions of the pictures with a colour of their own, where the head has them; later ones overwrite earlier ones."""
 
 
 def patched_head() -> HeadModel:
@@ -57,8 +52,8 @@ def scene():
     head = patched_head()
     rasterizer = make_rasterizer("cpu")
     texels = texel_map(rasterizer, head, SIZE)
-    clusters = cluster_table(head)
-    palette = np.random.default_rng(5).integers(40, 220, (len(CLUSTERS) + 2, 3)).astype(np.uint8)
+    clusters = cluster_table(head, PAINTED)
+    palette = np.random.default_rng(5).integers(40, 220, (len(PAINTED) + 2, 3)).astype(np.uint8)
     texture = palette[clusters[texels.face.clamp_min(0)].numpy() + 1]
     truth = FitParameters.neutral(head)
     views = draw(head, truth.vertices(head)[0].numpy(), texture, around(6, 0.1, 80.0), SIZE)
@@ -78,13 +73,13 @@ def _problem(scene, start: FitParameters) -> Problem:
     head, rasterizer, _, _, views, _ = scene
     surface = surface_weights(head)
     maps = TexelMaps(rasterizer, head)
-    return Problem(rasterizer, head, start, no_targets(head), views, surface, PriorWeights(), maps)
+    return Problem(rasterizer, head, start, no_targets(head), views, surface, priors_of(), maps)
 
 
 def _refined(scene, start: FitParameters, steps: int = 40, rate: float = 1e-3, **options) -> FitParameters:
-    weights = PhotometricWeights(geometry=GeometryWeights(prior=0.0))
-    settings = {"rebake": 5, "lr": (("placement", rate),)} | options
-    config = PhotometricConfig(steps=steps, downsample=(1,), views_per_step=6, texture_sizes=(SIZE,), **settings)
+    weights = weights_of(geometry=geometry_of(prior=0.0))
+    settings = {"rebake": 5, "clusters": PAINTED, "lr": (("placement", rate),)} | options
+    config = settings_of(steps=steps, downsample=(1,), views_per_step=6, texture_sizes=(SIZE,), **settings)
     return refine(_problem(scene, start), weights, config).parameters
 
 
@@ -139,22 +134,22 @@ def test_drawn_head_is_the_avatar_renderers(scene) -> None:
 
 def test_clusters_are_of_regions_and_later_names_win(scene) -> None:
     head = scene[0]
-    table = cluster_table(head)
-    assert (table[head.face_mask("lips_tight")] == CLUSTERS.index("lips_tight") + 1).all()
+    table = cluster_table(head, PAINTED)
+    assert (table[head.face_mask("lips_tight")] == PAINTED.index("lips_tight") + 1).all()
     only_skin = ~head.face_mask("scalp", "neck", "ears", "lips_tight", "sclerae", "irises")
-    assert (table[only_skin] == CLUSTERS.index("skin") + 1).all()
+    assert (table[only_skin] == PAINTED.index("skin") + 1).all()
     bare = HeadModel(replace(toy_head_data(), regions={}))
-    assert (cluster_table(bare) == len(CLUSTERS) + 1).all()
+    assert (cluster_table(bare, PAINTED) == len(PAINTED) + 1).all()
     few = cluster_table(head, ("lips_tight", "skin"))
     assert (few == 2).all(), "skin is everything here, and it comes later"
 
 
 def test_colour_pools_and_pixel_count_follow_the_size_of_the_pictures(scene) -> None:
     truth, views = scene[3], scene[4]
-    config = PhotometricConfig(
+    config = settings_of(
         steps=6, downsample=(4, 1), views_per_step=6, rebake=10, pool_every=100, lr=(("placement", 1e-9),)
     )
-    step = PhotometricStep(_problem(scene, truth), PhotometricWeights(), config)
+    step = PhotometricStep(_problem(scene, truth), weights_of(), config)
     counts = []
     for number in range(6):
         step(number)

@@ -8,20 +8,15 @@ import pytest
 import torch
 
 from flame_fitting.errors import InputError
-from flame_fitting.fit import photometric
-from flame_fitting.fit.geometry_step import GeometryWeights
-from flame_fitting.fit.losses.offsets import OffsetWeights
+from flame_fitting.fit.losses.light import lighting
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.parametric import PriorWeights
-from flame_fitting.fit.photometric import (
-    PhotometricConfig,
-    PhotometricStep,
-    PhotometricWeights,
-    Problem,
-    cluster_table,
-    refine,
-)
 from flame_fitting.fit.region_weights import surface_weights
+from flame_fitting.fit.rendering import Lit
+from flame_fitting.fit.solvers import adam
+from flame_fitting.fit.solvers.adam import refine
+from flame_fitting.fit.solvers.appearance import cluster_table
+from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.targets import FrameTarget, make_detection_target
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.head.model import HeadModel
@@ -30,11 +25,12 @@ from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.shading import ambient_light
 from tests.fit.known_truth import ibug_embedding
 from tests.fit.pictures import around, draw
-from tests.fit.test_photometric import no_targets, patched_head, turned
+from tests.fit.settings import geometry_of, offsets_of, priors_of, settings_of, weights_of
+from tests.fit.test_photometric import PAINTED, no_targets, patched_head, turned
 from tests.toy import toy_head_data
 
 SIZE = 64
-QUIET = GeometryWeights(landmark_3d=0.0, surface=0.0, prior=0.0, offset=OffsetWeights(l1=0.0, laplacian=0.0, rigid=0.0))
+QUIET = geometry_of(landmark_3d=0.0, surface=0.0, prior=0.0, offset=offsets_of(l1=0.0, laplacian=0.0, rigid=0.0))
 
 
 def head_with_gates() -> HeadModel:
@@ -55,7 +51,7 @@ def scene():
     head = head_with_gates()
     rasterizer = make_rasterizer("cpu")
     texels = texel_map(rasterizer, head, SIZE)
-    clusters = cluster_table(head)
+    clusters = cluster_table(head, PAINTED)
     palette = np.random.default_rng(5).integers(40, 220, (int(clusters.max()) + 2, 3)).astype(np.uint8)
     texture = palette[clusters[texels.face.clamp_min(0)].numpy() + 1]
     vertices = FitParameters.neutral(head).vertices(head)[0].numpy()
@@ -69,7 +65,7 @@ def problem_of(scene, start: FitParameters, views=None, **more) -> Problem:
     maps = TexelMaps(rasterizer, head)
     views = own if views is None else views
     targets = more.pop("targets", None) or no_targets(head)
-    return Problem(rasterizer, head, start, targets, views, surface_weights(head), PriorWeights(), maps, **more)
+    return Problem(rasterizer, head, start, targets, views, surface_weights(head), priors_of(), maps, **more)
 
 
 def config_of(**options) -> PhotometricConfig:
@@ -81,14 +77,17 @@ def config_of(**options) -> PhotometricConfig:
         "disturb_rate_fg": 0.0,
         "disturb_rate_bg": 0.0,
         "average_last": 0.0,
+        "background": "target",
+        "clusters": PAINTED,
+        "components": (),
         "lr": (("placement", 1e-3),),
     }
-    return PhotometricConfig(**(settings | options))
+    return settings_of(**(settings | options))
 
 
 def slopes_of(scene, start, weights=None, **options) -> tuple[PhotometricStep, torch.Tensor, torch.Tensor | None]:
     """A step that has looked and not moved; slopes of clip positions (B, V, 4) and of normals."""
-    weights = weights or PhotometricWeights(geometry=QUIET)
+    weights = weights or weights_of(geometry=QUIET)
     step = PhotometricStep(problem_of(scene, start), weights, config_of(**options))
     kept = []
 
@@ -106,9 +105,9 @@ def test_a_step_adds_up_the_slopes_of_the_views_that_it_has_drawn(scene, across_
     start, options = turned(scene[0]), {"across_views": across_views, "rebake": 0}
     together, whole, _ = slopes_of(scene, start, **options)
     step = PhotometricStep(
-        problem_of(scene, start), PhotometricWeights(geometry=QUIET), config_of(views_per_step=3, steps=12, **options)
+        problem_of(scene, start), weights_of(geometry=QUIET), config_of(views_per_step=3, steps=12, **options)
     )
-    assert together.choose_views(0) is None
+    assert together.views.choose(0) is None
     kept: list[torch.Tensor] = []
 
     def keep(now, normals, slope, normals_slope):
@@ -147,7 +146,7 @@ def test_gates_over_everything_leave_geometry_no_gradient_from_pictures(scene) -
     lr = (("placement", 1e-3), ("texture", 1e-2))
     step, slope, _ = slopes_of(scene, start, lr=lr, texture_except=("all",), boundary_except=("all",))
     assert slope.abs().max() == 0
-    assert step._texture_slope.abs().max() > 0
+    assert step.texture.slope.abs().max() > 0
 
 
 def test_slopes_of_colour_and_of_silhouettes_add_up(scene) -> None:
@@ -197,7 +196,7 @@ def test_normals_of_lit_gated_regions_get_nothing(scene) -> None:
     step, _, gated = slopes_lit(scene, start, lights, ("left",))
     assert free[:, ~touched].abs().max() > 0 and gated[:, ~touched].abs().max() == 0
     assert gated[:, touched].abs().max() > 0
-    assert step._lights_slope.abs().max() > 0
+    assert step.light.slope.abs().max() > 0
 
 
 # lights
@@ -213,7 +212,7 @@ def slopes_lit(scene, start, lights, texture_except, space="world"):
     config = config_of(
         lighting="SH", lighting_space=space, texture_except=texture_except, lr=(("shape", 1e-2), ("lights", 1e-2))
     )
-    step = PhotometricStep(problem_of(scene, start, lights=lights), PhotometricWeights(geometry=QUIET), config)
+    step = PhotometricStep(problem_of(scene, start, lights=lights), weights_of(geometry=QUIET), config)
     kept = []
 
     def keep(now, normals, slope, normals_slope):
@@ -228,7 +227,7 @@ def slopes_lit(scene, start, lights, texture_except, space="world"):
 @pytest.mark.parametrize("space", ["world", "camera"])
 def test_gradients_of_lights_and_normals_agree_with_finite_differences(scene, space) -> None:
     step, _, normals_slope = slopes_lit(scene, turned(scene[0]), some_lights(), (), space)
-    lights_slope, level = step._lights_slope.clone(), step.pictures[0]
+    lights_slope, level = step.light.slope.clone(), step.views.wanted[0]
     now = step.project()
     normals = step.normals(now).detach()
     assert len(normals) == (1 if space == "world" else len(level))
@@ -238,14 +237,14 @@ def test_gradients_of_lights_and_normals_agree_with_finite_differences(scene, sp
         return float(step.look(rast.detach(), rast_db.detach(), now.pos, normals, level, 0)[0])
 
     generator = torch.Generator().manual_seed(1)
-    lights = step.lights.clone()
+    lights = step.light.coefficients.clone()
     for _ in range(3):
         direction, size = torch.randn(9, 3, generator=generator), 5e-3
         ends = []
         for sign in (1, -1):
-            step.lights.copy_(lights + sign * size * direction)
+            step.light.coefficients.copy_(lights + sign * size * direction)
             ends.append(value(normals))
-        step.lights.copy_(lights)
+        step.light.coefficients.copy_(lights)
         expected = float((direction * lights_slope).sum())
         assert (ends[0] - ends[1]) / (2 * size) == pytest.approx(
             expected, rel=0.05, abs=0.02 * float(lights_slope.norm())
@@ -281,7 +280,7 @@ def test_regularisers_of_light_move_no_geometry(scene) -> None:
     start = turned(scene[0])
     found = []
     for weight in (0.0, 1e4):
-        weights = PhotometricWeights(photo=0.0, silhouette=0.0, diffuse=weight, light=weight, geometry=QUIET)
+        weights = weights_of(photo=0.0, silhouette=0.0, diffuse=weight, light=weight, geometry=QUIET)
         config = config_of(lighting="SH", lr=(("placement", 1e-3), ("shape", 1e-2), ("lights", 1e-2)))
         found.append(refine(problem_of(scene, start, lights=2 * some_lights()), weights, config))
     for one in found:
@@ -296,23 +295,23 @@ def test_known_lights_are_found_on_a_head_of_known_texture(scene) -> None:
     truth, start = some_lights(), FitParameters.neutral(head)
     step = PhotometricStep(
         problem_of(scene, start, lights=truth),
-        PhotometricWeights(geometry=QUIET),
+        weights_of(geometry=QUIET),
         config_of(lighting="SH", base="painted", lr=(("placement", 1e-9),)),
     )
     step.bake(0)
     with torch.no_grad():
         now = step.project()
         rast, rast_db = step.rasterize(now.pos, now.front, (SIZE, SIZE))
-        lit = photometric.Lit("SH", step.normals(now), truth)
-        shown = step.renderer.shade(rast, rast_db, now.pos, step.current_texture(0), views.pictures(), lit=lit)
+        lit = Lit("SH", step.normals(now), truth)
+        shown = step.renderer.shade(rast, rast_db, now.pos, step.texture.now(0), views.pictures(), lit=lit)
     rgba = torch.cat([shown.painted[..., :3], views.pictures()[..., 3:]], dim=-1)
     settings = config_of(steps=60, lighting="SH", base="painted", lr=(("lights", 3e-2),))
-    weights = PhotometricWeights(diffuse=0.0, geometry=QUIET)
+    weights = weights_of(diffuse=0.0, geometry=QUIET)
     found = refine(problem_of(scene, start, replace(views, rgba=rgba)), weights, settings)
     normals = step.normals(now)[0]
     front = normals[:, 2] > 0.3
-    apart = (photometric.lighting("SH", normals, found.lights) - photometric.lighting("SH", normals, truth))[front]
-    before = (1 - photometric.lighting("SH", normals, truth))[front]
+    apart = (lighting("SH", normals, found.lights) - lighting("SH", normals, truth))[front]
+    before = (1 - lighting("SH", normals, truth))[front]
     assert apart.abs().mean() < 0.1 * before.abs().mean()
     for name, value in found.parameters.items().items():
         torch.testing.assert_close(value, getattr(start, name), rtol=0, atol=0)
@@ -329,7 +328,7 @@ def _scaled(head: HeadModel, factor: float) -> FitParameters:
 
 def _camouflaged(scene, start: FitParameters, steps: int = 60) -> float:
     """Scale that is found for a white avatar before white."""
-    weights = PhotometricWeights(silhouette=10.0, silhouette_inside=10.0, geometry=QUIET)
+    weights = weights_of(silhouette=10.0, silhouette_inside=10.0, geometry=QUIET)
     options = {"disturb_rate_fg": 0.5, "disturb_rate_bg": 0.5, "outline_band": 0.2, "base": "neutral"}
     config = config_of(steps=steps, background="far", lr=(("placement_scale", 6e-3),), **options)
     found = refine(problem_of(scene, start, flat_views(scene, 1.0)), weights, config)
@@ -345,7 +344,7 @@ def test_far_backgrounds_bring_a_head_of_its_backgrounds_colour_to_its_size(scen
 
 def test_only_a_far_background_tells_a_head_from_one_of_its_colour(scene) -> None:
     camouflaged = (*scene[:2], flat_views(scene, 1.0), scene[3])
-    weights = PhotometricWeights(silhouette=0.0, geometry=QUIET)
+    weights = weights_of(silhouette=0.0, geometry=QUIET)
     start = _scaled(scene[0], 1.1)
     slopes = {
         kind: slopes_of(camouflaged, start, weights, background=kind, base="neutral")[1] for kind in ("target", "far")
@@ -356,22 +355,22 @@ def test_only_a_far_background_tells_a_head_from_one_of_its_colour(scene) -> Non
 def test_a_far_background_replaces_the_pictures_own(scene) -> None:
     views = flat_views(scene, 1.0)
     problem = problem_of(scene, FitParameters.neutral(scene[0]), views)
-    far = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(background="far"))
+    far = PhotometricStep(problem, weights_of(geometry=QUIET), config_of(background="far"))
     outside, inside = views.alphas == 0, views.alphas == 1
-    contrast = (far.pictures[0][..., :3].float() - 1.0).abs().mean(-1)
+    contrast = (far.views.wanted[0][..., :3].float() - 1.0).abs().mean(-1)
     assert contrast[outside].min() > 0.3 and contrast[inside].max() < 0.01
     seen = set()
     for _ in range(12):
         far.draw_pools(0)
-        seen.add(tuple(far.pictures[0][0, 0, 0, :3].tolist()))
+        seen.add(tuple(far.views.wanted[0][0, 0, 0, :3].tolist()))
     assert len(seen) > 1 and (1.0, 1.0, 1.0) not in seen
-    own = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(background="target"))
-    assert own.pictures[0] is own.levels[0].rgba
-    black = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(background="black"))
-    assert black.pictures[0][..., :3][outside].max() < 0.01
+    own = PhotometricStep(problem, weights_of(geometry=QUIET), config_of(background="target"))
+    assert own.views.wanted[0] is own.views.levels[0].rgba
+    black = PhotometricStep(problem, weights_of(geometry=QUIET), config_of(background="black"))
+    assert black.views.wanted[0][..., :3][outside].max() < 0.01
     unknown = replace(problem, views=replace(views, background=None))
     with pytest.raises(InputError, match="background_train"):
-        PhotometricStep(unknown, PhotometricWeights(), config_of(background="black"))
+        PhotometricStep(unknown, weights_of(), config_of(background="black"))
 
 
 # bases
@@ -383,26 +382,26 @@ def test_each_group_of_views_is_compared_with_a_bake_of_the_other(scene) -> None
     rgba[0::2, ..., :3] = torch.tensor([1.0, 0.0, 0.0])
     rgba[1::2, ..., :3] = torch.tensor([0.0, 0.0, 1.0])
     problem = problem_of(scene, FitParameters.neutral(scene[0]), replace(views, rgba=rgba))
-    step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(across_views=True, smooth=0.0))
+    step = PhotometricStep(problem, weights_of(geometry=QUIET), config_of(across_views=True, smooth=0.0))
     step.bake(0)
-    assert len(step.groups) == 2
-    for group, rows in enumerate(step.groups):
-        base = step.base[group][step.texels.covered]
-        shown = step.levels[0].pictures()[rows][..., :3]
+    assert len(step.views.groups) == 2
+    for group, rows in enumerate(step.views.groups):
+        base = step.texture.base[group][step.texture.texels.covered]
+        shown = step.views.levels[0].pictures()[rows][..., :3]
         own, other = (0, 2) if shown[..., 0].min() == 1 else (2, 0)
         assert shown[..., own].min() == 1 and shown[..., other].max() == 0
         assert base[:, other].median() > 0.95 and base[:, own].median() < 0.05
-    parts = step.parts(step.levels[0])
+    parts = step.views.parts(0)
     assert sorted({group for _, group in parts}) == [0, 1]
-    together = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(smooth=0.0))
-    assert len(together.groups) == 1
+    together = PhotometricStep(problem, weights_of(geometry=QUIET), config_of(smooth=0.0))
+    assert len(together.views.groups) == 1
 
 
 # texture
 
 
 def _textured(scene, **options):
-    weights = options.pop("weights", PhotometricWeights(texture_variation=0.0, residual=0.0, geometry=QUIET))
+    weights = options.pop("weights", weights_of(texture_variation=0.0, residual=0.0, geometry=QUIET))
     settings = config_of(**({"steps": 40, "base": "neutral", "lr": (("texture", 2e-2),)} | options))
     return refine(problem_of(scene, FitParameters.neutral(scene[0])), weights, settings)
 
@@ -425,7 +424,7 @@ def test_a_residual_stays_small_where_it_is_told_to(scene) -> None:
     inside = texels.covered & head.face_mask("left")[texels.face.clamp_min(0)]
     sizes = []
     for weight in (0.0, 1e6):
-        weights = PhotometricWeights(texture_variation=0.0, residual=weight, geometry=QUIET)
+        weights = weights_of(texture_variation=0.0, residual=weight, geometry=QUIET)
         residual = _textured(scene, weights=weights, residual_for=("left",)).residual
         sizes.append((residual[inside].abs().mean(), residual[~inside].abs().mean()))
     assert sizes[1][0] < 0.25 * sizes[0][0]
@@ -435,22 +434,20 @@ def test_a_residual_stays_small_where_it_is_told_to(scene) -> None:
 def test_texture_sizes_carry_the_residual_over(scene) -> None:
     step = PhotometricStep(
         problem_of(scene, FitParameters.neutral(scene[0]), residual=torch.full((8, 8, 3), 0.25)),
-        PhotometricWeights(texture_variation=0.0, residual=0.0, geometry=QUIET),
+        weights_of(texture_variation=0.0, residual=0.0, geometry=QUIET),
         config_of(steps=8, texture_sizes=(16, 32), base="neutral", lr=(("texture", 1e-6),)),
     )
-    torch.testing.assert_close(step.residual, torch.full((1, 16, 16, 3), 0.25))
+    torch.testing.assert_close(step.texture.residual, torch.full((1, 16, 16, 3), 0.25))
     for number in range(8):
         step(number)
         size = 16 if number < 4 else 32
-        assert step.residual.shape == (1, size, size, 3) and step.base.shape[1] == size
-    torch.testing.assert_close(step.residual, torch.full((1, 32, 32, 3), 0.25), rtol=0, atol=1e-4)
-    assert step.base.abs().max() > 0
+        assert step.texture.residual.shape == (1, size, size, 3) and step.texture.base.shape[1] == size
+    torch.testing.assert_close(step.texture.residual, torch.full((1, 32, 32, 3), 0.25), rtol=0, atol=1e-4)
+    assert step.texture.base.abs().max() > 0
 
 
 def test_without_a_step_size_there_is_no_texture(scene) -> None:
-    found = refine(
-        problem_of(scene, FitParameters.neutral(scene[0])), PhotometricWeights(geometry=QUIET), config_of(steps=1)
-    )
+    found = refine(problem_of(scene, FitParameters.neutral(scene[0])), weights_of(geometry=QUIET), config_of(steps=1))
     assert found.texture is None and found.residual is None and found.lights is None and found.trouble == ""
 
 
@@ -466,7 +463,7 @@ def test_landmarks_in_pictures_bring_a_head_back_without_pictures(scene) -> None
     found = np.concatenate([found[..., :2] / found[..., 2:], np.ones_like(found[..., :1])], axis=-1)
     target = make_detection_target(head, embedding, "ibug68", found, views.K, views.camera, (SIZE, SIZE))
     targets = [FrameTarget(no_targets(head)[0].landmarks, None, None, target)]
-    weights = PhotometricWeights(geometry=replace(QUIET, landmark=3.0))
+    weights = weights_of(geometry=replace(QUIET, landmark=3.0))
     rates = (("placement_rotation", 3e-3), ("placement_translation", 5e-4), ("placement_scale", 2e-3))
     config = config_of(steps=200, pictures=False, rebake=0, schedule="cosine", lr=rates)
     start = turned(head, 2.0)
@@ -498,7 +495,7 @@ def test_step_sizes_fall_as_the_schedule_says(scene) -> None:
     start = FitParameters.neutral(head)
     start.shape[:] = 5.0
     for schedule in ("constant", "cosine", "exponential"):
-        weights = PhotometricWeights(geometry=replace(QUIET, shape=1.0))
+        weights = weights_of(geometry=replace(QUIET, shape=1.0))
         config = config_of(steps=6, pictures=False, schedule=schedule, lr=(("shape", 1e-3),))
         moves[schedule] = float((5.0 - refine(problem_of(scene, start), weights, config).parameters.shape).mean())
     assert moves["constant"] == pytest.approx(6e-3, rel=1e-2)
@@ -513,7 +510,7 @@ def test_mean_of_the_last_iterates_or_the_last_one(scene) -> None:
     start.shape[:] = 5.0
     moves = []
     for share in (0.0, 0.5):
-        weights = PhotometricWeights(geometry=replace(QUIET, shape=1.0))
+        weights = weights_of(geometry=replace(QUIET, shape=1.0))
         config = config_of(steps=8, pictures=False, schedule="constant", average_last=share, lr=(("shape", 1e-3),))
         moves.append(float((5.0 - refine(problem_of(scene, start), weights, config).parameters.shape).mean()))
     assert moves[0] == pytest.approx(8e-3, rel=1e-2)
@@ -523,7 +520,7 @@ def test_mean_of_the_last_iterates_or_the_last_one(scene) -> None:
 def test_a_diverging_stage_is_stopped(scene) -> None:
     start = FitParameters.neutral(scene[0])
     start.shape[:] = 0.1
-    weights = PhotometricWeights(geometry=replace(QUIET, shape=1.0))
+    weights = weights_of(geometry=replace(QUIET, shape=1.0))
     config = config_of(steps=200, pictures=False, schedule="constant", lr=(("shape", 1.0),))
     step_losses = []
 
@@ -532,7 +529,7 @@ def test_a_diverging_stage_is_stopped(scene) -> None:
             return super().__call__(step) + 4.0**step
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photometric, "PhotometricStep", Runaway)
+        patch.setattr(adam, "PhotometricStep", Runaway)
         found = refine(
             problem_of(scene, start), weights, config, report=lambda n, loss: step_losses.append(n), report_every=1
         )
@@ -550,8 +547,8 @@ def test_a_jump_at_the_start_of_a_stage_is_not_a_divergence(scene) -> None:
     start = FitParameters.neutral(scene[0])
     config = config_of(steps=200, pictures=False, schedule="constant", lr=(("shape", 1e-4),))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photometric, "PhotometricStep", Jump)
-        found = refine(problem_of(scene, start), PhotometricWeights(geometry=QUIET), config, report_every=1)
+        patch.setattr(adam, "PhotometricStep", Jump)
+        found = refine(problem_of(scene, start), weights_of(geometry=QUIET), config, report_every=1)
     assert not found.trouble
 
 
@@ -561,7 +558,7 @@ def test_lights_in_any_memory_order_are_moved_along_their_own_slopes(scene) -> N
     for given in (lights, lights.T.contiguous().T):
         problem = problem_of(scene, start, lights=given)
         config = config_of(steps=5, lighting="SH", base="painted", lr=(("lights", 5e-3),))
-        moved.append(refine(problem, PhotometricWeights(geometry=QUIET), config).lights)
+        moved.append(refine(problem, weights_of(geometry=QUIET), config).lights)
     assert moved[1].is_contiguous()
     torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=0)
 
@@ -572,9 +569,9 @@ def test_a_stage_that_leaves_the_texture_alone_draws_what_another_one_made_of_it
     for base in ("painted", "baked"):
         for lr in ((("placement", 1e-3),), (("placement", 1e-3), ("texture", 5e-3))):
             problem = problem_of(scene, turned(scene[0]), residual=residual)
-            step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(base=base, lr=lr))
+            step = PhotometricStep(problem, weights_of(geometry=QUIET), config_of(base=base, lr=lr))
             step.bake(0)
-            drawn[base, len(lr)] = step.current_texture(0)
+            drawn[base, len(lr)] = step.texture.now(0)
     torch.testing.assert_close(drawn["painted", 1], drawn["painted", 2])
     assert (drawn["painted", 1] - drawn["baked", 1]).abs().max() > 0.1
     # colours that are baked from the pictures need no residual
@@ -585,16 +582,16 @@ def test_cameras_that_see_nothing_are_an_error(scene) -> None:
     away = FitParameters.neutral(scene[0])
     away.placement[3] = 3.0
     with pytest.raises(InputError, match="toy: the first pictures show nothing"):
-        refine(problem_of(scene, away, name="toy"), PhotometricWeights(geometry=QUIET), config_of())
+        refine(problem_of(scene, away, name="toy"), weights_of(geometry=QUIET), config_of())
 
 
 def _outside(scene, parameters: FitParameters) -> float:
     """Share of the avatar's pixels that the head covers beyond it."""
-    step = PhotometricStep(problem_of(scene, parameters, flat_views(scene, 1.0)), PhotometricWeights(), config_of())
+    step = PhotometricStep(problem_of(scene, parameters, flat_views(scene, 1.0)), weights_of(), config_of())
     with torch.no_grad():
         now = step.project()
         rast, _ = step.rasterize(now.pos, now.front, (SIZE, SIZE))
-    wanted = step.levels[0].alphas > 0.5
+    wanted = step.views.levels[0].alphas > 0.5
     return float(((rast[..., 3] > 0) & ~wanted).sum() / wanted.sum())
 
 
@@ -606,7 +603,7 @@ def test_offsets_do_not_run_away_before_a_background_of_the_heads_colour(scene) 
     options = {"disturb_rate_fg": 0.5, "disturb_rate_bg": 0.5, "outline_band": 0.1, "base": "neutral"}
     after = {}
     for background, silhouette in (("target", 0.0), ("far", 30.0)):
-        weights = PhotometricWeights(silhouette=silhouette, silhouette_inside=silhouette, geometry=QUIET)
+        weights = weights_of(silhouette=silhouette, silhouette_inside=silhouette, geometry=QUIET)
         config = config_of(steps=50, background=background, lr=(("static_offset", 6e-4),), **options)
         found = refine(problem_of(scene, start, flat_views(scene, 1.0)), weights, config).parameters
         after[background] = _outside(scene, found)
@@ -620,20 +617,20 @@ def test_total_variation_is_a_mean_over_the_texels_that_the_views_see(scene) -> 
     start, counts = FitParameters.neutral(scene[0]), []
     for rows in ([0], [0, 1, 2, 3]):
         problem = problem_of(scene, start, scene[2].subset(rows))
-        step = PhotometricStep(problem, PhotometricWeights(geometry=QUIET), config_of(lr=(("texture", 1e-2),)))
+        step = PhotometricStep(problem, weights_of(geometry=QUIET), config_of(lr=(("texture", 1e-2),)))
         step.bake(0)
-        counts.append(float(step._variation_count))
-        covered = float(step.texels.covered.sum())
+        counts.append(float(step.texture._variation_count))
+        covered = float(step.texture.texels.covered.sum())
     assert 0.05 * covered < counts[0] < 0.9 * counts[1] and counts[1] < covered
-    whole = PhotometricWeights(geometry=QUIET, variation_covered=False)
-    assert PhotometricStep(problem, whole, config_of(lr=(("texture", 1e-2),)))._variation_count is None
+    whole = weights_of(geometry=QUIET, variation_covered=False)
+    assert PhotometricStep(problem, whole, config_of(lr=(("texture", 1e-2),))).texture._variation_count is None
 
 
 @pytest.mark.parametrize("regulariser", [0.0, 1.0])
 def test_only_as_many_components_move_as_are_asked_for(scene, regulariser) -> None:
     start = FitParameters.neutral(scene[0])
     start.shape[:2], start.expr[0, 0] = 0.5, 0.5
-    weights = PhotometricWeights(geometry=replace(QUIET, shape=regulariser, expr=regulariser, prior=0.01))
+    weights = weights_of(geometry=replace(QUIET, shape=regulariser, expr=regulariser, prior=0.01))
     rates = (("shape", 1e-2), ("expr", 1e-2))
     found = refine(
         problem_of(scene, start), weights, config_of(components=(("shape", 4), ("expr", 1)), lr=rates)

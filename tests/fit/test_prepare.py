@@ -1,15 +1,18 @@
 """The start of a fit: similarity from 3D landmarks, weights of landmarks, targets."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.errors import InputError, NoFaceError
+from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import (
     GROUP_WEIGHT,
     detections_of,
@@ -23,10 +26,11 @@ from flame_fitting.fit.targets import make_landmark_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.ibug68 import groups_of, inner_indices
 from flame_fitting.landmarks.lifting import Landmarks3D
-from flame_fitting.report.closest import TriangleTree
-from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.maths.closest import TriangleTree
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import head_avatar
 from tests.synthetic import add_rendered, similarity
 from tests.toy import toy_head
 
@@ -68,8 +72,8 @@ def test_the_outline_and_outliers_do_not_count(head, embedding) -> None:
     expected = similarity(0.01)
     landmarks = _landmarks(head, embedding, expected)
     landmarks.points[:17] += 500.0  # the jaw line is no fixed set of points
-    landmarks.points[inner_indices(SCHEME)[[20, 30]]] += 4.0  # 40 mm
-    landmarks.points[inner_indices(SCHEME)[[5, 6]]] = np.nan
+    landmarks.points[scheme_named(SCHEME).inner[[20, 30]]] += 4.0  # 40 mm
+    landmarks.points[scheme_named(SCHEME).inner[[5, 6]]] = np.nan
     found = similarity_from_landmarks(head, embedding, landmarks)
     template = head.v_template.numpy()
     world = template @ np.linalg.inv(expected)[:3, :3].T + np.linalg.inv(expected)[:3, 3]
@@ -93,7 +97,7 @@ def test_a_fixed_scale_is_kept_and_the_rest_is_found(head, embedding, unit: floa
 
 @pytest.mark.parametrize(("scheme", "count"), [("mediapipe478", 478), ("ibug68", 68)])
 def test_landmark_weights_follow_the_groups(scheme: str, count: int) -> None:
-    weights, groups = landmark_weights(scheme, count), groups_of(scheme)
+    weights, groups = landmark_weights(scheme, count), scheme_named(scheme).groups
     assert weights.shape == (count,)
     special = np.zeros(count, dtype=bool)
     for name, value in GROUP_WEIGHT.items():
@@ -185,7 +189,7 @@ def _detected(head: HeadModel, embedding: LandmarkEmbedding, capture: Capture, h
 def test_a_capture_gives_similarity_landmarks_and_surface(head, embedding, sizes: str, tmp_path: Path) -> None:
     expected = similarity(0.01)
     capture = _capture(tmp_path / "c", head, SIZES[sizes], expected)
-    capture.avatar["head_from_world"] = expected.tolist()
+    capture.avatar = AvatarRecord(head_from_world=expected)
     detected = _detected(head, embedding, capture, expected)
     assert [len(found.views) for found in detections_of(capture, detected)] == [5]
     start = start_from_capture(head, embedding, capture, detected)
@@ -226,3 +230,22 @@ def test_a_capture_in_which_nothing_was_found_is_no_face(head, embedding, tmp_pa
     nothing = Landmarks2D(np.full((1, 6, 68, 3), np.nan, np.float32), SCHEME, "toy")
     with pytest.raises(NoFaceError, match="no view of timestep 0"):
         start_from_capture(head, embedding, capture, nothing)
+
+
+def test_a_timestep_without_a_face_is_passed_over(head, embedding, tmp_path: Path) -> None:
+    """The first shows nothing: the next one gives the reference frame, and it has no target."""
+    expected = similarity(0.01)
+    capture = _capture(tmp_path / "c", head, SIZES["one size"], expected)
+    found = _detected(head, embedding, capture, expected).landmarks
+    views = [replace(view, timestep=timestep) for timestep in range(3) for view in capture.views]
+    over_time = replace(capture, views=views)
+    landmarks = np.concatenate([np.full_like(found, np.nan), found, found])
+    start = start_from_capture(head, embedding, over_time, Landmarks2D(landmarks, SCHEME, "toy"))
+    alone = start_from_capture(head, embedding, capture, Landmarks2D(found, SCHEME, "toy"))
+    np.testing.assert_allclose(start.reference_from_world, alone.reference_from_world)
+    empty, *seen = start.targets
+    assert len(empty.landmarks.index) == 0 and empty.surface is empty.pixels is empty.detections is None
+    for target in seen:
+        torch.testing.assert_close(target.landmarks.points, alone.targets[0].landmarks.points)
+        assert target.surface is not None and target.detections is not None
+    assert Observations(head, start.targets, masked_surface_weights(head, ())).valid == [False, True, True]

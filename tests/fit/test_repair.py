@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.offsets import OffsetConfig, fit_offsets, folded_triangles, mesh_edges
 from flame_fitting.fit.repair import (
     Repair,
     RepairConfig,
@@ -18,8 +17,10 @@ from flame_fitting.fit.repair import (
     said,
     touched_vertices,
 )
+from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets, folded_triangles, mesh_edges
 from flame_fitting.head.model import HeadModel
 from tests.fit.known_truth import problem
+from tests.fit.settings import ITERATIONS
 from tests.toy import toy_head_data
 
 
@@ -29,7 +30,7 @@ def _fitted():
     head, truth, targets, weights = problem()
     start = truth.clone()
     start.static_offset.zero_()
-    found = fit_offsets(head, start, targets, weights, OffsetConfig())
+    found = fit_offsets(head, start, targets, weights, ITERATIONS)
     assert not folded_triangles(head, found).any()
     return head, found, targets, weights
 
@@ -134,7 +135,7 @@ def test_a_valley_that_the_surface_presses_shut_stays_open_and_the_rest_as_near(
     assert folded_triangles(head, truth).sum() == 1
     start = truth.clone()
     start.static_offset.zero_()
-    found = fit_offsets(head, start, targets, weights, OffsetConfig(stiffness_to=0.003))
+    found = fit_offsets(head, start, targets, weights, ITERATIONS, OffsetConfig(stiffness_to=0.003))
     folded = folded_triangles(head, found).numpy()
     assert folded.sum() == 1
     done = repair(head, found, targets, weights)

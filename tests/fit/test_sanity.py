@@ -13,7 +13,6 @@ from flame_fitting.fit.sanity import (
     RegionSanity,
     Watch,
     as_metrics,
-    check_sanity,
     nothing_drawn_error,
     region_sanity,
     sanity_warnings,
@@ -37,6 +36,13 @@ SOUND = RegionSanity(
 @pytest.fixture(scope="module")
 def head() -> HeadModel:
     return load_head("open").double()
+
+
+def check_sanity(head: HeadModel, parameters: FitParameters) -> dict[str, RegionSanity]:
+    with torch.no_grad():
+        bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
+        posed, without = (p.head_vertices(head).numpy() for p in (parameters, bare))
+    return region_sanity(head, posed, without, parameters.static_offset.numpy())
 
 
 def with_offset(head: HeadModel, offset: torch.Tensor, timesteps: int = 1) -> FitParameters:

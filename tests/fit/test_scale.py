@@ -10,12 +10,15 @@ from flame_fitting import progress
 from flame_fitting.capture.camera import project
 from flame_fitting.errors import InputError
 from flame_fitting.fit.begin import begin
+from flame_fitting.fit.check import check
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.driver import run_stages
+from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.prepare import masked_surface_weights
 from flame_fitting.fit.quality import measure
 from flame_fitting.fit.scale import METRES_PER_UNIT, Scale, asked_for, chosen_by, unit_near
-from flame_fitting.fit.stages import FitState, run_stages
+from flame_fitting.fit.state import FitState
 from flame_fitting.landmarks.files import Landmarks2D
 from tests.fit.known_truth import ibug_embedding
 from tests.synthetic import known_fit, render_case, similarity
@@ -65,9 +68,9 @@ def test_contradictions_are_refused_and_auto_is_the_default(tmp_path: Path) -> N
     from flame_fitting.run_pipeline import RunConfig, run
 
     assert FitConfig(tmp_path).scale == RunConfig(tmp_path, tmp_path).scale == "auto"
-    FitConfig(tmp_path, unit="inch").check()
+    check(FitConfig(tmp_path, unit="inch"))
     with pytest.raises(InputError, match="--scale estimate and --unit cm"):
-        FitConfig(tmp_path, scale="estimate", unit="cm").check()
+        check(FitConfig(tmp_path, scale="estimate", unit="cm"))
     with pytest.raises(InputError, match="--scale estimate and --unit cm"):
         run(RunConfig(tmp_path / "a.glb", tmp_path / "out", scale="estimate", unit="cm"))
 
@@ -96,18 +99,12 @@ class Case:
         self.config = FitConfig(folder, **config)
         with progress.silent():
             self.scale, start = begin(self.config, self.capture, detected, self.head, self.embedding)
-        self.state = FitState(
-            self.head,
-            FitParameters.neutral(self.head),
-            start.targets,
-            masked_surface_weights(self.head, ()),
-            start.reference_from_world,
-            scale=self.scale,
-        )
+        self.seen = Observations(self.head, start.targets, masked_surface_weights(self.head, ()))
+        self.state = FitState(FitParameters.neutral(self.head), start.reference_from_world, self.scale)
 
     def fitted_scale(self) -> float:
         with progress.silent():
-            run_stages(self.state, self.config)
+            self.state = run_stages(self.state, self.seen, self.config)
         return float(np.cbrt(np.linalg.det(self.state.head_from_world[:3, :3])))
 
 
@@ -118,9 +115,10 @@ def test_an_avatar_in_a_common_unit_gets_its_true_size(tmp_path: Path, unit, siz
     assert case.scale.estimate == pytest.approx(METRES_PER_UNIT[unit] / size, rel=0.03)
     assert case.fitted_scale() == pytest.approx(METRES_PER_UNIT[unit], rel=1e-12)
     # its shape is met all the same
-    quality = measure(case.head, case.state.parameters, case.state.targets)
-    assert quality.face_mm < 0.1 and case.state.warnings == []
-    apart = np.linalg.norm(case.state.vertices_world()[0] - case.vertices, axis=1)[case.head.regions["face"].numpy()]
+    quality = measure(case.head, case.state.parameters, case.seen.targets)
+    assert quality.face_mm < 0.1 and case.state.warnings == ()
+    face = case.head.regions["face"].numpy()
+    apart = np.linalg.norm((case.state.vertices_world(case.head)[0] - case.vertices)[face], axis=1)
     assert 1000 * METRES_PER_UNIT[unit] * np.median(apart) < 1.5
 
 

@@ -1,12 +1,13 @@
 """Which stages run under which switches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import PRESETS, preset
-from flame_fitting.fit.schedule import effective_pipeline, start_is_a_stage
+from flame_fitting.fit.schedule import effective_pipeline
 
 VHAP_STAGES = [
     "lmk_init_rigid",
@@ -98,11 +99,15 @@ def test_occluded_regions_join_both_lists_once_and_the_options_stay() -> None:
     assert "static_offset" in stages["rgb_init_offset"].optimizable_params
 
 
-def test_the_start_is_recorded_where_no_stage_stands_for_it() -> None:
-    assert start_is_a_stage(given("static")) and not start_is_a_stage(given("vhap"))
-    config = given("vhap")
-    config.begin_stage = "rgb_init_all"
-    assert start_is_a_stage(config)
-    config = given("vhap")
-    config.pipeline.lmk_init_rigid.num_steps = 0
-    assert start_is_a_stage(config)
+def test_a_name_means_nothing() -> None:
+    """What a stage does, and whether it runs, is in its fields alone."""
+    config = given("static")
+    pictures, offsets = config.pipeline.rgb_init_outline, config.pipeline.rgb_init_offset
+    config.pipeline.rgb_init_outline = replace(offsets, num_steps=7)
+    config.pipeline.rgb_init_offset = replace(pictures, num_steps=8)
+    config.model.use_static_offset = False
+    stages = dict(effective_pipeline(config, has_geometry=False))
+    assert "rgb_init_outline" not in stages and stages["rgb_init_offset"].num_steps == 8
+    config.pipeline.rgb_init_offset = replace(config.pipeline.rgb_init_offset, looks_at=("landmarks",))
+    config.exp.photometric = False
+    assert "rgb_init_offset" in dict(effective_pipeline(config, has_geometry=False))

@@ -27,7 +27,12 @@ def toy_bake():
     eyes = around(8) + around(4, 0.5) + around(4, -0.5)
     views = draw(head, head.v_template.numpy(), truth, eyes)
     texels = texel_map(rasterizer, head, SIZE)
-    return head, torch.as_tensor(truth).float() / 255, texels, bake(rasterizer, head, head.v_template, views, texels)
+    return (
+        head,
+        torch.as_tensor(truth).float() / 255,
+        texels,
+        bake(rasterizer, head, head.v_template[None], views, texels),
+    )
 
 
 def test_a_known_texture_comes_back(toy_bake) -> None:
@@ -43,7 +48,7 @@ def test_a_shifted_head_bakes_another_texture(toy_bake) -> None:
     """The error above measures alignment: 3 mm of misplacement shows."""
     head, truth, texels, baked = toy_bake
     views = draw(head, head.v_template.numpy(), smooth_texture(SIZE), around(8))
-    moved = bake(make_rasterizer("cpu"), head, head.v_template + torch.tensor([0.0, 0.003, 0.0]), views, texels)
+    moved = bake(make_rasterizer("cpu"), head, head.v_template[None] + torch.tensor([0.0, 0.003, 0.0]), views, texels)
     seen = (baked.weight > 0.1) & (moved.weight > 0.1) & clear_of_the_seam(head, texels)
     before, after = ((b.color - truth).abs().amax(-1)[seen].median() for b in (baked, moved))
     assert after > 2 * before
@@ -58,7 +63,7 @@ def test_occluded_texels_take_no_colour_from_what_is_in_front() -> None:
     place = texels.interpolate(head.v_template, head.faces)
     behind, across = texels.face >= 2, place[..., :2].abs().amax(-1)
     front_only = bake(
-        rasterizer, head, head.v_template, draw(head, head.v_template.numpy(), texture, [(0.0, 0.0, 0.9)]), texels
+        rasterizer, head, head.v_template[None], draw(head, head.v_template.numpy(), texture, [(0.0, 0.0, 0.9)]), texels
     )
     shadow, pixel = 0.03 * 0.9 / 0.84, 0.9 * 2 * np.tan(np.radians(9)) / 192
     assert (front_only.weight[behind & (across < shadow - pixel)] == 0).all()
@@ -66,7 +71,7 @@ def test_occluded_texels_take_no_colour_from_what_is_in_front() -> None:
     assert (front_only.weight[lit] > 0).all()
     # a second camera that looks past the small plate fills most of the shadow, in the right colour
     eyes = [(0.0, 0.0, 0.9), (0.6, 0.0, 0.67), (-0.6, 0.0, 0.67)]
-    both = bake(rasterizer, head, head.v_template, draw(head, head.v_template.numpy(), texture, eyes), texels)
+    both = bake(rasterizer, head, head.v_template[None], draw(head, head.v_template.numpy(), texture, eyes), texels)
     filled = behind & (across < shadow - pixel) & (both.weight > 0)
     assert filled.sum() > 0.5 * (behind & (across < shadow - pixel)).sum()
     wrong = both.color[behind & (both.weight > 0)][:, 0]
@@ -81,10 +86,10 @@ def test_back_faces_and_background_give_no_colour() -> None:
     texels = texel_map(rasterizer, head, SIZE)
     texture = np.full((SIZE, SIZE, 3), 40, np.uint8)
     behind = draw(head, head.v_template.numpy(), texture, [(0.0, 0.0, -0.9)])
-    assert bake(rasterizer, head, head.v_template, behind, texels).weight.max() == 0
+    assert bake(rasterizer, head, head.v_template[None], behind, texels).weight.max() == 0
     # a head that is larger than what the pictures show takes nothing from the white background
     views = draw(head, 0.7 * head.v_template.numpy(), texture, [(0.0, 0.0, 0.9)])
-    baked = bake(rasterizer, head, head.v_template, views, texels)
+    baked = bake(rasterizer, head, head.v_template[None], views, texels)
     assert 0 < (baked.weight > 0).sum() < 0.9 * texels.covered.sum()
     assert baked.color[baked.weight > 0].max() < 40 / 255 + 0.02
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from flame_fitting.fit.view_order import ViewOrder
+from flame_fitting.fit.solvers.view_order import ViewOrder
 
 
 @pytest.mark.parametrize(("total", "count"), [(9, 8), (13, 8), (16, 8), (13, 5), (7, 3), (8, 8), (5, 1)])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.avatar.rendering import render_avatar
 from flame_fitting.capture.camera import (
     clip_from_world,
     intrinsics_from_fov,
@@ -17,11 +16,13 @@ from flame_fitting.capture.camera import (
     transform_points,
 )
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.files import CaptureWriter, write_png
+from flame_fitting.capture.files import CaptureWriter
+from flame_fitting.capture.pictures import write_png
 from flame_fitting.errors import InputError
 from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.pictures import load_pictures
 from flame_fitting.fit.rendering import HeadRenderer
-from flame_fitting.fit.views import ViewSet, area_resized, common_size, load_views
+from flame_fitting.fit.views import ViewSet, area_resized, common_size
 from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.mesh import clip_positions
 from flame_fitting.report.drawing import head_avatar
@@ -138,7 +139,7 @@ def capture_of_sizes(
             eye = [0.9 * np.sin(yaw), 0.1, 0.9 * np.cos(yaw)]
             matrix = move_camera(look_at(eye, [0, 0, 0], [0, 1, 0]), np.linalg.inv(head_from_world))
             K = intrinsics_from_fov(22.0, width, height)
-            out = render_avatar(avatar, K[None], matrix[None], width, height, background=(0.0, 0.0, 0.0))
+            out = avatar.draw(K[None], matrix[None], width, height, background=(0.0, 0.0, 0.0))
             assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
             writer.add(
                 timestep=0,
@@ -163,10 +164,16 @@ def overlap(views: ViewSet) -> list[float]:
     return [float((a & b).sum() / (a | b).sum()) for a, b in zip(ours, theirs, strict=True)]
 
 
+def loaded(capture: Capture, reference_from_world: np.ndarray, **options) -> ViewSet:
+    """All pictures of a capture."""
+    pictures = load_pictures(capture, capture.views, reference_from_world, **options)
+    return pictures.batch(pictures.rows())
+
+
 def test_loaded_pictures_are_the_files_and_cameras_see_the_reference_frame(tmp_path: Path) -> None:
     head_from_world = similarity(0.01)
     capture = capture_of_sizes(tmp_path / "c", [(128, 96)] * 3, head_from_world)
-    views = load_views(capture, capture.views, head_from_world)
+    views = loaded(capture, head_from_world)
     assert views.rgba.dtype == torch.uint8 and views.resolution == (96, 128)
     for row, view in enumerate(capture.views):
         np.testing.assert_allclose(views.images[row], capture.image(view), atol=1e-6)
@@ -185,20 +192,20 @@ def test_loaded_pictures_are_the_files_and_cameras_see_the_reference_frame(tmp_p
 
 def test_another_background_goes_behind_the_avatar_by_its_alpha(tmp_path: Path) -> None:
     capture = capture_of_sizes(tmp_path / "c", [(96, 96)] * 2, np.eye(4))
-    black, white = (load_views(capture, capture.views, np.eye(4), background=name) for name in (None, "white"))
+    black, white = (loaded(capture, np.eye(4), background=name) for name in (None, "white"))
     assert white.background is not None and white.background.tolist() == [1, 1, 1]
     expected = black.images + (1 - black.alphas[:, None])
     torch.testing.assert_close(white.images, expected.clamp(0, 1), rtol=0, atol=0.5 / 255 + 1e-6)
     opaque = capture_of_sizes(tmp_path / "opaque", [(96, 96)] * 2, np.eye(4), alpha=False)
-    assert load_views(opaque, opaque.views, np.eye(4)).background is None
+    assert loaded(opaque, np.eye(4)).background is None
     with pytest.raises(InputError, match="no alpha maps"):
-        load_views(opaque, opaque.views, np.eye(4), background="white")
+        loaded(opaque, np.eye(4), background="white")
 
 
 def test_views_of_several_sizes_are_brought_to_one_and_nothing_moves(tmp_path: Path) -> None:
     head_from_world = similarity(0.01)
     capture = capture_of_sizes(tmp_path / "c", SIZES, head_from_world)
-    views = load_views(capture, capture.views, head_from_world)
+    views = loaded(capture, head_from_world)
     assert views.resolution == (128, 128) and len(views.views) == len(SIZES)
     assert min(overlap(views)) > 0.96
     assert min(overlap(views.downsampled(2))) > 0.93
@@ -225,7 +232,7 @@ def test_maps_of_another_size_than_their_picture_are_named(tmp_path: Path) -> No
     capture = capture_of_sizes(tmp_path / "c", [(96, 96)] * 2, np.eye(4))
     write_png(capture.root / "alpha_maps" / "00000_01.png", np.full((48, 96), 255, dtype=np.uint8))
     with pytest.raises(InputError, match=r"alpha_maps/00000_01\.png: .*96 x 48.* 96 x 96"):
-        load_views(capture, capture.views, np.eye(4))
+        loaded(capture, np.eye(4))
     path = capture.root / "geometry" / "00000_00.npz"
     np.savez(path, depth=np.zeros((96, 95), np.float32), normal=np.zeros((96, 95, 3), np.float16))
     with pytest.raises(InputError, match=r"geometry/00000_00\.npz: .*95"):

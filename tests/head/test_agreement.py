@@ -10,7 +10,8 @@ import torch
 
 from flame_fitting.head.flame_files import read_flame
 from flame_fitting.head.model import HeadModel
-from flame_fitting.head.pickles import SparseColumns, read_pickle
+from flame_fitting.head.pickle_values import SparseColumns
+from flame_fitting.head.pickles import read_pickle
 
 BATCH = 6
 TOLERANCE = 1e-6

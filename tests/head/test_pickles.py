@@ -15,7 +15,8 @@ import pytest
 import scipy.sparse
 
 from flame_fitting.errors import InputError
-from flame_fitting.head.pickles import SparseColumns, decode_pickle, read_pickle
+from flame_fitting.head.pickle_values import SparseColumns
+from flame_fitting.head.pickles import decode_pickle, read_pickle
 from tests.head.hostile import hostile
 
 

@@ -19,8 +19,7 @@ class HeadPictures:
 
 @pytest.fixture(scope="session")
 def head_pictures() -> HeadPictures:
-    from flame_fitting.avatar.head_calibration import head_avatar, head_frame, landmark_embedding, to_uint8
-    from flame_fitting.avatar.rendering import render_avatar
+    from flame_fitting.avatar.head_calibration import detector_input, head_avatar, head_frame, landmark_embedding
     from flame_fitting.avatar.view_planning import head_cameras
     from flame_fitting.capture.camera import intrinsics_from_fov, project
     from flame_fitting.head.loading import load_head
@@ -30,7 +29,7 @@ def head_pictures() -> HeadPictures:
     vertices = head.v_template.numpy().astype(np.float64)
     cameras = head_cameras(np.array([[0.0, 0.0], [40.0, 0.0], [0.0, 12.0]]), np.eye(4), head_frame(head))
     K = np.broadcast_to(intrinsics_from_fov(25.0, 512, 512), (3, 3, 3))
-    views = render_avatar(head_avatar(head, vertices, "textured"), K, cameras, 512, 512, outputs=("image",))
+    views = head_avatar(head, vertices, "textured").draw(K, cameras, 512, 512, outputs=("image",))
     assert views.image is not None
     embedding = landmark_embedding(head, MediaPipeDetector(), "textured")
     points = embedding.points(head.v_template[None], head.faces)[0].numpy().astype(np.float64)
@@ -40,4 +39,4 @@ def head_pictures() -> HeadPictures:
         middle = 0.5 * (part.min(0) + part.max(0))
         middle[2] = part[:, 2].max()
         parts[name] = project(middle[None], K, cameras)[:, 0, :2]
-    return HeadPictures(to_uint8(views.image), project(points, K, cameras)[..., :2], parts)
+    return HeadPictures(detector_input(views.image), project(points, K, cameras)[..., :2], parts)

@@ -12,7 +12,6 @@ from flame_fitting.landmarks.lifting import (
     lift_landmarks,
     robust_median,
     triangulate,
-    weighted_median,
 )
 
 SIZE = 128
@@ -207,9 +206,3 @@ def test_median_ignores_a_minority(outliers):
     views[:outliers] += 50.0
     center, spread = robust_median(views, np.ones((7, 4)))
     assert np.abs(center).max() < 0.02 and spread.max() < 0.05
-
-
-def test_weighted_median():
-    values = np.array([[1.0, 5.0], [2.0, 6.0], [100.0, 7.0]])
-    np.testing.assert_allclose(weighted_median(values, np.array([[1.0, 0], [1, 0], [1, 0]])), [2.0, 0.0])
-    np.testing.assert_allclose(weighted_median(values, np.array([[1.0, 0], [1, 1], [9, 9]])), [100.0, 7.0])

@@ -8,7 +8,6 @@ import pytest
 
 from flame_fitting import assets
 from flame_fitting.errors import InputError
-from flame_fitting.landmarks.ibug68 import MEDIAPIPE_GROUPS, inner_indices
 from flame_fitting.landmarks.mediapipe_detector import (
     MODEL_FILE,
     MODEL_VARIABLE,
@@ -16,7 +15,7 @@ from flame_fitting.landmarks.mediapipe_detector import (
     MediaPipeDetector,
     find_model,
 )
-from flame_fitting.landmarks.mediapipe_topology import mirror_permutation
+from flame_fitting.landmarks.schemes import SCHEMES
 
 
 def quick(jitter: int = 2) -> MediaPipeDetector:
@@ -25,7 +24,7 @@ def quick(jitter: int = 2) -> MediaPipeDetector:
 
 def test_finds_the_face_where_it_is(head_pictures):
     landmarks = quick().detect(head_pictures.images)
-    inner = inner_indices("mediapipe478")
+    inner = SCHEMES["mediapipe478"].inner
     # against the calibration for unlit pictures; a head is 230 px high, a pixel 1 mm
     shift = (landmarks[..., :2] - head_pictures.calibrated)[:, inner]
     error = np.linalg.norm(shift, axis=-1)
@@ -42,9 +41,9 @@ def test_parts_of_the_face_are_where_the_model_has_them(head_pictures):
     """Without the calibration, which is made with the detector itself."""
     front = quick(6).detect(head_pictures.images[:1])[0, :, :2]
     found = {
-        "right_iris": front[MEDIAPIPE_GROUPS["right_iris"]].mean(0),
-        "left_iris": front[MEDIAPIPE_GROUPS["left_iris"]].mean(0),
-        "lips_tight": front[MEDIAPIPE_GROUPS["outer_lips"]].mean(0),
+        "right_iris": front[SCHEMES["mediapipe478"].groups["right_iris"]].mean(0),
+        "left_iris": front[SCHEMES["mediapipe478"].groups["left_iris"]].mean(0),
+        "lips_tight": front[SCHEMES["mediapipe478"].groups["outer_lips"]].mean(0),
     }
     for name, place in found.items():
         assert np.linalg.norm(place - head_pictures.parts[name][0]) < 3.0, name
@@ -53,7 +52,7 @@ def test_parts_of_the_face_are_where_the_model_has_them(head_pictures):
     # off would show
     image = head_pictures.images[:1]
     mirrored = quick(6).detect(np.ascontiguousarray(image[:, :, ::-1]))[0, :, :2]
-    inner = inner_indices("mediapipe478")
+    inner = SCHEMES["mediapipe478"].inner
     assert abs(0.5 * (front[inner, 0].mean() + mirrored[inner, 0].mean()) - 0.5 * image.shape[2]) < 0.2
 
 
@@ -86,7 +85,7 @@ def test_points_move_with_the_picture(head_pictures):
 def test_mirrored_picture_gives_mirrored_points(head_pictures):
     image = head_pictures.images[:1]
     plain, mirrored = quick(6).detect(image)[0], quick(6).detect(np.ascontiguousarray(image[:, :, ::-1]))[0]
-    back = mirrored[mirror_permutation()]
+    back = mirrored[SCHEMES["mediapipe478"].mirror]
     back[:, 0] = image.shape[2] - back[:, 0]
     assert np.median(np.linalg.norm(back[:, :2] - plain[:, :2], axis=1)) < 0.5
 
@@ -99,7 +98,7 @@ def test_confidence_falls_on_the_side_turned_away(head_pictures):
 
 def test_libraries_print_nothing():
     code = (
-        "import numpy as np\nfrom flame_fitting.landmarks.detector import make_detector\n"
+        "import numpy as np\nfrom flame_fitting.landmarks.registry import make_detector\n"
         "make_detector().detect(np.zeros((1, 64, 64, 3), np.uint8))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

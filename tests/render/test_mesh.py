@@ -8,7 +8,7 @@ import trimesh
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at, project
 from flame_fitting.errors import InputError
 from flame_fitting.render.backend import make_rasterizer
-from flame_fitting.render.gutter import dilate_texture, fill_gutter, gutter_sources
+from flame_fitting.render.gutter import fill_gutter, gutter_sources
 from flame_fitting.render.mesh import clip_matrix, render_mesh
 from flame_fitting.render.shading import ambient_light
 from flame_fitting.render.texturing import rasterize_uv, uv_to_texture
@@ -138,16 +138,16 @@ def test_gutter_repeats_the_nearest_texel() -> None:
     covered[5:10, 6:12] = True
     covered[15, 20] = True
     tex = torch.rand(1, 24, 24, 3)
-    full = dilate_texture(tex, covered)
+    full = fill_gutter(tex, gutter_sources(covered))
     assert torch.equal(full[:, covered], tex[:, covered])
     inside = torch.nonzero(covered).float()
     for row, column in ((0, 0), (12, 9), (20, 23), (7, 3)):
         distance = (inside - torch.tensor([row, column]).float()).norm(dim=1)
         nearest = inside[distance == distance.min()].long()
         assert any(torch.equal(full[0, row, column], tex[0, r, c]) for r, c in nearest)
-    near = dilate_texture(tex, covered, pixels=2)
+    near = fill_gutter(tex, gutter_sources(covered, pixels=2))
     assert torch.equal(near[0, 3, 8], tex[0, 5, 8]) and torch.equal(near[0, 2, 8], tex[0, 2, 8])
-    assert torch.equal(dilate_texture(tex, torch.zeros_like(covered)), tex)
+    assert torch.equal(fill_gutter(tex, gutter_sources(torch.zeros_like(covered))), tex)
 
 
 def test_gutter_keeps_the_background_out_of_mip_levels() -> None:
@@ -157,7 +157,9 @@ def test_gutter_keeps_the_background_out_of_mip_levels() -> None:
     uv = torch.tensor([0.345, 0.5]).expand(1, 1, 1, 2).contiguous()
     uv_da = torch.tensor([1 / 16, 0.0, 0.0, 1 / 16]).expand(1, 1, 1, 4).contiguous()  # four texels wide
     assert RASTERIZER.texture(tex, uv, uv_da).max() < 0.75
-    torch.testing.assert_close(RASTERIZER.texture(dilate_texture(tex, covered), uv, uv_da).max(), torch.tensor(0.8))
+    torch.testing.assert_close(
+        RASTERIZER.texture(fill_gutter(tex, gutter_sources(covered)), uv, uv_da).max(), torch.tensor(0.8)
+    )
 
 
 def test_gutter_gradients_go_to_their_source() -> None:

@@ -7,7 +7,6 @@ import trimesh
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.render.shading import (
     ambient_light,
-    clay_shading,
     safe_normalize,
     sh_basis,
     sh_shading,
@@ -104,15 +103,6 @@ def test_ambient_light_and_no_light_show_the_albedo() -> None:
     torch.testing.assert_close(sh_shading(normals, ambient_light()), torch.ones(10, 3))
     torch.testing.assert_close(shade(albedo, normals, ambient_light()), albedo)
     assert shade(albedo, normals, None) is albedo
-
-
-def test_clay_shows_relief_and_is_never_black() -> None:
-    vertices, _ = sphere()
-    grey = clay_shading(vertices[0])
-    assert grey.shape == (len(vertices[0]), 1)
-    assert grey.min() > 0.1 and grey.max() <= 1.0
-    facing = grey[vertices[0, :, 2] > 0.2]
-    assert facing.max() - facing.min() > 0.3
 
 
 def test_front_faces_are_those_that_turn_to_the_camera() -> None:

@@ -17,24 +17,22 @@ from flame_fitting.fit.result import FitResult, StageRecord
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 from flame_fitting.manifest import compare, read_manifest
-from flame_fitting.report.drawing import head_avatar, vertex_normals
+from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.drawing import head_avatar
 from flame_fitting.report.metrics import (
-    Thresholds,
-    Truth,
     evaluate_fit,
     flipped_triangles,
     landmark_metrics,
-    load_truth,
     on_open_edge,
-    out_of_range,
     picture_metrics,
     pooled_psnr,
     region_metrics,
-    truth_metrics,
-    visible_surface,
-    weighted_stats,
 )
+from flame_fitting.report.statistics import weighted_stats
+from flame_fitting.report.surfaces import visible_surface
 from flame_fitting.report.tables import metrics_table
+from flame_fitting.report.truth import Truth, load_truth, truth_metrics
+from flame_fitting.report.usual_range import Thresholds, out_of_range
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head
 

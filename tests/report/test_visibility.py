@@ -9,7 +9,9 @@ import trimesh
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 from flame_fitting.capture.capture import View
 from flame_fitting.head.model import HeadModel
-from flame_fitting.report.metrics import MeshSurface, VisibleSurface, region_metrics
+from flame_fitting.maths.closest import TriangleTree
+from flame_fitting.report.metrics import region_metrics
+from flame_fitting.report.surfaces import VisibleSurface
 from flame_fitting.report.tables import metrics_table
 from flame_fitting.report.visibility import seen_vertices
 from tests.toy import toy_head_data
@@ -96,7 +98,7 @@ def test_hidden_vertices_are_counted_and_not_measured() -> None:
     vertices = head.v_template.double().numpy()
     seen = seen_vertices(head, vertices, views_from(AROUND))
     shown = head.faces.numpy()[(head.faces.numpy() < 642).all(1)]
-    surface = VisibleSurface(MeshSurface(vertices, shown), vertices[:642])
+    surface = VisibleSurface(TriangleTree(vertices, shown), vertices[:642])
     moved = vertices.copy()
     moved[:642] *= 1.01  # about 1 mm off: a bad fit is no reason to leave anything out
     all_of_it = region_metrics(head, moved[None], [surface])["lips"]

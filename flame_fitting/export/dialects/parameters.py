@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.rotations import compose, matrix_from_axis_angle
+from flame_fitting.fit.parameters import POSES
 from flame_fitting.head.model import HeadModel
 
 
@@ -69,7 +70,7 @@ class FlameParams:
     def at(self, timestep: int) -> "FlameParams":
         """One timestep alone."""
         rows = slice(timestep, timestep + 1)
-        timed = ("expr", "rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "world_rotation")
+        timed = ("expr", *POSES, "world_rotation")
         changed: dict[str, Any] = {name: getattr(self, name)[rows] for name in timed}
         for name in ("dynamic_offset", "eyelids"):
             value = getattr(self, name)
@@ -93,7 +94,7 @@ def make_params(
     A single row stands for all timesteps.
     """
     expr = _rows(source, "expression", expr)
-    widths = {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "world_rotation": 3}
+    widths = {**POSES, "world_rotation": 3}
     given = {name: _rows(source, name, value) for name, value in poses.items() if value is not None}
     for name, value in given.items():
         if value.shape[1] != widths[name]:
@@ -146,18 +147,6 @@ def offset_as_template(params: FlameParams, head: HeadModel) -> FlameParams:
 
 def _template_of(head: HeadModel) -> Float[ndarray, "V 3"]:
     return head.v_template.double().cpu().numpy()
-
-
-def posed_vertices(params: FlameParams, head: HeadModel) -> Float[ndarray, "T V 3"]:
-    """Vertices in the parameters' world, metres times `scale`."""
-    tensors = {
-        name: torch.as_tensor(getattr(params, name)).to(head.v_template)
-        for name in ("rotation", "neck_pose", "jaw_pose", "eyes_pose")
-    }
-    with torch.no_grad():
-        posed = head(**_identity(params, head), **tensors).vertices.double().numpy()
-    turned = np.einsum("tab,tvb->tva", matrix_from_axis_angle(params.world_rotation), posed)
-    return params.scale * (turned + params.translation[:, None])
 
 
 def root_joint(params: FlameParams, head: HeadModel) -> Float[ndarray, "T 3"]:

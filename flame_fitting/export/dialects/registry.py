@@ -21,6 +21,7 @@ from flame_fitting.export.dialects.frame_files import names_of
 from flame_fitting.export.dialects.npz import open_npz
 from flame_fitting.export.dialects.parameters import PER_TIMESTEP_EXTRAS, FlameParams
 from flame_fitting.files import shown
+from flame_fitting.fit.parameters import POSES
 
 # In the order of asking: the first one that recognises a file has it.
 DIALECTS: tuple[Dialect, ...] = (
@@ -118,7 +119,7 @@ def _joined(path: Path, parts: list[FlameParams]) -> FlameParams:
         return parts[0]
     first = parts[0]
     changed: dict[str, Any] = {}
-    for name in ("expr", "rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "world_rotation"):
+    for name in ("expr", *POSES, "world_rotation"):
         values = [getattr(part, name) for part in parts]
         if len({value.shape[1] for value in values}) > 1:
             raise InputError(f"{path}: its files have different numbers of {name}.")

@@ -18,10 +18,10 @@ import numpy as np
 from flame_fitting.export.dialects.dialect import npz_dialect
 from flame_fitting.export.dialects.npz import Arrays, write_npz
 from flame_fitting.export.dialects.parameters import FlameParams, make_params
+from flame_fitting.fit.parameters import POSES
 
-_POSES = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose")
 _BOOKKEEPING = {"timestep_id", "n_processed_frames", "image_size", "head_model", "head_identity", "scale_source"}
-_KNOWN = {"shape", "expr", "scale", "static_offset", "dynamic_offset", *_POSES, *_BOOKKEEPING}
+_KNOWN = {"shape", "expr", "scale", "static_offset", "dynamic_offset", *POSES, *_BOOKKEEPING}
 CANONICAL_JAW = 0.3
 """rad: the mouth of the canonical head is slightly open."""
 
@@ -34,7 +34,7 @@ def read(arrays: Arrays) -> FlameParams:
         str(arrays.path),
         shape=arrays["shape"],
         expr=arrays["expr"],
-        poses={name: arrays.get(name) for name in _POSES},
+        poses={name: arrays.get(name) for name in POSES},
         scale=1.0 if scale is None else float(scale.reshape(-1)[0]),
         static_offset=arrays.offsets("static_offset"),
         dynamic_offset=arrays.offsets("dynamic_offset"),
@@ -64,7 +64,7 @@ def write_folder(params: FlameParams, folder: Path) -> None:
         arrays.pop("head_from_world", None)
         write_npz(folder / "flame_param" / f"{timestep:05d}.npz", arrays)
     first = _arrays(params.at(0))
-    canonical = {name: np.zeros_like(first[name]) for name in (*_POSES, "expr")}
+    canonical = {name: np.zeros_like(first[name]) for name in (*POSES, "expr")}
     canonical |= {
         name: first[name] for name in ("shape", "static_offset", "head_model", "head_identity") if name in first
     }
@@ -73,7 +73,7 @@ def write_folder(params: FlameParams, folder: Path) -> None:
 
 
 def _arrays(params: FlameParams) -> dict[str, np.ndarray]:
-    arrays = {name: getattr(params, name) for name in ("shape", "expr", *_POSES)}
+    arrays = {name: getattr(params, name) for name in ("shape", "expr", *POSES)}
     for name in ("static_offset", "dynamic_offset"):
         value = getattr(params, name)
         if value is not None:
@@ -92,7 +92,7 @@ DIALECT = npz_dialect(
     read,
     write,
     {"rotation", "translation", "neck_pose", "scale", "static_offset", "dynamic_offset"},
-    [{"shape", "expr", *_POSES}],
+    [{"shape", "expr", *POSES}],
     knows=_BOOKKEEPING,
     n_shape=300,
     n_expr=100,

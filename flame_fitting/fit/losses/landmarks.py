@@ -9,9 +9,11 @@ from torch import Tensor
 
 from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.targets import DetectionTarget, LandmarkTarget
-from flame_fitting.landmarks.ibug68 import ibug_indices
+from flame_fitting.landmarks.schemes import SCHEMES, scheme_named
 
-N_IBUG, JAWLINE, NOSE = 68, 17, (27, 36)
+_IBUG = SCHEMES["ibug68"]
+N_IBUG, JAWLINE = _IBUG.n_points, len(_IBUG.groups["jawline"])
+NOSE = (int(_IBUG.groups["nose"][0]), int(_IBUG.groups["nose"][-1]) + 1)
 """iBUG-68: all points, the jaw line ends before, and the nose."""
 OPPOSITE = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
 """iBUG-68 points that face each other across an opening: upper and lower lids, upper and lower inner lips."""
@@ -53,7 +55,7 @@ class ClosurePairs:
 def closure_pairs(target: LandmarkTarget, scheme: str) -> ClosurePairs | None:
     """The pairs of `OPPOSITE` of which both points were measured; None where there are none."""
     row = {int(index): number for number, index in enumerate(target.index)}
-    ids = ibug_indices(scheme)[np.array(OPPOSITE)]
+    ids = scheme_named(scheme).ibug68[np.array(OPPOSITE)]
     pairs = [(row[a], row[b]) for a, b in ids.tolist() if a in row and b in row]
     if not pairs:
         return None

@@ -9,29 +9,29 @@ from torch import Tensor
 from flame_fitting.head.model import HeadModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OffsetWeights:
-    """Balance and regions of the regularisers; the defaults are VHAP's."""
+    """Balance and regions of the regularisers. Values are the options' (`WeightConfig`)."""
 
-    l1: float = 300.0
+    l1: float
     """Mean absolute offset, per m."""
-    laplacian: float = 1e6
+    laplacian: float
     """Mean squared length of the Laplacian of the offsets, per m^2."""
-    rigid: float = 300.0
+    rigid: float
     """Variance of the offsets inside each rigid region, per m^2."""
-    l1_relaxed: float = 1.0
+    l1_relaxed: float
     """Factor of `l1` in the regions `l1_relaxed_for`."""
-    l1_relaxed_for: tuple[str, ...] = ("hair", "ears")
+    l1_relaxed_for: tuple[str, ...]
     """Regions."""
-    laplacian_relaxed: float = 0.1
+    laplacian_relaxed: float
     """Factor of `laplacian` in the regions `laplacian_relaxed_for`."""
-    laplacian_relaxed_for: tuple[str, ...] = ("hair", "ears")
+    laplacian_relaxed_for: tuple[str, ...]
     """Regions."""
-    rigid_for: tuple[str, ...] = ("left_ear", "right_ear", "neck", "left_eye", "right_eye", "lips_tight")
+    rigid_for: tuple[str, ...]
     """Regions that may only shift."""
-    by_edge_length: bool = False
+    by_edge_length: bool
     """Scale `laplacian` at each vertex by (6 mm / mean length of its edges)^2: bending per area, alike on any mesh."""
-    blur_iter: int = 0
+    blur_iter: int
     """How often the two factors are spread over the mesh: each vertex takes the mean of itself and its neighbours."""
 
 
@@ -50,8 +50,8 @@ class OffsetRegulariser:
     nothing.
     """
 
-    def __init__(self, head: HeadModel, weights: OffsetWeights | None = None) -> None:
-        self.weights = weights = weights or OffsetWeights()
+    def __init__(self, head: HeadModel, weights: OffsetWeights) -> None:
+        self.weights = weights
         template = head.v_template
         self.start, self.end, self.share = neighbours(head.faces, head.n_vertices)
         self.share = self.share.to(template)

@@ -1,0 +1,137 @@
+"""`checkpoint.safetensors`: a fit's state, whole, in one file that appears at once.
+
+Tensors lie under `parameters/`, `uncertainty/`, `appearance/` and `stages/<name>/vertices_world`; everything else is
+JSON in the file's own header, under `fit`. No pickle. A fit keeps one in its folder, and one beside it while it runs.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flame_fitting.errors import InputError
+from flame_fitting.files import atomic_write, reason
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.scale import Scale
+from flame_fitting.fit.state import APPEARANCE, FitState, StageRecord
+from flame_fitting.head.model import HeadModel
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+@dataclass(eq=False)
+class Checkpoint:
+    """What the file holds."""
+
+    state: FitState
+    head_hash: str = ""
+    """Which head model the parameters belong to."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of a finished fit, by part."""
+
+    def check_head(self, path: Path, head: HeadModel) -> None:
+        """Raises InputError where the parameters do not belong to a head model."""
+        neutral = FitParameters.neutral(head, self.state.parameters.timesteps)
+        sizes = {name: value.shape for name, value in neutral.items().items()}
+        found = {name: value.shape for name, value in self.state.parameters.items().items()}
+        if self.head_hash != head.file_hash or found != sizes:
+            raise InputError(f"{path}: was saved with another head model than {head.name}. {_AGAIN}")
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the file."""
+    from safetensors.torch import save_file
+
+    state = checkpoint.state
+    tensors = {f"parameters/{name}": value for name, value in state.parameters.items().items()}
+    tensors["reference_from_world"] = torch.as_tensor(state.reference_from_world)
+    tensors |= {f"uncertainty/{name}": torch.as_tensor(value) for name, value in state.uncertainty.items()}
+    appearance = {name: getattr(state, name) for name in APPEARANCE}
+    tensors |= {f"appearance/{name}": value for name, value in appearance.items() if value is not None}
+    for record in state.records:
+        # double: the avatar's coordinates may lie far from their origin
+        tensors[f"stages/{record.name}/vertices_world"] = torch.as_tensor(record.vertices_world, dtype=torch.float64)
+    content = {
+        "head": checkpoint.head_hash,
+        "stages": [_without_vertices(record) for record in state.records],
+        "warnings": list(state.warnings),
+        "scale": asdict(state.scale),
+        "texture_is_final": state.texture_is_final,
+        "seconds": checkpoint.seconds,
+    }
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps(content)
+    with atomic_write(path) as temporary:
+        save_file(plain, temporary, metadata={"fit": text, "sha256": _digest(text, plain)})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads the file, onto the CPU. Raises InputError where it is damaged or something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text, digest = file.metadata()["fit"], file.metadata()["sha256"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+        if _digest(text, tensors) != digest:
+            raise ValueError("its content is not what was written")
+        return _parsed(json.loads(text), tensors)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)}). {_AGAIN}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not what a fit writes ({reason(error)}). {_AGAIN}") from error
+
+
+def _parsed(content: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+    parameters = {entry.name: tensors[f"parameters/{entry.name}"] for entry in fields(FitParameters)}
+    records = []
+    for record in content["stages"]:
+        vertices = tensors[f"stages/{record['name']}/vertices_world"].numpy().astype(np.float64)
+        records.append(StageRecord(**(record | {"vertices_world": vertices})))
+    state = FitState(
+        FitParameters(**parameters),
+        tensors["reference_from_world"].numpy().astype(np.float64),
+        Scale(**content["scale"]),
+        texture_is_final=bool(content["texture_is_final"]),
+        uncertainty={
+            name.removeprefix("uncertainty/"): value.numpy()
+            for name, value in tensors.items()
+            if name.startswith("uncertainty/")
+        },
+        records=tuple(records),
+        warnings=tuple(str(text) for text in content["warnings"]),
+        **{name: tensors.get(f"appearance/{name}") for name in APPEARANCE},
+    )
+    seconds = {str(name): float(value) for name, value in content["seconds"].items()}
+    return Checkpoint(state, str(content["head"]), seconds)
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    out = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        out.update(name.encode())
+        out.update(tensors[name].numpy().tobytes())
+    return out.hexdigest()
+
+
+def _without_vertices(record: StageRecord) -> dict[str, Any]:
+    return {entry.name: getattr(record, entry.name) for entry in fields(record) if entry.name != "vertices_world"}
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Removes a folder that holds a checkpoint and its manifest, and nothing else."""
+    from flame_fitting.manifest import MANIFEST_NAME
+
+    for name in (CHECKPOINT_NAME, MANIFEST_NAME):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+_AGAIN = "Run again: flame-fitting fit"

@@ -1,0 +1,56 @@
+"""What the command line needs of the fit's options: a preset's defaults under its flags, and what does nothing.
+
+Stands above options and presets. No heavy import here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.presets import preset
+from flame_fitting.options import flag, options_of, value_of
+
+
+def defaults(arguments: Sequence[str]) -> FitConfig:
+    """What the flags of a command line are laid over: its preset's options, the capture where VHAP's flags name it.
+
+    `capture` is tyro.MISSING where nothing names it.
+    """
+    config = preset(given_value(arguments, "preset") or FitConfig.preset)
+    config.capture = tyro.MISSING
+    root = given_value(arguments, "data.root_folder")
+    if root is not None:
+        config.capture = Path(root) / (given_value(arguments, "data.sequence") or "")
+    return config
+
+
+def given_value(arguments: Sequence[str], name: str) -> str | None:
+    """The last value of the flag `name` on a command line, read before the flags are; None where it has none."""
+    value = None
+    for number, argument in enumerate(arguments):
+        typed, equals, rest = argument.partition("=")
+        if typed.startswith("--") and typed[2:].replace("-", "_") == name:
+            if equals:
+                value = rest
+            elif number + 1 < len(arguments) and not arguments[number + 1].startswith("--"):
+                value = arguments[number + 1]
+    return value
+
+
+def without_effect(config: FitConfig) -> list[str]:
+    """One line for each option that was changed from its preset's default and does nothing here."""
+    default = preset(config.preset, config.capture)
+    lines = [
+        f"{one.flag} has no effect here: {one.rule.without_effect}"
+        for one in options_of(FitConfig)
+        if one.rule.without_effect and value_of(config, one.name) != value_of(default, one.name)
+    ]
+    data = config.data
+    if data.root_folder is not None and config.capture != data.root_folder / data.sequence:
+        lines.append(f"--data.root-folder has no effect here: the capture is {config.capture}")
+    for name, stage in config.pipeline.items():
+        if stage.solver in ("closed_form", "bake") and stage.num_steps > 1:
+            lines.append(f"{flag(f'pipeline.{name}.num_steps')} has no effect above 1: its solver is {stage.solver}")
+    return lines

@@ -1,0 +1,163 @@
+"""Runs a fit's stages, each by its solver. A stage may only improve: it is measured, and taken back if it does not."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from flame_fitting import progress
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
+from flame_fitting.fit.repair import Repair, repair, said
+from flame_fitting.fit.result import StageRecord
+from flame_fitting.fit.schedule import effective_pipeline
+from flame_fitting.fit.solvers import adam, bake, closed_form, registration, second_order
+from flame_fitting.fit.solvers.interface import Diverged, Solver, Stage
+from flame_fitting.fit.stage_config import StageConfig
+from flame_fitting.fit.state import FitState
+
+SOLVERS: dict[str, Solver] = {
+    "closed_form": closed_form.solve,
+    "gauss_newton": second_order.solve,
+    "bake": bake.solve,
+    "adam": adam.solve,
+    "registration": registration.solve,
+}
+"""By their names in the options."""
+
+
+def run_stages(
+    state: FitState,
+    seen: Observations,
+    config: FitConfig,
+    device: torch.device | None = None,
+    keep: Callable[[FitState], None] | None = None,
+) -> FitState:
+    """Runs all stages that the state has not behind it, on a device (the CPU by default); the result is on the CPU.
+
+    `keep` is shown the state, on the CPU, after every stage: whoever saves it can go on from there.
+    """
+    device, cpu = device or torch.device("cpu"), torch.device("cpu")
+    state, seen = state.to(device), seen.to(device)
+    done = {record.name for record in state.records}
+    has_geometry = any(target.surface is not None for target in seen.targets)
+    for name, settings in effective_pipeline(config, has_geometry, state.scale.held):
+        stage = Stage(name, settings, config)
+        if name in done or ("pictures" in settings.looks_at and seen.rasterizer is None):
+            continue
+        state = run_stage(state, seen, stage)
+        if keep is not None:
+            keep(state.to(cpu))
+    if config.render.lighting_space == "camera" and not seen.lit:
+        # light that turns with the cameras is no light of the head: the result has what the pictures show instead
+        state = replace(state, lights=None, texture_is_final=False)
+    if seen.rasterizer is not None and not state.texture_is_final:
+        with progress.Bar(1, "texture", "step") as shown:
+            state = bake.solve(state, seen, Stage("texture", StageConfig(), config), shown)
+    return state.to(cpu)
+
+
+def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
+    """One stage, by its solver: measured, its folds repaired, and taken back as a whole where it is worse."""
+    looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
+    before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
+    found, after, repaired = state, before, None
+    steps = (stage.settings.num_steps or stage.settings.num_epochs) * len(frames_of(stage, seen.timesteps))
+    with progress.Bar(steps, stage.name, "step") as shown:
+        try:
+            found = _solved(state, seen, stage, shown)
+        except Diverged as error:
+            trouble = str(error)
+    if not trouble and not all(bool(torch.isfinite(value).all()) for value in found.parameters.items().values()):
+        trouble = "the parameters are no longer finite"
+    if not trouble:
+        repaired = repair(seen.head, found.parameters, seen.targets, seen.surface)
+        found = replace(found, parameters=repaired.parameters)
+        after = _measured(found, seen, looks)
+        trouble = worsened(before, after) or ""
+    if trouble:
+        found, after, repaired = _warned(state, f"stage {stage.name} was rolled back: {trouble}"), before, None
+    elif repaired is not None:
+        found = _told_of_repair(found, seen, stage, repaired)
+    smoothed = np.flatnonzero(repaired.smoothed).tolist() if repaired is not None else []
+    return recorded(found, seen, stage.name, time.perf_counter() - started, after, not trouble, smoothed)
+
+
+def frames_of(stage: Stage, timesteps: int) -> list[list[int]]:
+    """The timesteps that a stage sees, one batch after the other."""
+    rows = list(range(timesteps))
+    return {"first": [rows[:1]], "sequential": [[row] for row in rows], "global": [rows]}[stage.settings.frames]
+
+
+def _solved(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
+    """The state after a stage's solver, over its batches of timesteps; what it does to its tensors stays its own.
+
+    In sequence, each timestep starts from the one before where no stage has seen it yet.
+    """
+    solve, timesteps = SOLVERS[stage.settings.solver], state.parameters.timesteps
+    batches, valid = frames_of(stage, timesteps), seen.valid
+    seen_before = any(_saw_all(record.name, stage) for record in state.records)
+    for number, rows in enumerate(batches):
+        if len(rows) == timesteps:
+            return solve(replace(state, parameters=state.parameters.clone()), seen, stage, shown)
+        start = state.parameters.of_frames(rows)
+        if stage.settings.frames == "sequential":
+            if number > 0 and not seen_before:
+                start = state.parameters.of_frames([rows[0] - 1])
+            if not valid[rows[0]]:
+                state = replace(state, parameters=state.parameters.with_frames(rows, start))
+                continue
+            if number + 1 < len(batches) and seen.pictures is not None:
+                seen.pictures.prefetch(seen.pictures.rows(batches[number + 1]))
+        found = solve(replace(state, parameters=start), seen.of_frames(rows), stage, shown)
+        state = replace(found, parameters=state.parameters.with_frames(rows, found.parameters))
+    return state
+
+
+def _saw_all(name: str, stage: Stage) -> bool:
+    """Whether a stage that has run saw all timesteps."""
+    settings = dict(stage.config.pipeline.items()).get(name)
+    return settings is not None and settings.frames != "first"
+
+
+def recorded(
+    state: FitState,
+    seen: Observations,
+    name: str,
+    seconds: float,
+    quality: Quality,
+    accepted: bool = True,
+    smoothed: list[int] | None = None,
+) -> FitState:
+    """The state with a note of what a stage left behind."""
+    vertices = state.vertices_world(seen.head)
+    return state.recorded(StageRecord(name, vertices, seconds, quality.as_dict(), accepted, smoothed or []))
+
+
+def _told_of_repair(state: FitState, seen: Observations, stage: Stage, repaired: Repair) -> FitState:
+    if not repaired.smoothed.any():
+        return state
+    text = f"{stage.name}: {said(seen.head, repaired)}"
+    if repaired.faded.any():
+        return _warned(state, text)
+    progress.say(text)
+    return state
+
+
+def _warned(state: FitState, text: str) -> FitState:
+    progress.warn(text)
+    return state.warned(text)
+
+
+def _measured(state: FitState, seen: Observations, looks: bool) -> Quality:
+    """How good the fit is, by its pictures too where a stage looks at them and there is no surface to measure to."""
+    quality = measure(seen.head, state.parameters, seen.targets)
+    if looks and np.isnan(quality.face_mm) and seen.pictures is not None and state.parameters.timesteps == 1:
+        assert seen.rasterizer is not None and seen.texels is not None
+        vertices = state.parameters.vertices(seen.head)[0].detach()
+        error = picture_error(seen.rasterizer, seen.head, vertices, seen.pictures, seen.texels)
+        quality = replace(quality, picture=error)
+    return quality

@@ -1,0 +1,66 @@
+"""What a capture says about a head, whatever kind of capture it is, in the reference frame; stages only read it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from flame_fitting.fit.pictures import Pictures
+from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.fit.texture import TexelMaps
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.interface import Rasterizer
+
+Geometry = Literal["none", "splats", "scan", "mesh"]
+"""How far a capture's geometry may be trusted: not there, blurred, noisy and with holes, or exact."""
+
+
+@dataclass(eq=False)
+class Observations:
+    """Landmarks, surface and pictures of T frames, told in terms of one head model."""
+
+    head: HeadModel
+    """Double precision."""
+    targets: list[FrameTarget]
+    """T: landmarks and surface of each frame; a frame in which no face was found has neither."""
+    surface: SurfaceWeights
+    """How much each part of the head is pulled to the surface."""
+    geometry: Geometry = "mesh"
+    rasterizer: Rasterizer | None = None
+    """None where there is nothing to draw with: the head model has no texture coordinates, or no pictures are used."""
+    pictures: Pictures | None = None
+    texels: TexelMaps | None = None
+    lit: bool = False
+    """Whether the pictures show a light that stands still, to be told apart from the skin's colour."""
+    name: str = "the capture"
+    """What messages call it."""
+    of_sequence: bool = False
+    """Whether these are some timesteps of a capture over time; where there are several, they are anyway."""
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the head moves from timestep to timestep: the gauge of all of them (`parameters.moving_parts`)."""
+        return self.of_sequence or len(self.targets) > 1
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return len(self.targets)
+
+    def of_frames(self, rows: Sequence[int]) -> "Observations":
+        """Those of some timesteps, which become the first, second ... one."""
+        pictures = None if self.pictures is None else self.pictures.of_frames(rows)
+        targets = [self.targets[row] for row in rows]
+        return replace(self, targets=targets, pictures=pictures, of_sequence=self.is_sequence)
+
+    @property
+    def valid(self) -> list[bool]:
+        """(T,) whether anything was seen of a timestep; one without is carried by its neighbours and the priors."""
+        return [target.surface is not None or len(target.landmarks.index) > 0 for target in self.targets]
+
+    def to(self, device: torch.device) -> "Observations":
+        """With everything that stages compute with on a device; pictures are on the rasterizer's already."""
+        targets = [target.to(device) for target in self.targets]
+        return replace(self, head=self.head.to(device), targets=targets, surface=self.surface.to(device))

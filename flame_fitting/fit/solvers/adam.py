@@ -1,0 +1,135 @@
+"""First order: Adam on landmarks, surface and priors, and on pictures where the stage looks at them."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flame_fitting import progress
+from flame_fitting.errors import InputError
+from flame_fitting.fit.lighting import turned_lights
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.priors import priors
+from flame_fitting.fit.sanity import Watch, nothing_drawn_error
+from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
+from flame_fitting.fit.solvers.interface import Diverged, Stage
+from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
+from flame_fitting.fit.state import FitState
+from flame_fitting.fusion import reference_only
+from flame_fitting.head.rotations import rotation_matrix
+
+
+def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
+    """All that the stage's groups name, by the terms that its weights name, of what it looks at."""
+
+    def report(_: int, loss: float | None) -> None:
+        shown.advance()
+        if loss is not None:
+            shown.note(loss=f"{loss:.3f}")
+
+    config, settings, pictures = stage.config, stage.settings, "pictures" in stage.settings.looks_at
+    rasterizer = seen.rasterizer
+    if seen.pictures is None or rasterizer is None or seen.texels is None:
+        raise InputError(
+            f"stage {stage.name}: the head model {seen.head.name} has no texture coordinates. Use another preset."
+        )
+    gated = (*settings.align_texture_except, *settings.align_boundary_except)
+    if missing := [region for region in dict.fromkeys(gated) if region not in seen.head.regions]:
+        text = f"stage {stage.name}: the head model {seen.head.name} has no region {', '.join(missing)} to leave out"
+        progress.warn(text)
+    views = seen.pictures.batch(seen.pictures.rows(max_yaw=min(config.data.max_yaw, settings.max_yaw)))
+    # a baked texture holds the light; one that was fitted together with a light shows it only under that light
+    lit = state.lights is not None and config.model.tex_base != "baked"
+    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit)
+    photometric = photometric_config(*args)
+    lights = state.lights if photometric.lighting != "constant" else None
+    if lights is not None and photometric.lighting_space == "world":
+        lights = turned_lights(lights, rotation_matrix(state.parameters.placement[:3]).float())
+    problem = Problem(
+        rasterizer,
+        seen.head,
+        state.parameters,
+        seen.targets,
+        views,
+        seen.surface,
+        priors(config),
+        seen.texels,
+        state.residual,
+        lights,
+        seen.name,
+    )
+    found = refine(problem, photometric_weights(config, settings), photometric, seed=config.seed, report=report)
+    if found.trouble:
+        raise Diverged(found.trouble)
+    out = replace(state, parameters=found.parameters)
+    if pictures and photometric.lighting != "constant" and found.lights is not None:
+        lights = found.lights
+        if photometric.lighting_space == "world":  # results have them in head space
+            lights = turned_lights(lights, rotation_matrix(found.parameters.placement[:3]).float().T)
+        out = replace(out, lights=lights)
+    if found.texture is not None:
+        final = not config.model.tex_bake
+        out = replace(out, texture=found.texture, residual=found.residual, texture_is_final=final)
+    return out
+
+
+@dataclass(eq=False)
+class Refined:
+    """What a photometric stage has found."""
+
+    parameters: FitParameters
+    texture: Tensor | None = None
+    """(R, R, 3) base and residual; None where no residual was optimised."""
+    residual: Tensor | None = None
+    """(R, R, 3)."""
+    lights: Tensor | None = None
+    """(9, 3)."""
+    trouble: str = ""
+    """Why it stopped early, if it did."""
+
+
+def refine(
+    problem: Problem,
+    weights: PhotometricWeights,
+    config: PhotometricConfig,
+    seed: int = 0,
+    report: Callable[[int, float | None], None] | None = None,
+    report_every: int = 10,
+) -> Refined:
+    """Adam on pictures, silhouette, landmarks, geometry and priors; all on the rasterizer's device, float32 inside.
+
+    `report` gets every step, and the loss every `report_every` steps: reading it waits for the device.
+    """
+    step = PhotometricStep(problem, weights, config, seed)
+    if not step.moves_something:
+        return Refined(problem.parameters.clone())  # all step sizes are 0
+    values = step.geometry.values.detach()
+    averaged, averaged_from = torch.zeros_like(values), int(config.steps * (1 - config.average_last))
+    # Adam's jump at the start is over after a tenth of the steps of one size
+    of_one_size = config.steps // max(len(step.views.levels), len(config.texture_sizes))
+    watch, trouble = Watch(settle=max(1, round(0.1 * of_one_size / report_every))), None
+    if config.pictures and not step.drawn():
+        raise nothing_drawn_error(problem.name)
+    with nullcontext() if config.is_long else reference_only():
+        for number in range(config.steps):
+            loss = step(number)
+            if number >= averaged_from:
+                averaged += values
+            seen = float(loss) if number % report_every == 0 else None
+            if report is not None:
+                report(number, seen)
+            if step.size(number) != step.size(max(number - 1, 0)):
+                watch.restart()
+            trouble = watch.report(number, seen)
+            if trouble is not None:
+                break
+    count = max(config.steps - averaged_from, 1)
+    found = step.found(averaged / count if averaged_from < config.steps else values)
+    texture, lights = step.texture, step.light.coefficients
+    if texture is None or texture.residual is None:
+        return Refined(found, lights=lights, trouble=trouble or "")
+    return Refined(found, texture.now(0)[0].detach(), texture.residual[0], lights, trouble or "")

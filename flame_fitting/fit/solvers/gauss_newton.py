@@ -1,0 +1,219 @@
+"""Second order on landmarks and dense geometry: Levenberg-Marquardt over all timesteps at once.
+
+Minimised is half of
+    N_l mean_i w_i rho(|p_i - l_i|^2 / s_i^2)  +  N_d mean_v w_v rho((n_c . (v - c_v))^2 / s_d^2)
+        +  priors  +  smoothness over time,
+where rho is Geman-McClure, c_v the closest visible point of the avatar, and N the number of independent measurements
+that a term counts for (`residuals`). Correspondences are held while a step is looked for and found anew after it.
+Timesteps are measured one after the other, so that only their blocks of the system are kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
+from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.levenberg_marquardt import Damping, step
+from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
+from flame_fitting.fit.solvers.priors import make_priors
+from flame_fitting.fit.solvers.residuals import (
+    Measurements,
+    landmarks_in_pictures,
+    landmarks_in_space,
+    surface_distances,
+    surface_distances_back,
+)
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.fit.weight_config import PriorConfig
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.shading import vertex_normals
+
+_SAMPLE = 6000
+"""Points of an avatar's surface that look for the model."""
+_CONVERGED = 1e-7
+"""Relative change of a cost without correspondences that ends the iterations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussNewtonSettings:
+    """Balance and schedule of the second-order solver. What an option says has no default here."""
+
+    iterations: int
+    landmark_count: float
+    """Independent measurements that all landmarks of a timestep together count for."""
+    surface_count: float
+    """The same for the surface of the avatar."""
+    surface_back_count: float = 200.0
+    """The same for avatar-to-model distances."""
+    surface_sigma: float = 0.001
+    """Standard deviation of the surface distance, m: what shape outside the model's basis leaves over."""
+    landmark_cut: float = 4.0
+    """Geman-McClure scale of landmarks, in standard deviations."""
+    surface_cut: tuple[float, float] = (0.012, 0.003)
+    """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
+    smoothness: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
+    seed: int
+    """Of the sample of the avatar's points."""
+
+    def cut(self, iteration: int) -> float:
+        """Geman-McClure scale of the surface in one iteration, m."""
+        first, last = self.surface_cut
+        return first * (last / first) ** min(iteration / max(self.iterations * 0.6, 1), 1.0)
+
+
+class Solution(NamedTuple):
+    """What a solver found, and how well it knows it."""
+
+    parameters: FitParameters
+    posterior: Posterior
+    iterations: int
+    """Systems that were solved."""
+    refused: int
+    """Steps that made the cost larger and were not taken."""
+
+
+def gauss_newton(
+    head: HeadModel,
+    parameters: FitParameters,
+    targets: Sequence[FrameTarget],
+    columns: Columns,
+    prior: PriorConfig,
+    settings: GaussNewtonSettings,
+    surface: SurfaceWeights | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Solution:
+    """Moves `columns` of the parameters toward one target per timestep, in the reference frame, in double precision.
+
+    Without `surface` landmarks alone count. A timestep without any target is carried by smoothness and priors.
+    `report` is called with the number of each iteration.
+    """
+    problem = _Problem(head, targets, columns, prior, settings, surface, parameters)
+    damping, previous, done = Damping(), None, 0
+    for iteration in range(settings.iterations):
+        if report is not None:
+            report(iteration)
+        system, gradient, cost, terms = problem.linearised(parameters, settings.cut(iteration))
+        if not problem.dense and previous is not None and abs(previous - cost) < _CONVERGED * max(previous, 1e-12):
+            break
+        previous, done = cost, iteration + 1
+        there = step(
+            system,
+            gradient,
+            cost,
+            columns.values(parameters),
+            partial(problem.cost_at, parameters, terms),
+            damping,
+            problem.least,
+        )
+        parameters = columns.with_values(parameters, there)
+    system, *_ = problem.linearised(parameters, settings.cut(settings.iterations))
+    return Solution(parameters, posterior_of(columns, system), done, damping.refused)
+
+
+class _Problem:
+    """The cost, and its system around given parameters."""
+
+    def __init__(
+        self,
+        head: HeadModel,
+        targets: Sequence[FrameTarget],
+        columns: Columns,
+        prior: PriorConfig,
+        settings: GaussNewtonSettings,
+        surface: SurfaceWeights | None,
+        like: FitParameters,
+    ) -> None:
+        self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
+        self.dense = surface is not None
+        self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr)
+        self.least = torch.cat(
+            [like.expr.new_zeros(0)]
+            + [
+                like.expr.new_tensor(block.part.least or (-np.inf,)).expand(block.columns.stop - block.columns.start)
+                for block in columns.frame
+            ]
+        )
+        chosen: Tensor | None = None
+        if not self.dense:  # only the vertices that carry landmarks are posed
+            marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target)]
+            chosen = torch.unique(torch.cat(marks))
+            self._position = head.faces.new_zeros(head.n_vertices)
+            self._position[chosen] = torch.arange(len(chosen), device=chosen.device)
+        self._linearizer = Linearizer(head, columns, chosen)
+        self._samples = [self._sample(t, target) for t, target in enumerate(targets)]
+
+    def _sample(self, timestep: int, target: FrameTarget) -> np.ndarray:
+        if target.surface is None or not self.dense:
+            return np.zeros(0, dtype=int)
+        count = len(target.surface.points)
+        return np.random.default_rng(self.settings.seed + timestep).choice(count, min(_SAMPLE, count), False)
+
+    def _landmarks(self, target: FrameTarget) -> list[Measurements]:
+        """Landmarks of one timestep: in space where they have a point, else in the pictures."""
+        count, cut = self.settings.landmark_count, self.settings.landmark_cut
+        out = [landmarks_in_space(target.landmarks, count, cut)]
+        if target.pixels is not None:
+            share = count / max(len(target.landmarks.points), 1)
+            out.append(landmarks_in_pictures(target.pixels, share, cut))
+        return out
+
+    def _measure(self, timestep: int, vertices: Tensor, cut: float) -> list[Measurements]:
+        """Everything at one timestep, with correspondences of the vertices as they are."""
+        target, surface, settings = self.targets[timestep], self.surface, self.settings
+        out = self._landmarks(target)
+        if surface is None:
+            return [measured.among(self._position) for measured in out]
+        if target.surface is not None:
+            normals = vertex_normals(vertices[None], self.head.faces)[0]
+            sigma = settings.surface_sigma
+            out.append(
+                surface_distances(vertices, normals, target.surface, surface, settings.surface_count, sigma, cut)
+            )
+            if surface.back_weight:
+                sample, count = self._samples[timestep], settings.surface_back_count
+                faces = self.head.faces
+                out.append(
+                    surface_distances_back(vertices, normals, faces, target.surface, sample, surface, count, sigma, cut)
+                )
+        return out
+
+    def linearised(
+        self, parameters: FitParameters, cut: float
+    ) -> tuple[BlockArrow, BlockVector, float, list[list[Measurements]]]:
+        """System, slope and cost, and the measurements whose correspondences they hold."""
+        steps, size = parameters.timesteps, self.columns.n_shared
+        at = self.columns.values(parameters)
+        slope, cost = self.priors.gradient(at), self.priors.cost(at)
+        corner, diagonal = self.priors.shared.clone(), self.priors.diagonal.clone()
+        arrow = at.frames.new_zeros(*at.frames.shape, size)
+        terms = []
+        for t in range(steps):
+            vertices, jacobian = self._linearizer(parameters, t)
+            terms.append(self._measure(t, vertices, cut))
+            for measured in terms[-1]:
+                term = measured.quadratic(vertices, jacobian)
+                corner += term.hessian[:size, :size]
+                arrow[t] += term.hessian[size:, :size]
+                diagonal[t] += term.hessian[size:, size:]
+                slope.shared.add_(term.gradient[:size])
+                slope.frames[t] += term.gradient[size:]
+                cost += float(term.cost)
+        return BlockArrow(corner, arrow, diagonal, self.priors.below), slope, cost, terms
+
+    def cost_at(self, parameters: FitParameters, terms: list[list[Measurements]], x: BlockVector) -> float:
+        """The cost where the unknowns are x, with these correspondences."""
+        parameters, cost = self.columns.with_values(parameters, x), self.priors.cost(x)
+        for t, measurements in enumerate(terms):
+            vertices = self._linearizer.vertices(parameters, t)
+            cost += sum(float(measured.cost(vertices)) for measured in measurements)
+        return cost

@@ -1,0 +1,278 @@
+"""The head model and every loss that looks at vertices and parameters alone, as one function of the parameters.
+
+What changes between steps (correspondences) lives in buffers of constant shape that are written in place, so that a
+CUDA graph can hold all of it.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flame_fitting.fit.contour import ContourMatch, contour_loss, find_contour
+from flame_fitting.fit.losses.landmarks import closure_loss, closure_pairs, projected_landmark_loss
+from flame_fitting.fit.losses.offsets import OffsetRegulariser, OffsetWeights, capped
+from flame_fitting.fit.losses.robust import geman_mcclure
+from flame_fitting.fit.parameters import PARAMETERS, VERGENCE, FitParameters, Part
+from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.fit.views import ViewSet
+from flame_fitting.fit.weight_config import PriorConfig
+from flame_fitting.head.model import HeadModel
+from flame_fitting.head.rotations import rotation_matrix
+from flame_fitting.render.mesh import clip_positions
+from flame_fitting.render.shading import vertex_normals
+from flame_fitting.render.winding import front_faces
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryWeights:
+    """Balance of the terms without pictures; each is a mean. Values are the options' (`WeightConfig`)."""
+
+    landmark_3d: float
+    """Landmarks in space, in squared standard deviations."""
+    landmark: float
+    """Landmarks in the pictures, as in VHAP: mean absolute difference, in halves of a picture's longer side."""
+    jawline: bool
+    """Whether the jaw line is among the landmarks in the pictures."""
+    visible: bool
+    """Whether of these only those count that face the camera."""
+    contour: float
+    """The jaw line as the outline that it is: distance of the detected points to the head's contour, robust."""
+    closure: float
+    """Opening of lids and lips, in squared standard deviations of the landmarks."""
+    surface: float
+    """Point-to-plane distance to the avatar, in squared millimetres."""
+    prior: float
+    """Gaussian priors of shape, expression and joints, in squared standard deviations."""
+    shape: float
+    """Mean square of the shape coefficients."""
+    expr: float
+    """Mean square of the expression coefficients."""
+    neck: float
+    """Mean squared difference between the neck's rotation matrix and the identity."""
+    jaw: float
+    """The same for the jaw; closing beyond shut, yaw and roll cost more."""
+    eyes: float
+    """The same for each eye, and the mean squared difference of the two."""
+    offset: OffsetWeights
+    """Static offsets."""
+
+
+@dataclass(eq=False)
+class Projected:
+    """What the head model gives at the current values."""
+
+    pos: Float[Tensor, "B V 4"]
+    """Clip-space vertices of all views."""
+    front: Bool[Tensor, "B F"]
+    """Which faces face each camera."""
+    vertices: Float[Tensor, "T V 3"]
+    """Reference frame, m."""
+    loss: Float[Tensor, ""]
+    """All terms without pictures."""
+
+
+class GeometryStep:
+    """Clip-space vertices of all views, and the loss of all terms without pictures, of the moving parameters.
+
+    `values` is the one leaf that an optimiser moves: the changes of all moving parameters in a row, each in units of
+    its step size, so that a step size of 1 suits them all.
+    """
+
+    def __init__(
+        self,
+        head: HeadModel,
+        parameters: FitParameters,
+        targets: list[FrameTarget],
+        views: ViewSet,
+        surface: SurfaceWeights,
+        prior: PriorConfig,
+        weights: GeometryWeights,
+        rates: dict[str, float],
+        components: dict[str, int] | None = None,
+    ) -> None:
+        """`rates` has the step size of every parameter; without one, or with 0, it stands still. All is float32.
+
+        Of `shape` and `expr` only so many coefficients move as `components` says, from the first on.
+        """
+        self.head = copy.deepcopy(head).float()
+        device = self.head.v_template.device
+        self._fixed = parameters.to(torch.float32)
+        steps = {p.name: {part: rates.get(part.name, rates.get(p.name, 0.0)) for part in p.parts} for p in PARAMETERS}
+        moving = {name: getattr(self._fixed, name).detach() for name, parts in steps.items() if any(parts.values())}
+        start = {name: value for name, value in moving.items() if value.numel()}
+        self._shapes = {name: value.shape for name, value in start.items()}
+        self._parts: list[tuple[str, Part]] = [(name, part) for name in start for part in steps[name]]
+        empty = torch.zeros(0, device=device)
+        self._scale = torch.zeros(sum(value.numel() for value in start.values()), device=device)
+        for name, part in self._parts:
+            self.unpack(self._scale)[name][..., part.span] = steps[name][part]
+        self._components = components or {}
+        rows = self.unpack(self._scale)
+        for name in self._components.keys() & rows.keys():
+            rows[name][..., self._components[name] :] = 0.0
+        self._start = torch.cat([*(value.reshape(-1) for value in start.values()), empty])
+        self.values = torch.zeros_like(self._start).requires_grad_()
+        self._least = torch.full_like(self._scale, -torch.inf)
+        """What a value may not fall below: a jaw does not close further than shut."""
+        for name, part in self._parts:
+            if part.least:
+                least = (torch.tensor(part.least, device=device) - start[name][..., part.span]) / steps[name][part]
+                self.unpack(self._least)[name][..., part.span] = least
+        self._caps = by_region(self.head, CAP, 0.02) if "static_offset" in start else None
+        self._targets, self._surface, self._weights = targets, surface, weights
+        self._faces = self.head.faces.int()
+        self._clip, self._timestep = views.clip, views.timestep
+        self._marks = [
+            (
+                target.landmarks.corners.reshape(-1),
+                target.landmarks.barycentric.float(),
+                target.landmarks.points.float(),
+                (target.landmarks.weight / max(len(target.landmarks.points), 1)).float(),
+                target.landmarks.sigma.float().square().reciprocal(),
+            )
+            for target in targets
+        ]
+        active = surface.active
+        self._active = active
+        zeros = torch.zeros(len(active), 3, device=device)
+        # point, normal, weight divided by the sum of weights (0 where no point was found)
+        self._planes = [(zeros.clone(), zeros.clone(), zeros[:, 0].clone()) for _ in targets]
+        self._precision = self._precisions(prior)
+        self._regulariser = OffsetRegulariser(self.head, weights.offset) if "static_offset" in start else None
+        self._pairs = [
+            closure_pairs(target.landmarks, target.landmarks.scheme) if weights.closure else None for target in targets
+        ]
+        self._contours: list[ContourMatch | None] = [None for _ in targets]
+
+    def __call__(self) -> Projected:
+        """Everything at the current values."""
+        now = self.current()
+        vertices = now.vertices(self.head)
+        weights = self._weights
+        loss = self._prior(now)
+        for row, (corners, barycentric, points, share, precision) in enumerate(self._marks):
+            target = self._targets[row]
+            if len(points) and weights.landmark_3d:
+                model = vertices[row].index_select(0, corners).reshape(-1, 3, 3)
+                squared = ((model * barycentric[..., None]).sum(1) - points).square().sum(-1) * precision
+                loss = loss + weights.landmark_3d * (share * geman_mcclure(squared, 4.0)).sum()
+            if target.detections is not None and weights.landmark:
+                apart = projected_landmark_loss(
+                    vertices[row], target.detections, weights.jawline, visible=weights.visible
+                )
+                loss = loss + weights.landmark * apart
+            pairs, contour = self._pairs[row], self._contours[row]
+            if pairs is not None:
+                loss = loss + weights.closure * closure_loss(vertices[row], target.landmarks, pairs)
+            if contour is not None and target.detections is not None:
+                loss = loss + weights.contour * contour_loss(vertices[row], contour, target.detections)
+            if target.surface is not None and weights.surface:
+                point, normal, share = self._planes[row]
+                distance = 1000 * ((vertices[row].index_select(0, self._active) - point) * normal).sum(-1)
+                loss = loss + weights.surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
+        if self._regulariser is not None:
+            loss = loss + self._regulariser(now.static_offset[0])
+        pos = self._project(vertices)
+        return Projected(pos, front_faces(pos, self._faces), vertices, loss)
+
+    def unpack(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a row like `values`, in the shapes of the parameters."""
+        pieces = flat.split([shape.numel() for shape in self._shapes.values()])
+        return {name: piece.reshape(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
+
+    def moved(self, values: Tensor) -> dict[str, Tensor]:
+        """The moving parameters for a row of values."""
+        return self.unpack(self._start + values * self._scale)
+
+    def current(self) -> FitParameters:
+        """All parameters at the current values."""
+        return replace(self._fixed, **self.moved(self.values))
+
+    @torch.no_grad()
+    def keep_possible(self) -> None:
+        """Brings values back that a step has taken where no head can be."""
+        torch.maximum(self.values, self._least, out=self.values)
+        if self._caps is not None:
+            offset = self.unpack(self.values)["static_offset"][0]
+            start, scale = (self.unpack(row)["static_offset"][0] for row in (self._start, self._scale))
+            offset.copy_((capped(start + offset * scale, self._caps) - start) / scale)
+
+    def vertices(self) -> Float[Tensor, "T V 3"]:
+        """Posed vertices in the reference frame, m."""
+        return self.current().vertices(self.head)
+
+    def positions(self) -> Float[Tensor, "B V 4"]:
+        """Clip-space vertices of all views."""
+        return self._project(self.vertices())
+
+    def find_correspondences(self, vertices: Float[Tensor, "T V 3"]) -> None:
+        """The avatar's closest points and the head's contour anew."""
+        for row, target in enumerate(self._targets):
+            if self._weights.contour and target.detections is not None:
+                found = find_contour(self.head, vertices[row], target.detections)
+                kept = self._contours[row]
+                if kept is None:
+                    self._contours[row] = found
+                else:
+                    kept.copy_(found)
+            if target.surface is None or not self._weights.surface:
+                continue
+            normals = vertex_normals(vertices[row : row + 1], self.head.faces)[0]
+            index, found_points = target.surface.closest(vertices[row][self._active], normals[self._active], 0.008)
+            points, planes = target.surface.tensors(vertices)
+            weight = torch.where(found_points, self._surface.vertex[self._active].float(), 0.0)
+            point, normal, share = self._planes[row]
+            point.copy_(points[index])
+            normal.copy_(planes[index])
+            share.copy_(weight / weight.sum().clamp_min(1e-12))
+
+    def _project(self, vertices: Tensor) -> Tensor:
+        points = vertices if len(vertices) == 1 else vertices.index_select(0, self._timestep)
+        return clip_positions(points, self._clip).contiguous()
+
+    def _precisions(self, prior: PriorConfig) -> Tensor:
+        """Weight of each squared parameter in the Gaussian priors."""
+        out = torch.zeros_like(self._scale)
+        rows = self.unpack(out)
+        for name, part in self._parts:
+            # of the scale: the second-order stages have settled it
+            if part.prior is not None and name != "placement":
+                rows[name][..., part.span] = torch.tensor(
+                    [sigma**-2 for sigma in part.prior_sigmas(prior)], device=out.device
+                )
+        return out
+
+    def _prior(self, now: FitParameters) -> Tensor:
+        """The Gaussian priors, and VHAP's regularisers of what moves."""
+        weights = self._weights
+        loss = self.values.new_zeros(())
+        if weights.prior:
+            absolute = self._start + self.values * self._scale
+            loss = loss + weights.prior * (self._precision * absolute.square()).sum()
+            if "eyes_pose" in self._shapes:
+                apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / VERGENCE
+                loss = loss + weights.prior * apart.square().sum()
+        for name in ("shape", "expr"):
+            if getattr(weights, name) and name in self._shapes:
+                used = getattr(now, name)[..., : self._components.get(name)]
+                loss = loss + getattr(weights, name) * used.square().mean()
+        if weights.neck and "neck_pose" in self._shapes:
+            loss = loss + weights.neck * _turning(now.neck_pose)
+        if weights.jaw and "jaw_pose" in self._shapes:
+            impossible = 10 * torch.relu(-now.jaw_pose[:, 0]).mean() + 3 * now.jaw_pose[:, 1:].square().mean()
+            loss = loss + weights.jaw * (_turning(now.jaw_pose) + impossible)
+        if weights.eyes and "eyes_pose" in self._shapes:
+            left, right = now.eyes_pose[:, :3], now.eyes_pose[:, 3:]
+            # VHAP takes the difference once for each eye
+            loss = loss + weights.eyes * (_turning(left) + _turning(right) + 2 * (left - right).square().mean())
+        return loss
+
+
+def _turning(rotations: Tensor) -> Tensor:
+    """Mean squared difference between rotation matrices (T, 3, 3) of axis-angles and the identity."""
+    identity = torch.eye(3, device=rotations.device)
+    return (rotation_matrix(rotations) - identity).square().mean()

@@ -1,0 +1,30 @@
+"""What a solver is: (state, observations, stage) -> state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flame_fitting import progress
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.stage_config import StageConfig
+from flame_fitting.fit.state import FitState
+
+
+class Diverged(RuntimeError):
+    """A stage went astray; the driver keeps what was there before."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a solver is told to do."""
+
+    name: str
+    """For messages; it means nothing."""
+    settings: StageConfig
+    config: FitConfig
+    """Options that all stages share."""
+
+
+Solver = Callable[[FitState, Observations, Stage, progress.Bar], FitState]
+"""Gives the state that it has arrived at, over the frames and views of the observations, and leaves the one that it was
+given as it is. Advances the bar with each of the stage's steps. Raises `Diverged`."""

@@ -1,0 +1,91 @@
+"""Levenberg-Marquardt steps on a block-arrow system.
+
+Marquardt's (1963) damping, in proportion to the diagonal, led by the gain ratio as Nielsen does (1999; Madsen, Nielsen
+and Tingleff, Methods for non-linear least squares problems, 2004, algorithm 3.16).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
+
+LEAST = 1e-6
+"""Smallest damping, and the first."""
+MOST = 1e6
+"""Damping from which no step is looked for any more."""
+_SETTLED = 1e-14
+"""A step that promises less than this share of the cost is no better than rounding."""
+
+
+@dataclass
+class Damping:
+    """Falls with steps that keep what they promise, rises with those that are refused."""
+
+    value: float = LEAST
+    growth: float = 2.0
+    refused: int = 0
+    """Steps so far that made the cost larger and were not taken."""
+
+    def accept(self, gain: float) -> None:
+        """After a step that brought `gain` times the decrease it promised."""
+        self.value = max(self.value * max(1 / 3, 1 - (2 * gain - 1) ** 3), LEAST)
+        self.growth = 2.0
+
+    def refuse(self) -> None:
+        """After a step that was not taken."""
+        self.value *= self.growth
+        self.growth *= 2
+        self.refused += 1
+
+
+def step(
+    system: BlockArrow,
+    gradient: BlockVector,
+    cost: float,
+    at: BlockVector,
+    cost_at: Callable[[BlockVector], float],
+    damping: Damping,
+    least: Float[Tensor, " F"] | None = None,
+) -> BlockVector:
+    """Where one step leads from the unknowns `at`: the first that makes the cost smaller, or `at` where none does.
+
+    `system` and `gradient` are those of the cost at `at`; `least` bounds the unknowns of every frame from below (the
+    step is projected, and unknowns that lie on their bound and push outward are held).
+    """
+    held = torch.zeros_like(at.frames, dtype=torch.bool)
+    if least is not None:
+        held = (at.frames <= least) & (gradient.frames > 0)
+    right = BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
+    free = system.holding(held)
+    while damping.value < MOST:
+        try:
+            wanted = free.damped(damping.value).factorised().solve(right)
+        except torch.linalg.LinAlgError:
+            damping.refuse()
+            continue
+        if _promised(free, right, wanted) <= _SETTLED * abs(cost):
+            return at
+        there = BlockVector(at.shared + wanted.shared, at.frames + wanted.frames)
+        if least is not None:
+            there = there._replace(frames=torch.maximum(there.frames, least))
+        taken = BlockVector(there.shared - at.shared, there.frames - at.frames)
+        promised, change = (
+            _promised(system, BlockVector(-gradient.shared, -gradient.frames), taken),
+            cost - cost_at(there),
+        )
+        if change > 0 and promised > 0:
+            damping.accept(change / promised)
+            return there
+        damping.refuse()
+    damping.value = LEAST
+    damping.growth = 2.0
+    return at
+
+
+def _promised(system: BlockArrow, right: BlockVector, x: BlockVector) -> float:
+    """By how much the quadratic model falls along x; `right` is minus its slope."""
+    return right.dot(x) - 0.5 * system.times(x).dot(x)

@@ -1,0 +1,310 @@
+"""One step of the first-order stages: all parameters against the pictures, with geometry kept in play.
+
+The head model once (`GeometryStep`), then its vertices through all views in chunks whose gradients add up, then back
+through the head model, then Adam. Random replacement of colours by region acts before antialiasing, as in VHAP.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flame_fitting.fit.losses.photometric import kernels, picture_loss, root_with_slopes
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.rendering import HeadRenderer, Lit
+from flame_fitting.fit.solvers.appearance import Light, Texture, cluster_table
+from flame_fitting.fit.solvers.fused_adam import Adam
+from flame_fitting.fit.solvers.geometry_step import GeometryStep, Projected
+from flame_fitting.fit.solvers.graphs import GraphedStep
+from flame_fitting.fit.solvers.perturbation import Perturbation
+from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.view_levels import ViewLevels
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.fit.texture import TexelMaps
+from flame_fitting.fit.views import ViewSet
+from flame_fitting.fit.weight_config import PriorConfig
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.interface import Rasterizer
+from flame_fitting.render.shading import vertex_normals
+
+
+@dataclass(eq=False)
+class Problem:
+    """What a photometric stage works on, all on the rasterizer's device."""
+
+    rasterizer: Rasterizer
+    head: HeadModel
+    parameters: FitParameters
+    targets: list[FrameTarget]
+    views: ViewSet
+    surface: SurfaceWeights
+    prior: PriorConfig
+    texels: TexelMaps
+    residual: Tensor | None = None
+    """(R, R, 3) that an earlier stage left."""
+    lights: Tensor | None = None
+    """(9, 3) that an earlier stage left."""
+    name: str = "the capture"
+    """What messages call it."""
+
+
+class PhotometricStep:
+    """The state of one photometric stage: everything constant on the device, and Adam.
+
+    A step is three parts around the rasterizer: `project` (head model, losses without pictures), `look` (pictures, for
+    each chunk of views) and `update` (back through the head model, Adam). None of them waits for the device, so each
+    can be a CUDA graph (`GraphedStep`).
+    """
+
+    def __init__(self, problem: Problem, weights: PhotometricWeights, config: PhotometricConfig, seed: int = 0) -> None:
+        rasterizer, head = problem.rasterizer, problem.head
+        device = rasterizer.device
+        self.problem, self.rasterizer, self.weights, self.config = problem, rasterizer, weights, config
+        self.views = ViewLevels(problem.views, config, weights, torch.Generator().manual_seed(seed))
+        self.geometry = GeometryStep(
+            head,
+            problem.parameters,
+            problem.targets,
+            self.views.levels[0],
+            problem.surface,
+            problem.prior,
+            weights.geometry,
+            dict(config.lr),
+            dict(config.components),
+        )
+        self.triangles = head.faces.int().to(device)
+        """(F, 3) int32."""
+        self.light = Light(config, weights, device, problem.lights)
+        # changes are in units of step sizes, which may be small: eps must be smaller still
+        self.optimizer = Adam([(self.geometry.values, 1.0, 1e-15), *self.light.moving])
+        self._graphed: dict[tuple[int, int], GraphedStep] = {}
+        self.texture: Texture | None = None
+        """None where no pictures are looked at."""
+        if config.pictures:
+            self._prepare_pictures(seed)
+
+    def _prepare_pictures(self, seed: int) -> None:
+        """Buffers of everything that looks at pictures."""
+        problem, config, device = self.problem, self.config, self.rasterizer.device
+        head, clusters = problem.head, cluster_table(problem.head, self.config.clusters)
+        self.renderer = HeadRenderer(self.rasterizer, head, clusters)
+        self._texture_keep, self._boundary_keep = None, None
+        if any(name in head.regions for name in config.texture_except):
+            kept = torch.cat([clusters.new_ones(1), (~head.face_mask(*config.texture_except)).long()])
+            self._texture_keep = kept.float().to(device)
+        if any(name in head.regions for name in config.boundary_except):
+            self._boundary_keep = (~head.region_mask(*config.boundary_except)).float().to(device)
+        self.perturbation = Perturbation(config, device, seed)
+        self._count = torch.ones((), device=device)
+        self._pools_level = -1
+        # the field's camera space for lights: x right, y up, z back
+        self._to_camera = self.views.camera[:, :3, :3] * torch.tensor([1.0, -1.0, -1.0], device=device)[:, None]
+        groups = len(self.views.groups)
+        args = (self.rasterizer, head, problem.texels, config, self.weights, groups, problem.residual)
+        self.texture = Texture(*args)
+
+    def __call__(self, step: int) -> Tensor:
+        """One step of Adam; returns the loss, on the device."""
+        config, texture = self.config, self.texture
+        self.optimizer.set_factor(config.factor(step))
+        if texture is None:
+            return self._step_without_pictures(step)
+        level, texture_level = self.size(step)
+        entered = texture_level != texture.level
+        if entered:
+            self._graphed.clear()
+            texture.enter(texture_level)
+        texture.set_factor(config.factor(step))
+        if entered or self._is_due(step, config.rebake):
+            self.bake(level)
+        if entered or step % config.pool_every == 0 or level != self._pools_level:
+            self.draw_pools(level)
+        chosen = self.views.choose(level)
+        if chosen is None and step > 1 and self._graph_pays():
+            key = (level, texture_level)
+            if key not in self._graphed:
+                self._graphed[key] = GraphedStep(self, level)
+            return self._graphed[key]()
+        now = self.project()
+        normals = self.normals(now)
+        slope, total = torch.zeros_like(now.pos), now.loss.detach().clone()
+        normals_slope = None if normals is None else torch.zeros_like(normals)
+        resolution = self.views.levels[level].resolution
+        for part, group in self.views.parts(level) if chosen is None else chosen:
+            leaf = now.pos.detach()[part].requires_grad_()
+            rast, rast_db = self.rasterize(leaf, now.front[part], resolution)
+            own = None if normals is None else normals.detach() if len(normals) == 1 else normals.detach()[part]
+            value, slopes = self.look(rast, rast_db, leaf, own, self.views.wanted[level][part], group)
+            root_with_slopes([rast, rast_db], slopes[:2]).backward()
+            assert leaf.grad is not None
+            slope[part] = leaf.grad + slopes[2]
+            if normals_slope is not None:
+                if len(normals_slope) == 1:
+                    normals_slope += slopes[3]
+                else:
+                    normals_slope[part] = slopes[3]
+            total += value
+        return total + self.update(now, normals, slope, normals_slope)
+
+    def _step_without_pictures(self, step: int) -> Tensor:
+        if self._is_due(step, self.config.rebake):
+            with torch.no_grad():
+                self.geometry.find_correspondences(self.geometry.vertices())
+        if step > 1 and self._graph_pays():
+            if (0, 0) not in self._graphed:
+                self._graphed[0, 0] = GraphedStep(self, None)
+            return self._graphed[0, 0]()
+        now = self.project()
+        return now.loss.detach() + self.update(now, None, torch.zeros_like(now.pos), None)
+
+    def size(self, step: int) -> tuple[int, int]:
+        """Sizes of the pictures and of the texture in a step, coarse to fine: losses of others do not compare."""
+        return self._share(step, len(self.views.levels)), self._share(step, len(self.config.texture_sizes))
+
+    def _share(self, step: int, count: int) -> int:
+        """Which of `count` equal shares of the steps a step lies in."""
+        return min(step * count // max(self.config.steps, 1), count - 1)
+
+    @staticmethod
+    def _is_due(step: int, every: int) -> bool:
+        return step % every == 0 if every else step == 0
+
+    @property
+    def moves_something(self) -> bool:
+        """Whether any step size is above 0."""
+        residual = self.texture.residual if self.texture is not None else None
+        return bool(self.geometry.values.numel()) or residual is not None or self.light.moves
+
+    def project(self) -> Projected:
+        """The head in clip space of all views, and the loss without pictures."""
+        now = self.geometry()
+        return now if self.config.cull else replace(now, front=torch.ones_like(now.front))
+
+    def normals(self, now: Projected) -> Tensor | None:
+        """Vertex normals (B or 1, V, 3) in the lights' frame, where the head is lit."""
+        if self.config.lighting == "constant":
+            return None
+        normals, timestep = vertex_normals(now.vertices, self.problem.head.faces), self.views.levels[0].timestep
+        if self.config.lighting_space == "camera":
+            each = normals.expand(len(now.pos), -1, -1) if len(normals) == 1 else normals[timestep]
+            return each @ self._to_camera.transpose(1, 2)
+        return normals if len(normals) == 1 else normals.index_select(0, timestep)
+
+    def rasterize(self, pos: Tensor, front: Tensor, resolution: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Which triangle is where; the one operation that waits for the device."""
+        return self.rasterizer.rasterize(pos, self.triangles, resolution, front)
+
+    def look(
+        self, rast: Tensor, rast_db: Tensor, pos: Tensor, normals: Tensor | None, target: Tensor, group: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Loss of a chunk of pictures and its slopes for rast, rast_db, pos and the normals, if there are any.
+
+        Slopes of the texture and of the light are added up.
+        """
+        assert self.texture is not None
+        moves_texture = self.texture.residual is not None
+        texture = self.texture.now(group).requires_grad_(moves_texture)
+        leaves = [tensor.detach().requires_grad_() for tensor in (rast, rast_db, pos)]
+        lit, lights = None, None
+        if normals is not None:
+            leaves.append(normals.detach().requires_grad_())
+            lights = self.light.now(pos.device).requires_grad_(self.light.moves)
+            lit = Lit(self.config.lighting, leaves[3], lights, self._texture_keep)
+        rast, rast_db, pos = leaves[:3]
+        noise = self.perturbation
+        drawn = self.renderer.shade(rast, rast_db, pos, texture, target, noise.pools, noise.seed, lit=lit)
+        value, slope = picture_loss(drawn.painted, target, self._count, self.weights.photo, self.weights.silhouette)
+        root, wanted = root_with_slopes([drawn.painted], [slope]), list(leaves)
+        if moves_texture:
+            wanted.append(texture)
+        if self.light.moves and lights is not None:
+            wanted.append(lights)
+        slopes = list(torch.autograd.grad(root, wanted))
+        if self.light.moves:
+            self.light.slope += slopes.pop()
+        if moves_texture:
+            self.texture.slope += slopes.pop()
+        if self._texture_keep is not None:
+            keep = self._texture_keep.index_select(0, drawn.triangle.int().reshape(-1)).reshape(*rast.shape[:3], 1)
+            slopes[0], slopes[1] = slopes[0] * keep, slopes[1] * keep
+        if self._boundary_keep is not None:
+            slopes[2] = slopes[2] * self._boundary_keep[:, None]
+        noise.seed += 1
+        return value, slopes
+
+    def update(self, now: Projected, normals: Tensor | None, slope: Tensor, normals_slope: Tensor | None) -> Tensor:
+        """Back through the head model from the slopes of its vertices, then Adam; returns the loss of the texture."""
+        gradients: list[Tensor] = []
+        if self.geometry.values.numel():
+            root = root_with_slopes([now.pos], [slope])
+            if normals is not None and normals_slope is not None:
+                root = root + root_with_slopes([normals], [normals_slope])
+            if now.loss.requires_grad:
+                root = root + now.loss
+            gradients += torch.autograd.grad(root, self.geometry.values)
+        else:
+            gradients.append(torch.zeros_like(self.geometry.values))
+        value = torch.zeros((), device=slope.device)
+        if self.light.moves and normals is not None:
+            value = value + self.light.penalty(normals)
+            gradients.append(self.light.slope)
+        if self.texture is not None and self.texture.residual is not None:
+            value = value + self.texture.step()
+        self.optimizer.step(gradients)
+        self.geometry.keep_possible()
+        if self.light.moves:
+            self.light.slope.zero_()
+        return value
+
+    @torch.no_grad()
+    def bake(self, level: int) -> None:
+        """Base and correspondences anew from where the head is now."""
+        assert self.texture is not None
+        vertices = self.geometry.vertices()
+        self.geometry.find_correspondences(vertices)
+        self.texture.bake(vertices, self.views, level)
+
+    @torch.no_grad()
+    def draw_pools(self, level: int) -> None:
+        """Colour pools of all views together, from pictures of a quarter of the size; another far background."""
+        assert self.texture is not None
+        self._pools_level = level
+        views, config = self.views.levels[level], self.config
+        self.views.draw_background(level)
+        height, width = views.resolution
+        small = (max(height // 4, 1), max(width // 4, 1))
+        now = self.project()
+        # the pixels under the small ones' centres
+        rows = (2 * torch.arange(small[0], device=now.pos.device) + 1) * height // (2 * small[0])
+        cols = (2 * torch.arange(small[1], device=now.pos.device) + 1) * width // (2 * small[1])
+        background = self.views.wanted[level][:, rows][:, :, cols]
+        normals, lit = self.normals(now), None
+        if normals is not None:
+            lit = Lit(config.lighting, normals, self.light.now(now.pos.device))
+        rast, rast_db = self.rasterize(now.pos, now.front, small)
+        texture = self.texture.now(0)
+        drawn = self.renderer.shade(rast, rast_db, now.pos, texture, background, antialias=False, lit=lit)
+        assert self.renderer.clusters is not None
+        self.perturbation.draw(self.renderer.clusters[drawn.triangle.long()], drawn.painted[..., :3])
+        share = min(config.views_per_step, self.views.count) / self.views.count
+        pixels = height * width / (small[0] * small[1])
+        self._count.copy_(((drawn.triangle > 0).sum() * (share * pixels)).clamp_min(1.0))
+
+    def found(self, values: Tensor) -> FitParameters:
+        """All parameters for a row of values, as precise as they came."""
+        parameters = self.problem.parameters
+        moved = {name: value.to(getattr(parameters, name)) for name, value in self.geometry.moved(values).items()}
+        return replace(parameters, **moved).clone()
+
+    def drawn(self) -> int:
+        """Pixels of the head in a quarter of the size; waits for the device."""
+        height, width = self.views.levels[0].resolution
+        with torch.no_grad():
+            now = self.project()
+            rast, _ = self.rasterize(now.pos, now.front, (max(height // 4, 1), max(width // 4, 1)))
+            return int((rast[..., 3] > 0).sum())
+
+    def _graph_pays(self) -> bool:
+        """Whether enough steps share a graph to make up for capturing it, and the device can."""
+        return self.config.is_long and kernels(self.geometry.values) is not None

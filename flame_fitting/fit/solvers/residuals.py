@@ -1,0 +1,171 @@
+"""What the second-order solver measures: residuals that are linear in vertices, for correspondences that are held.
+
+Each counts half of N mean_i w_i rho(|r_i|^2), in units of its standard deviation, where rho is Geman-McClure and N the
+number of independent measurements that all together count for: residuals of neighbours are correlated, so their plain
+number would drown the priors.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flame_fitting.fit.losses.robust import geman_mcclure, geman_mcclure_weight
+from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.surface import SurfaceCloud
+from flame_fitting.fit.targets import LandmarkTarget, PixelTarget
+
+
+class Quadratic(NamedTuple):
+    """0.5 x^T H x + g^T x + cost around the current parameters: g is the slope of the robust cost, H that of the
+    iteratively reweighted squares, which lies above it."""
+
+    hessian: Float[Tensor, "P P"]
+    gradient: Float[Tensor, " P"]
+    cost: Float[Tensor, ""]
+
+    def __add__(self, other: "Quadratic") -> "Quadratic":  # type: ignore[override]
+        return Quadratic(self.hessian + other.hessian, self.gradient + other.gradient, self.cost + other.cost)
+
+
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """Residuals r_i = D_i p_i - o_i of points p_i that are means of vertices."""
+
+    corners: Int[Tensor, "n m"]
+    """Vertices of each point."""
+    shares: Float[Tensor, "n m"]
+    """Their weights."""
+    offsets: Float[Tensor, "n k"]
+    """m."""
+    weight: Float[Tensor, " n"]
+    """1 / m^2."""
+    scale: Float[Tensor, " n"]
+    """Geman-McClure scale, m."""
+    directions: Float[Tensor, "n k 3"] | None = None
+    """None: the identity."""
+    scale_below: Float[Tensor, " n"] | None = None
+    """Scale where the (one) residual is negative, if it differs."""
+
+    def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
+        """m."""
+        points = torch.einsum("nmc,nm->nc", vertices[self.corners], self.shares)
+        if self.directions is not None:
+            points = torch.einsum("nkc,nc->nk", self.directions, points)
+        return points - self.offsets
+
+    def cost(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, ""]:
+        """Half the weighted sum of rho."""
+        residuals = self.residuals(vertices)
+        rho = geman_mcclure(residuals.square().sum(-1), self._scale(residuals))
+        return 0.5 * (self.weight * rho).sum()
+
+    def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
+        """The same around the current vertices, by iteratively reweighted least squares."""
+        residuals = self.residuals(vertices)
+        moved = jacobian[self.corners[:, 0]] * self.shares[:, 0, None, None]
+        for k in range(1, self.corners.shape[1]):
+            moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
+        rows = moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
+        weight = self.weight * geman_mcclure_weight(residuals.norm(dim=-1), self._scale(residuals))
+        flat = rows.flatten(0, 1)
+        weighted = (rows * weight[:, None, None]).flatten(0, 1)
+        return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
+
+    def among(self, position: Int[Tensor, " V"]) -> "Measurements":
+        """The same on a choice of vertices; `position` is where each is in it."""
+        return replace(self, corners=position[self.corners])
+
+    def _scale(self, residuals: Tensor) -> Tensor:
+        if self.scale_below is None:
+            return self.scale
+        return torch.where(residuals[:, 0] < 0, self.scale_below, self.scale)
+
+
+def landmarks_in_space(target: LandmarkTarget, count: float, cut: float) -> Measurements:
+    """3D landmarks that count for `count`; `cut` is the robust scale in standard deviations."""
+    weight = target.weight / target.sigma.square() * (count / max(len(target.points), 1))
+    return Measurements(target.corners, target.barycentric, target.points, weight, cut * target.sigma)
+
+
+def landmarks_in_pictures(target: PixelTarget, share: float, cut: float) -> Measurements:
+    """Landmarks that only have pixels: the distance across the ray at the point's depth, m.
+
+    `share` is what one such landmark counts for, as a 3D one does.
+    """
+    rotation, offset = target.camera[:, :, :3], target.camera[:, :, 3]
+    # x - z * ray: the reprojection error in metres, linear in the point
+    directions = rotation[:, :2] - target.rays[..., None] * rotation[:, 2:]
+    offsets = target.rays * offset[:, 2:] - offset[:, :2]
+    weight = share * target.weight / target.sigma**2
+    scale = torch.full_like(target.weight, cut * target.sigma)
+    return Measurements(target.corners, target.barycentric, offsets, weight, scale, directions)
+
+
+def surface_distances(
+    vertices: Float[Tensor, "V 3"],
+    normals: Float[Tensor, "V 3"],
+    cloud: SurfaceCloud,
+    weights: SurfaceWeights,
+    count: float,
+    sigma: float,
+    cut: float,
+) -> Measurements:
+    """Model to avatar, point to plane (Chen and Medioni 1992). `cut` (m) is the robust scale."""
+    active = weights.active
+    index, found = cloud.closest(vertices[active], normals[active], max_distance=max(4 * cut, 0.01))
+    chosen, index = active[found], index[found]
+    points, planes = cloud.tensors(vertices)
+    points, planes = points[index], planes[index]
+    total = weights.vertex[active].sum().clamp_min(1e-12)
+    # residuals are negative where the avatar's surface lies outside the model
+    return Measurements(
+        corners=chosen[:, None],
+        shares=torch.ones_like(points[:, :1]),
+        offsets=(planes * points).sum(-1, keepdim=True),
+        weight=weights.vertex[chosen] * (count / (sigma**2 * total)),
+        scale=torch.full_like(points[:, 0], cut),
+        directions=planes[:, None],
+        scale_below=cut * weights.outside_cut[chosen],
+    )
+
+
+def surface_distances_back(
+    vertices: Float[Tensor, "V 3"],
+    normals: Float[Tensor, "V 3"],
+    faces: Int[Tensor, "F 3"],
+    cloud: SurfaceCloud,
+    sample: np.ndarray,
+    weights: SurfaceWeights,
+    count: float,
+    sigma: float,
+    cut: float,
+) -> Measurements:
+    """Avatar to model: a sample of the avatar's points, each against the nearest triangle centre's plane."""
+    from scipy.spatial import cKDTree
+
+    active = weights.active_faces
+    corners = faces[active]
+    centres = vertices[corners].mean(1)
+    facing = torch.nn.functional.normalize(normals[corners].mean(1), dim=-1)
+    rows = torch.as_tensor(sample, device=vertices.device)
+    points, planes = (values[rows] for values in cloud.tensors(vertices))
+    distance, nearest = cKDTree(centres.detach().cpu().numpy()).query(
+        cloud.points[sample], distance_upper_bound=max(4 * cut, 0.01), workers=-1
+    )
+    found = torch.as_tensor(np.isfinite(distance), device=vertices.device)
+    nearest_face = torch.as_tensor(np.where(np.isfinite(distance), nearest, 0), device=vertices.device)
+    found &= (facing[nearest_face] * planes).sum(-1) > 0.5
+    chosen, planes = nearest_face[found], planes[found]
+    return Measurements(
+        corners=corners[chosen],
+        shares=torch.full_like(planes, 1 / 3),
+        offsets=(planes * points[found]).sum(-1, keepdim=True),
+        weight=weights.face[active[chosen]] * (count / (sigma**2 * max(len(chosen), 1))),
+        scale=torch.full_like(planes[:, 0], cut),
+        directions=planes[:, None],
+        scale_below=cut * weights.outside_cut[corners[chosen]].mean(1),
+    )

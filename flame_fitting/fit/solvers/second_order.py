@@ -1,0 +1,42 @@
+"""Second order: landmarks, and the avatar's surface in stages that look at it."""
+
+from dataclasses import replace
+
+from flame_fitting import progress
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import moving_parts
+from flame_fitting.fit.priors import priors
+from flame_fitting.fit.schedule import moving_joints
+from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
+from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.state import FitState
+
+COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
+"""Components that landmarks alone can tell."""
+
+
+def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
+    """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it."""
+    config, settings = stage.config, stage.settings
+    parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config))
+    geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
+    if not geometry:
+        most = {name: min(count, COMPONENTS_BY_LANDMARKS[name]) for name, count in most.items()}
+    found = gauss_newton(
+        seen.head,
+        state.parameters,
+        seen.targets,
+        Columns.of(seen.head, [part.name for part in parts], most),
+        priors(config),
+        GaussNewtonSettings(
+            iterations=settings.num_steps,
+            landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
+            surface_count=config.w.surface_count,
+            seed=config.seed,
+        ),
+        seen.surface if geometry else None,
+        report=lambda _: shown.advance(),
+    )
+    uncertainty = found.posterior.standard_deviations(found.parameters)
+    return replace(state, parameters=found.parameters, uncertainty=uncertainty)

@@ -1,0 +1,80 @@
+"""Where a fit has arrived: everything that its stages change."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flame_fitting.capture.camera import transform_points
+from flame_fitting.fit.parameters import FitParameters, placement_matrix
+from flame_fitting.fit.scale import Scale
+from flame_fitting.head.model import HeadModel
+
+APPEARANCE = ("texture", "residual", "lights")
+"""Tensors of a state beside its parameters."""
+
+
+@dataclass(eq=False)
+class StageRecord:
+    """What one stage of the fit left behind."""
+
+    name: str
+    vertices_world: np.ndarray
+    """(T, V, 3) in the avatar's coordinates."""
+    seconds: float
+    summary: dict[str, float] = field(default_factory=dict)
+    """landmark_mm, face_mm and what else the stage measured."""
+    accepted: bool = True
+    smoothed: list[int] = field(default_factory=list)
+    """Triangles that static offsets had turned over, and around which they were smoothed (`fit.repair`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitState:
+    """Parameters, appearance and history of a fit. A stage makes a new one; the tensors of an old one stay as they are.
+
+    `fit.checkpoint` saves and loads it whole. Stages draw random numbers from generators that they seed themselves, so
+    that the position in the schedule is all that a state has to know of them.
+    """
+
+    parameters: FitParameters
+    reference_from_world: np.ndarray
+    """(4, 4) similarity to the reference frame, fixed from the start on (see `fit.parameters`)."""
+    scale: Scale = field(default_factory=Scale)
+    texture: Tensor | None = None
+    """(R, R, 3) sRGB 0..1."""
+    residual: Tensor | None = None
+    """(R, R, 3) what an optimised texture adds to its base."""
+    texture_is_final: bool = False
+    """Whether the texture was optimised with the rest, so that it is not baked in the end."""
+    lights: Tensor | None = None
+    """(9, 3) spherical-harmonic coefficients, head space."""
+    uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
+    """Standard deviations of parameters, by the last second-order stage (`fit.solvers.posterior`)."""
+    records: tuple[StageRecord, ...] = ()
+    """What every stage so far has left behind, in order."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def head_from_world(self) -> np.ndarray:
+        """(4, 4) similarity that the fit has arrived at."""
+        return np.linalg.inv(placement_matrix(self.parameters.placement)) @ self.reference_from_world
+
+    def vertices_world(self, head: HeadModel) -> np.ndarray:
+        """(T, V, 3) in the avatar's coordinates."""
+        vertices = self.parameters.vertices(head).detach().cpu().numpy()
+        return transform_points(np.linalg.inv(self.reference_from_world), vertices)
+
+    def to(self, device: torch.device) -> "FitState":
+        """With all tensors on a device."""
+        moved = {name: value.to(device) for name in APPEARANCE if (value := getattr(self, name)) is not None}
+        return replace(self, parameters=self.parameters.to(device), **moved)
+
+    def warned(self, text: str) -> "FitState":
+        """With one more warning."""
+        return replace(self, warnings=(*self.warnings, text))
+
+    def recorded(self, record: StageRecord) -> "FitState":
+        """With one more stage behind it."""
+        return replace(self, records=(*self.records, record))

@@ -1,0 +1,1 @@
+"""Pure functions of arrays that several parts need: closest points, normals, quantiles."""

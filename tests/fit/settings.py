@@ -1,0 +1,65 @@
+"""What solvers take in tests: the options' values, as `rgb_init_all` of the preset `static` has them.
+
+No test has defaults of its own: it changes what it is about.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from flame_fitting.fit.losses.offsets import OffsetWeights
+from flame_fitting.fit.presets import preset
+from flame_fitting.fit.priors import priors
+from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
+from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings
+from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.views import ViewSet
+from flame_fitting.fit.weight_config import PriorConfig
+
+STATIC = preset("static")
+ITERATIONS = STATIC.pipeline.geo_init_offset.num_steps
+"""Of the registration of offsets."""
+_NO_VIEWS = ViewSet(
+    views=[],
+    rgba=torch.zeros(0, 512, 512, 4, dtype=torch.uint8),
+    clip=torch.zeros(0, 4, 4),
+    K=np.zeros((0, 3, 3)),
+    camera=np.zeros((0, 4, 4)),
+    timestep=torch.zeros(0, dtype=torch.long),
+)
+"""Of pictures of 512 px."""
+
+
+def settings_of(**changes: Any) -> PhotometricConfig:
+    """A photometric stage."""
+    stage = STATIC.pipeline.rgb_init_all
+    return replace(photometric_config(STATIC, stage, True, _NO_VIEWS, torch.device("cpu"), False), **changes)
+
+
+def weights_of(**changes: Any) -> PhotometricWeights:
+    """Its balance."""
+    return replace(photometric_weights(STATIC, STATIC.pipeline.rgb_init_all), **changes)
+
+
+def geometry_of(**changes: Any) -> GeometryWeights:
+    """The terms without pictures in it."""
+    return replace(weights_of().geometry, **changes)
+
+
+def offsets_of(**changes: Any) -> OffsetWeights:
+    """The regularisers of static offsets in it."""
+    return replace(geometry_of().offset, **changes)
+
+
+def priors_of(**changes: Any) -> PriorConfig:
+    """The Gaussian priors."""
+    return replace(priors(STATIC), **changes)
+
+
+def second_order_of(**changes: Any) -> GaussNewtonSettings:
+    """Balance and schedule of a second-order stage."""
+    counts = {"landmark_count": STATIC.w.landmark_count, "surface_count": STATIC.w.surface_count, "seed": 0}
+    return GaussNewtonSettings(**({"iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes))

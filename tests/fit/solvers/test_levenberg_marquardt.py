@@ -1,0 +1,84 @@
+"""Steps that make the cost larger are refused, and damping follows them."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
+from flame_fitting.fit.solvers.levenberg_marquardt import LEAST, Damping, step
+
+
+def _alone(hessian: float, gradient: float) -> tuple[BlockArrow, BlockVector]:
+    """One shared unknown and no frame's."""
+    none = torch.zeros(1, 0, 0, dtype=torch.float64)
+    corner = torch.tensor([[hessian]], dtype=torch.float64)
+    system = BlockArrow(corner, torch.zeros(1, 0, 1, dtype=torch.float64), none, none[:0])
+    return system, BlockVector(torch.tensor([gradient], dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64))
+
+
+def _arctan_cost(x: BlockVector) -> float:
+    return 0.5 * math.atan(float(x.shared)) ** 2
+
+
+def test_a_step_that_overshoots_is_refused_and_the_minimum_found_all_the_same():
+    """Half the square of arctan: Gauss-Newton's own steps go astray from |x| > 1.39 on."""
+    x = BlockVector(torch.tensor([3.0], dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64))
+    damping, costs = Damping(), [_arctan_cost(x)]
+    highest = 0.0
+    for _ in range(40):
+        value = float(x.shared)
+        slope = 1 / (1 + value**2)
+        system, gradient = _alone(slope**2, slope * math.atan(value))
+        x = step(system, gradient, costs[-1], x, _arctan_cost, damping)
+        costs.append(_arctan_cost(x))
+        highest = max(highest, damping.value)
+    assert all(later <= earlier for earlier, later in pairwise(costs))
+    assert abs(float(x.shared)) < 1e-6
+    # a plain step from 3 leads to -9.5, where the cost is larger
+    assert damping.refused >= 1 and highest > 1e-2
+    assert damping.value == LEAST
+
+
+def test_damping_follows_the_gain():
+    damping = Damping(1.0)
+    damping.refuse()
+    damping.refuse()
+    assert damping.value == 8.0 and damping.growth == 8.0 and damping.refused == 2
+    damping.accept(0.5)  # half of what was promised: as it was
+    assert damping.value == 8.0 and damping.growth == 2.0
+    damping.accept(1.0)
+    assert damping.value == pytest.approx(8 / 3)
+    damping.accept(0.05)
+    assert damping.value == pytest.approx(8 / 3 * (1 + 0.9**3))
+    for _ in range(40):
+        damping.accept(1.0)
+    assert damping.value == LEAST
+
+
+def test_where_no_step_helps_nothing_moves():
+    x = BlockVector(torch.tensor([1.0], dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64))
+    system, wrong_slope = _alone(1.0, -1.0)  # the cost rises where the slope says that it falls
+    damping = Damping()
+    there = step(system, wrong_slope, 0.5, x, lambda at: 0.5 * float(at.shared) ** 2, damping)
+    assert float(there.shared) == 1.0 and damping.refused > 5
+    assert damping.value == LEAST, "the next system begins anew"
+
+
+def test_a_bound_holds_and_the_rest_finds_its_minimum_beside_it():
+    """0.5 x' H x + g' x with x_0 >= 0: by the conditions of Karush, Kuhn and Tucker x = (0, -g_1 / H_11)."""
+    hessian = torch.tensor([[2.0, 1.5], [1.5, 2.0]], dtype=torch.float64)
+    linear = torch.tensor([3.0, -1.0], dtype=torch.float64)
+
+    def cost(x: BlockVector) -> float:
+        return float(0.5 * x.frames[0] @ hessian @ x.frames[0] + linear @ x.frames[0])
+
+    empty = torch.zeros(0, dtype=torch.float64)
+    system = BlockArrow(empty.reshape(0, 0), empty.reshape(1, 2, 0), hessian[None], hessian[None][:0])
+    x = BlockVector(empty, torch.tensor([[1.0, 1.0]], dtype=torch.float64))
+    damping, least = Damping(), torch.tensor([0.0, -torch.inf], dtype=torch.float64)
+    for _ in range(30):
+        gradient = BlockVector(empty, x.frames @ hessian + linear)
+        x = step(system, gradient, cost(x), x, cost, damping, least)
+    torch.testing.assert_close(x.frames, torch.tensor([[0.0, 0.5]], dtype=torch.float64), atol=1e-6, rtol=0)

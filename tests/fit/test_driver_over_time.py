@@ -1,0 +1,109 @@
+"""Which timesteps a stage sees, and three of them through the whole schedule."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from flame_fitting import progress
+from flame_fitting.fit import driver
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.stage_config import StageConfig
+from flame_fitting.fit.state import FitState
+from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from tests.fit.known_truth import embedding_on, sequence
+
+
+def _sequence(timesteps: int = 3) -> tuple[FitState, Observations]:
+    head, _, targets, surface = sequence(timesteps)
+    return FitState(FitParameters.neutral(head, timesteps), np.eye(4)), Observations(head, targets, surface)
+
+
+def _watched(frames: str, state: FitState, seen: Observations, monkeypatch) -> tuple[FitState, list]:
+    """What a solver is given in a stage that sees such timesteps; it adds 1 to every moving parameter."""
+    given: list[tuple[FitParameters, list]] = []
+
+    def solve(state: FitState, seen: Observations, stage: Stage, shown) -> FitState:
+        assert seen.is_sequence and seen.timesteps == state.parameters.timesteps
+        given.append((state.parameters.clone(), seen.targets))
+        moved = state.parameters.clone()
+        moved.expr += 1.0
+        moved.shape[0] += 1.0
+        return replace(state, parameters=moved)
+
+    monkeypatch.setitem(SOLVERS, "gauss_newton", solve)
+    monkeypatch.setattr(driver, "worsened", lambda *_: None)
+    settings = StageConfig(1, solver="gauss_newton", frames=frames, looks_at=("landmarks",))
+    config = FitConfig(Path("toy"))
+    config.pipeline.lmk_sequential_tracking = settings
+    with progress.silent():
+        return run_stage(state, seen, Stage("lmk_sequential_tracking", settings, config)), given
+
+
+def test_the_first_timestep_alone_the_rest_stays(monkeypatch) -> None:
+    start, seen = _sequence()
+    state, given = _watched("first", start, seen, monkeypatch)
+    assert [targets for _, targets in given] == [seen.targets[:1]]
+    assert state.parameters.expr[:, 0].tolist() == [1.0, 0.0, 0.0] and state.parameters.shape[0] == 1.0
+
+
+def test_all_timesteps_together(monkeypatch) -> None:
+    start, seen = _sequence()
+    state, given = _watched("global", start, seen, monkeypatch)
+    assert [targets for _, targets in given] == [seen.targets]
+    assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 1.0] and state.parameters.shape[0] == 1.0
+
+
+def test_in_sequence_each_starts_from_the_one_before_until_all_were_seen(monkeypatch) -> None:
+    start, seen = _sequence()
+    state, given = _watched("sequential", start, seen, monkeypatch)
+    assert [targets for _, targets in given] == [[target] for target in seen.targets]
+    assert [float(at.expr[0, 0]) for at, _ in given] == [0.0, 1.0, 2.0]
+    assert state.parameters.expr[:, 0].tolist() == [1.0, 2.0, 3.0] and state.parameters.shape[0] == 3.0
+    again, given = _watched("sequential", state, seen, monkeypatch)
+    assert [float(at.expr[0, 0]) for at, _ in given] == [1.0, 2.0, 3.0]
+    assert again.parameters.expr[:, 0].tolist() == [2.0, 3.0, 4.0]
+
+
+def test_a_timestep_that_shows_nothing_is_passed_over(monkeypatch) -> None:
+    start, seen = _sequence()
+    head, targets = seen.head, list(seen.targets)
+    nothing = np.full((80, 3), np.nan)
+    marks = make_landmark_target(head, embedding_on(head), nothing, nothing[:, 0], np.ones(80))
+    targets[1] = FrameTarget(marks, None)
+    seen = replace(seen, targets=targets)
+    assert seen.valid == [True, False, True]
+    state, given = _watched("sequential", start, seen, monkeypatch)
+    assert [found for _, found in given] == [targets[:1], targets[2:]]
+    # it stands as the one before, and the next goes on from there
+    assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 2.0]
+
+
+def test_three_timesteps_are_found_with_every_parameter(tmp_path: Path) -> None:
+    """The whole schedule of the preset static, by landmarks and surface, at T = 3."""
+    head, truth, targets, surface = sequence(3)
+    config = FitConfig(tmp_path)
+    config.pipeline.lmk_init_all.num_steps = config.pipeline.geo_init_all.num_steps = 40
+    config.model.use_static_offset = False
+    start = FitState(FitParameters.neutral(head, 3), np.eye(4))
+    with progress.silent():
+        state = run_stages(start, Observations(head, targets, surface), config)
+    assert [record.name for record in state.records] == [
+        "lmk_init_rigid",
+        "lmk_init_all",
+        "geo_init_all",
+    ] and state.warnings == ()
+    apart = 1000 * (state.parameters.vertices(head) - truth.vertices(head)).norm(dim=-1)
+    assert apart.median() < 0.2
+    # priors pull every parameter toward 0, and scale and shape share what a head's size is
+    bounds = {"rotation": 0.02, "translation": 0.002, "neck_pose": 0.03, "jaw_pose": 0.03, "eyes_pose": 0.08}
+    for name, bound in (bounds | {"expr": 0.3, "shape": 0.6}).items():
+        value, expected = getattr(state.parameters, name), getattr(truth, name)
+        assert (value - expected).abs().max() < bound, (name, value, expected)
+    assert (state.parameters.placement[:6] == 0).all() and abs(
+        state.parameters.placement[6] - truth.placement[6]
+    ) < 0.02

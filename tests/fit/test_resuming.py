@@ -1,0 +1,146 @@
+"""A fit that was stopped after any of its stages goes on to the same result, and only where it is the same fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting import progress
+from flame_fitting.errors import InputError
+from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.driver import run_stages
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.presets import preset
+from flame_fitting.fit.resuming import Resumable
+from flame_fitting.fit.scale import Scale
+from flame_fitting.fit.state import APPEARANCE, FitState, StageRecord
+from flame_fitting.fit.texture import TexelMaps
+from flame_fitting.manifest import Manifest
+from flame_fitting.render.backend import make_rasterizer
+from tests.fit.known_truth import problem
+from tests.fit.pictures import around, draw, smooth_texture, stored
+from tests.toy import toy_head
+
+
+def pictured(name: str) -> tuple[FitState, Observations, FitConfig]:
+    """The toy problem with pictures, from the neutral head, and a preset's stages with few steps."""
+    head, truth, targets, surface = problem()
+    posed = truth.vertices(head)[0].numpy()
+    views = replace(draw(head, posed, smooth_texture(64), around(3, 0.05, 60.0), 64), background=torch.ones(3))
+    rasterizer = make_rasterizer("cpu")
+    texels = TexelMaps(rasterizer, head)
+    seen = Observations(head, targets, surface, rasterizer=rasterizer, pictures=stored(views), texels=texels)
+    config = preset(name)
+    config.model.tex_resolution = 32
+    for _, stage in config.pipeline.items():
+        stage.num_steps = min(stage.num_steps, 5 if stage.solver == "gauss_newton" else 2)
+        stage.num_epochs, stage.texture_sizes = min(stage.num_epochs, 2), ()
+    return FitState(FitParameters.neutral(head), np.eye(4)), seen, config
+
+
+def assert_same(found: FitState, expected: FitState) -> None:
+    for name, value in expected.parameters.items().items():
+        assert torch.equal(getattr(found.parameters, name), value), name
+    for name in APPEARANCE:
+        value = getattr(expected, name)
+        assert getattr(found, name) is value is None or torch.equal(getattr(found, name), value), name
+    np.testing.assert_equal(found.uncertainty, expected.uncertainty)
+    assert found.texture_is_final == expected.texture_is_final and found.warnings == expected.warnings
+    assert [record.name for record in found.records] == [record.name for record in expected.records]
+    for now, then in zip(found.records, expected.records, strict=True):
+        np.testing.assert_equal(now.summary, then.summary)  # NaN where there is nothing to measure
+        assert (now.accepted, now.smoothed) == (then.accepted, then.smoothed)
+        np.testing.assert_array_equal(now.vertices_world, then.vertices_world)
+
+
+@pytest.mark.parametrize("name", ["static", "vhap"])
+def test_stopped_after_any_stage_it_comes_to_the_same(name: str, tmp_path: Path) -> None:
+    start, seen, config = pictured(name)
+    if name == "vhap":
+        for target in seen.targets:
+            target.surface = None
+    paths: list[Path] = []
+
+    def keep(state: FitState) -> None:
+        paths.append(tmp_path / f"{len(paths)}.safetensors")
+        save_checkpoint(paths[-1], Checkpoint(state, seen.head.file_hash))
+
+    with progress.silent():
+        expected = run_stages(start, seen, config, keep=keep)
+        assert len(paths) == len(expected.records) >= 4
+        assert (expected.texture_is_final, expected.lights is None) == ((False, True), (True, False))[name == "vhap"]
+        for path in paths:
+            assert_same(run_stages(load_checkpoint(path).state, seen, config), expected)
+
+
+def some_state() -> FitState:
+    head = toy_head()
+    parameters = FitParameters.neutral(head, 3)
+    generator = torch.Generator().manual_seed(0)
+    for value in parameters.items().values():
+        value.copy_(torch.randn(value.shape, generator=generator, dtype=value.dtype))
+    record = StageRecord(
+        "one", np.random.default_rng(0).normal(size=(3, 5, 3)) * 1e6, 1.5, {"face_mm": 0.1}, False, [7]
+    )
+    return FitState(
+        parameters,
+        np.diag([0.1, 0.1, 0.1, 1.0]),
+        Scale("auto: dm", 0.1, 0.0987),
+        texture=torch.rand(8, 8, 3),
+        residual=torch.rand(8, 8, 3) - 0.5,
+        texture_is_final=True,
+        lights=torch.rand(9, 3),
+        uncertainty={"shape": np.array([0.1, np.nan, np.inf])},
+        records=(record,),
+        warnings=("stage one was rolled back: it was worse",),
+    )
+
+
+def test_a_state_is_saved_and_loaded_whole(tmp_path: Path) -> None:
+    state = some_state()
+    save_checkpoint(tmp_path / "a.safetensors", Checkpoint(state, "hash", {"fit": 2.0}))
+    found = load_checkpoint(tmp_path / "a.safetensors")
+    assert_same(found.state, state)
+    assert found.state.scale == state.scale and (found.head_hash, found.seconds) == ("hash", {"fit": 2.0})
+    np.testing.assert_array_equal(found.state.reference_from_world, state.reference_from_world)
+
+
+def kept(tmp_path: Path, plan: Manifest) -> Resumable:
+    return Resumable(tmp_path / "fit", plan, frozenset({"device"}))
+
+
+def test_only_the_same_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(progress, "say", lines.append)
+    head, plan, state = toy_head(), Manifest("fit", {"seed": 1, "device": "cpu"}), some_state()
+    assert kept(tmp_path, plan).left(head) is None and lines == []
+    kept(tmp_path, plan).keep(state, head)
+    found = kept(tmp_path, Manifest("fit", {"seed": 1, "device": "cuda"})).left(head)
+    assert found is not None
+    assert_same(found, state)
+    assert lines == ["goes on after one, where an earlier run was stopped"]
+    # another seed: the checkpoint goes, since nothing will ever take it
+    assert kept(tmp_path, Manifest("fit", {"seed": 2, "device": "cpu"})).left(head) is None
+    assert "starts anew: seed 1 -> 2" in lines[-1] and not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_another_head_or_a_damaged_one_is_not_taken(tmp_path: Path) -> None:
+    head, plan, state = toy_head(), Manifest("fit"), some_state()
+    other = toy_head()
+    other.file_hash = "other"
+    kept(tmp_path, plan).keep(state, other)
+    with progress.silent():
+        assert kept(tmp_path, plan).left(head) is None
+        kept(tmp_path, plan).keep(state, head)
+        (path,) = tmp_path.glob(f".fit.resume/{CHECKPOINT_NAME}")
+        path.write_bytes(path.read_bytes()[:-10])
+        assert kept(tmp_path, plan).left(head) is None and not list(tmp_path.iterdir())
+    kept(tmp_path, plan).keep(state, head)
+    with pytest.raises(InputError, match="another head model"):
+        load_checkpoint(path).check_head(path, other)
+    kept(tmp_path, plan).remove()
+    assert not list(tmp_path.iterdir())
