@@ -24,6 +24,8 @@ class Resumable:
     def __init__(self, folder: Path, plan: Manifest, ignored: frozenset[str]) -> None:
         """`folder` is the fit's own, locked; `plan` says what decides the result, but for the options `ignored`."""
         self._folder, self._plan, self._ignored = hidden_folder(folder, "resume"), plan, ignored
+        self._is_ours = False
+        """Whether what lies in the folder belongs to this plan."""
 
     def left(self, head: HeadModel) -> FitState | None:
         """What an earlier run of the same plan left, if it left something that can be read."""
@@ -41,14 +43,17 @@ class Resumable:
             remove_checkpoint(self._folder)
             return None
         last = checkpoint.state.records[-1].name if checkpoint.state.records else "the start"
+        self._is_ours = True
         progress.say(f"goes on after {last}, where an earlier run was stopped")
         return checkpoint.state
 
     def keep(self, state: FitState, head: HeadModel) -> None:
-        """Saves a state; the plan first, so that no checkpoint lies there without one."""
-        if read_manifest(self._folder) is None:
+        """Saves a state; the plan first, so that no checkpoint lies there without its own."""
+        if not self._is_ours:
+            remove_checkpoint(self._folder)
             self._folder.mkdir(parents=True, exist_ok=True)
             replace(self._plan, finished=True).write(self._folder)
+            self._is_ours = True
         save_checkpoint(self._folder / CHECKPOINT_NAME, Checkpoint(state, head.file_hash))
 
     def remove(self) -> None:

@@ -128,6 +128,22 @@ def test_only_the_same_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "starts anew: seed 1 -> 2" in lines[-1] and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("content", ["whole", "plan alone", "damaged plan"])
+def test_no_state_is_kept_under_the_plan_of_another_fit(content: str, tmp_path: Path) -> None:
+    """A run that does not ask what is left (--force), or finds a plan whose run was killed before its first state."""
+    head, old, new, state = toy_head(), Manifest("fit", {"seed": 1}), Manifest("fit", {"seed": 2}), some_state()
+    kept(tmp_path, old).keep(state, head)
+    folder = tmp_path / ".fit.resume"
+    if content != "whole":
+        (folder / CHECKPOINT_NAME).unlink()
+    if content == "damaged plan":
+        (folder / "manifest.json").write_text("{")
+    kept(tmp_path, new).keep(state, head)
+    with progress.silent():
+        assert kept(tmp_path, new).left(head) is not None
+        assert kept(tmp_path, old).left(head) is None
+
+
 def test_a_checkpoint_of_another_head_or_a_damaged_one_is_not_taken(tmp_path: Path) -> None:
     head, plan, state = toy_head(), Manifest("fit"), some_state()
     other = toy_head()
