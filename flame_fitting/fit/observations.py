@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
@@ -12,9 +11,6 @@ from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
-
-Geometry = Literal["none", "splats", "scan", "mesh"]
-"""How far a capture's geometry may be trusted: not there, blurred, noisy and with holes, or exact."""
 
 
 @dataclass(eq=False)
@@ -27,7 +23,6 @@ class Observations:
     """T: landmarks and surface of each frame; a frame in which no face was found has neither."""
     surface: SurfaceWeights
     """How much each part of the head is pulled to the surface."""
-    geometry: Geometry = "mesh"
     rasterizer: Rasterizer | None = None
     """None where there is nothing to draw with: the head model has no texture coordinates, or no pictures are used."""
     pictures: Pictures | None = None

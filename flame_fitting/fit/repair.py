@@ -25,8 +25,9 @@ from flame_fitting.fit.losses.offsets import REFERENCE_EDGE, capped
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
 from flame_fitting.fit.solvers.offset_system import OffsetSystem
-from flame_fitting.fit.solvers.registration import OffsetConfig, add_data, mesh_edges
+from flame_fitting.fit.solvers.registration import OffsetConfig, add_data
 from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.head.mesh_graph import MeshGraph
 from flame_fitting.head.model import HeadModel
 
 GUARDED = ("eyelids", "lips", "face")
@@ -78,7 +79,7 @@ def repair(
     """
     config = config or RepairConfig()
     faces, pairs = head.faces.cpu().numpy(), adjacent_faces(head.faces)
-    edges = mesh_edges(faces)
+    edges = MeshGraph(faces, head.n_vertices).edges
     smoothed, stiffness = np.zeros(len(faces), dtype=bool), np.zeros(len(faces))
     faded = np.zeros(head.n_vertices, dtype=bool)
     if not bool(parameters.static_offset.any()):

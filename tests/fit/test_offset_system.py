@@ -6,7 +6,8 @@ import scipy.sparse as sparse
 import torch
 
 from flame_fitting.fit.solvers.offset_system import OffsetSystem
-from flame_fitting.fit.solvers.registration import graph_laplacian, mesh_edges
+from flame_fitting.fit.solvers.registration import graph_laplacian
+from flame_fitting.head.mesh_graph import MeshGraph
 from tests.toy import toy_head
 
 
@@ -15,7 +16,7 @@ def system() -> OffsetSystem:
     """Planes on two thirds of the toy's vertices, some points in triangles, a membrane."""
     head = toy_head().double()
     count = head.n_vertices
-    edges = mesh_edges(head.faces.numpy())
+    edges = MeshGraph(head.faces.numpy(), head.n_vertices).edges
     regular = 0.1 * graph_laplacian(edges, np.ones(len(edges)), count) + 1e-4 * sparse.identity(count)
     system = OffsetSystem.empty(head.v_template, sparse.csr_matrix(regular))
     generator = torch.Generator().manual_seed(0)

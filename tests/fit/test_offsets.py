@@ -7,10 +7,10 @@ from flame_fitting.fit.solvers.registration import (
     fit_offsets,
     folded_triangles,
     graph_laplacian,
-    mesh_edges,
     uniform_laplacian,
 )
 from flame_fitting.fit.surface import SurfaceCloud
+from flame_fitting.head.mesh_graph import MeshGraph
 from tests.fit.known_truth import problem
 from tests.fit.settings import ITERATIONS
 
@@ -55,7 +55,7 @@ def test_folded_triangles_are_counted():
 
 def test_laplacians():
     head, _, _, _ = problem()
-    edges = mesh_edges(head.faces.numpy())
+    edges = MeshGraph(head.faces.numpy(), head.n_vertices).edges
     assert len(edges) == head.n_vertices + len(head.faces) - 2  # Euler, closed surface
     values = np.random.default_rng(0).normal(size=head.n_vertices)
     weight = np.random.default_rng(1).uniform(size=len(edges))

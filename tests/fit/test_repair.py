@@ -17,7 +17,8 @@ from flame_fitting.fit.repair import (
     said,
     touched_vertices,
 )
-from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets, folded_triangles, mesh_edges
+from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets, folded_triangles
+from flame_fitting.head.mesh_graph import MeshGraph
 from flame_fitting.head.model import HeadModel
 from tests.fit.known_truth import problem
 from tests.fit.settings import ITERATIONS
@@ -52,7 +53,7 @@ def _thrown(head, parameters, count: int, size: float, seed: int):
 
 def _beyond(head, folded, rings: int) -> np.ndarray:
     faces = head.faces.numpy()
-    return ~grown(touched_vertices(faces, folded, head.n_vertices), mesh_edges(faces), rings)
+    return ~grown(touched_vertices(faces, folded, head.n_vertices), MeshGraph(faces, head.n_vertices).edges, rings)
 
 
 @pytest.mark.parametrize("seed", [4, 9])
@@ -116,7 +117,7 @@ def test_folds_that_reach_everywhere_lose_all_offsets() -> None:
 def _creased_head(depth: float) -> tuple[HeadModel, np.ndarray, np.ndarray]:
     """A head with a sharp valley along one edge of its face, as between lips; the edge's vertices and their normal."""
     data = toy_head_data()
-    vertices, edges = data.v_template.copy(), mesh_edges(data.faces)
+    vertices, edges = data.v_template.copy(), MeshGraph(data.faces, len(data.v_template)).edges
     edge = edges[np.argmin(np.sum((vertices[edges].mean(1) - [0.0, -0.02, 0.088]) ** 2, axis=1))]
     inward = -vertices[edge].mean(0) / np.linalg.norm(vertices[edge].mean(0))
     vertices[edge] += depth * inward

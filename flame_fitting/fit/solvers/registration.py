@@ -26,6 +26,7 @@ from flame_fitting.fit.solvers.jacobians import skinning_rotations
 from flame_fitting.fit.solvers.offset_system import OffsetSystem
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.head.mesh_graph import MeshGraph
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
 
@@ -84,7 +85,7 @@ def fit_offsets(
     It stiffens where triangles fold, but few folds may be left: `repair` opens them.
     """
     config = config or OffsetConfig()
-    edges = mesh_edges(head.faces.cpu().numpy())
+    edges = MeshGraph(head.faces.cpu().numpy(), head.n_vertices).edges
     laplacian = uniform_laplacian(edges, head.n_vertices)
     stiffness = by_region(head, STIFFNESS, 2.0).cpu().numpy()
     edges, strength = _tie_eyeballs(head, edges, stiffness[edges].max(axis=1))
@@ -95,9 +96,9 @@ def fit_offsets(
     for iteration in range(iterations):
         if report is not None:
             report(iteration)
-        progress = iteration / max(iterations - 1, 1)
-        membrane = config.stiffness_from * (config.stiffness_to / config.stiffness_from) ** progress
-        cut = config.cut_from * (config.cut_to / config.cut_from) ** progress
+        done = iteration / max(iterations - 1, 1)
+        membrane = config.stiffness_from * (config.stiffness_to / config.stiffness_from) ** done
+        cut = config.cut_from * (config.cut_to / config.cut_from) ** done
         pull = strength * np.maximum(extra[edges[:, 0]], extra[edges[:, 1]])
         smooth = membrane * graph_laplacian(edges, pull, head.n_vertices)
         plate = laplacian.T @ sparse.diags(stiffness * extra) @ laplacian
@@ -117,12 +118,6 @@ def fit_offsets(
             extra = np.where(touched | ring, extra * 4, extra)
         out = trial
     return out
-
-
-def mesh_edges(faces: np.ndarray) -> np.ndarray:
-    """(E, 2) unique undirected edges of triangles (F, 3)."""
-    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
 def uniform_laplacian(edges: np.ndarray, count: int) -> sparse.csr_matrix:
