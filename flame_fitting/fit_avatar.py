@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.fit.landmark_sources import LandmarkSource
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import Start
     from flame_fitting.fit.result import FitResult
@@ -112,32 +113,20 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     """
     import copy
 
-    from flame_fitting import progress
-    from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.begin import begin
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.files import check_landmarks, read_landmarks
 
     config = with_landmarks(config)
     capture = read_capture(config.capture)
-    detected = read_landmarks(capture.root, config.data.detector)
-    check_landmarks(capture, detected)
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
-    embedding = embedding_of_landmarks(
-        head,
-        detected,
-        shading_kind(capture.landmark_shading),
-        config.model_path,
-        notify=progress.say,
-        licensed=config.landmark_embedding,
-    )
+    sources = landmark_sources(config, capture, head)
     double = copy.deepcopy(head).double()
     left = underway.left(head) if underway is not None else None
-    scale, start = begin(config, capture, detected, double, embedding, left.scale if left is not None else None)
+    scale, start = begin(config, capture, sources, double, left.scale if left is not None else None)
     seen = Observations(
         head=double,
         targets=start.targets,
@@ -157,15 +146,35 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     return PreparedFit(capture, head, start, seen, state)
 
 
+def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -> "list[LandmarkSource]":
+    """What each detector found in the capture, and where its points lie on the head model."""
+    from flame_fitting import progress
+    from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
+    from flame_fitting.fit.landmark_sources import LandmarkSource
+    from flame_fitting.landmarks.files import check_landmarks, read_landmarks
+
+    kind, data = shading_kind(capture.landmark_shading), config.data
+    sources = []
+    for name, weight in zip(data.detector, data.detector_weights or (1.0,) * len(data.detector), strict=True):
+        detected = read_landmarks(capture.root, name)
+        check_landmarks(capture, detected)
+        embedding = embedding_of_landmarks(
+            head, detected, kind, config.model_path, notify=progress.say, licensed=config.landmark_embedding
+        )
+        sources.append(LandmarkSource(detected, embedding, weight))
+    return sources
+
+
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.head.loading import head_identity, head_inputs
     from flame_fitting.landmarks.files import landmarks_path
 
     inputs = {"capture": input_record(config.capture, config.folder, hash_capture(config.capture))}
-    landmarks = landmarks_path(config.capture, config.data.detector)
-    if landmarks.is_file():
-        inputs["landmarks"] = input_record(landmarks, config.folder)
+    for name in config.data.detector:
+        landmarks = landmarks_path(config.capture, name)
+        if landmarks.is_file():
+            inputs[f"landmarks {name}"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
     if config.landmark_embedding is not None:
@@ -175,7 +184,7 @@ def plan(config: FitConfig) -> Manifest:
         config=config_as_dict(config),
         inputs=inputs,
         head=head_identity(*chosen, add_teeth=config.model.add_teeth),
-        detector=config.data.detector,
+        detector=", ".join(config.data.detector),
         seeds={"seed": config.seed},
     )
 
@@ -198,21 +207,25 @@ def with_landmarks(config: FitConfig) -> FitConfig:
             f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
             "Give a capture with one timestep."
         )
-    name, model_path = config.data.detector, config.model_path
-    path = landmarks_path(config.capture, name)
-    if path.is_file() and config.exp.reuse_landmarks:
-        if model_path is None:
-            return config
-        found = read_landmarks(config.capture, name)
-        if not found.made_here or found.detector_version == make_detector(name, model_path).version:
-            return config
-        progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
-    if name not in DETECTORS and not path.is_file():
-        raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
-    if not config.detect:
-        raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
-    detect(DetectConfig(config.capture, detector=name, model_path=model_path))
-    return replace(config, exp=replace(config.exp, reuse_landmarks=True))
+    model_path, missing = config.model_path, []
+    for name in config.data.detector:
+        path = landmarks_path(config.capture, name)
+        if path.is_file() and config.exp.reuse_landmarks:
+            if model_path is None:
+                continue
+            found = read_landmarks(config.capture, name)
+            if not found.made_here or found.detector_version == make_detector(name, model_path).version:
+                continue
+            progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
+        if name not in DETECTORS and not path.is_file():
+            raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
+        if not config.detect:
+            raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
+        if name in DETECTORS:
+            missing.append(name)
+    for name in missing:
+        detect(DetectConfig(config.capture, detector=name, model_path=model_path))
+    return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if missing else config
 
 
 def _with_pictures(

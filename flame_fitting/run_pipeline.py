@@ -148,7 +148,7 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
         expressive=config.expressive,
         **values_of(config, ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, OutputOptions),
     )
-    fit.data.detector = config.detector
+    fit.data.detector = (config.detector,)
     fit.model.add_teeth = config.add_teeth
     fit.model.use_static_offset &= config.use_static_offset
     fit.exp.photometric &= config.photometric

@@ -33,7 +33,7 @@ from flame_fitting.fit.prepare import landmark_weights
 from flame_fitting.fit.solvers.closed_form import align_timesteps
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target, make_pixel_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target, make_pixel_target
 from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
@@ -109,7 +109,7 @@ def draw_targets(
             depth = torch.as_tensor(projected[..., 2][:, missing].reshape(-1))
             apart = torch.as_tensor(rng.normal(size=pixels.rays.shape)) * pixels.sigma / pixels.weight.sqrt()[:, None]
             pixels = replace(pixels, rays=pixels.rays + apart / depth[:, None])
-        targets.append(FrameTarget(replace(marks, points=marks.points + noise), None, pixels))
+        targets.append(FrameTarget((SourceTarget(replace(marks, points=marks.points + noise), pixels),)))
     return targets, len(usable) - ONLY_SEEN, shown
 
 

@@ -1,9 +1,12 @@
 """Where a fit begins: the scale that flags, the file's format or the face itself decide on, and the start at it."""
 
+from collections.abc import Sequence
+
 from flame_fitting import progress
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.similarity import decompose_similarity
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.landmark_sources import LandmarkSource
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import Start, masked_surface_weights, neutral_parameters, start_from_capture
 from flame_fitting.fit.scale import Scale, asked_for, chosen_by
@@ -11,17 +14,14 @@ from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.stage_config import PipelineConfig
 from flame_fitting.fit.state import FitState
-from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
-from flame_fitting.landmarks.files import Landmarks2D
 
 
 def begin(
     config: FitConfig,
     capture: Capture,
-    detected: Landmarks2D,
+    sources: Sequence[LandmarkSource],
     head: HeadModel,
-    embedding: LandmarkEmbedding,
     known: Scale | None = None,
 ) -> tuple[Scale, Start]:
     """The scale of a fit and its start. `head` is in double precision; `known` is the scale that was settled before.
@@ -39,9 +39,8 @@ def begin(
 
     start = start_from_capture(
         head,
-        embedding,
         capture,
-        detected,
+        sources,
         None if scale is None else scale.metres_per_unit,
         config.data.use_geometry,
         choose if scale is None else None,

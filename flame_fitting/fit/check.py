@@ -45,6 +45,14 @@ def _contradictions(config: FitConfig) -> Iterator[str]:
         yield "--output and --exp.output-folder name two folders. Give one of them."
     if config.data.sequence and config.data.root_folder is None:
         yield "--data.sequence needs --data.root-folder. Give both, or the capture's path alone."
+    data = config.data
+    if not data.detector or len(set(data.detector)) < len(data.detector):
+        yield f"--data.detector {' '.join(data.detector)}: give one or several detectors, each once."
+    if data.detector_weights and len(data.detector_weights) != len(data.detector):
+        count = f"{len(data.detector_weights)} weights for {len(data.detector)} detectors"
+        yield f"--data.detector-weights: {count}. Give one for each, or leave it out."
+    if config.model_path is not None and len(data.detector) > 1:
+        yield "--model-path: which of the detectors are these weights for? Detect with it first: flame-fitting detect."
     if not config.detect and not config.exp.reuse_landmarks:
         yield "--no-detect and --exp.no-reuse-landmarks leave no landmarks. Give one of them."
 

@@ -28,8 +28,10 @@ class DataConfig:
     """Folder of captures; with --data.sequence it stands for the capture's path."""
     sequence: str = option("", decides=False)
     """Name of a capture below --data.root-folder."""
-    detector: str = DETECTOR
-    """Landmark detector whose points are used, or the name of a file of your own: landmarks2d/<name>.npz."""
+    detector: tuple[str, ...] = (DETECTOR,)
+    """Landmark detectors whose points are used together, or names of files of your own: landmarks2d/<name>.npz."""
+    detector_weights: tuple[float, ...] = option((), above=0)
+    """How much each of several detectors counts, in their order; without it all count the same."""
     use_landmark: bool = True
     """Whether landmarks take part after the first alignment."""
     use_geometry: bool = True

@@ -53,7 +53,7 @@ class Observations:
     @property
     def valid(self) -> list[bool]:
         """(T,) whether anything was seen of a timestep; one without is carried by its neighbours and the priors."""
-        return [target.surface is not None or len(target.landmarks.index) > 0 for target in self.targets]
+        return [target.surface is not None or target.n_landmarks > 0 for target in self.targets]
 
     def to(self, device: torch.device) -> "Observations":
         """With everything that stages compute with on a device; pictures are on the rasterizer's already."""

@@ -55,8 +55,8 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
     landmark, surface, areas = [], [], []
     face = torch.nonzero(head.region_mask("face"))[:, 0]
     for vertices, target in zip(posed, targets, strict=True):
-        if len(target.landmarks.index):
-            apart = target.landmarks.model_points(vertices) - target.landmarks.points
+        for source in target.sources:
+            apart = source.landmarks.model_points(vertices) - source.landmarks.points
             landmark.append(apart.norm(dim=-1).cpu().numpy())
         if target.surface is not None and len(face):
             normals = vertex_normals(vertices[None], head.faces)[0]
@@ -74,7 +74,7 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
     if surface:
         spread = tuple(weighted_quantiles(np.concatenate(surface), np.concatenate(areas), (0.5, 0.95)).tolist())
     return Quality(
-        landmark_mm=1000 * float(np.median(np.concatenate(landmark))) if landmark else np.nan,
+        landmark_mm=1000 * float(np.median(np.concatenate(landmark))) if sum(map(len, landmark)) else np.nan,
         face_mm=1000 * float(spread[0]),
         face_p95_mm=1000 * float(spread[1]),
         **folded,

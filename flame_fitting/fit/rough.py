@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from flame_fitting.fit.landmark_sources import PlacedLandmarks
 from flame_fitting.fit.parameters import placement_matrix
 from flame_fitting.fit.prepare import make_start, neutral_parameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
@@ -28,7 +29,7 @@ def rough_head_frame(
     iterations: int = 15,
 ) -> np.ndarray:
     """head_from_world (4, 4) of a fit with few components to probe renders. `head` is in double precision."""
-    start = make_start(head, embedding, [landmarks], [list(surface)], spacing=0.002)
+    start = make_start(head, [PlacedLandmarks(embedding, [landmarks])], [list(surface)], spacing=0.002)
     parameters = neutral_parameters(head, 1)
     few = Columns.of(head, ("placement", "shape", "expr", "jaw_pose"), {"shape": 30, "expr": 10})
     weights = surface_weights(head, {"neck": 0.0, "scalp": 0.1, "hair": 0.1})

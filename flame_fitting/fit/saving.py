@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.capture import Capture
@@ -11,10 +12,12 @@ from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.landmark_sources import PlacedLandmarks
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import Start
 from flame_fitting.fit.result import FitResult, save_parameters, save_uncertainty
 from flame_fitting.fit.state import FitState, StageRecord
+from flame_fitting.fit.targets import LandmarkTarget
 
 
 def make_result(state: FitState, seen: Observations, start: Start, capture: Capture) -> FitResult:
@@ -25,13 +28,6 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
     view = (capture.views_of("fit") or capture.views)[0]
     vertices = state.parameters.vertices(seen.head).detach()
     world_from_reference = np.linalg.inv(state.reference_from_world)
-    count = len(start.landmarks[0].points)
-    model = np.full((len(seen.targets), count, 3), np.nan)
-    used = np.zeros((len(seen.targets), count), dtype=bool)
-    for t, target in enumerate(seen.targets):
-        points = target.landmarks.model_points(vertices[t]).numpy()
-        model[t, target.landmarks.index] = transform_points(world_from_reference, points)
-        used[t, target.landmarks.index] = True
     texture = None
     if state.texture is not None:
         texture = to_uint8(state.texture.detach().numpy())
@@ -51,16 +47,39 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         scale_by_face=state.scale.estimate,
         uncertainty=state.uncertainty,
     )
-    result.landmarks3d = {
-        "points": np.stack([marks.points for marks in start.landmarks]),
-        "spread_mm": np.stack([marks.spread for marks in start.landmarks]) * result.mm_per_unit,
-        "n_views": np.stack([marks.n_views for marks in start.landmarks]),
-        "source": np.stack([marks.source for marks in start.landmarks]),
+    for number, source in enumerate(start.landmarks):
+        targets = [target.sources[number].landmarks for target in seen.targets]
+        placed = _landmarks3d(source, targets, vertices, world_from_reference, result.mm_per_unit)
+        # the first source's by their plain names, as where there is one alone
+        result.landmarks3d |= {f"{source.name}/{key}" if number else key: value for key, value in placed.items()}
+    return result
+
+
+def _landmarks3d(
+    source: PlacedLandmarks,
+    targets: Sequence[LandmarkTarget],
+    vertices: Tensor,
+    world_from_reference: np.ndarray,
+    mm_per_unit: float,
+) -> dict[str, np.ndarray]:
+    """One source's landmarks in the world, and where the head has them; `vertices` (T, V, 3) in the reference frame."""
+    marks = source.landmarks
+    model = np.full((len(marks), len(marks[0].points), 3), np.nan)
+    used = np.zeros(model.shape[:2], dtype=bool)
+    for t, target in enumerate(targets):
+        points = target.model_points(vertices[t]).numpy()
+        model[t, target.index] = transform_points(world_from_reference, points)
+        used[t, target.index] = True
+    return {
+        "points": np.stack([one.points for one in marks]),
+        "spread_mm": np.stack([one.spread for one in marks]) * mm_per_unit,
+        "n_views": np.stack([one.n_views for one in marks]),
+        "source": np.stack([one.source for one in marks]),
         "model": model,
         "used": used,
-        "scheme": np.array(start.landmarks[0].scheme),
+        "scheme": np.array(marks[0].scheme),
+        "detector": np.array(source.name),
     }
-    return result
 
 
 def save_fit(folder: Path, result: FitResult, state: FitState, config: FitConfig) -> None:

@@ -237,22 +237,42 @@ def make_detection_target(
 
 
 @dataclass(eq=False)
+class SourceTarget:
+    """What one source of landmarks (a detector, a user's file) says of one timestep."""
+
+    landmarks: LandmarkTarget
+    """Those with a point in space."""
+    pixels: PixelTarget | None = None
+    """Detections of landmarks without one."""
+    detections: DetectionTarget | None = None
+    """All detections in the pictures."""
+    share: float = 1.0
+    """Its part of what all landmarks of the timestep count for; the parts of all sources make 1."""
+
+    def to(self, device: torch.device) -> "SourceTarget":
+        """On another device."""
+        pixels = self.pixels.to(device) if self.pixels is not None else None
+        detections = self.detections.to(device) if self.detections is not None else None
+        return SourceTarget(self.landmarks.to(device), pixels, detections, self.share)
+
+
+@dataclass(eq=False)
 class FrameTarget:
     """All targets of one timestep."""
 
-    landmarks: LandmarkTarget
-    surface: SurfaceCloud | None
+    sources: tuple[SourceTarget, ...] = ()
+    """Landmarks by source, in one order at all timesteps; empty and without a share where it found no face."""
+    surface: SurfaceCloud | None = None
     """None where the capture has no geometry."""
-    pixels: PixelTarget | None = None
-    """Detections of landmarks without a 3D point."""
-    detections: DetectionTarget | None = None
-    """All detections in the pictures."""
+
+    @property
+    def n_landmarks(self) -> int:
+        """Landmarks with a point in space, of all sources."""
+        return sum(len(source.landmarks.index) for source in self.sources)
 
     def to(self, device: torch.device) -> "FrameTarget":
         """On another device; the surface goes where it is asked for."""
-        pixels = self.pixels.to(device) if self.pixels is not None else None
-        detections = self.detections.to(device) if self.detections is not None else None
-        return FrameTarget(self.landmarks.to(device), self.surface, pixels, detections)
+        return FrameTarget(tuple(source.to(device) for source in self.sources), self.surface)
 
 
 Holder = TypeVar("Holder")

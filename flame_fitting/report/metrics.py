@@ -241,8 +241,10 @@ def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:
     from flame_fitting.landmarks.files import read_landmarks
 
     files = sorted((capture.root / "landmarks2d").glob("*.npz")) if (capture.root / "landmarks2d").is_dir() else []
-    scheme = str(fit.landmarks3d.get("scheme", ""))
+    scheme, made_by = (str(fit.landmarks3d.get(key, "")) for key in ("scheme", "detector"))
     for file in files:
+        if made_by and file.stem != made_by:
+            continue
         detected = read_landmarks(capture.root, file.stem)
         if scheme and detected.scheme != scheme:
             continue

@@ -32,7 +32,8 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
 
     from flame_fitting.avatar.head_calibration import landmark_embedding, shading_kind
     from flame_fitting.capture.files import read_capture
-    from flame_fitting.fit.prepare import detections_of, lift_detections, similarity_from_landmarks
+    from flame_fitting.fit.landmark_sources import detections_of, lift_detections
+    from flame_fitting.fit.prepare import similarity_from_landmarks
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.files import read_landmarks
     from flame_fitting.landmarks.registry import make_detector
@@ -44,7 +45,7 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
     embedding = landmark_embedding(head, make_detector("mediapipe", model_path), kind)
     frame = capture.avatar.head_from_world
     lifted = lift_detections(capture, detections_of(capture, detected)[0], detected.scheme, frame)
-    reference = similarity_from_landmarks(head.double(), embedding, lifted)
+    reference = similarity_from_landmarks(head.double(), [(embedding, lifted, 1.0)])
     inner = scheme_named(detected.scheme).inner
     inner = inner[np.isfinite(lifted.points[inner]).all(1) & embedding.valid[inner]]
     with np.load(mesh, allow_pickle=False) as data:

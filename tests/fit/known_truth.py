@@ -9,7 +9,7 @@ import trimesh
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, vertex_areas
 from flame_fitting.fit.surface import SurfaceCloud
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from flame_fitting.head.embedding import LandmarkEmbedding
 from tests.toy import toy_head
 
@@ -80,7 +80,7 @@ def problem(timesteps=1, seed=0, offset=None, head=None):
     for t in range(timesteps):
         points = embedding.points(vertices[t : t + 1], head.faces)[0].numpy()
         marks = make_landmark_target(head, embedding, points, np.full(len(points), 2e-4), np.ones(len(points)))
-        targets.append(FrameTarget(marks, cloud_of(vertices[t].numpy(), head.faces.numpy())))
+        targets.append(FrameTarget((SourceTarget(marks),), cloud_of(vertices[t].numpy(), head.faces.numpy())))
     areas = vertex_areas(head.v_template, head.faces)
     ones = torch.ones(head.n_vertices, dtype=torch.float64)
     weights = SurfaceWeights(areas / areas.mean(), ones[head.faces].mean(1), ones)
@@ -114,7 +114,7 @@ def sequence(timesteps, seed=0, noise=0.0):
     for t in range(timesteps):
         points = embedding.points(vertices[t : t + 1], head.faces)[0] + draw(80, 3, scale=noise)
         marks = make_landmark_target(head, embedding, points.numpy(), np.full(80, 2e-4), np.ones(80))
-        targets.append(FrameTarget(marks, cloud_of(vertices[t].numpy(), head.faces.numpy())))
+        targets.append(FrameTarget((SourceTarget(marks),), cloud_of(vertices[t].numpy(), head.faces.numpy())))
     weight = torch.ones(head.n_vertices, dtype=torch.float64)
     return head, truth, targets, SurfaceWeights(weight, weight[head.faces].mean(1), weight)
 

@@ -14,7 +14,7 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from tests.fit.known_truth import embedding_on, sequence
 
 
@@ -74,7 +74,7 @@ def test_a_timestep_that_shows_nothing_is_passed_over(monkeypatch) -> None:
     head, targets = seen.head, list(seen.targets)
     nothing = np.full((80, 3), np.nan)
     marks = make_landmark_target(head, embedding_on(head), nothing, nothing[:, 0], np.ones(80))
-    targets[1] = FrameTarget(marks, None)
+    targets[1] = FrameTarget((SourceTarget(marks),))
     seen = replace(seen, targets=targets)
     assert seen.valid == [True, False, True]
     state, given = _watched("sequential", start, seen, monkeypatch)

@@ -10,7 +10,7 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.fit.parameters import JAW_SHUT, FitParameters
 from flame_fitting.fit.region_weights import CAP
 from flame_fitting.fit.solvers.geometry_step import GeometryStep, GeometryWeights
-from flame_fitting.fit.targets import FrameTarget, make_detection_target, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_detection_target, make_landmark_target
 from tests.fit.known_truth import cloud_of, ibug_embedding, problem
 from tests.fit.pictures import around, draw
 from tests.fit.settings import geometry_of, offsets_of, priors_of
@@ -43,7 +43,8 @@ def scene():
     found = np.stack([project(points, k, c) for k, c in zip(K, camera, strict=True)])
     found[..., 2] = 1.0
     detections = make_detection_target(head, embedding, "ibug68", found, K, camera, size)
-    target = FrameTarget(marks, cloud_of(vertices[0].numpy(), head.faces.numpy(), 8000), None, detections)
+    cloud = cloud_of(vertices[0].numpy(), head.faces.numpy(), 8000)
+    target = FrameTarget((SourceTarget(marks, None, detections),), cloud)
     views = draw(head, vertices[0].numpy(), None, eyes, 32)
     return head, truth, target, views, surface
 

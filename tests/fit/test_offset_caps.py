@@ -8,7 +8,7 @@ import torch
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, by_region, surface_weights, vertex_areas
 from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from flame_fitting.head.model import HeadModel
 from tests.fit.known_truth import cloud_of, embedding_on, problem
 from tests.fit.settings import ITERATIONS
@@ -19,7 +19,7 @@ def _targets(head: HeadModel, vertices: torch.Tensor) -> list[FrameTarget]:
     embedding = embedding_on(head)
     nothing = np.full((len(embedding.valid), 3), np.nan)
     marks = make_landmark_target(head, embedding, nothing, nothing[:, 0], np.ones(len(nothing)))
-    return [FrameTarget(marks, cloud_of(vertices.numpy(), head.faces.numpy()))]
+    return [FrameTarget((SourceTarget(marks),), cloud_of(vertices.numpy(), head.faces.numpy()))]
 
 
 def test_offsets_stay_below_the_caps() -> None:

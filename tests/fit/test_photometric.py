@@ -12,7 +12,7 @@ from flame_fitting.fit.rendering import HeadRenderer
 from flame_fitting.fit.solvers.adam import refine
 from flame_fitting.fit.solvers.appearance import cluster_table
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.backend import make_rasterizer
@@ -66,7 +66,7 @@ def no_targets(head: HeadModel) -> list[FrameTarget]:
     nothing = np.full((len(embedding.valid), 3), np.nan)
     marks = make_landmark_target(head, embedding, nothing, nothing[:, 0], np.ones(len(nothing)))
     assert len(marks.index) == 0
-    return [FrameTarget(marks, None)]
+    return [FrameTarget((SourceTarget(marks),))]
 
 
 def _problem(scene, start: FitParameters) -> Problem:

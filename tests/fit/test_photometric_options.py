@@ -17,7 +17,7 @@ from flame_fitting.fit.solvers.adam import refine
 from flame_fitting.fit.solvers.appearance import cluster_table
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
-from flame_fitting.fit.targets import FrameTarget, make_detection_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_detection_target
 from flame_fitting.fit.texture import TexelMaps, texel_map
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
@@ -462,7 +462,7 @@ def test_landmarks_in_pictures_bring_a_head_back_without_pictures(scene) -> None
     found = np.einsum("bij,bnj->bni", views.K, local)
     found = np.concatenate([found[..., :2] / found[..., 2:], np.ones_like(found[..., :1])], axis=-1)
     target = make_detection_target(head, embedding, "ibug68", found, views.K, views.camera, (SIZE, SIZE))
-    targets = [FrameTarget(no_targets(head)[0].landmarks, None, None, target)]
+    targets = [FrameTarget((SourceTarget(no_targets(head)[0].sources[0].landmarks, None, target),))]
     weights = weights_of(geometry=replace(QUIET, landmark=3.0))
     rates = (("placement_rotation", 3e-3), ("placement_translation", 5e-4), ("placement_scale", 2e-3))
     config = config_of(steps=200, pictures=False, rebake=0, schedule="cosine", lr=rates)

@@ -12,10 +12,10 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_came
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.errors import InputError, NoFaceError
+from flame_fitting.fit.landmark_sources import LandmarkSource, PlacedLandmarks, detections_of
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import (
     GROUP_WEIGHT,
-    detections_of,
     landmark_weights,
     make_start,
     masked_surface_weights,
@@ -61,10 +61,15 @@ def _landmarks(head, embedding, head_from_world: np.ndarray, noise: float = 0.0)
     return Landmarks3D(points, np.full(68, 5e-4 * scale), np.full(68, 9), np.full(68, "depth"), SCHEME)
 
 
+def _one(embedding, landmarks: Landmarks3D) -> list[tuple]:
+    """A single source's."""
+    return [(embedding, landmarks, 1.0)]
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.01, 0.02, 1e-3, 25.0])
 def test_a_known_similarity_comes_back_in_any_unit(head, embedding, scale: float) -> None:
     expected = similarity(scale)
-    found = similarity_from_landmarks(head, embedding, _landmarks(head, embedding, expected))
+    found = similarity_from_landmarks(head, _one(embedding, _landmarks(head, embedding, expected)))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8 * max(scale, 1))
 
 
@@ -74,7 +79,7 @@ def test_the_outline_and_outliers_do_not_count(head, embedding) -> None:
     landmarks.points[:17] += 500.0  # the jaw line is no fixed set of points
     landmarks.points[scheme_named(SCHEME).inner[[20, 30]]] += 4.0  # 40 mm
     landmarks.points[scheme_named(SCHEME).inner[[5, 6]]] = np.nan
-    found = similarity_from_landmarks(head, embedding, landmarks)
+    found = similarity_from_landmarks(head, _one(embedding, landmarks))
     template = head.v_template.numpy()
     world = template @ np.linalg.inv(expected)[:3, :3].T + np.linalg.inv(expected)[:3, 3]
     assert np.abs(world @ found[:3, :3].T + found[:3, 3] - template).max() < 1e-4
@@ -85,13 +90,13 @@ def test_a_fixed_scale_is_kept_and_the_rest_is_found(head, embedding, unit: floa
     # the avatar's head is 8 % larger than the template: with the scale held, it stays so
     grown = similarity(unit)
     grown[:3, :3] /= 1.08
-    found = similarity_from_landmarks(head, embedding, _landmarks(head, embedding, grown), unit)
+    found = similarity_from_landmarks(head, _one(embedding, _landmarks(head, embedding, grown)), unit)
     linear = found[:3, :3]
     assert np.cbrt(np.linalg.det(linear)) == pytest.approx(unit, rel=1e-9)
     np.testing.assert_allclose(linear @ linear.T, unit**2 * np.eye(3), atol=1e-9 * unit**2)
     turn = (linear / unit) @ np.linalg.inv(grown[:3, :3] * 1.08 / unit)
     assert np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))) < 1.0
-    exact = similarity_from_landmarks(head, embedding, _landmarks(head, embedding, similarity(unit)), unit)
+    exact = similarity_from_landmarks(head, _one(embedding, _landmarks(head, embedding, similarity(unit))), unit)
     np.testing.assert_allclose(exact, similarity(unit), rtol=1e-6, atol=1e-8)
 
 
@@ -126,9 +131,9 @@ def test_targets_keep_what_is_valid_on_both_sides(head, embedding) -> None:
 
 def test_start_brings_everything_into_the_reference_frame(head, embedding) -> None:
     expected = similarity(0.01)
-    start = make_start(head, embedding, [_landmarks(head, embedding, expected)], None)
+    start = make_start(head, [PlacedLandmarks(embedding, [_landmarks(head, embedding, expected)])], None)
     np.testing.assert_allclose(start.reference_from_world, expected, rtol=1e-6, atol=1e-8)
-    marks = start.targets[0].landmarks
+    marks = start.targets[0].sources[0].landmarks
     np.testing.assert_allclose(marks.points, marks.model_points(head.v_template), atol=1e-9)
     # the spread is in metres now, not in world units
     assert marks.sigma.max() < 2e-3
@@ -138,7 +143,7 @@ def test_too_few_landmarks_are_no_face(head, embedding) -> None:
     landmarks = _landmarks(head, embedding, similarity(0.01))
     landmarks.points[:50] = np.nan
     with pytest.raises(NoFaceError, match="20 landmarks"):
-        make_start(head, embedding, [landmarks], None)
+        make_start(head, [PlacedLandmarks(embedding, [landmarks])], None)
 
 
 def test_occluded_regions_pull_at_nothing(head) -> None:
@@ -192,15 +197,17 @@ def test_a_capture_gives_similarity_landmarks_and_surface(head, embedding, sizes
     capture.avatar = AvatarRecord(head_from_world=expected)
     detected = _detected(head, embedding, capture, expected)
     assert [len(found.views) for found in detections_of(capture, detected)] == [5]
-    start = start_from_capture(head, embedding, capture, detected)
+    start = start_from_capture(head, capture, [LandmarkSource(detected, embedding)])
     vertices = head.v_template.numpy()
     in_reference = transform_points(start.reference_from_world @ np.linalg.inv(expected), vertices)
     assert 1000 * np.linalg.norm(in_reference - vertices, axis=1).max() < 1.5  # a pixel is 1.7 mm
     (target,) = start.targets
-    assert set(start.landmarks[0].source) <= {"depth", "rays", ""} and (start.landmarks[0].source == "depth").sum() > 40
-    apart = (target.landmarks.model_points(head.v_template) - target.landmarks.points).norm(dim=-1)
-    assert len(target.landmarks.index) > 40 and 1000 * float(apart.median()) < 0.5
-    assert not set(target.landmarks.index) & set(range(17)), "the jaw line is no fixed set of points"
+    placed = start.landmarks[0].landmarks[0].source
+    assert set(placed) <= {"depth", "rays", ""} and (placed == "depth").sum() > 40
+    marks, detections = target.sources[0].landmarks, target.sources[0].detections
+    apart = (marks.model_points(head.v_template) - marks.points).norm(dim=-1)
+    assert len(marks.index) > 40 and 1000 * float(apart.median()) < 0.5
+    assert not set(marks.index) & set(range(17)), "the jaw line is no fixed set of points"
     # the cloud lies on the head, and all of the head's front has points
     assert target.surface is not None
     on_head = TriangleTree(in_reference, head.faces.numpy()).closest(target.surface.points[::50].astype(np.float64))
@@ -208,20 +215,22 @@ def test_a_capture_gives_similarity_landmarks_and_surface(head, embedding, sizes
     front = in_reference[head.region_mask("face").numpy()]
     assert 1000 * target.surface.tree.query(front)[0].max() < 3
     # true detections are where the fit projects the true points, in pictures of any size
-    assert target.detections is not None and target.detections.points.shape == (5, 68, 2)
-    places = target.detections.project(torch.as_tensor(in_reference, dtype=torch.float32))
-    seen = target.detections.weight > 0.5
-    assert seen.sum() > 100 and (places - target.detections.points)[seen].abs().max() < 1e-3
+    assert detections is not None and detections.points.shape == (5, 68, 2)
+    places = detections.project(torch.as_tensor(in_reference, dtype=torch.float32))
+    seen = detections.weight > 0.5
+    assert seen.sum() > 100 and (places - detections.points)[seen].abs().max() < 1e-3
 
 
 def test_a_capture_without_geometry_is_lifted_by_rays(head, embedding, tmp_path: Path) -> None:
     expected = similarity(0.01)
     capture = _capture(tmp_path / "c", head, SIZES["mixed sizes"], expected)
     detected = _detected(head, embedding, capture, expected)
-    start = start_from_capture(head, embedding, capture, detected, use_geometry=False)
-    assert start.targets[0].surface is None and set(start.landmarks[0].source) <= {"rays", ""}
+    start = start_from_capture(head, capture, [LandmarkSource(detected, embedding)], use_geometry=False)
+    assert start.targets[0].surface is None and set(start.landmarks[0].landmarks[0].source) <= {"rays", ""}
     np.testing.assert_allclose(start.reference_from_world, expected, rtol=1e-3, atol=1e-5)
-    fixed = start_from_capture(head, embedding, capture, detected, metres_per_unit=0.011, use_geometry=False)
+    fixed = start_from_capture(
+        head, capture, [LandmarkSource(detected, embedding)], metres_per_unit=0.011, use_geometry=False
+    )
     assert np.cbrt(np.linalg.det(fixed.reference_from_world[:3, :3])) == pytest.approx(0.011)
 
 
@@ -229,7 +238,7 @@ def test_a_capture_in_which_nothing_was_found_is_no_face(head, embedding, tmp_pa
     capture = _capture(tmp_path / "c", head, SIZES["one size"], similarity(0.01))
     nothing = Landmarks2D(np.full((1, 6, 68, 3), np.nan, np.float32), SCHEME, "toy")
     with pytest.raises(NoFaceError, match="no view of timestep 0"):
-        start_from_capture(head, embedding, capture, nothing)
+        start_from_capture(head, capture, [LandmarkSource(nothing, embedding)])
 
 
 def test_a_timestep_without_a_face_is_passed_over(head, embedding, tmp_path: Path) -> None:
@@ -240,12 +249,33 @@ def test_a_timestep_without_a_face_is_passed_over(head, embedding, tmp_path: Pat
     views = [replace(view, timestep=timestep) for timestep in range(3) for view in capture.views]
     over_time = replace(capture, views=views)
     landmarks = np.concatenate([np.full_like(found, np.nan), found, found])
-    start = start_from_capture(head, embedding, over_time, Landmarks2D(landmarks, SCHEME, "toy"))
-    alone = start_from_capture(head, embedding, capture, Landmarks2D(found, SCHEME, "toy"))
+    detected = Landmarks2D(landmarks, SCHEME, "toy")
+    start = start_from_capture(head, over_time, [LandmarkSource(detected, embedding)])
+    alone = start_from_capture(head, capture, [LandmarkSource(Landmarks2D(found, SCHEME, "toy"), embedding)])
     np.testing.assert_allclose(start.reference_from_world, alone.reference_from_world)
     empty, *seen = start.targets
-    assert len(empty.landmarks.index) == 0 and empty.surface is empty.pixels is empty.detections is None
+    (nothing,) = empty.sources
+    assert empty.n_landmarks == nothing.share == 0
+    assert empty.surface is nothing.pixels is nothing.detections is None
     for target in seen:
-        torch.testing.assert_close(target.landmarks.points, alone.targets[0].landmarks.points)
-        assert target.surface is not None and target.detections is not None
+        torch.testing.assert_close(target.sources[0].landmarks.points, alone.targets[0].sources[0].landmarks.points)
+        assert target.surface is not None and target.sources[0].detections is not None
     assert Observations(head, start.targets, masked_surface_weights(head, ())).valid == [False, True, True]
+
+
+def test_sources_share_what_landmarks_count_for(head, embedding, tmp_path: Path) -> None:
+    """Two detectors, one three times as heavy, of which the second misses the face at one of two timesteps."""
+    expected = similarity(0.01)
+    capture = _capture(tmp_path / "c", head, SIZES["one size"], expected)
+    found = _detected(head, embedding, capture, expected).landmarks
+    views = [replace(view, timestep=timestep) for timestep in range(2) for view in capture.views]
+    over_time = replace(capture, views=views)
+    both, once = np.concatenate([found, found]), np.concatenate([found, np.full_like(found, np.nan)])
+    sources = [LandmarkSource(Landmarks2D(both, SCHEME, "one"), embedding, 1.0)]
+    sources.append(LandmarkSource(Landmarks2D(once, SCHEME, "two"), embedding, 3.0))
+    start = start_from_capture(head, over_time, sources)
+    shares = [[source.share for source in target.sources] for target in start.targets]
+    assert shares == [[0.25, 0.75], [1.0, 0.0]]
+    counts = [[len(source.landmarks.index) for source in target.sources] for target in start.targets]
+    assert counts[0][0] == counts[0][1] == counts[1][0] > 40 and counts[1][1] == 0
+    assert [one.name for one in start.landmarks] == ["one", "two"]

@@ -11,6 +11,7 @@ import torch
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import recorded
+from flame_fitting.fit.landmark_sources import PlacedLandmarks
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import PARAMETER_KEYS, placement_matrix
 from flame_fitting.fit.prepare import Start
@@ -47,7 +48,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult, Fi
     points = np.random.default_rng(0).normal(size=(count, 3))
     marks = Landmarks3D(points, np.full(count, 0.1), np.full(count, 3), np.full(count, "depth"), "toy")
     config = FitConfig(capture.root, folder / "fit", seed=7)
-    result = make_result(state, seen, Start(WORLD, [marks], targets), capture)
+    result = make_result(state, seen, Start(WORLD, [PlacedLandmarks(embedding, [marks])], targets), capture)
     result.seconds = {"fit": 4.0}
     (folder / "fit").mkdir()
     save_fit(folder / "fit", result, state, config)
@@ -117,7 +118,7 @@ def test_landmarks_come_back_in_the_world(saved) -> None:
     marks = load_fit(folder).landmarks3d
     assert marks["points"].shape == marks["model"].shape == (1, 80, 3) and marks["used"].all()
     np.testing.assert_allclose(marks["spread_mm"], 0.1 * load_fit(folder).mm_per_unit)
-    corners = seen.targets[0].landmarks
+    corners = seen.targets[0].sources[0].landmarks
     on_head = corners.model_points(state.parameters.vertices(seen.head)[0]).numpy()
     inverse = np.linalg.inv(WORLD)
     np.testing.assert_allclose(marks["model"][0], on_head @ inverse[:3, :3].T + inverse[:3, 3], atol=1e-9)

@@ -13,6 +13,7 @@ from flame_fitting.fit.begin import begin
 from flame_fitting.fit.check import check
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import run_stages
+from flame_fitting.fit.landmark_sources import LandmarkSource
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.prepare import masked_surface_weights
@@ -98,7 +99,7 @@ class Case:
         detected = Landmarks2D(marks, "ibug68", "toy")
         self.config = FitConfig(folder, **config)
         with progress.silent():
-            self.scale, start = begin(self.config, self.capture, detected, self.head, self.embedding)
+            self.scale, start = begin(self.config, self.capture, [LandmarkSource(detected, self.embedding)], self.head)
         self.seen = Observations(self.head, start.targets, masked_surface_weights(self.head, ()))
         self.state = FitState(FitParameters.neutral(self.head), start.reference_from_world, self.scale)
 

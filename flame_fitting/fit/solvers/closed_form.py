@@ -41,17 +41,17 @@ def align_timesteps(head: HeadModel, parameters: FitParameters, targets: Sequenc
         translation=torch.zeros_like(parameters.translation),
     )
     head_from_reference = invert_similarity(placement_matrix(parameters.placement))
-    placed = np.array([t for t, target in enumerate(targets) if len(target.landmarks.index) >= _FEWEST])
+    placed = np.array([t for t, target in enumerate(targets) if target.n_landmarks >= _FEWEST])
     if not len(placed):
         raise NoFaceError(f"no timestep has {_FEWEST} landmarks in space. Give more views.")
     rotation, translation = (np.zeros((len(targets), 3)) for _ in range(2))
     for t in placed:
-        marks = targets[t].landmarks
+        marks = [source.landmarks for source in targets[t].sources]
         own = {name: getattr(still, name)[t : t + 1] for name in ("expr", *POSES)}
         posed = head(shape=still.shape, static_offset=still.static_offset, **own)
-        source = marks.model_points(posed.vertices[0]).cpu().numpy()
-        target = apply_similarity(head_from_reference, marks.points.cpu().numpy())
-        weights = (marks.weight / marks.sigma.square()).cpu().numpy()
+        source = torch.cat([one.model_points(posed.vertices[0]) for one in marks]).cpu().numpy()
+        target = apply_similarity(head_from_reference, torch.cat([one.points for one in marks]).cpu().numpy())
+        weights = torch.cat([one.weight / one.sigma.square() for one in marks]).cpu().numpy()
         rigid = robust_umeyama(source, target, weights, with_scale=False).matrix
         joint = posed.joints[0, 0].cpu().numpy()  # R x + t = R (x - joint) + joint + translation
         rotation[t] = Rotation.from_matrix(rigid[:3, :3]).as_rotvec()

@@ -146,7 +146,7 @@ class _Problem:
         chosen: Tensor | None = None
         if not self.dense:  # only the vertices that carry landmarks are posed
             marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target)]
-            chosen = torch.unique(torch.cat(marks))
+            chosen = torch.unique(torch.cat([head.faces.new_zeros(0), *marks]))
             self._position = head.faces.new_zeros(head.n_vertices)
             self._position[chosen] = torch.arange(len(chosen), device=chosen.device)
         self._linearizer = Linearizer(head, columns, chosen)
@@ -160,11 +160,12 @@ class _Problem:
 
     def _landmarks(self, target: FrameTarget) -> list[Measurements]:
         """Landmarks of one timestep: in space where they have a point, else in the pictures."""
-        count, cut = self.settings.landmark_count, self.settings.landmark_cut
-        out = [landmarks_in_space(target.landmarks, count, cut)]
-        if target.pixels is not None:
-            share = count / max(len(target.landmarks.points), 1)
-            out.append(landmarks_in_pictures(target.pixels, share, cut))
+        cut, out = self.settings.landmark_cut, []
+        for source in target.sources:
+            count = self.settings.landmark_count * source.share
+            out.append(landmarks_in_space(source.landmarks, count, cut))
+            if source.pixels is not None:
+                out.append(landmarks_in_pictures(source.pixels, count / max(len(source.landmarks.points), 1), cut))
         return out
 
     def _measure(self, timestep: int, vertices: Tensor, cut: float) -> list[Measurements]:

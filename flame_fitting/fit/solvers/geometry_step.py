@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flame_fitting.fit.contour import ContourMatch, contour_loss, find_contour
-from flame_fitting.fit.losses.landmarks import closure_loss, closure_pairs, projected_landmark_loss
+from flame_fitting.fit.losses.landmarks import ClosurePairs, closure_loss, closure_pairs, projected_landmark_loss
 from flame_fitting.fit.losses.offsets import OffsetRegulariser, OffsetWeights, capped
 from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.parameters import PARAMETERS, VERGENCE, FitParameters, Part
 from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
-from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.fit.targets import FrameTarget, SourceTarget
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
@@ -75,6 +75,38 @@ class Projected:
     """All terms without pictures."""
 
 
+@dataclass(eq=False)
+class _Marks:
+    """Landmarks of one source at one timestep, float32."""
+
+    corners: Tensor
+    """(3 n,) vertex ids."""
+    barycentric: Tensor
+    """(n, 3)."""
+    points: Tensor
+    """(n, 3) m."""
+    weight: Tensor
+    """(n,) sum 1."""
+    precision: Tensor
+    """(n,) 1 / m^2."""
+    pairs: ClosurePairs | None
+    """Landmarks across an opening, where openings count."""
+    contour: ContourMatch | None = None
+    """Where the jaw line lies on the head's contour; found from time to time."""
+
+    @classmethod
+    def of(cls, source: SourceTarget, closure: float) -> "_Marks":
+        marks = source.landmarks
+        return cls(
+            marks.corners.reshape(-1),
+            marks.barycentric.float(),
+            marks.points.float(),
+            (marks.weight / max(len(marks.points), 1)).float(),
+            marks.sigma.float().square().reciprocal(),
+            closure_pairs(marks, marks.scheme) if closure else None,
+        )
+
+
 class GeometryStep:
     """Clip-space vertices of all views, and the loss of all terms without pictures, of the moving parameters.
 
@@ -127,13 +159,7 @@ class GeometryStep:
         self._faces = self.head.faces.int()
         self._clip, self._timestep = views.clip, views.timestep
         self._marks = [
-            (
-                target.landmarks.corners.reshape(-1),
-                target.landmarks.barycentric.float(),
-                target.landmarks.points.float(),
-                (target.landmarks.weight / max(len(target.landmarks.points), 1)).float(),
-                target.landmarks.sigma.float().square().reciprocal(),
-            )
+            [_Marks.of(source, weights.closure) for source in target.sources]  # by timestep and source
             for target in targets
         ]
         active = surface.active
@@ -143,10 +169,6 @@ class GeometryStep:
         self._planes = [(zeros.clone(), zeros.clone(), zeros[:, 0].clone()) for _ in targets]
         self._precision = self._precisions(prior)
         self._regulariser = OffsetRegulariser(self.head, weights.offset) if "static_offset" in start else None
-        self._pairs = [
-            closure_pairs(target.landmarks, target.landmarks.scheme) if weights.closure else None for target in targets
-        ]
-        self._contours: list[ContourMatch | None] = [None for _ in targets]
 
     def __call__(self) -> Projected:
         """Everything at the current values."""
@@ -154,22 +176,9 @@ class GeometryStep:
         vertices = now.vertices(self.head)
         weights = self._weights
         loss = self._prior(now)
-        for row, (corners, barycentric, points, share, precision) in enumerate(self._marks):
-            target = self._targets[row]
-            if len(points) and weights.landmark_3d:
-                model = vertices[row].index_select(0, corners).reshape(-1, 3, 3)
-                squared = ((model * barycentric[..., None]).sum(1) - points).square().sum(-1) * precision
-                loss = loss + weights.landmark_3d * (share * geman_mcclure(squared, 4.0)).sum()
-            if target.detections is not None and weights.landmark:
-                apart = projected_landmark_loss(
-                    vertices[row], target.detections, weights.jawline, visible=weights.visible
-                )
-                loss = loss + weights.landmark * apart
-            pairs, contour = self._pairs[row], self._contours[row]
-            if pairs is not None:
-                loss = loss + weights.closure * closure_loss(vertices[row], target.landmarks, pairs)
-            if contour is not None and target.detections is not None:
-                loss = loss + weights.contour * contour_loss(vertices[row], contour, target.detections)
+        for row, target in enumerate(self._targets):
+            for source, marks in zip(target.sources, self._marks[row], strict=True):
+                loss = loss + source.share * self._by_landmarks(vertices[row], source, marks)
             if target.surface is not None and weights.surface:
                 point, normal, share = self._planes[row]
                 distance = 1000 * ((vertices[row].index_select(0, self._active) - point) * normal).sum(-1)
@@ -178,6 +187,23 @@ class GeometryStep:
             loss = loss + self._regulariser(now.static_offset[0])
         pos = self._project(vertices)
         return Projected(pos, front_faces(pos, self._faces), vertices, loss)
+
+    def _by_landmarks(self, vertices: Float[Tensor, "V 3"], source: SourceTarget, marks: "_Marks") -> Tensor:
+        """The terms of one source's landmarks at one timestep."""
+        weights, found = self._weights, source.detections
+        loss = vertices.new_zeros(())
+        if len(marks.points) and weights.landmark_3d:
+            model = vertices.index_select(0, marks.corners).reshape(-1, 3, 3)
+            squared = ((model * marks.barycentric[..., None]).sum(1) - marks.points).square().sum(-1) * marks.precision
+            loss = loss + weights.landmark_3d * (marks.weight * geman_mcclure(squared, 4.0)).sum()
+        if found is not None and weights.landmark:
+            apart = projected_landmark_loss(vertices, found, weights.jawline, visible=weights.visible)
+            loss = loss + weights.landmark * apart
+        if marks.pairs is not None:
+            loss = loss + weights.closure * closure_loss(vertices, source.landmarks, marks.pairs)
+        if marks.contour is not None and found is not None:
+            loss = loss + weights.contour * contour_loss(vertices, marks.contour, found)
+        return loss
 
     def unpack(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of a row like `values`, in the shapes of the parameters."""
@@ -212,13 +238,14 @@ class GeometryStep:
     def find_correspondences(self, vertices: Float[Tensor, "T V 3"]) -> None:
         """The avatar's closest points and the head's contour anew."""
         for row, target in enumerate(self._targets):
-            if self._weights.contour and target.detections is not None:
-                found = find_contour(self.head, vertices[row], target.detections)
-                kept = self._contours[row]
-                if kept is None:
-                    self._contours[row] = found
+            for source, marks in zip(target.sources, self._marks[row], strict=True):
+                if not self._weights.contour or source.detections is None:
+                    continue
+                found = find_contour(self.head, vertices[row], source.detections)
+                if marks.contour is None:
+                    marks.contour = found
                 else:
-                    kept.copy_(found)
+                    marks.contour.copy_(found)
             if target.surface is None or not self._weights.surface:
                 continue
             normals = vertex_normals(vertices[row : row + 1], self.head.faces)[0]

@@ -179,9 +179,11 @@ def add_data(
             weight = config.rim * geman_mcclure_weight(torch.as_tensor(distance[reached]).to(vertices), 0.5 * reach)
             for axis in range(3):
                 system.add_rows(rim, carry[rim][:, axis], goal[:, axis] - base[rim][:, axis], weight)
-        marks = target.landmarks
-        if len(marks.corners):
-            pull = config.landmark * marks.weight * (0.001 / marks.sigma).square()
+        for source in target.sources:
+            marks = source.landmarks
+            if not len(marks.corners):
+                continue
+            pull = config.landmark * source.share * marks.weight * (0.001 / marks.sigma).square()
             pull = pull * geman_mcclure_weight((marks.model_points(vertices) - marks.points).norm(dim=-1), 0.004)
             matrices = carry[marks.corners] * marks.barycentric[:, :, None, None]
             system.add_points(marks.corners, matrices, marks.points - marks.model_points(base), pull)

@@ -9,7 +9,7 @@ import torch
 from flame_fitting.errors import NoFaceError
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.closed_form import align_timesteps
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from tests.fit.known_truth import embedding_on
 from tests.toy import toy_head
 
@@ -33,14 +33,14 @@ def _case(timesteps=4):
     for t in range(timesteps):
         points = embedding.points(vertices[t : t + 1], head.faces)[0].numpy()
         marks = make_landmark_target(head, embedding, points, np.full(80, 2e-4), np.ones(80))
-        targets.append(FrameTarget(marks, None))
+        targets.append(FrameTarget((SourceTarget(marks),)))
     start = replace(truth, rotation=torch.zeros_like(truth.rotation), translation=truth.translation + 1.0)
     return head, truth, start, targets
 
 
 def test_motion_is_found_from_anywhere_and_nothing_else_moves():
     head, truth, start, targets = _case()
-    targets[1].landmarks.points[:5] += 0.3  # outliers
+    targets[1].sources[0].landmarks.points[:5] += 0.3  # outliers
     found = align_timesteps(head, start, targets)
     torch.testing.assert_close(found.vertices(head), truth.vertices(head), atol=1e-8, rtol=0)
     torch.testing.assert_close(found.translation, truth.translation, atol=1e-8, rtol=0)
@@ -52,9 +52,9 @@ def test_motion_is_found_from_anywhere_and_nothing_else_moves():
 def test_a_timestep_without_landmarks_stands_where_its_neighbour_does():
     head, truth, start, targets = _case()
     empty = make_landmark_target(head, embedding_on(head), np.full((80, 3), np.nan), np.full(80, 2e-4), np.ones(80))
-    targets[3] = FrameTarget(empty, None)
+    targets[3] = FrameTarget((SourceTarget(empty),))
     found = align_timesteps(head, start, targets)
     torch.testing.assert_close(found.rotation[3], found.rotation[2], atol=0, rtol=0)
     torch.testing.assert_close(found.translation[3], truth.translation[2], atol=1e-8, rtol=0)
     with pytest.raises(NoFaceError, match="no timestep has 6 landmarks"):
-        align_timesteps(head, start, [FrameTarget(empty, None)] * 4)
+        align_timesteps(head, start, [FrameTarget((SourceTarget(empty),))] * 4)

@@ -10,7 +10,7 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.fit.parameters import JAW_SHUT, PARAMETERS, FitParameters, moving_parts
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target, make_pixel_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target, make_pixel_target
 from flame_fitting.fit.weight_config import PriorConfig
 from tests.fit.known_truth import chain_cost, embedding_on, problem, sequence
 from tests.fit.settings import second_order_of
@@ -45,7 +45,7 @@ def test_landmarks_alone_recover_the_face():
 
 def test_outliers_among_landmarks_do_not_matter():
     head, truth, targets, _ = problem()
-    targets[0].landmarks.points[:6] += 0.05
+    targets[0].sources[0].landmarks.points[:6] += 0.05
     found = _solve(head, targets, Columns.of(head, FACE), LOOSE, iterations=60).parameters
     assert _error_mm(head, found, truth)[0, head.region_mask("face")].median() < 0.3
 
@@ -95,7 +95,7 @@ def test_the_solution_is_a_minimum_of_the_cost(timesteps):
         cost = cost + chain_cost(leaves[name], sigma, smooth.get(name))
     cost = cost + 0.5 * ((p.eyes_pose[:, :3] - p.eyes_pose[:, 3:]) / 0.05).square().sum()
     for vertices, target in zip(p.vertices(head), targets, strict=True):
-        marks = target.landmarks
+        marks = target.sources[0].landmarks
         squared = (marks.model_points(vertices) - marks.points).square().sum(-1) / marks.sigma**2
         cost = cost + 0.5 * 60.0 / len(squared) * (marks.weight * squared / (1 + squared / 16)).sum()
     cost.backward()
@@ -123,7 +123,7 @@ def test_a_timestep_without_landmarks_is_carried_by_its_neighbours():
     nothing = np.full((80, 3), np.nan)
     empty = make_landmark_target(head, embedding_on(head), nothing, np.full(80, 2e-4), np.ones(80))
     assert len(empty.points) == 0
-    targets[2], targets[4] = FrameTarget(empty, None), FrameTarget(empty, None)
+    targets[2], targets[4] = FrameTarget((SourceTarget(empty),)), FrameTarget((SourceTarget(empty),))
     smooth = {"rotation": 0.02, "translation": 0.005, "expr": 0.1}
     found = _solve(head, targets, _columns(head, 5), PriorConfig(), iterations=40, smoothness=smooth)
     p = found.parameters
@@ -143,7 +143,7 @@ def test_a_timestep_without_landmarks_is_carried_by_its_neighbours():
 def test_what_nothing_determines_stays_and_is_known_infinitely_badly():
     head, _, targets, _ = sequence(2)
     empty = make_landmark_target(head, embedding_on(head), np.full((80, 3), np.nan), np.full(80, 2e-4), np.ones(80))
-    targets[1] = FrameTarget(empty, None)
+    targets[1] = FrameTarget((SourceTarget(empty),))
     found = _solve(head, targets, _columns(head, 2), PriorConfig())
     assert (found.parameters.rotation[1] == 0).all() and (found.parameters.rotation[0] != 0).all()
     sigma = found.posterior.standard_deviations(found.parameters)
@@ -153,7 +153,7 @@ def test_what_nothing_determines_stays_and_is_known_infinitely_badly():
 def test_landmarks_without_a_point_are_fitted_in_the_pictures():
     head, truth, targets, _ = problem()
     embedding = embedding_on(head)
-    points = targets[0].landmarks.model_points(truth.vertices(head)[0]).numpy()
+    points = targets[0].sources[0].landmarks.model_points(truth.vertices(head)[0]).numpy()
     K = intrinsics_from_fov(25.0, 512, 512)
     camera = look_at([[0.2, 0.1, 1.0], [-0.3, 0.0, 1.0]], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
     pixels = np.stack([project(points, K, c) for c in camera])
@@ -163,11 +163,11 @@ def test_landmarks_without_a_point_are_fitted_in_the_pictures():
     marks = make_landmark_target(
         head, embedding, np.where(missing[:, None], np.nan, points), np.full(80, 2e-4), np.ones(80)
     )
-    only_points = [FrameTarget(marks, None)]
+    only_points = [FrameTarget((SourceTarget(marks),))]
     views = make_pixel_target(head, embedding, missing, pixels, np.stack([K, K]), camera, np.ones(80))
     assert views is not None and len(views.rays) == 2 * 60
     errors = []
-    for target in (only_points, [FrameTarget(marks, None, views)]):
+    for target in (only_points, [FrameTarget((SourceTarget(marks, views),))]):
         found = _solve(head, target, Columns.of(head, FACE), PriorConfig(), iterations=40).parameters
         errors.append(float(_error_mm(head, found, truth)[0, head.region_mask("face")].median()))
     assert errors[1] < 0.6 * errors[0]
@@ -176,8 +176,8 @@ def test_landmarks_without_a_point_are_fitted_in_the_pictures():
 def test_jaw_does_not_close_further_than_shut():
     head, truth, targets, _ = problem()
     closed = replace(truth, jaw_pose=torch.tensor([[-0.3, 0.0, 0.0]], dtype=torch.float64))
-    points = targets[0].landmarks.model_points(closed.vertices(head)[0])
-    targets[0].landmarks.points = points
+    points = targets[0].sources[0].landmarks.model_points(closed.vertices(head)[0])
+    targets[0].sources[0].landmarks.points = points
     found = _solve(head, targets, Columns.of(head, ["jaw_pose"]), LOOSE, start=truth.clone(), iterations=10).parameters
     assert found.jaw_pose[0, 0] == pytest.approx(JAW_SHUT, abs=1e-9)
     assert np.isfinite(found.placement.numpy()).all()

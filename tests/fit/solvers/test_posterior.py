@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from flame_fitting.fit.parameters import VERGENCE, FitParameters, moving_parts
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
-from flame_fitting.fit.targets import FrameTarget, make_landmark_target
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from flame_fitting.fit.weight_config import PriorConfig
 from tests.fit.known_truth import chain_cost, embedding_on, sequence
 from tests.fit.settings import second_order_of
@@ -53,7 +53,7 @@ def test_standard_deviations_are_those_of_the_dense_inverse():
             out = out + chain_cost(getattr(p, name), sigma, SMOOTH.get(name))
         out = out + 0.5 * ((p.eyes_pose[:, :3] - p.eyes_pose[:, 3:]) / VERGENCE).square().sum()
         for vertices, target in zip(p.vertices(head), targets, strict=True):
-            marks = target.landmarks
+            marks = target.sources[0].landmarks
             squared = (marks.model_points(vertices) - marks.points).square().sum(-1) / marks.sigma**2
             out = out + 0.5 * 60.0 / len(squared) * squared.sum()
         return out
@@ -110,7 +110,7 @@ def _drawn(head, timesteps, seed):
             3e-4,
         )
         noise = torch.as_tensor(rng.normal(size=(POINTS, 3))) * marks.sigma[:, None]
-        targets.append(FrameTarget(replace(marks, points=marks.model_points(vertices) + noise), None))
+        targets.append(FrameTarget((SourceTarget(replace(marks, points=marks.model_points(vertices) + noise)),)))
     return truth, targets
 
 
@@ -120,7 +120,7 @@ def test_a_prior_is_as_wide_over_time_as_at_one_timestep():
     empty = make_landmark_target(head, embedding_on(head), np.full((80, 3), np.nan), np.ones(80), np.ones(80))
     columns = Columns.of(head, ("expr", "jaw_pose", "neck_pose"))
     settings = second_order_of(iterations=1, smoothness={"expr": 0.05, "jaw_pose": 0.02, "neck_pose": 1.0})
-    found = gauss_newton(head, truth, [FrameTarget(empty, None)] * 6, columns, PRIOR, settings)
+    found = gauss_newton(head, truth, [FrameTarget((SourceTarget(empty),))] * 6, columns, PRIOR, settings)
     sigma = found.posterior.standard_deviations(truth)
     np.testing.assert_allclose(sigma["expr"], PRIOR.expr, rtol=1e-6)
     np.testing.assert_allclose(sigma["jaw_pose"], np.tile([0.1, 0.1 / 3, 0.1 / 3], (6, 1)), rtol=1e-6)

@@ -42,7 +42,7 @@ def test_slope_of_landmarks_is_that_of_their_robust_cost(cut):
     head, truth, targets, _ = problem()
     columns = Columns.of(head, ("placement", "shape", "expr", "jaw_pose", "eyes_pose", "neck_pose"))
     linearizer = Linearizer(head, columns)
-    measured = landmarks_in_space(targets[0].landmarks, 50.0, cut)
+    measured = landmarks_in_space(targets[0].sources[0].landmarks, 50.0, cut)
     at = replace(truth.clone(), shape=truth.shape + 0.5)
     _slopes_agree(lambda p: measured.quadratic(*linearizer(p)), at, columns)
     chosen = torch.unique(measured.corners)
@@ -58,7 +58,7 @@ def test_landmarks_in_pictures_are_right_at_the_truth_and_their_slope_is_that_of
     head, truth, targets, _ = problem()
     embedding = embedding_on(head)
     K, camera = intrinsics_from_fov(25.0, 512, 512), look_at([[0.2, 0.1, 1.0]], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
-    points = targets[0].landmarks.model_points(truth.vertices(head)[0]).numpy()
+    points = targets[0].sources[0].landmarks.model_points(truth.vertices(head)[0]).numpy()
     pixels = np.stack([project(points, K, camera[0])])
     pixels[..., 2] = 1.0
     views = make_pixel_target(head, embedding, np.ones(80, dtype=bool), pixels, K[None], camera, np.ones(80))

@@ -1,0 +1,142 @@
+"""Sources of landmarks: what each has found in a capture, and where its points lie on a head model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.landmarks.files import Landmarks2D
+from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkSource:
+    """A detector's landmarks, or a user's own, in the pictures of a capture."""
+
+    detected: Landmarks2D
+    embedding: LandmarkEmbedding
+    """Where on the head model this source means its points to be."""
+    weight: float = 1.0
+    """How much it counts beside the other sources, above 0."""
+
+
+@dataclass(eq=False)
+class Detections:
+    """What a source found in the views of one timestep that show a face."""
+
+    landmarks: np.ndarray
+    """(C, N, 3) x px, y px, confidence."""
+    K: np.ndarray
+    """(C, 3, 3) px."""
+    world_to_camera: np.ndarray
+    """(C, 4, 4)."""
+    views: list[View]
+    searched: int
+    """Views of that timestep with a role of these, in which nothing was found, too."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(C, 2) width and height, px."""
+        return np.array([[view.width, view.height] for view in self.views])
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedLandmarks:
+    """Landmarks of one source in space."""
+
+    embedding: LandmarkEmbedding
+    landmarks: Sequence[Landmarks3D]
+    """One per timestep, world."""
+    detections: Sequence[Detections | None] = ()
+    """What they were made of, one per timestep; none where that is not known."""
+    weight: float = 1.0
+    """As of the source."""
+    name: str = ""
+    """Of the detector."""
+
+    def found(self, timestep: int) -> bool:
+        """Whether the source saw a face at a timestep."""
+        if self.detections:
+            return self.detections[timestep] is not None
+        return bool(self.landmarks[timestep].valid.any())
+
+
+def shares_of(sources: Sequence[PlacedLandmarks], timestep: int) -> list[float]:
+    """Part of each source in what all landmarks of a timestep count for.
+
+    0 of those that saw no face; the others make 1.
+    """
+    weights = [source.weight if source.found(timestep) else 0.0 for source in sources]
+    return [weight / max(sum(weights), 1e-12) for weight in weights]
+
+
+def detections_of(capture: Capture, detected: Landmarks2D) -> list[Detections | None]:
+    """The views of every timestep in which a face was found; None where none was."""
+    camera_row = {camera: row for row, camera in enumerate(capture.cameras)}
+    out: list[Detections | None] = []
+    for row, timestep in enumerate(capture.timesteps):
+        found, of_timestep = detected.found[row], capture.views_of(timestep=timestep)
+        views = [view for view in of_timestep if found[camera_row[view.camera]]]
+        if not views:
+            out.append(None)
+            continue
+        roles = {view.role for view in views}
+        out.append(
+            Detections(
+                detected.landmarks[row, [camera_row[view.camera] for view in views]].astype(np.float64),
+                np.stack([view.K for view in views]),
+                np.stack([view.world_to_camera for view in views]),
+                views,
+                sum(view.role in roles for view in of_timestep),
+            )
+        )
+    return out
+
+
+def lift_detections(
+    capture: Capture,
+    detections: Detections | None,
+    scheme: str,
+    head_from_world: np.ndarray | None,
+    use_geometry: bool = True,
+) -> Landmarks3D:
+    """3D landmarks of one timestep, in the world: by the depth maps where the capture has them, else by rays.
+
+    `Landmarks3D.nowhere` where nothing was detected.
+    """
+    if detections is None:
+        return Landmarks3D.nowhere(scheme)
+    views = detections.views
+    has_geometry = use_geometry and all(view.geometry_path for view in views)
+    geometry = [capture.geometry(view) for view in views] if has_geometry else None
+    return lift_landmarks(
+        detections.landmarks,
+        detections.K,
+        detections.world_to_camera,
+        scheme,
+        depth=_stacked([depth for depth, _ in geometry]) if geometry else None,
+        normal=_stacked([normal for _, normal in geometry]) if geometry else None,
+        head_from_world=head_from_world,
+    )
+
+
+def placed(capture: Capture, source: LandmarkSource, use_geometry: bool = True) -> PlacedLandmarks:
+    """A source's landmarks in space, at every timestep of a capture."""
+    found, scheme, rough = (
+        detections_of(capture, source.detected),
+        source.detected.scheme,
+        capture.avatar.head_from_world,
+    )
+    landmarks = [lift_detections(capture, one, scheme, rough, use_geometry) for one in found]
+    return PlacedLandmarks(source.embedding, landmarks, found, source.weight, source.detected.detector)
+
+
+def _stacked(maps: list[np.ndarray]) -> np.ndarray:
+    """Maps (H, W, ...) of several sizes as (C, H, W, ...), with zeros below and to the right of the smaller ones."""
+    size = np.max([one.shape for one in maps], axis=0)
+    out = np.zeros((len(maps), *size), dtype=maps[0].dtype)
+    for row, one in enumerate(maps):
+        out[row][tuple(slice(length) for length in one.shape)] = one
+    return out
