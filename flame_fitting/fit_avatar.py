@@ -118,6 +118,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.state import FitState
+    from flame_fitting.fit.trust import trust_of
     from flame_fitting.head.loading import load_head
 
     config = with_landmarks(config)
@@ -126,11 +127,13 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     sources = landmark_sources(config, capture, head)
     double = copy.deepcopy(head).double()
     left = underway.left(head) if underway is not None else None
-    scale, start = begin(config, capture, sources, double, left.scale if left is not None else None)
+    trust = trust_of(config.data.geometry_kind, capture.avatar.geometry)
+    surface = masked_surface_weights(double, config.model.occluded, trust)
+    scale, start = begin(config, capture, sources, double, surface, left.scale if left is not None else None)
     seen = Observations(
         head=double,
         targets=start.targets,
-        surface=masked_surface_weights(double, config.model.occluded),
+        surface=surface,
         lit=capture.shading == "lit",
         name=str(capture.root),
     )
@@ -242,7 +245,8 @@ def _with_pictures(
 
     rasterizer = make_rasterizer(device)
     chosen = capture.views_of("fit") or capture.views
-    pictures = load_pictures(capture, chosen, reference_from_world, device, config.data.background_color)
+    limit = int(config.data.picture_cache * 1e9)
+    pictures = load_pictures(capture, chosen, reference_from_world, device, limit, config.data.background_color)
     return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), pictures=pictures)
 
 

@@ -107,6 +107,7 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
             file=str(config.avatar),
             sha256=avatar.file_hash,
             format=avatar.format,
+            geometry=avatar.geometry,
             notes=tuple(avatar.notes),
             warnings=tuple(avatar.warnings),
             face=found.record(found.head_from_world @ unit_from_world),

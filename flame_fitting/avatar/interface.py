@@ -6,7 +6,7 @@ A textured mesh (`mesh_avatar`) is one kind. A new one is a class with these mem
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -54,6 +54,11 @@ class Avatar(Protocol):
     """What was done to the file's content, in plain words."""
     warnings: list[str]
     """What the file lacks that makes a fit worse, such as pictures that are not there."""
+
+    @property
+    def geometry(self) -> Literal["mesh", "splats"]:
+        """What its surface is made of, which says how far it may be trusted."""
+        ...
 
     @property
     def bounds(self) -> Float[np.ndarray, "2 3"]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -29,6 +30,11 @@ class MeshAvatar:
     format: str
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def geometry(self) -> Literal["mesh"]:
+        """Triangles."""
+        return "mesh"
 
     @property
     def vertices(self) -> Float[np.ndarray, "V 3"]:

@@ -161,6 +161,8 @@ class AvatarRecord:
     """Of the avatar with the files that it refers to."""
     format: str | None = field(default=None, metadata=_TEXT)
     """Suffix of its file, e.g. `glb`."""
+    geometry: str | None = field(default=None, metadata=_TEXT)
+    """What its surface is made of: mesh, scan or splats."""
     notes: tuple[str, ...] | None = field(default=None, metadata=_TEXTS)
     """What was done to the file's content, in plain words."""
     warnings: tuple[str, ...] | None = field(default=None, metadata=_TEXTS)

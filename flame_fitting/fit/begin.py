@@ -8,7 +8,8 @@ from flame_fitting.capture.similarity import decompose_similarity
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.landmark_sources import LandmarkSource
 from flame_fitting.fit.observations import Observations
-from flame_fitting.fit.prepare import Start, masked_surface_weights, neutral_parameters, start_from_capture
+from flame_fitting.fit.prepare import Start, neutral_parameters, start_from_capture
+from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.scale import Scale, asked_for, chosen_by
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.interface import Stage
@@ -22,6 +23,7 @@ def begin(
     capture: Capture,
     sources: Sequence[LandmarkSource],
     head: HeadModel,
+    surface: SurfaceWeights,
     known: Scale | None = None,
 ) -> tuple[Scale, Start]:
     """The scale of a fit and its start. `head` is in double precision; `known` is the scale that was settled before.
@@ -34,7 +36,7 @@ def begin(
 
     def choose(start: Start) -> float | None:
         nonlocal scale
-        scale = chosen_by(scale_by_face(config, head, start), file_format)
+        scale = chosen_by(scale_by_face(config, head, start, surface), file_format)
         return scale.metres_per_unit
 
     start = start_from_capture(
@@ -50,14 +52,14 @@ def begin(
     return scale, start
 
 
-def scale_by_face(config: FitConfig, head: HeadModel, start: Start) -> float:
+def scale_by_face(config: FitConfig, head: HeadModel, start: Start, surface: SurfaceWeights) -> float:
     """Metres per unit by landmarks and surface under the priors of shape and scale.
 
     The stages are the defaults' whatever the preset, with all components: a shape of few leaves part of itself to the
     scale (with 30 of the open head's 120 components up to 12 % of it).
     """
     state = FitState(neutral_parameters(head, len(start.targets)), start.reference_from_world)
-    seen = Observations(head, start.targets, masked_surface_weights(head, config.model.occluded))
+    seen = Observations(head, start.targets, surface)
     stages, names = PipelineConfig(), ["lmk_init_all"]
     if start.targets[0].surface is not None:
         names.append("geo_init_all")

@@ -13,6 +13,7 @@ import tyro
 from flame_fitting.fit.reasons import CHOSEN_FIGURES, NO_TEXTURE_SPACE, ONE_CONVENTION, ONE_TIMESTEP, OWN_PICTURES
 from flame_fitting.fit.scale import ScaleMode, Unit
 from flame_fitting.fit.stage_config import PipelineConfig
+from flame_fitting.fit.trust import GeometryKind
 from flame_fitting.fit.weight_config import LearningRates, PriorConfig, WeightConfig
 from flame_fitting.options import PLACE, option, own_first
 from flame_fitting.shared_options import DETECTOR, ComputeOptions, DetectorWeights, HeadOptions, OutputOptions
@@ -36,10 +37,14 @@ class DataConfig:
     """Whether landmarks take part after the first alignment."""
     use_geometry: bool = True
     """Whether depth and normals of the capture are looked at."""
+    geometry_kind: GeometryKind | None = None
+    """What depth and normals come from, which says how far they are trusted; None: what the capture says."""
     max_yaw: float = option(180.0, above=0)
     """Fit views farther than this from the front (degrees) are left out of the stages that use Adam."""
     n_downsample_rgb: int | None = option(None, at_least=1)
     """Pictures of the photometric stages are this many times smaller than the capture's; None: as they are."""
+    picture_cache: float = option(4.0, at_least=0, decides=False)
+    """Gigabytes of pictures that are kept on the device; others are read again when they are asked for."""
     background_color: Literal["white", "black"] | None = None
     """Background put behind the pictures by their alpha; None: the capture's."""
     use_alpha_map: bool = option(True, without_effect="the outline is used as much as --w.silhouette says")

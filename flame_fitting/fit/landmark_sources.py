@@ -124,11 +124,8 @@ def lift_detections(
 
 def placed(capture: Capture, source: LandmarkSource, use_geometry: bool = True) -> PlacedLandmarks:
     """A source's landmarks in space, at every timestep of a capture."""
-    found, scheme, rough = (
-        detections_of(capture, source.detected),
-        source.detected.scheme,
-        capture.avatar.head_from_world,
-    )
+    found, scheme = detections_of(capture, source.detected), source.detected.scheme
+    rough = capture.avatar.head_from_world
     landmarks = [lift_detections(capture, one, scheme, rough, use_geometry) for one in found]
     return PlacedLandmarks(source.embedding, landmarks, found, source.weight, source.detected.detector)
 

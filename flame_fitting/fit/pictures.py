@@ -22,8 +22,6 @@ from flame_fitting.capture.pictures import replace_background, to_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.fit.views import ViewSet, area_resized, common_size, scaled_intrinsics, stack_rgba
 
-CACHE_BYTES = 4 * 10**9
-"""Bound of the pictures that are kept on the device."""
 NEAR, FAR = 0.6, 0.8
 """What is drawn lies so far (m) before and behind the reference frame's origin."""
 
@@ -35,7 +33,7 @@ class Pictures:
         self,
         cameras: ViewSet,
         read: Callable[[int], Tensor],
-        limit: int = CACHE_BYTES,
+        limit: int,
     ) -> None:
         """`cameras` is a `ViewSet` of all views without pixels, rgba (0, H, W, 4), on the device.
 
@@ -127,9 +125,9 @@ def load_pictures(
     capture: Capture,
     views: Sequence[View],
     reference_from_world: np.ndarray,
-    device: torch.device | str = "cpu",
+    device: torch.device | str,
+    limit: int,
     background: str | None = None,
-    limit: int = CACHE_BYTES,
 ) -> Pictures:
     """The pictures and alpha maps of a capture; cameras become metric and see the reference frame.
 

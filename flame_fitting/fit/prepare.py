@@ -1,7 +1,7 @@
 """From a capture with 2D landmarks to the fit's starting state: 3D landmarks, similarity, surface, views."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from flame_fitting.fit.targets import (
     make_landmark_target,
     make_pixel_target,
 )
+from flame_fitting.fit.trust import TRUST, Trust
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.lifting import Landmarks3D
@@ -185,12 +186,12 @@ def _target(
     return out
 
 
-def masked_surface_weights(head: HeadModel, occluded: tuple[str, ...]) -> SurfaceWeights:
+def masked_surface_weights(head: HeadModel, occluded: tuple[str, ...], trust: Trust = TRUST["mesh"]) -> SurfaceWeights:
     """Surface weights with the occluded regions left out."""
     unknown = [name for name in occluded if name not in head.regions]
     if unknown:
         raise InputError(f"--model.occluded {unknown[0]}: the head model {head.name} has no such region.")
-    return surface_weights(head, dict.fromkeys(occluded, 0.0))
+    return replace(surface_weights(head, dict.fromkeys(occluded, 0.0)), trust=trust)
 
 
 def neutral_parameters(head: HeadModel, timesteps: int) -> FitParameters:

@@ -3,11 +3,12 @@
 Names are the regions of the head model; those a model lacks count as empty. Later names overwrite earlier ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from flame_fitting.fit.trust import TRUST, Trust
 from flame_fitting.head.model import HeadModel
 
 SURFACE_WEIGHT = {
@@ -58,12 +59,13 @@ class SurfaceWeights:
     """(V,) relative robust scale where the avatar lies outside the model."""
     back_weight: bool = True
     """Whether avatar-to-model distances are used as well."""
+    trust: Trust = TRUST["mesh"]
+    """How far the surface itself may be trusted."""
 
     def to(self, device: torch.device) -> "SurfaceWeights":
         """On another device."""
-        return SurfaceWeights(
-            self.vertex.to(device), self.face.to(device), self.outside_cut.to(device), self.back_weight
-        )
+        moved = {name: getattr(self, name).to(device) for name in ("vertex", "face", "outside_cut")}
+        return replace(self, **moved)
 
     @property
     def active(self) -> Tensor:

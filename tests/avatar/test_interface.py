@@ -37,6 +37,7 @@ class Ball:
     format: str = "memory"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    geometry = "mesh"
     has_color = False
 
     @property
@@ -92,6 +93,10 @@ class Sealed:
     @property
     def points(self):
         return self.__inner.points
+
+    @property
+    def geometry(self):
+        return self.__inner.geometry
 
     @property
     def has_color(self):

@@ -7,7 +7,7 @@ import torch
 
 from flame_fitting.capture.camera import clip_from_world, intrinsics_from_fov, look_at
 from flame_fitting.capture.capture import View
-from flame_fitting.fit.pictures import CACHE_BYTES, Pictures
+from flame_fitting.fit.pictures import Pictures
 from flame_fitting.fit.surface import SurfaceView
 from flame_fitting.fit.views import ViewSet, stack_rgba
 from flame_fitting.head.model import HeadData, HeadModel
@@ -37,7 +37,7 @@ def draw(head: HeadModel, vertices: np.ndarray, texture: np.ndarray | None, eyes
     )
 
 
-def stored(views: ViewSet, limit: int = CACHE_BYTES) -> Pictures:
+def stored(views: ViewSet, limit: int = 10**9) -> Pictures:
     """Views in memory, as a fit is given them."""
     return Pictures(replace(views, rgba=views.rgba[:0]), lambda row: views.rgba[row], limit)
 

@@ -38,7 +38,10 @@ class Counting:
         return self.views.rgba[row]
 
 
-def store(views: ViewSet, limit: int = 10**9) -> tuple[Pictures, Counting]:
+BOUND = 10**9
+
+
+def store(views: ViewSet, limit: int = BOUND) -> tuple[Pictures, Counting]:
     source = Counting(views)
     return Pictures(replace(views, rgba=views.rgba[:0]), source, limit), source
 
@@ -90,7 +93,7 @@ def test_what_cannot_be_read_is_said_by_whoever_asks(views) -> None:
     def read(row: int) -> torch.Tensor:
         raise InputError("images/00000_03.png: not a picture. Make the capture again.")
 
-    pictures = Pictures(replace(views, rgba=views.rgba[:0]), read)
+    pictures = Pictures(replace(views, rgba=views.rgba[:0]), read, BOUND)
     pictures.prefetch([3])
     with pytest.raises(InputError, match=r"00000_03\.png"):
         pictures.batch([3])

@@ -20,7 +20,7 @@ from flame_fitting.fit.result import FitResult, check_head, load_fit
 from flame_fitting.fit.saving import make_result, save_fit
 from flame_fitting.fit.state import FitState
 from flame_fitting.landmarks.lifting import Landmarks3D
-from tests.fit.known_truth import problem
+from tests.fit.known_truth import embedding_on, problem
 from tests.synthetic import known_fit, render_case, similarity
 from tests.toy import toy_head
 
@@ -48,7 +48,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult, Fi
     points = np.random.default_rng(0).normal(size=(count, 3))
     marks = Landmarks3D(points, np.full(count, 0.1), np.full(count, 3), np.full(count, "depth"), "toy")
     config = FitConfig(capture.root, folder / "fit", seed=7)
-    result = make_result(state, seen, Start(WORLD, [PlacedLandmarks(embedding, [marks])], targets), capture)
+    result = make_result(state, seen, Start(WORLD, [PlacedLandmarks(embedding_on(head), [marks])], targets), capture)
     result.seconds = {"fit": 4.0}
     (folder / "fit").mkdir()
     save_fit(folder / "fit", result, state, config)

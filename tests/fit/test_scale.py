@@ -99,8 +99,10 @@ class Case:
         detected = Landmarks2D(marks, "ibug68", "toy")
         self.config = FitConfig(folder, **config)
         with progress.silent():
-            self.scale, start = begin(self.config, self.capture, [LandmarkSource(detected, self.embedding)], self.head)
-        self.seen = Observations(self.head, start.targets, masked_surface_weights(self.head, ()))
+            surface = masked_surface_weights(self.head, ())
+            sources = [LandmarkSource(detected, self.embedding)]
+            self.scale, start = begin(self.config, self.capture, sources, self.head, surface)
+        self.seen = Observations(self.head, start.targets, surface)
         self.state = FitState(FitParameters.neutral(self.head), start.reference_from_world, self.scale)
 
     def fitted_scale(self) -> float:

@@ -166,7 +166,7 @@ def overlap(views: ViewSet) -> list[float]:
 
 def loaded(capture: Capture, reference_from_world: np.ndarray, **options) -> ViewSet:
     """All pictures of a capture."""
-    pictures = load_pictures(capture, capture.views, reference_from_world, **options)
+    pictures = load_pictures(capture, capture.views, reference_from_world, "cpu", 10**9, **options)
     return pictures.batch(pictures.rows())
 
 

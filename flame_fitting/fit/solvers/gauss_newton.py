@@ -176,12 +176,11 @@ class _Problem:
             return [measured.among(self._position) for measured in out]
         if target.surface is not None:
             normals = vertex_normals(vertices[None], self.head.faces)[0]
-            sigma = settings.surface_sigma
-            out.append(
-                surface_distances(vertices, normals, target.surface, surface, settings.surface_count, sigma, cut)
-            )
+            sigma, share = float(np.hypot(settings.surface_sigma, surface.trust.noise)), surface.trust.share
+            count = share * settings.surface_count
+            out.append(surface_distances(vertices, normals, target.surface, surface, count, sigma, cut))
             if surface.back_weight:
-                sample, count = self._samples[timestep], settings.surface_back_count
+                sample, count = self._samples[timestep], share * settings.surface_back_count
                 faces = self.head.faces
                 out.append(
                     surface_distances_back(vertices, normals, faces, target.surface, sample, surface, count, sigma, cut)

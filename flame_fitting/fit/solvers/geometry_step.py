@@ -162,6 +162,8 @@ class GeometryStep:
             [_Marks.of(source, weights.closure) for source in target.sources]  # by timestep and source
             for target in targets
         ]
+        # in squared millimetres: a noisy surface counts less by its own noise, too
+        self._by_surface = weights.surface * surface.trust.share / (1 + (1000 * surface.trust.noise) ** 2)
         active = surface.active
         self._active = active
         zeros = torch.zeros(len(active), 3, device=device)
@@ -182,7 +184,7 @@ class GeometryStep:
             if target.surface is not None and weights.surface:
                 point, normal, share = self._planes[row]
                 distance = 1000 * ((vertices[row].index_select(0, self._active) - point) * normal).sum(-1)
-                loss = loss + weights.surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
+                loss = loss + self._by_surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
         if self._regulariser is not None:
             loss = loss + self._regulariser(now.static_offset[0])
         pos = self._project(vertices)

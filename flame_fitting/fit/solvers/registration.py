@@ -164,7 +164,7 @@ def add_data(
             plane, point = planes[index], points[index]
             residual = (plane * (vertices[chosen] - point)).sum(-1)
             scale = torch.where(residual < 0, cut * surface.outside_cut[chosen], cut)
-            weight = surface.vertex[chosen] * geman_mcclure_weight(residual, scale)
+            weight = surface.trust.share * surface.vertex[chosen] * geman_mcclure_weight(residual, scale)
             direction = torch.einsum("nc,ncd->nd", plane, carry[chosen])
             system.add_rows(chosen, direction, (plane * (point - base[chosen])).sum(-1), weight)
         if rims is not None and len(rims[timestep]):
