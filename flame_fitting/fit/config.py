@@ -195,6 +195,8 @@ class ExperimentConfig:
     """The same as --output."""
     reuse_landmarks: bool = option(True, decides=False)
     """Take landmarks that were detected before."""
+    checkpoint_seconds: float = option(60.0, at_least=0, decides=False)
+    """A stage that takes longer saves how far it is once in so many seconds; 0: only after stages."""
     keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP)
     """Timesteps that are fitted first."""
     photometric: Annotated[bool, tyro.conf.arg(aliases=["--photometric"])] = True

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flame_fitting.fit.losses.photometric import kernels
+from flame_fitting.fit.solvers.changing import Changing
 
 BETAS = (0.9, 0.999)
 
@@ -44,6 +45,13 @@ class Adam:
     def set_factor(self, factor: float) -> None:
         """Share of the step sizes that the next steps take."""
         self._factor.fill_(factor)
+
+    def changing(self) -> Changing:
+        """What steps write: the tensors that it moves, and its moments."""
+        out: Changing = {"count": self._count}
+        for number, moving in enumerate(self._moving):
+            out |= {f"{number}/{name}": getattr(moving, name) for name in ("parameter", "mean", "square")}
+        return out
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:

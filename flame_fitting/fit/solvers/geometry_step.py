@@ -17,6 +17,7 @@ from flame_fitting.fit.losses.offsets import OffsetRegulariser, OffsetWeights, c
 from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.parameters import PARAMETERS, VERGENCE, FitParameters, Part
 from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
+from flame_fitting.fit.solvers.changing import Changing, within
 from flame_fitting.fit.targets import FrameTarget, SourceTarget
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
@@ -258,6 +259,16 @@ class GeometryStep:
             point.copy_(points[index])
             normal.copy_(planes[index])
             share.copy_(weight / weight.sum().clamp_min(1e-12))
+
+    def changing(self) -> Changing:
+        """What `find_correspondences` writes; `values` belongs to whoever moves it."""
+        out: Changing = {}
+        for row, (point, normal, share) in enumerate(self._planes):
+            out |= {f"{row}/point": point, f"{row}/normal": normal, f"{row}/share": share}
+            for number, marks in enumerate(self._marks[row]):
+                if marks.contour is not None:
+                    out |= within(f"{row}/contour{number}", dict(vars(marks.contour)))
+        return out
 
     def _project(self, vertices: Tensor) -> Tensor:
         points = vertices if len(vertices) == 1 else vertices.index_select(0, self._timestep)

@@ -14,6 +14,7 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.rendering import HeadRenderer, Lit
 from flame_fitting.fit.solvers.appearance import Light, Texture, cluster_table
+from flame_fitting.fit.solvers.changing import Changing, put_back, within
 from flame_fitting.fit.solvers.fused_adam import Adam
 from flame_fitting.fit.solvers.geometry_step import GeometryStep, Projected
 from flame_fitting.fit.solvers.graphs import GraphedStep
@@ -157,6 +158,28 @@ class PhotometricStep:
             return self._graphed[0, 0]()
         now = self.project()
         return now.loss.detach() + self.update(now, None, torch.zeros_like(now.pos), None)
+
+    def changing(self) -> Changing:
+        """All that steps write."""
+        out = within("adam", self.optimizer.changing()) | within("geometry", self.geometry.changing())
+        out |= within("views", self.views.changing())
+        if self.texture is not None:
+            out |= within("texture", self.texture.changing()) | within("noise", self.perturbation.changing())
+            out["count"] = self._count
+        return out
+
+    def take_up(self, step: int, saved: dict[str, Tensor]) -> None:
+        """Everything as it was before a step."""
+        level, texture_level = self.size(step - 1)
+        if self.texture is not None:
+            self.texture.enter(texture_level)
+            self._pools_level = level
+        with torch.no_grad():
+            self.geometry.find_correspondences(self.geometry.vertices())  # makes the buffers
+        put_back(self.changing(), saved)
+        if self.texture is not None:
+            for each in range(len(self.views.levels)):
+                self.views.redraw_background(each)
 
     def size(self, step: int) -> tuple[int, int]:
         """Sizes of the pictures and of the texture in a step, coarse to fine: losses of others do not compare."""

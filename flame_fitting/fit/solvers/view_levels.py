@@ -5,6 +5,7 @@ from torch import Tensor
 
 from flame_fitting.errors import InputError
 from flame_fitting.fit.backgrounds import contour_colors, far_colors, outline_targets, recomposite
+from flame_fitting.fit.solvers.changing import Changing, within
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.view_order import ViewOrder
 from flame_fitting.fit.views import ViewSet
@@ -26,6 +27,8 @@ class ViewLevels:
         self.levels = [views.downsampled(factor) for factor in config.downsample] if config.pictures else [views]
         self._order = ViewOrder(count, generator)
         self._far: Tensor | None = None
+        self._shown = torch.zeros(len(self.levels), dtype=torch.long)
+        """Number of the far colour behind the avatar, by level."""
         self.wanted: list[Tensor] = [self._background(level) for level in self.levels] if config.pictures else []
         """(B, H, W, 4) of each level, as the losses see them: see `_background`."""
 
@@ -69,10 +72,20 @@ class ViewLevels:
         """Another of the far colours behind the avatar, where the stage has such a background."""
         if self._far is None:
             return
+        self._shown[level] = torch.randint(len(self._far), (), generator=self._generator)
+        self.redraw_background(level)
+
+    def redraw_background(self, level: int) -> None:
+        """The far colour that was drawn last, where the stage has such a background."""
+        if self._far is None:
+            return
         views = self.levels[level]
         assert views.background is not None
-        number = int(torch.randint(len(self._far), (), generator=self._generator))
-        recomposite(views.rgba, views.background, self._far[number], self.wanted[level])
+        recomposite(views.rgba, views.background, self._far[int(self._shown[level])], self.wanted[level])
+
+    def changing(self) -> Changing:
+        """What steps write; pictures follow from it by `redraw_background`."""
+        return {"generator": self._generator, "shown": self._shown, **within("order", self._order.changing())}
 
     def _background(self, views: ViewSet) -> Tensor:
         """The pictures with their backgrounds replaced, and in the fourth channel what the silhouette term wants."""
