@@ -115,6 +115,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
 
     from flame_fitting.capture.files import read_capture
     from flame_fitting.fit.begin import begin
+    from flame_fitting.fit.earlier import earlier_state, in_reference
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.state import FitState
@@ -127,9 +128,14 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     sources = landmark_sources(config, capture, head)
     double = copy.deepcopy(head).double()
     left = underway.left(head) if underway is not None else None
+    path = config.model.flame_params_path
+    earlier = earlier_state(path, double, len(capture.timesteps)) if path is not None else None
+    known = left.scale if left is not None else None
+    if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
+        known = earlier.scale
     trust = trust_of(config.data.geometry_kind, capture.avatar.geometry)
     surface = masked_surface_weights(double, config.model.occluded, trust)
-    scale, start = begin(config, capture, sources, double, surface, left.scale if left is not None else None)
+    scale, start = begin(config, capture, sources, double, surface, known)
     seen = Observations(
         head=double,
         targets=start.targets,
@@ -139,8 +145,11 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     )
     state = left
     if state is None:
-        parameters = neutral_parameters(double, len(capture.timesteps))
-        state = FitState(parameters, start.reference_from_world, scale, warnings=tuple(capture.warnings))
+        if earlier is not None:
+            state = in_reference(earlier, start.reference_from_world)
+        else:
+            state = FitState(neutral_parameters(double, len(capture.timesteps)), start.reference_from_world)
+        state = replace(state, scale=scale, warnings=tuple(capture.warnings))
         if not double.has_uv:
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
@@ -180,6 +189,8 @@ def plan(config: FitConfig) -> Manifest:
             inputs[f"landmarks {name}"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
+    if config.model.flame_params_path is not None:
+        inputs["flame_params"] = input_record(config.model.flame_params_path, config.folder)
     if config.landmark_embedding is not None:
         inputs["landmark_embedding"] = input_record(config.landmark_embedding, config.folder)
     return Manifest(

@@ -128,10 +128,9 @@ class ModelConfig:
     """Regions inside which colours are drawn at random for one another."""
     occluded: tuple[str, ...] = ()
     """Regions of the head that something else covers: they follow neither surface nor pictures."""
-    flame_params_path: Path | None = option(
-        None, refused="a fit of a static capture starts from its landmarks. Leave it out."
-    )
-    """tracked_flame_params.npz to start from."""
+    flame_params_path: Path | None = option(None, decides=False)
+    """Fit to begin with: its folder (all of its state) or tracked_flame_params.npz, ours or VHAP's. With --begin-stage
+    the stages that led there are left out."""
 
 
 @dataclass

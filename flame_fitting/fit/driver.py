@@ -74,8 +74,8 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     left, state = state.underway, replace(state, underway=None)
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
     found, after, repaired = state, before, None
-    steps = (stage.settings.num_steps or stage.settings.num_epochs) * len(frames_of(stage, seen.timesteps))
-    with progress.Bar(steps, stage.name, "step") as shown:
+    batches = frames_of(stage, seen.timesteps)
+    with progress.Bar(stage.steps(len(batches[0])) * len(batches), stage.name, "step") as shown:
         try:
             found = _solved(state, seen, stage, shown, left if left is not None and left.stage == stage.name else None)
         except Diverged as error:
@@ -114,7 +114,7 @@ def _solved(
     seen_before = any(_saw_all(record.name, stage) for record in state.records)
     if left is not None:
         state = state if left.found is None else left.found
-        shown.advance(left.batch * (stage.settings.num_steps or stage.settings.num_epochs))
+        shown.advance(left.batch * stage.steps(len(batches[0])))
     for number, rows in enumerate(batches):
         if left is not None and number < left.batch:
             continue

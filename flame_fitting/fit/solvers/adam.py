@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +17,13 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.sanity import Watch, nothing_drawn_error
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
+from flame_fitting.fit.solvers.batches import Batches
 from flame_fitting.fit.solvers.changing import taken
 from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.state import FitState, Underway
+from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.rotations import rotation_matrix
 
@@ -43,10 +46,17 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     if missing := [region for region in dict.fromkeys(gated) if region not in seen.head.regions]:
         text = f"stage {stage.name}: the head model {seen.head.name} has no region {', '.join(missing)} to leave out"
         progress.warn(text)
-    views = seen.pictures.batch(seen.pictures.rows(max_yaw=min(config.data.max_yaw, settings.max_yaw)))
+    max_yaw, seeable = min(config.data.max_yaw, settings.max_yaw), np.flatnonzero(seen.valid).tolist()
+    views: ViewSet | Batches
+    if pictures and len(seeable) > config.batch_size:
+        generator = torch.Generator().manual_seed(config.seed)
+        views = Batches(seen.pictures, seeable, config.batch_size, max_yaw, generator)
+    else:
+        views = seen.pictures.batch(seen.pictures.rows(max_yaw=max_yaw))
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
-    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit)
+    per_epoch = stage.steps_per_epoch(len(seeable)) if isinstance(views, Batches) else 1
+    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit, per_epoch)
     photometric = photometric_config(*args)
     lights = state.lights if photometric.lighting != "constant" else None
     if lights is not None and photometric.lighting_space == "world":

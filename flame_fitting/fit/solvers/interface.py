@@ -27,6 +27,15 @@ class Stage:
     keeper: Keeper | None = None
     """Where the solver shows from time to time how far it is; None where nobody saves it."""
 
+    def steps_per_epoch(self, timesteps: int) -> int:
+        """Steps in which Adam sees the pictures of so many timesteps once."""
+        batches = self.settings.solver == "adam" and "pictures" in self.settings.looks_at
+        return -(-timesteps // self.config.batch_size) if batches else 1
+
+    def steps(self, timesteps: int) -> int:
+        """Steps over so many timesteps at once."""
+        return self.settings.num_steps or self.settings.num_epochs * self.steps_per_epoch(timesteps)
+
 
 Solver = Callable[[FitState, Observations, Stage, progress.Bar], FitState]
 """Gives the state that it has arrived at, over the frames and views of the observations, and leaves the one that it was

@@ -15,8 +15,14 @@ class ViewLevels:
     """B views coarse to fine, in groups that share a base, and which of them a step looks at."""
 
     def __init__(
-        self, views: ViewSet, config: PhotometricConfig, weights: PhotometricWeights, generator: torch.Generator
+        self,
+        views: ViewSet,
+        config: PhotometricConfig,
+        weights: PhotometricWeights,
+        generator: torch.Generator,
+        only: int | None = None,
     ) -> None:
+        """`only` one of the levels is made, where no other one will be looked at."""
         self._config, self._weights, self._generator = config, weights, generator
         count = len(views.views)
         self.groups = [slice(0, count)]
@@ -24,13 +30,22 @@ class ViewLevels:
         if config.across_views and count > 1:
             views = views.subset([*range(0, count, 2), *range(1, count, 2)])
             self.groups = [slice(0, (count + 1) // 2), slice((count + 1) // 2, count)]
-        self.levels = [views.downsampled(factor) for factor in config.downsample] if config.pictures else [views]
+        factors = config.downsample if config.pictures else (1,)
+        made = [only in (None, level) for level in range(len(factors))]
+        self.levels = [views.downsampled(n) if done else views for n, done in zip(factors, made, strict=True)]
         self._order = ViewOrder(count, generator)
         self._far: Tensor | None = None
         self._shown = torch.zeros(len(self.levels), dtype=torch.long)
         """Number of the far colour behind the avatar, by level."""
-        self.wanted: list[Tensor] = [self._background(level) for level in self.levels] if config.pictures else []
+        self.wanted: list[Tensor] = []
+        if config.pictures:
+            both = zip(self.levels, made, strict=True)
+            self.wanted = [self._background(level) if done else level.rgba for level, done in both]
         """(B, H, W, 4) of each level, as the losses see them: see `_background`."""
+
+    def of_others(self, views: ViewSet, level: int) -> "ViewLevels":
+        """The same of other views, for one level alone; what is drawn at random goes on."""
+        return ViewLevels(views, self._config, self._weights, self._generator, level)
 
     @property
     def count(self) -> int:
