@@ -104,6 +104,16 @@ class Capture:
         """The cameras that have a view, ascending."""
         return sorted({view.camera for view in self.views})
 
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        """Position of each timestep among all of the folder: its row in a file of landmarks."""
+        return {timestep: row for row, timestep in enumerate(self.timestep_ids)}
+
+    @cached_property
+    def column_of(self) -> dict[int, int]:
+        """The same of each camera."""
+        return {camera: column for column, camera in enumerate(self.camera_ids)}
+
     @property
     def warnings(self) -> list[str]:
         """What the avatar's file lacked when the capture was made; a fit to it takes them over."""
