@@ -89,16 +89,14 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
 def plan(config: DetectConfig) -> Manifest:
     """What decides the result, for the manifest beside the landmark file."""
     from flame_fitting.capture.hashing import capture_hash
-    from flame_fitting.capture.opening import open_capture
     from flame_fitting.landmarks.registry import make_detector
 
     folder = config.capture / LANDMARK_FOLDER
     detector = make_detector(config.detector, config.model_path)
-    capture = open_capture(config.capture, _reading(config))
     return Manifest(
         stage="detect",
         config=config_as_dict(config),
-        inputs={"capture": input_record(config.capture, folder, capture_hash(capture))},
+        inputs={"capture": input_record(config.capture, folder, capture_hash(config.capture, _reading(config)))},
         detector=f"{detector.name} {detector.version}",
     )
 

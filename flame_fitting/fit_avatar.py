@@ -169,13 +169,12 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.capture.hashing import capture_hash
-    from flame_fitting.capture.opening import open_capture
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.files import find_landmarks
+    from flame_fitting.landmarks.files import landmarks_in
 
-    capture = open_capture(config.capture, reading_options(config))
-    inputs = {"capture": input_record(config.capture, config.folder, capture_hash(capture))}
-    if (landmarks := find_landmarks(capture, config.data.detector)) is not None:
+    options = reading_options(config)
+    inputs = {"capture": input_record(config.capture, config.folder, capture_hash(config.capture, options))}
+    if (landmarks := landmarks_in(config.capture, config.data.detector, options)) is not None:
         inputs["landmarks"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}

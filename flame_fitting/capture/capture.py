@@ -190,11 +190,11 @@ class Capture:
         if making is None:
             self._check_size(view, name, shape)
             return np.asarray(mask, dtype=np.float32) / 255.0
-        stored = making.stored
-        if abs(shape[1] * stored[1] - shape[0] * stored[0]) > 0.01 * shape[1] * stored[1]:  # of one shape, at any size
-            raise InputError(
+        width, height = making.full
+        if abs(shape[1] * height - shape[0] * width) > max(0.01 * shape[1] * height, width, height):
+            raise InputError(  # any size will do, but for rounding of one shape
                 f"{self.root / name}: is {shape[1]} x {shape[0]}, which has not the shape of its picture"
-                f" {view.file_path}, {stored[0]} x {stored[1]}. Make the two anew."
+                f" {view.file_path}, {width} x {height}. Make the two anew."
             )
         return made_mask(mask, making, view.width, view.height)
 

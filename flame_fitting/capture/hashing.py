@@ -3,8 +3,11 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.opening import kind_of, open_capture
+from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.files import sha256_of_file
 from flame_fitting.manifest import hash_capture
 
@@ -12,13 +15,17 @@ _MOST_BYTES = 2 * 10**9
 """Of pictures beyond this, sizes and times count, not contents: a recording of hours would be read twice a stage."""
 
 
-def capture_hash(capture: Capture) -> str:
-    """SHA-256, hex: of a capture's whole folder but its landmarks, of another program's the files that are read.
+def capture_hash(path: Path, options: ReadOptions) -> str:
+    """SHA-256, hex: of a capture's whole folder but its landmarks, of other kinds of folders the files that are read.
 
-    A folder of another program may hold much else, a recording of hours of which one moment is read.
+    Those may hold much else, a recording of hours of which one moment is read.
     """
-    if capture.kind == "capture":
-        return hash_capture(capture.root)
+    if kind_of(path) == "capture":
+        return hash_capture(path)
+    return _hash_of_files(open_capture(path, options))
+
+
+def _hash_of_files(capture: Capture) -> str:
     names = {view.file_path for view in capture.views} | {v.mask_path for v in capture.views if v.mask_path}
     backdrops = {v.making.backdrop.mask_path for v in capture.views if v.making and v.making.backdrop}
     files = sorted(names | backdrops) + sorted(os.path.relpath(path, capture.root) for path in capture.sources)

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float32
 from numpy import ndarray
 
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.opening import open_capture
+from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz
 from flame_fitting.landmarks.registry import DETECTORS
@@ -66,6 +68,14 @@ def find_landmarks(capture: Capture, detector: str) -> Path | None:
     """The file (of VHAP's for several cameras: the folder) that holds a detector's landmarks; ours before VHAP's."""
     path = landmarks_path(capture.root, detector)
     return path if path.is_file() else find_vhap(capture, detector)
+
+
+def landmarks_in(path: Path, detector: str, options: ReadOptions) -> Path | None:
+    """The same of a folder that need not be opened where it has landmarks of this program."""
+    ours = landmarks_path(path, detector)
+    if ours.is_file() or not (Path(path) / VHAP_FOLDER).is_dir():
+        return ours if ours.is_file() else None
+    return find_vhap(open_capture(path, options), detector)
 
 
 def landmark_names(capture: Capture) -> list[str]:

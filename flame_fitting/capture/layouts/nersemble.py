@@ -80,7 +80,7 @@ def read_nersemble(root: Path, options: ReadOptions) -> Capture:
     calibration = _Calibration(files.cameras, options)
     with_pictures = {match["camera"] for match in found.values()}
     cameras = sorted(with_pictures & calibration.world_to_camera.keys())
-    notes = list(calibration.notes)
+    notes = list[str]()
     if not cameras:
         raise InputError(
             f"{files.cameras}: has the cameras {_few(calibration.world_to_camera)}, {root / folder} pictures of "
@@ -134,7 +134,7 @@ def read_nersemble(root: Path, options: ReadOptions) -> Capture:
         views=views,
         kind=f"nersemble-v{files.version}",
         composited=False,
-        notes=tuple(notes),
+        notes=(*calibration.notes, *notes),
         sources=(files.cameras, *_color_files(files, corrections)),
     )
 
