@@ -316,6 +316,7 @@ def _with_pictures(
     device: "torch.device",
 ) -> "Observations":
     """With a rasterizer and pictures, for texture and photometric stages."""
+    from flame_fitting.fit.dense import DenseMaps
     from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
     from flame_fitting.render.backend import make_rasterizer
@@ -324,7 +325,13 @@ def _with_pictures(
     chosen = capture.views_of("fit") or capture.views
     limit = int(config.data.picture_cache * 1e9)
     pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
-    return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), pictures=pictures)
+    dense: DenseMaps | None = None
+    if any(view.dense_path for view in chosen):
+        row = {timestep: number for number, timestep in enumerate(capture.timesteps)}
+        frames = tuple(row[view.timestep] for view in chosen)
+        dense = DenseMaps(capture, tuple(chosen), frames, pictures.resolution)
+    texels = TexelMaps(rasterizer, seen.head)
+    return replace(seen, rasterizer=rasterizer, texels=texels, pictures=pictures, dense=dense)
 
 
 if __name__ == "__main__":
