@@ -94,6 +94,17 @@ STAGES = (
         ),
     ),
     Stage(
+        "combine",
+        "combine_nerf_datasets",
+        "CombineConfig",
+        "combine",
+        "Unites exported datasets of one subject into one.",
+        (
+            "combine --src-folders export/074_EMO-1 export/074_EMO-2 --tgt-folder export/UNION2_074",
+            "combine --src-folders a/export b/export --tgt-folder union --copy-images --subject me",
+        ),
+    ),
+    Stage(
         "evaluate",
         "evaluate",
         "EvaluateConfig",
