@@ -131,5 +131,3 @@ def _on_background(capture: Capture, color: tuple[float, float, float]) -> tuple
     ]
     said = f"{capture.root}: {len(lacking)} of {len(views)} pictures have no alpha map: their background stays"
     return replace(capture, views=views, background_color=color, composited=True), [said] if lacking else []
-
-

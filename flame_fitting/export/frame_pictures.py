@@ -62,7 +62,7 @@ def write_pictures(
 
     def write(frame: Frame, neck: _PosedNeck | None) -> dict[str, Any]:
         view = in_dataset(frame.view, work.dataset_from_world)
-        image, alpha = capture.image(frame.view), capture.alpha(frame.view)
+        image, alpha = capture.image_and_alpha(frame.view)
         keep = None if neck is None else _keep(capture, frame.view, view, work, neck)
         image, mask = replace_background(image, alpha, capture.background_color, work.background_color, keep)
         view = scaled_size(view, work.scale_factor)

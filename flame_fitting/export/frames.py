@@ -13,7 +13,6 @@ from flame_fitting.capture.files import intrinsics_as_dict
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
 from flame_fitting.export.splits import Split, named_camera, split_cameras, split_timesteps
-from flame_fitting.fit.alignment import camera_id, timestep_id
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def plan_frames(
     is_sequence = len(capture.timesteps) > 1
     numbers = {camera: camera if is_sequence else index for index, camera in enumerate(cameras)}
     if is_sequence:
-        ids = {view.camera: camera_id(view) for view in views if view.camera in chosen}
+        ids = {view.camera: view.camera_id for view in views if view.camera in chosen}
         validating = None if val_camera is None else named_camera(val_camera, ids)
         ratio = {} if train_ratio is None else {"train_ratio": train_ratio}
         split_of = split_timesteps(timesteps, sorted(chosen), validating=validating, **ratio)
@@ -103,9 +102,9 @@ def entry_of(frame: Frame, view: View, is_mesh: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "timestep_index": frame.timestep_index,
         "timestep_index_original": frame.view.timestep,
-        "timestep_id": timestep_id(frame.view),
+        "timestep_id": frame.view.timestep_id,
         "camera_index": frame.camera_index,
-        "camera_id": camera_id(frame.view),
+        "camera_id": frame.view.camera_id,
         **_intrinsics(view),
         "transform_matrix": opengl_camera_to_world(view.world_to_camera).tolist(),
         "file_path": f"images/{frame.name}",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.fit.result import FitResult
 
@@ -16,7 +16,7 @@ def aligned(fit: FitResult, capture: Capture) -> tuple[FitResult, Capture]:
     Timesteps are matched by their names; by their order where both have equally many and the names differ. Raises
     InputError where the capture lacks a timestep of the fit.
     """
-    names = {view.timestep: timestep_id(view) for view in capture.views}
+    names = {view.timestep: view.timestep_id for view in capture.views}
     rows = _by_name([names[t] for t in capture.timesteps], fit.timestep_id)
     if rows is None:
         if len(fit.timestep_id) != len(capture.timesteps):
@@ -28,21 +28,11 @@ def aligned(fit: FitResult, capture: Capture) -> tuple[FitResult, Capture]:
     fitted = {t: row for t, row in zip(capture.timesteps, rows, strict=True) if row is not None}
     if len(fitted) < len(capture.timesteps):
         capture = replace(capture, views=[view for view in capture.views if view.timestep in fitted])
-    if not getattr(capture, "calibrated", True) and fit.focal_length is not None:
+    if not capture.calibrated and fit.focal_length is not None:
         focal = fit.focal_length
         views = [replace(view, K=centred_intrinsics(focal, view.width, view.height)) for view in capture.views]
         capture = replace(capture, views=views)
     return fit.of_rows(list(fitted.values())), capture
-
-
-def timestep_id(view: View) -> str:
-    """What the files call the timestep of a view."""
-    return str(getattr(view, "timestep_id", "") or f"{view.timestep:05d}")
-
-
-def camera_id(view: View) -> str:
-    """What the files call the camera of a view."""
-    return str(getattr(view, "camera_id", "") or f"{view.camera:02d}")
 
 
 def centred_intrinsics(focal_length: float, width: int, height: int) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from flame_fitting.capture.files import TRANSFORMS_NAME
 from flame_fitting.capture.opening import find_sequence, open_capture
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
-from flame_fitting.files import read_json_object, read_npz, sha256_of_file
+from flame_fitting.files import read_npz, sha256_of_file
 from flame_fitting.fit.alignment import aligned
 from flame_fitting.fit.result import FIT_AGAIN, FitResult, check_head, checked_parameters, load_fit, load_run
 from flame_fitting.fit.vhap_runs import RunData, aligned_world, epochs_of, read_run_data
@@ -46,12 +46,12 @@ def open_fit(
         fit = open_epoch(fit, epoch)
     data = read_run_data(root)
     place = capture_folder or find_capture(root, fit.capture)
-    capture = open_capture(place, _read_options(place, data, background_color))
+    capture = _open_capture(place, data, background_color, bool(fit.head_hash))
     if fit.head_hash:
         head = _head_of(fit, root, head_spec, flame_dir, flame_masks)
     else:
         fit, head = _with_unnamed_head(fit, head_spec, flame_dir, flame_masks)
-        if getattr(capture, "calibrated", True) and data.align_cameras_to_axes:
+        if capture.calibrated and data.align_cameras_to_axes:
             fit = replace(fit, head_from_world=aligned_world(capture.views))
     check_head(fit, head)
     fit, capture = aligned(fit, capture)
@@ -84,22 +84,25 @@ def find_capture(fit_folder: Path, recorded: Path | None = None) -> Path:
     )
 
 
-def _read_options(
-    place: Path, data: RunData, background_color: tuple[float, float, float] | None
-) -> ReadOptions | None:
-    """How the pictures were read for the fit; None for a capture of this program, which is read as it is."""
-    own = place / TRANSFORMS_NAME
-    if own.is_file() and "background_color" in read_json_object(own, "Make the capture again."):
-        return None
-    return ReadOptions(
-        subset=data.subset,
-        division=data.division,
-        n_downsample_rgb=data.n_downsample_rgb,
-        scale_factor=data.scale_factor or 1.0,
-        background_color=background_color or data.background_color,
-        use_color_correction=data.use_color_correction is not False,
-        image_size_during_calibration=data.image_size_during_calibration,
-    )
+def _open_capture(
+    place: Path, data: RunData, background_color: tuple[float, float, float] | None, is_own: bool
+) -> Capture:
+    """The capture, its pictures as the fit read them; those of a capture of this program as they are."""
+    capture = open_capture(place)
+    if not (is_own and capture.kind == "capture"):
+        options = ReadOptions(
+            subset=data.subset,
+            division=data.division,
+            n_downsample_rgb=data.n_downsample_rgb,
+            scale_factor=data.scale_factor or 1.0,
+            use_color_correction=data.use_color_correction is not False,
+            image_size_during_calibration=data.image_size_during_calibration,
+        )
+        # a background can only be put behind what an alpha map tells from it
+        if any(view.mask_path is not None for view in capture.views):
+            options = replace(options, background_color=background_color or data.background_color)
+        capture = open_capture(place, options, say)
+    return capture
 
 
 def recorded_head_spec(fit_folder: Path, name: str) -> str:
