@@ -26,7 +26,7 @@ class CombineConfig(OutputOptions):
     division_mode: Literal["random_single", "random_group", "last"] = "random_group"
     """Which source is for testing: one at random, one of every ten at random, or the last."""
     copy_images: bool = False
-    """Copy pictures and parameters into the union, so that the sources may lie anywhere and may go."""
+    """Copy pictures and parameters into the union: the sources may lie anywhere, and may go."""
     subject: str | None = None
     """Whose datasets they are (default: what stands before the first _ of all their names); seeds the choice."""
 
