@@ -260,7 +260,7 @@ def head_line(config: Any, arguments: Sequence[str] = ()) -> str:
         folder = getattr(config, name, None)
         if isinstance(folder, Path) and (recorded := _recorded_head(folder)):
             return f"head: {recorded} (recorded in {folder})"
-        if name == "src_folder" and isinstance(folder, Path):
+        if name in ("fit", "src_folder") and isinstance(folder, Path):
             return f"head: that of the fit in {folder}"
     return "head: none (this command needs no head model)"
 

@@ -157,6 +157,20 @@ def test_a_monocular_capture_has_the_focal_length_of_the_fit(
     assert np.abs(inside[:, 1] - inside[:, 0]).max() < 25  # the head is grey
 
 
+def test_evaluate_takes_the_parent_of_a_run_or_a_flat_fit(case: Case, tmp_path: Path) -> None:
+    from flame_fitting.evaluate import EvaluateConfig, evaluate
+
+    fit, capture, _, _ = case
+    data = {"root_folder": capture.root.parent, "sequence": "render", "calibrated": True}
+    write_run(tmp_path / "track" / "2024-01-01_10-00-00", fit, data)
+    save_case(tmp_path / "fit", fit, capture)
+    found = [
+        evaluate(EvaluateConfig(tmp_path / place, figures=False)).metrics["silhouette_iou"]
+        for place in ("track", "fit")
+    ]
+    assert min(found) > 0.99 and found[0] == found[1]
+
+
 def test_a_part_that_was_tracked_is_matched_by_its_names(case: Case, monocular: Path, tmp_path: Path) -> None:
     fit = case[0].of_rows([1, 3])
     fit = replace(fit, timestep_id=[f"{t:06d}" for t in range(STEPS)])  # VHAP names all that it found
