@@ -104,6 +104,16 @@ class Capture:
         """The cameras that have a view, ascending."""
         return sorted({view.camera for view in self.views})
 
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        """Position of each timestep among all of the folder: its row in a file of landmarks."""
+        return {timestep: row for row, timestep in enumerate(self.timestep_ids)}
+
+    @cached_property
+    def column_of(self) -> dict[int, int]:
+        """The same of each camera."""
+        return {camera: column for column, camera in enumerate(self.camera_ids)}
+
     @property
     def warnings(self) -> list[str]:
         """What the avatar's file lacked when the capture was made; a fit to it takes them over."""
@@ -180,11 +190,11 @@ class Capture:
         if making is None:
             self._check_size(view, name, shape)
             return np.asarray(mask, dtype=np.float32) / 255.0
-        stored = making.stored
-        if abs(shape[1] * stored[1] - shape[0] * stored[0]) > 0.01 * shape[1] * stored[1]:  # of one shape, at any size
-            raise InputError(
+        width, height = making.full
+        if abs(shape[1] * height - shape[0] * width) > max(0.01 * shape[1] * height, width, height):
+            raise InputError(  # any size will do, but for rounding of one shape
                 f"{self.root / name}: is {shape[1]} x {shape[0]}, which has not the shape of its picture"
-                f" {view.file_path}, {stored[0]} x {stored[1]}. Make the two anew."
+                f" {view.file_path}, {width} x {height}. Make the two anew."
             )
         return made_mask(mask, making, view.width, view.height)
 

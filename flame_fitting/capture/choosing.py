@@ -121,13 +121,14 @@ def _on_background(capture: Capture, color: tuple[float, float, float]) -> tuple
         return capture, [f"{capture.root}: has no alpha maps, so the background of its pictures stays as it is"]
     if old == color:
         return capture, []
-    views = [
-        view
-        if view.mask_path is None
-        else replace(
-            view, making=replace(view.making or _as_stored(view), backdrop=Backdrop(color, view.mask_path, old))
-        )
-        for view in capture.views
-    ]
+    views = [view if view.mask_path is None else _on(view, color, old) for view in capture.views]
     said = f"{capture.root}: {len(lacking)} of {len(views)} pictures have no alpha map: their background stays"
     return replace(capture, views=views, background_color=color, composited=True), [said] if lacking else []
+
+
+def _on(view: View, color: tuple[float, float, float], old: tuple[float, float, float] | None) -> View:
+    """A view with alpha over a background; `old` is what its file's picture stands on, None where it is the real one."""
+    assert view.mask_path is not None
+    making = view.making or _as_stored(view)
+    replaces = old if making.backdrop is None else making.backdrop.replaces
+    return replace(view, making=replace(making, backdrop=Backdrop(color, view.mask_path, replaces)))

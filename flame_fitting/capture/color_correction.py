@@ -1,33 +1,37 @@
 """Colour corrections of a camera: NeRSemble's affine one (v1) and its polynomial one in linear light (v2)."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[np.float32]
 
+_SECOND = ("r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb")
+_CUBES = ("rrr", "ggg", "bbb")
+_MIXED = (*_SECOND, "rgb", "rrg", "ggb", "rbb")
+_ALL_MIXED = (*_MIXED, "rrb", "rgg", "gbb")
 _PRODUCTS: dict[int, tuple[str, ...]] = {
-    3: ("r", "g", "b"),
-    4: ("r", "g", "b", ""),
-    5: ("r", "g", "b", "rgb", ""),
-    7: ("r", "g", "b", "rg", "rb", "gb", ""),
-    8: ("r", "g", "b", "rg", "rb", "gb", "rgb", ""),
-    10: ("r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb", ""),
-    11: ("r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb", "rgb", ""),
-    14: ("r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb", "rgb", "rrr", "ggg", "bbb", ""),
+    len(products): products
+    for products in (
+        _SECOND[:3],
+        (*_SECOND[:3], ""),
+        (*_SECOND[:3], "rgb", ""),
+        (*_SECOND[:6], ""),
+        (*_SECOND[:6], "rgb", ""),
+        (*_SECOND, ""),
+        (*_SECOND, "rgb", ""),
+        (*_SECOND, "rgb", *_CUBES, ""),
+        (*_MIXED, *_CUBES),
+        (*_MIXED, *_CUBES, ""),
+        (*_ALL_MIXED, *_CUBES),
+        (*_ALL_MIXED, *_CUBES, ""),
+        (*_ALL_MIXED, *_CUBES, "rrgb", "rggb", "rgbb"),
+    )
 }
 """Terms of the polynomials by their number (Cheung, Westland, Connah, Ripamonti, "A comparative study of the
 characterisation of colour cameras by means of neural networks and polynomial transforms", 2004; Westland, Ripamonti,
 "Computational Colour Science", 2004), in the order of the package colour-science, which NeRSemble's are made with."""
-
-
-class ColorCorrection(Protocol):
-    """Corrects the colours of one camera."""
-
-    def __call__(self, picture: Picture) -> Picture:
-        """(H, W, 3) sRGB 0..1 to the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,10 @@ class PolynomialCorrection:
                 term = term * linear[..., "rgb".index(channel)]
             corrected += term[..., None] * column
         return linear_to_srgb(np.clip(corrected, 0.0, 1.0))
+
+
+ColorCorrection = AffineCorrection | PolynomialCorrection
+"""Corrects the colours of one camera: called with a picture (H, W, 3), sRGB 0..1, gives the same."""
 
 
 def polynomial_terms() -> tuple[int, ...]:

@@ -10,6 +10,7 @@ Array = NDArray[np.float64]
 
 _MOST_ZOOM = 4.0
 _STEPS = 64
+_COUNT = {"brown": 8, "fisheye": 4}
 
 
 class LensError(ValueError):
@@ -46,12 +47,11 @@ def make_lens(
     The pinhole camera keeps the principal point and, where all its pixels were seen, the focal length; else it looks
     as much closer as is needed. Raises LensError where that is more than fourfold, or pixels would be seen twice.
     """
-    if not any(abs(value) > 1e-12 for value in coefficients):
-        if model == "brown":
-            return None
-        coefficients = tuple(coefficients) + (0.0,) * (4 - len(coefficients))  # a fisheye without any is still one
     if not np.isfinite(coefficients).all():
         raise LensError("its coefficients are no finite numbers")
+    if model == "brown" and not any(abs(value) > 1e-12 for value in coefficients):
+        return None  # a fisheye without any is still one
+    coefficients = (*coefficients, *(0.0,) * (_COUNT[model] - len(coefficients)))
     lens = Lens(
         model,
         tuple(float(value) for value in coefficients),

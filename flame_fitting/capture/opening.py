@@ -1,6 +1,7 @@
 """Opens a folder of pictures as a `Capture`, whichever program made it."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,11 @@ def _kind_of_pictures(root: Path) -> str:
             )
         kinds = "; ".join(KINDS.values())
         raise InputError(f"{root}: is not a capture, it has no transforms.json and no images/. Known are: {kinds}.")
+    if all(re.fullmatch(r"\d{5}_\d{2}", stem) for stem in stems):
+        raise InputError(
+            f"{root}: has pictures of a capture, <timestep>_<camera>, and no transforms.json, which says what their "
+            "cameras are. Copy it from where the capture was made."
+        )
     if not any(is_picture_of_rig(stem) for stem in stems):
         return "monocular"
     return "nersemble-v2" if root.absolute().parent.name == "sequences" else "nersemble-v1"

@@ -1,9 +1,10 @@
 """What is read of a capture's folder, and how."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from flame_fitting.capture.pictures import parse_color
 from flame_fitting.errors import InputError
+from flame_fitting.shared_options import CaptureOptions
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,8 @@ class ReadOptions:
         if isinstance(self.background_color, str):
             return parse_color(self.background_color, "--data.background-color")
         return self.background_color
+
+
+def read_options(options: CaptureOptions) -> ReadOptions:
+    """How a command's options want a capture to be read."""
+    return ReadOptions(**{one.name: getattr(options, one.name) for one in fields(ReadOptions)})

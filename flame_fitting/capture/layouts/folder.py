@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import reason
+from flame_fitting.folders import VIDEO_SUFFIXES
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Of pictures; where a folder has several of one name, the first of these is taken."""
-VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".avi")
 IMAGES = "images"
 ALPHA_MAPS = "alpha_maps"
 

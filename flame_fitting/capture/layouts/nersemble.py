@@ -60,7 +60,9 @@ def recording_files(root: Path) -> RecordingFiles:
         folder = root.parent.parent / "calibration"
         return RecordingFiles(2, folder / "camera_params.json", folder / "color_calibration.json")
     top, subject = root.parent.parent, root.parent.name
-    return RecordingFiles(1, top / "camera_params" / subject / "camera_params.json", top / "color_correction" / subject)
+    return RecordingFiles(
+        1, top / "camera_params" / subject / "camera_params.json", top / "color_correction" / subject
+    )
 
 
 def read_nersemble(root: Path, options: ReadOptions) -> Capture:
@@ -78,7 +80,7 @@ def read_nersemble(root: Path, options: ReadOptions) -> Capture:
     calibration = _Calibration(files.cameras, options)
     with_pictures = {match["camera"] for match in found.values()}
     cameras = sorted(with_pictures & calibration.world_to_camera.keys())
-    notes = list(calibration.notes)
+    notes = list[str]()
     if not cameras:
         raise InputError(
             f"{files.cameras}: has the cameras {_few(calibration.world_to_camera)}, {root / folder} pictures of "
@@ -132,7 +134,7 @@ def read_nersemble(root: Path, options: ReadOptions) -> Capture:
         views=views,
         kind=f"nersemble-v{files.version}",
         composited=False,
-        notes=tuple(notes),
+        notes=(*calibration.notes, *notes),
         sources=(files.cameras, *_color_files(files, corrections)),
     )
 
