@@ -113,18 +113,17 @@ def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportS
 def plan(config: ExportConfig) -> "Manifest":
     """What decides the result."""
     from flame_fitting.fit.result import find_fit_folder
-    from flame_fitting.fit.sources import find_capture, fit_input_record
-    from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
+    from flame_fitting.fit.sources import capture_input_record, fit_input_record
+    from flame_fitting.manifest import Manifest, config_as_dict, read_manifest
 
     fit_folder = find_fit_folder(config.src_folder)
-    capture_folder = config.capture_folder or find_capture(fit_folder)
     made = read_manifest(fit_folder)
     return Manifest(
         stage="export",
         config=config_as_dict(config),
         inputs={
             "fit": fit_input_record(fit_folder, config.tgt_folder),
-            "capture": input_record(capture_folder, config.tgt_folder),
+            "capture": capture_input_record(fit_folder, config.capture_folder, config.tgt_folder),
         },
         head=made.head if made is not None else None,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from flame_fitting.assets import FLAME_VERSIONS
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import TRANSFORMS_NAME
+from flame_fitting.capture.hashing import capture_hash
 from flame_fitting.capture.opening import find_sequence, open_capture
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
@@ -90,19 +91,29 @@ def _open_capture(
     """The capture, its pictures as the fit read them; those of a capture of this program as they are."""
     capture = open_capture(place)
     if not (is_own and capture.kind == "capture"):
-        options = ReadOptions(
-            subset=data.subset,
-            division=data.division,
-            n_downsample_rgb=data.n_downsample_rgb,
-            scale_factor=data.scale_factor or 1.0,
-            use_color_correction=data.use_color_correction is not False,
-            image_size_during_calibration=data.image_size_during_calibration,
-        )
+        options = _read_options(data)
         # a background can only be put behind what an alpha map tells from it
         if any(view.mask_path is not None for view in capture.views):
             options = replace(options, background_color=background_color or data.background_color)
         capture = open_capture(place, options, say)
     return capture
+
+
+def _read_options(data: RunData) -> ReadOptions:
+    return ReadOptions(
+        subset=data.subset,
+        division=data.division,
+        n_downsample_rgb=data.n_downsample_rgb,
+        scale_factor=data.scale_factor or 1.0,
+        use_color_correction=data.use_color_correction is not False,
+        image_size_during_calibration=data.image_size_during_calibration,
+    )
+
+
+def capture_input_record(fit_folder: Path, capture_folder: Path | None, output_folder: Path) -> InputRecord:
+    """A fit's capture as the input of another stage: what of it is read."""
+    place = capture_folder or find_capture(fit_folder)
+    return input_record(place, output_folder, capture_hash(place, _read_options(read_run_data(fit_folder))))
 
 
 def recorded_head_spec(fit_folder: Path, name: str) -> str:
