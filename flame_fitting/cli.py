@@ -94,6 +94,17 @@ STAGES = (
         ),
     ),
     Stage(
+        "combine",
+        "combine_nerf_datasets",
+        "CombineConfig",
+        "combine",
+        "Unites exported datasets of one subject into one.",
+        (
+            "combine --src-folders export/074_EMO-1 export/074_EMO-2 --tgt-folder export/UNION2_074",
+            "combine --src-folders a/export b/export --tgt-folder union --copy-images --subject me",
+        ),
+    ),
+    Stage(
         "evaluate",
         "evaluate",
         "EvaluateConfig",
@@ -249,6 +260,8 @@ def head_line(config: Any, arguments: Sequence[str] = ()) -> str:
         folder = getattr(config, name, None)
         if isinstance(folder, Path) and (recorded := _recorded_head(folder)):
             return f"head: {recorded} (recorded in {folder})"
+        if name in ("fit", "src_folder") and isinstance(folder, Path):
+            return f"head: that of the fit in {folder}"
     return "head: none (this command needs no head model)"
 
 
