@@ -19,6 +19,8 @@ PRINCIPAL_POINT = (0.515, 0.47)
 ASPECT = 11 / 16
 MONOCULAR_FOCAL = 2.0
 """In the longer side of the picture; VHAP's guess is 1.5."""
+AIM = (0.0, 0.0, -0.04)
+"""m, in the studio: near the axis that the head turns about."""
 STEP = 32
 """Sizes are multiples of it, so that half a width is even."""
 
@@ -62,7 +64,7 @@ def calibrated_cameras(size: int) -> list[RigCamera]:
     for name, (yaw, pitch) in zip(NAMES, ((-1, 1), (-1, -1), (1, 1), (1, -1)), strict=True):
         a, b = np.radians([yaw * YAW, pitch * PITCH])
         eye = DISTANCE * np.array([np.sin(a) * np.cos(b), np.sin(b), np.cos(a) * np.cos(b)])
-        out.append(RigCamera(name, K, look_at(eye, np.zeros(3), [0, 1, 0]), width, size))
+        out.append(RigCamera(name, K, look_at(eye + AIM, AIM, [0, 1, 0]), width, size))
     return out
 
 

@@ -66,6 +66,7 @@ def draw_plate(width: int, height: int, rng: np.random.Generator) -> Picture:
 
     rows, columns = np.mgrid[0:height, 0:width] / height
     slope = 0.12 * (rows - 0.5) * rng.uniform(-1, 1) + 0.12 * (columns - 0.3) * rng.uniform(-1, 1)
-    blobs = np.stack([gaussian_filter(rng.standard_normal((height, width)), 0.09 * height) for _ in range(3)], axis=-1)
-    blobs *= 0.05 / blobs.std()
+    soft = [gaussian_filter(rng.standard_normal((height, width)), 0.09 * height) for _ in range(4)]
+    soft = [values / values.std() for values in soft]
+    blobs = 0.05 * soft[0][..., None] + 0.012 * np.stack(soft[1:], axis=-1)
     return np.clip(np.array([0.60, 0.63, 0.66]) + slope[..., None] + blobs, 0.2, 0.9)
