@@ -17,7 +17,9 @@ def write_sheet(rig: Rig, clips: tuple[str, ...], marks: bool = False) -> Path:
         for index, camera in enumerate(truth["camera_id"]):
             row = []
             for timestep in truth["vertices_timestep"]:
-                picture = Image.fromarray(np.round(255 * rig.true_picture(clip, timestep, str(camera))).astype(np.uint8))
+                picture = Image.fromarray(
+                    np.round(255 * rig.true_picture(clip, timestep, str(camera))).astype(np.uint8)
+                )
                 if marks:
                     draw = ImageDraw.Draw(picture)
                     seen = truth["landmarks2d_visible"][timestep, index]
