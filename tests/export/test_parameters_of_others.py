@@ -279,5 +279,5 @@ def test_shared_cases(test_data: Path, tmp_path: Path) -> None:
         pytest.skip(f"{cases}/gathered_params.json is not there")
     result = run(cases / "gathered_params.json", tmp_path / "a.npz")
     assert result.timesteps == 5 and "expr has 5 entries where others have 6" in result.warnings[0]
-    with pytest.raises(InputError, match="eye_rot.*no known FLAME parameters.*nearest is vhap"):
+    with pytest.raises(InputError, match=r"eye_rot.*no known FLAME parameters.*nearest is vhap"):
         run(cases / "foreign_tracker.npz", tmp_path / "b.npz")

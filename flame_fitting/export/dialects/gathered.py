@@ -88,8 +88,8 @@ def _in_order(path: Path, name: str, value: Any) -> Any:
     numbers = [int(match[2]) for match in found if match is not None]
     if len({match[1] for match in found if match is not None}) > 1 or sorted(numbers) != list(range(len(numbers))):
         raise InputError(
-            f"{path}: {name} has entries numbered {sorted(numbers)[:3]} ... {max(numbers)}, and {len(numbers)} of them: "
-            f"not every number from 0 on once. {_ADVICE}"
+            f"{path}: the {len(numbers)} entries of {name} are numbered {min(numbers)} to {max(numbers)}: not every "
+            f"number from 0 on once. {_ADVICE}"
         )
     ordered = [entry for _, entry in sorted(zip(numbers, value.values(), strict=True), key=lambda pair: pair[0])]
     if all(isinstance(entry, list) for entry in ordered):
