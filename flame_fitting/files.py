@@ -87,14 +87,17 @@ def read_npz(
         raise InputError(f"{path}: not a readable .npz file ({reason(error)}). {advice}") from error
 
 
-def read_picture(path: Path | str, mode: Literal["RGB", "L"], advice: str) -> "np.ndarray":
-    """A picture as uint8 (H, W, 3) or (H, W). Raises InputError, with `advice` at its end, where it cannot be read."""
+def read_picture(path: Path | str, mode: Literal["RGB", "L", "A"], advice: str) -> "np.ndarray":
+    """A picture as uint8 (H, W, 3) or (H, W); `A` is its alpha channel.
+
+    Raises InputError, with `advice` at its end, where it cannot be read.
+    """
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert(mode))
+            return np.asarray(picture.convert("RGBA").getchannel("A") if mode == "A" else picture.convert(mode))
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a picture, or an empty one. {advice}") from error
     except Exception as error:  # decoders raise many kinds over damaged bytes

@@ -8,20 +8,24 @@ from flame_fitting.fit.check import check
 from flame_fitting.fit.command_line import defaults, without_effect
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
-from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+from flame_fitting.manifest import Manifest, config_as_dict, input_record
 from flame_fitting.options import not_deciding
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.capture.read_options import ReadOptions
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import Start
     from flame_fitting.fit.result import FitResult
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
+    from flame_fitting.landmarks.files import Landmarks2D
 
 __all__ = ["FitConfig", "defaults", "fit", "plan"]
 
@@ -30,6 +34,8 @@ __all__ = ["FitConfig", "defaults", "fit", "plan"]
 class PreparedFit:
     """What the stages start from."""
 
+    config: FitConfig
+    """Without what is done when the capture is read."""
     capture: "Capture"
     head: "HeadModel"
     start: "Start"
@@ -53,7 +59,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.render.backend import choose_device
 
     check(config)
-    config = replace(config, capture=capture_folder(config.capture))
+    config = replace(config, capture=capture_of(config))
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
@@ -66,7 +72,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
-        state = run_stages(prepared.state, seen, config, device, lambda state: underway.keep(state, head))
+        state = run_stages(prepared.state, seen, prepared.config, device, lambda state: underway.keep(state, head))
         for text in manifest.finish(lambda: plan(config)):
             progress.warn(text)
             state = state.warned(text)
@@ -114,7 +120,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
 
     from flame_fitting import progress
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
-    from flame_fitting.capture.files import read_capture
+    from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.begin import begin
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
@@ -123,8 +129,11 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.landmarks.files import check_landmarks, read_landmarks
 
     config = with_landmarks(config)
-    capture = read_capture(config.capture)
-    detected = read_landmarks(capture.root, config.data.detector)
+    reading = reading_options(config)
+    capture = open_capture(config.capture, reading, notify=progress.say)
+    if reading.n_downsample_rgb is not None:  # done
+        config = replace(config, data=replace(config.data, n_downsample_rgb=None))
+    detected = read_landmarks(capture, config.data.detector)
     check_landmarks(capture, detected)
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
     embedding = embedding_of_landmarks(
@@ -153,18 +162,20 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     if double.has_uv:
-        seen = _with_pictures(seen, start.reference_from_world, capture, config, device)
-    return PreparedFit(capture, head, start, seen, state)
+        seen = _with_pictures(seen, start.reference_from_world, capture, device)
+    return PreparedFit(config, capture, head, start, seen, state)
 
 
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
+    from flame_fitting.capture.hashing import capture_hash
+    from flame_fitting.capture.opening import open_capture
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.files import landmarks_path
+    from flame_fitting.landmarks.files import find_landmarks
 
-    inputs = {"capture": input_record(config.capture, config.folder, hash_capture(config.capture))}
-    landmarks = landmarks_path(config.capture, config.data.detector)
-    if landmarks.is_file():
+    capture = open_capture(config.capture, reading_options(config))
+    inputs = {"capture": input_record(config.capture, config.folder, capture_hash(capture))}
+    if (landmarks := find_landmarks(capture, config.data.detector)) is not None:
         inputs["landmarks"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
@@ -180,46 +191,99 @@ def plan(config: FitConfig) -> Manifest:
     )
 
 
+def capture_of(config: FitConfig) -> "Path":
+    """The folder of the capture: as given, or where VHAP's flags name it, below its root folder."""
+    data = config.data
+    if data.root_folder is None or config.capture != data.root_folder / data.subject / data.sequence:
+        return capture_folder(config.capture)
+    from flame_fitting.capture.opening import find_sequence
+
+    if not data.sequence and not data.subject:
+        return capture_folder(data.root_folder)
+    return find_sequence(data.root_folder, data.subject, data.sequence)
+
+
+def reading_options(config: FitConfig) -> "ReadOptions":
+    """How the capture is read. Pictures that geometry belongs to keep their size, and Adam's stages reduce them."""
+    from flame_fitting.capture.opening import kind_of
+    from flame_fitting.capture.read_options import read_options
+
+    options = read_options(config.data)
+    return replace(options, n_downsample_rgb=None) if kind_of(config.capture) == "capture" else options
+
+
 def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
     They are wanted anew, too, where `--model-path` names other weights than they were detected with. Refuses a capture
-    over time.
+    over time, and one whose cameras do not fit its landmarks.
     """
     from flame_fitting import progress
-    from flame_fitting.capture.files import read_capture
-    from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.files import landmarks_path, read_landmarks
+    from flame_fitting.capture.opening import open_capture
+    from flame_fitting.detect_landmarks import DetectConfig, detect, views_to_search
+    from flame_fitting.landmarks.files import find_landmarks, landmarks_path, read_landmarks
     from flame_fitting.landmarks.registry import DETECTORS, make_detector
 
-    capture = read_capture(config.capture)
+    capture = open_capture(config.capture, reading_options(config))
     if len(capture.timesteps) > 1:
         raise InputError(
             f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
-            "Give a capture with one timestep."
+            "Give a capture with one timestep, or choose one with --data.subset ti<number>."
+        )
+    if not capture.calibrated:
+        raise InputError(
+            f"{config.capture}: is a video, of whose camera nothing is known; a fit takes pictures with known cameras. "
+            "Give a folder with transforms.json, of NeRSemble or of COLMAP."
         )
     name, model_path = config.data.detector, config.model_path
-    path = landmarks_path(config.capture, name)
-    if path.is_file() and config.exp.reuse_landmarks:
-        if model_path is None:
+    path = find_landmarks(capture, name)
+    if path is not None and config.exp.reuse_landmarks:
+        found = read_landmarks(capture, name)
+        other = model_path is not None and found.made_here
+        if other and found.detector_version != make_detector(name, model_path).version:
+            progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
+        elif found.covers(capture, views_to_search(capture)):
+            _check_cameras(capture, found)
             return config
-        found = read_landmarks(config.capture, name)
-        if not found.made_here or found.detector_version == make_detector(name, model_path).version:
-            return config
-        progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
-    if name not in DETECTORS and not path.is_file():
-        raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
+    missing = landmarks_path(config.capture, name)
+    if name not in DETECTORS and path is None:
+        raise InputError(f"{missing}: no such file. Put landmarks of your own there, or leave --data.detector out.")
     if not config.detect:
-        raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
-    detect(DetectConfig(config.capture, detector=name, model_path=model_path))
+        raise InputError(f"{missing}: no landmarks there. Run: flame-fitting detect {config.capture}")
+    options = reading_options(config)
+    detect(
+        DetectConfig(
+            config.capture,
+            detector=name,
+            model_path=model_path,
+            subset=options.subset,
+            division=options.division,
+            n_downsample_rgb=options.n_downsample_rgb,
+        )
+    )
+    _check_cameras(capture, read_landmarks(capture, name))
     return replace(config, exp=replace(config.exp, reuse_landmarks=True))
+
+
+def _check_cameras(capture: "Capture", found: "Landmarks2D") -> None:
+    """Refuses cameras that would fit the landmarks by another convention; warns of those that fit by none."""
+    from flame_fitting import progress
+    from flame_fitting.landmarks.camera_check import check_capture, is_checked
+
+    if not is_checked(capture):
+        return
+    report = check_capture(capture, found)
+    message = report.message(str(capture.root))
+    if message is not None and report.fitting:
+        raise InputError(message)
+    if message is not None:
+        progress.warn(message)
 
 
 def _with_pictures(
     seen: "Observations",
     reference_from_world: "np.ndarray",
     capture: "Capture",
-    config: FitConfig,
     device: "torch.device",
 ) -> "Observations":
     """With a rasterizer and pictures, for texture and photometric stages."""
@@ -229,7 +293,7 @@ def _with_pictures(
 
     rasterizer = make_rasterizer(device)
     chosen = capture.views_of("fit") or capture.views
-    pictures = load_pictures(capture, chosen, reference_from_world, device, config.data.background_color)
+    pictures = load_pictures(capture, chosen, reference_from_world, device)
     return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), pictures=pictures)
 
 

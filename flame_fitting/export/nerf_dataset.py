@@ -29,7 +29,7 @@ from flame_fitting.capture.pictures import picture_as_uint8, replace_background,
 from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
 from flame_fitting.export.obj import write_obj
-from flame_fitting.export.subset import select
+from flame_fitting.capture.subset import select
 from flame_fitting.fit.parameters import POSES
 from flame_fitting.fit.result import FitResult
 from flame_fitting.folders import staged_folder

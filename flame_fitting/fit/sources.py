@@ -6,7 +6,8 @@ from pathlib import Path
 
 from flame_fitting.assets import FLAME_VERSIONS
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.files import TRANSFORMS_NAME, read_capture
+from flame_fitting.capture.files import TRANSFORMS_NAME
+from flame_fitting.capture.opening import open_capture
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, sha256_of_file
 from flame_fitting.fit.result import FIT_AGAIN, FitResult, check_head, checked_parameters, load_fit
@@ -31,7 +32,7 @@ def open_fit(
         raise InputError(f"{folder}: no such folder. Give the output folder of: flame-fitting fit")
     fit = load_fit(folder)
     root = fit.folder or Path(folder)
-    capture = read_capture(capture_folder or find_capture(root, fit.capture))
+    capture = open_capture(capture_folder or find_capture(root, fit.capture))
     head = _head_of(fit, root, head_spec, flame_dir, flame_masks)
     check_head(fit, head)
     return fit, head, capture

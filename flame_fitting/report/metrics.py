@@ -238,12 +238,11 @@ def on_open_edge(faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], barycentr
 
 
 def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:
-    from flame_fitting.landmarks.files import read_landmarks
+    from flame_fitting.landmarks.files import landmark_names, read_landmarks
 
-    files = sorted((capture.root / "landmarks2d").glob("*.npz")) if (capture.root / "landmarks2d").is_dir() else []
     scheme = str(fit.landmarks3d.get("scheme", ""))
-    for file in files:
-        detected = read_landmarks(capture.root, file.stem)
+    for name in landmark_names(capture):
+        detected = read_landmarks(capture, name)
         if scheme and detected.scheme != scheme:
             continue
         distances = []

@@ -18,7 +18,7 @@ from flame_fitting.export.nerf_dataset import (
     split_cameras,
     split_timesteps,
 )
-from flame_fitting.export.subset import select
+from flame_fitting.capture.subset import select
 from flame_fitting.export_as_nerf_dataset import ExportConfig, export
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
