@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--size", type=int, default=256, help="height of the pictures, px; a multiple of 32")
+    parser.add_argument("--size", type=int, default=256, help="height of the pictures, px; a multiple of 64")
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clips", nargs="+", default=["nersemble", "nersemble_v2", "monocular"])

@@ -108,7 +108,7 @@ def check_capture(capture: Capture, detected: Landmarks2D) -> CameraReport:
     points = detected.landmarks[chosen].astype(np.float64)
     if scheme is None:
         return check_cameras(points, K, world_to_camera, sizes, read_as=read_as)
-    corners = tuple(int(np.flatnonzero(INNER_51 == corner)[0]) for corner in EYE_CORNERS)
+    corners = tuple(int(np.flatnonzero(corner == INNER_51)[0]) for corner in EYE_CORNERS)
     return check_cameras(points[:, :, scheme.inner], K, world_to_camera, sizes, (corners[0], corners[1]), read_as)
 
 

@@ -21,8 +21,8 @@ MONOCULAR_FOCAL = 2.0
 """In the longer side of the picture; VHAP's guess is 1.5."""
 AIM = (0.0, 0.0, -0.04)
 """m, in the studio: near the axis that the head turns about."""
-STEP = 32
-"""Sizes are multiples of it, so that half a width is even."""
+STEP = 64
+"""Sizes are multiples of it: half of a width is even too, as videos need."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,8 @@ class RigCamera:
 
 def calibrated_cameras(size: int) -> list[RigCamera]:
     """Four cameras in the studio; `size` is the height of their pictures, px."""
-    if size % STEP or size < 2 * STEP:
-        raise InputError(f"--size {size}: a multiple of {STEP} from {2 * STEP} on is needed.")
+    if size % STEP or size < STEP:
+        raise InputError(f"--size {size}: a multiple of {STEP} is needed.")
     width = round(ASPECT * size)
     K = np.array([[FOCAL * size, 0, 0], [0, FOCAL * size, 0], [0, 0, 1.0]])
     K[:2, 2] = np.array(PRINCIPAL_POINT) * [width, size]
@@ -64,7 +64,7 @@ def calibrated_cameras(size: int) -> list[RigCamera]:
     for name, (yaw, pitch) in zip(NAMES, ((-1, 1), (-1, -1), (1, 1), (1, -1)), strict=True):
         a, b = np.radians([yaw * YAW, pitch * PITCH])
         eye = DISTANCE * np.array([np.sin(a) * np.cos(b), np.sin(b), np.cos(a) * np.cos(b)])
-        out.append(RigCamera(name, K, look_at(eye + AIM, AIM, [0, 1, 0]), width, size))
+        out.append(RigCamera(name, K, look_at(eye + AIM, np.array(AIM), [0, 1, 0]), width, size))
     return out
 
 

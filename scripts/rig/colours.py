@@ -5,7 +5,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 Picture = Float[ndarray, "H W 3"]
-GAIN = 1.12
+GAIN = 1.2
 """Corrections brighten, so that what they are applied to lies within 0..1."""
 TERMS = 7
 """Of the polynomial in NeRSemble v2's colour calibration."""
@@ -13,7 +13,7 @@ TERMS = 7
 
 def draw_affine(rng: np.random.Generator) -> Float[ndarray, "3 4"]:
     """NeRSemble v1: rgb' = rgb A[:, :3] + A[:, 3] for rows rgb of sRGB values."""
-    mix = 0.05 * rng.uniform(-1, 1, (3, 3))
+    mix = 0.04 * rng.uniform(-1, 1, (3, 3))
     gains = GAIN * rng.uniform(0.97, 1.06, 3)
     return np.concatenate([np.diag(gains) + mix - np.diag(np.diag(mix)), -0.05 * rng.uniform(0.8, 1.2, (3, 1))], axis=1)
 
@@ -26,14 +26,17 @@ def before_affine(picture: Picture, matrix: Float[ndarray, "3 4"]) -> Picture:
 def draw_polynomial(rng: np.random.Generator) -> Float[ndarray, "3 7"]:
     """NeRSemble v2: linear rgb' = M (r, g, b, rg, rb, gb, 1), the polynomial of Cheung et al. (2004), 7 terms."""
     matrix = np.zeros((3, TERMS))
-    matrix[:, :3] = np.diag(1.2 * GAIN * rng.uniform(0.97, 1.06, 3)) + 0.06 * rng.uniform(-1, 1, (3, 3))
+    matrix[:, :3] = np.diag(1.15 * GAIN * rng.uniform(0.97, 1.06, 3)) + 0.06 * rng.uniform(-1, 1, (3, 3))
     matrix[:, 3:6] = 0.04 * rng.uniform(-1, 1, (3, 3))
     matrix[:, 6] = -0.004 * rng.uniform(0.5, 1, 3)
     return matrix
 
 
 def before_polynomial(picture: Picture, matrix: Float[ndarray, "3 7"]) -> Picture:
-    """What `matrix` makes this sRGB picture of, by fixed-point steps on linear values."""
+    """What `matrix` makes this sRGB picture of, by fixed-point steps on linear values.
+
+    Exact for colours of skin, hair and walls; what is all but one primary colour was never within the camera's range.
+    """
     wanted = linear_from_srgb(picture)
     inverse = np.linalg.inv(matrix[:, :3]).T
     found = wanted @ inverse

@@ -56,8 +56,7 @@ def make_course(
     absent: Absence = "blank",
 ) -> Course:
     """Draws a course; `lids` are the expression coefficients that shut the eyes."""
-    if frames < FEWEST:
-        raise InputError(f"--frames {frames}: a blink, an open mouth and a turn take at least {FEWEST}.")
+    check_frames(frames)
     time = np.arange(frames) / fps
     length = frames / fps
     events = {name: round(share * (frames - 1)) for name, share in EVENTS.items()}
@@ -96,6 +95,12 @@ def make_course(
         translation[events["absent"]] += AWAY
     blank = ~present & (absent == "blank")
     return Course(expr, rotation, translation, neck, jaw, np.tile(gaze, 2), present, blank, events)
+
+
+def check_frames(frames: int) -> None:
+    """InputError where a clip is too short for its events."""
+    if frames < FEWEST:
+        raise InputError(f"--frames {frames}: a blink, an open mouth and a turn take at least {FEWEST}.")
 
 
 def _bump(time: Float[ndarray, " T"], middle: float, reach: float) -> Float[ndarray, " T"]:

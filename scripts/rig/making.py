@@ -25,7 +25,7 @@ from .cameras import (
     world_from_studio,
 )
 from .colours import Picture
-from .course import Absence, Course, make_course
+from .course import Absence, Course, check_frames, make_course
 from .subject import Subject, make_subject, visible_landmarks
 from .tracks import Track, studio_track, write_fit, write_run
 
@@ -136,6 +136,7 @@ def make_rig(config: RigConfig) -> Rig:
     """Writes everything into `config.output`; InputError where it cannot."""
     if unknown := [name for name in config.clips if name not in CLIPS]:
         raise InputError(f"--clips {' '.join(unknown)}: known are {', '.join(CLIPS)}.")
+    check_frames(config.frames)
     for_subject, for_course, for_colours = np.random.default_rng(config.seed).spawn(3)
     cameras, monocular = calibrated_cameras(config.size), monocular_camera(config.size)
     subject = make_subject(config.head, for_subject, config.texture_size)

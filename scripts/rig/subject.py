@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHAPE_SIGMA = 0.7
 OFFSET_MM = 0.6
 """RMS over the face."""
-BLINK = 1.3
+BLINK = 1.15
 """Of the coefficients that bring the lids' landmarks together: those lie beside the lids' edges."""
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 """iBUG points above and below the eyes."""

@@ -60,9 +60,7 @@ def recording_files(root: Path) -> RecordingFiles:
         folder = root.parent.parent / "calibration"
         return RecordingFiles(2, folder / "camera_params.json", folder / "color_calibration.json")
     top, subject = root.parent.parent, root.parent.name
-    return RecordingFiles(
-        1, top / "camera_params" / subject / "camera_params.json", top / "color_correction" / subject
-    )
+    return RecordingFiles(1, top / "camera_params" / subject / "camera_params.json", top / "color_correction" / subject)
 
 
 def read_nersemble(root: Path, options: ReadOptions) -> Capture:
