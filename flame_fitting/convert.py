@@ -30,8 +30,7 @@ class ConvertConfig(FlameFolder):
     """Options of `flame-fitting convert`."""
 
     input: tyro.conf.Positional[Path] = field(metadata=PLACE)
-    """File of FLAME parameters (.npz, .frame, or a clip's lists in a .json), or a folder: one file for each timestep,
-    a run, an exported data set."""
+    """File of FLAME parameters (.npz, .frame, .json), or a folder: a file per timestep, a run, an exported data set."""
     output: Path = field(metadata=PLACE)
     """File to write (.npz or .frame), or a folder for one file per timestep."""
     to: DialectName

@@ -1,20 +1,18 @@
 """The rig's folders through the readers: cameras and times equal, pictures true, before and after preprocessing."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.opening import find_sequence, open_capture
 from flame_fitting.capture.read_options import ReadOptions
 from scripts.rig.making import CLIPS, MONOCULAR_FOCAL, SEQUENCE, SUBJECT, Rig
 from tests.rig.comparing import decibels
 
 CALIBRATED = ("nersemble", "nersemble_v2")
-FRAMES = 16
 
 
 def check_cameras_and_times(capture: Capture, rig: Rig, clip: str) -> None:
@@ -39,13 +37,15 @@ def worst_decibels(capture: Capture, rig: Rig, clip: str) -> float:
     kept = set(truth["vertices_timestep"].tolist())
     views = [view for view in capture.views if view.timestep in kept]
     assert len(views) == len(kept) * len(truth["camera_id"])
+    names = truth["camera_id"].tolist()
     return min(
-        decibels(
-            capture.image(view).transpose(1, 2, 0) if capture.image(view).shape[0] == 3 else capture.image(view),
-            rig.true_picture(clip, view.timestep, str(truth["camera_id"][view.camera])),
-        )
-        for view in views
+        decibels(image_of(capture, view), rig.true_picture(clip, view.timestep, names[view.camera])) for view in views
     )
+
+
+def image_of(capture: Capture, view: View) -> np.ndarray:
+    """(H, W, 3)."""
+    return np.moveaxis(capture.image(view), 0, -1)
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -73,10 +73,7 @@ def test_alpha_is_the_heads(clip: str, rig: Rig) -> None:
     alpha = plain.alpha(view)
     assert 0.1 < alpha.mean() < 0.6
     inside, outside = alpha > 0.999, alpha < 0.001
-    one, other = (
-        np.moveaxis(c.image(v), 0, -1) if c.image(v).shape[0] == 3 else c.image(v)
-        for c, v in ((plain, view), (white, same))
-    )
+    one, other = image_of(plain, view), image_of(white, same)
     assert np.abs(one - other)[inside].max() < 1e-3
     assert (other[outside] > 0.999).all() and (one[outside] < 0.95).any()
 
@@ -103,6 +100,23 @@ def test_subsets_keep_the_numbers_of_the_whole(clip: str, rig: Rig) -> None:
     whole = {(v.timestep, v.camera): v for v in open_capture(rig.sequence(clip)).views}
     for view in capture.views:
         assert view.file_path == whole[view.timestep, view.camera].file_path
+
+
+# Tracks
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("kind", ["fit", "run"])
+def test_true_tracks_open_with_their_captures(kind: str, clip: str, rig: Rig) -> None:
+    """Both forms give the truth's vertices in the captures' world, and the video's true focal length."""
+    pytest.importorskip("flame_fitting.fit.vhap_runs")
+    from flame_fitting.fit.sources import open_fit
+
+    truth = rig.truth(clip)
+    fit, head, capture = open_fit(rig.fit(clip) if kind == "fit" else rig.run(clip), head_spec="open")
+    check_cameras_and_times(capture, rig, clip)
+    assert np.abs(fit.vertices_world(head)[truth["vertices_timestep"]] - truth["vertices"]).max() < 1e-6
+    assert np.allclose(capture.views[0].K, truth["K"][0], atol=1e-6)
 
 
 # After preprocessing
@@ -132,4 +146,4 @@ def test_read_back_after_preprocessing(clip: str, rig: Rig, tmp_path: Path) -> N
     half = open_capture(sequence, ReadOptions(n_downsample_rgb=2))
     view, large = half.views[0], capture.views[0]
     assert (view.width, view.height) == (large.width // 2, large.height // 2)
-    assert np.allclose(replace(view, K=view.K).K[:2], 0.5 * large.K[:2])
+    assert np.allclose(view.K[:2], 0.5 * large.K[:2])
