@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+STEPS = 6
+"""Each brings the products' part ten times nearer."""
 Picture = Float[ndarray, "H W 3"]
 GAIN = 1.2
 """Corrections brighten, so that what they are applied to lies within 0..1."""
@@ -33,22 +35,17 @@ def draw_polynomial(rng: np.random.Generator) -> Float[ndarray, "3 7"]:
 
 
 def before_polynomial(picture: Picture, matrix: Float[ndarray, "3 7"]) -> Picture:
-    """What `matrix` makes this sRGB picture of, by fixed-point steps on linear values.
+    """What `matrix` makes this sRGB picture of, by fixed-point steps on linear values; matrix as in `draw_polynomial`.
 
     Exact for colours of skin, hair and walls; what is all but one primary colour was never within the camera's range.
     """
-    wanted = linear_from_srgb(picture)
-    inverse = np.linalg.inv(matrix[:, :3]).T
+    wanted = linear_from_srgb(picture).reshape(-1, 3).astype(np.float32) - matrix[:, 6].astype(np.float32)
+    inverse, products = np.linalg.inv(matrix[:, :3]).T.astype(np.float32), matrix[:, 3:6].T.astype(np.float32)
     found = wanted @ inverse
-    for _ in range(12):
-        found = found - (polynomial_terms(found) @ matrix.T - wanted) @ inverse
-    return srgb_from_linear(np.clip(found, 0, 1))
-
-
-def polynomial_terms(rgb: Float[ndarray, "... 3"]) -> Float[ndarray, "... 7"]:
-    """r, g, b, rg, rb, gb, 1."""
-    r, g, b = (rgb[..., k] for k in range(3))
-    return np.stack([r, g, b, r * g, r * b, g * b, np.ones_like(r)], axis=-1)
+    for _ in range(STEPS):
+        red, green, blue = found.T
+        found = (wanted - np.stack([red * green, red * blue, green * blue], axis=1) @ products) @ inverse
+    return srgb_from_linear(found.reshape(picture.shape))
 
 
 def srgb_from_linear(linear: ndarray) -> ndarray:
