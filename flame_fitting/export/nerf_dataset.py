@@ -26,10 +26,10 @@ from flame_fitting.capture.camera import move_camera, opengl_camera_to_world
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.files import INTRINSIC_KEYS, intrinsics_as_dict
 from flame_fitting.capture.pictures import picture_as_uint8, replace_background, to_uint8, write_png
+from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
 from flame_fitting.export.neck_line import NeckCut, neck_cut
 from flame_fitting.export.obj import write_obj
-from flame_fitting.capture.subset import select
 from flame_fitting.fit.parameters import POSES
 from flame_fitting.fit.result import FitResult
 from flame_fitting.folders import staged_folder

@@ -110,7 +110,7 @@ def check_capture(capture: Capture, detected: Landmarks2D) -> CameraReport:
     points = detected.landmarks[chosen].astype(np.float64)
     if scheme is None:
         return check_cameras(points, K, world_to_camera, sizes, read_as=read_as)
-    corners = tuple(int(np.flatnonzero(INNER_51 == corner)[0]) for corner in EYE_CORNERS)
+    corners = tuple(int(np.flatnonzero(corner == INNER_51)[0]) for corner in EYE_CORNERS)
     return check_cameras(points[:, :, scheme.inner], K, world_to_camera, sizes, (corners[0], corners[1]), read_as)
 
 
@@ -182,10 +182,12 @@ class _Views:
         ratios, behind, eyes = [], [], []
         for step in range(len(self._pixels)):
             try:
-                found = triangulate(self._pixels[step], self._weights[step], K[step], world_to_camera[step], _ITERATIONS)
+                found = triangulate(
+                    self._pixels[step], self._weights[step], K[step], world_to_camera[step], _ITERATIONS
+                )
             except np.linalg.LinAlgError:  # rays that are all parallel
                 continue
-            determined = np.isfinite(found.points).all(1)
+            determined: ndarray = np.isfinite(found.points).all(axis=1)
             if not determined.any():
                 continue
             seen = self._usable[step] & determined[None]
@@ -208,7 +210,7 @@ class _Views:
 def _tried(
     views: _Views, K: ndarray, world_to_camera: ndarray, sizes: ndarray, read_as: FileConvention, changes: int
 ) -> Iterator[tuple[float, float, str]]:
-    """Error, eye distance and name of every convention of the extrinsics, of the intrinsics (1 change), or of both (2)."""
+    """Error, eye distance and name of each convention of extrinsics or intrinsics (1 change), or of both (2)."""
     for pose_name, poses in _poses(world_to_camera, read_as):
         for K_name, intrinsics in _intrinsics(K, sizes):
             parts = [part for part in (pose_name, K_name) if part]

@@ -27,9 +27,7 @@ def nothing_found(capture: Capture, detector: LandmarkDetector) -> Landmarks2D:
     return Landmarks2D(landmarks, detector.scheme, detector.name, detector.version, np.zeros(shape, dtype=bool))
 
 
-def take_earlier(
-    capture: Capture, into: Landmarks2D, views: Sequence[View], unfinished: bool
-) -> list[View]:
+def take_earlier(capture: Capture, into: Landmarks2D, views: Sequence[View], unfinished: bool) -> list[View]:
     """Takes over what the capture's file of these landmarks has; returns which of `views` are still to be searched.
 
     That is all of them, unless the run that wrote the file was left `unfinished`. Nothing is taken of another detector,

@@ -93,7 +93,9 @@ def test_divisions_of_another_rig_are_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(factor=st.floats(0.2, 1.0), n=st.integers(1, 4))
-def test_scaled_cameras_see_the_same_directions(tmp_path_factory: pytest.TempPathFactory, factor: float, n: int) -> None:
+def test_scaled_cameras_see_the_same_directions(
+    tmp_path_factory: pytest.TempPathFactory, factor: float, n: int
+) -> None:
     root = tmp_path_factory.getbasetemp() / "scaled"
     if not root.exists():
         recording(root, 1, 1)

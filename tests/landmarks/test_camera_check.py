@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flame_fitting.capture.camera import look_at, project
-from flame_fitting.landmarks.camera_check import CameraReport, check_capture, check_cameras, is_checked
+from flame_fitting.landmarks.camera_check import CameraReport, check_cameras, check_capture, is_checked
 from flame_fitting.landmarks.files import Landmarks2D
 from tests.bare_capture import bare_capture
 

@@ -221,5 +221,3 @@ def _binary_images(path: Path) -> Iterator[_Image]:
         (points,) = data.take("Q")
         data.skip(24 * points)
         yield _Image(name, camera, tuple(pose[:4]), tuple(pose[4:]))
-
-
