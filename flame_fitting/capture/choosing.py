@@ -62,7 +62,7 @@ def _division(capture: Capture, options: ReadOptions, cameras: list[int]) -> lis
         raise InputError(f"{options.prefix}division {name}: no such division. There are: {', '.join(DIVISIONS)}.")
     if not capture.kind.startswith("nersemble"):
         raise InputError(
-            f"{options.prefix}division {name}: divisions are of NeRSemble's rig, {capture.root} is another kind of folder. "
+            f"{options.prefix}division {name}: divisions are of NeRSemble's rig, {capture.root} is none. "
             f"Choose cameras with {options.prefix}subset."
         )
     if len(cameras) != RIG_SIZE:
