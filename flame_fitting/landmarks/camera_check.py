@@ -22,7 +22,9 @@ FileConvention = Literal["w2c opencv", "c2w opengl"]
 """What the extrinsics of a file were taken for when it was read."""
 
 _GOOD = 0.03
-"""Reprojection error over the size of the face that right cameras stay below with any detector."""
+"""Reprojection error over the size of the face up to which nothing else is tried."""
+_FITS = 0.06
+"""One that a convention must leave; MediaPipe leaves 0.027 on views all around a head."""
 _BAD = 0.08
 """One that no detector makes alone."""
 _BETTER = 0.4
@@ -142,7 +144,7 @@ def check_cameras(
         return CameraReport(error)
     if error <= _GOOD:
         return CameraReport(error, eye_distance=eyes, unit=_unit(eyes))
-    limit = min(_GOOD, _BETTER * error)
+    limit = min(_FITS, _BETTER * error)
     fitting: list[tuple[float, float, str]] = []
     for changes in (1, 2):
         if not fitting:
@@ -187,7 +189,7 @@ class _Views:
                 )
             except np.linalg.LinAlgError:  # rays that are all parallel
                 continue
-            determined = np.isfinite(found.points).all(1)
+            determined: ndarray = np.isfinite(found.points).all(axis=1)
             if not determined.any():
                 continue
             seen = self._usable[step] & determined[None]
@@ -210,7 +212,7 @@ class _Views:
 def _tried(
     views: _Views, K: ndarray, world_to_camera: ndarray, sizes: ndarray, read_as: FileConvention, changes: int
 ) -> Iterator[tuple[float, float, str]]:
-    """Error, eye distance and name of every convention of the extrinsics, of the intrinsics (1 change), or of both (2)."""
+    """Error, eye distance and name of each convention of extrinsics or intrinsics (1 change), or of both (2)."""
     for pose_name, poses in _poses(world_to_camera, read_as):
         for K_name, intrinsics in _intrinsics(K, sizes):
             parts = [part for part in (pose_name, K_name) if part]
