@@ -49,6 +49,8 @@ class Part:
     """What that is multiplied by, for all coefficients or for each."""
     least: tuple[float, ...] = ()
     """Least value of each coefficient, where there is one."""
+    change: str | None = None
+    """Field of the options' `PriorConfig`: standard deviation of its change from a timestep to the next."""
 
     @property
     def span(self) -> slice:
@@ -60,6 +62,11 @@ class Part:
         if self.prior is None:
             return ()
         return tuple(getattr(prior, self.prior) * factor for factor in self.prior_factors)
+
+    def change_sigma(self, prior: PriorConfig) -> float | None:
+        """Standard deviation of a change, in its unit; None where timesteps are independent."""
+        value: float | None = None if self.change is None else getattr(prior, self.change)
+        return value
 
 
 @dataclass(frozen=True)
@@ -98,10 +105,27 @@ PARAMETERS: tuple[Parameter, ...] = (
         ),
     ),
     Parameter("shape", "identity", ("n_shape",), (Part("shape", "shape", "shape", "sigma", prior="shape"),)),
-    Parameter("expr", "frame", ("n_expr",), (Part("expr", "expr", "expr", "sigma", prior="expr"),)),
-    Parameter("rotation", "frame", (3,), (Part("rotation", "pose", "rotation", "rad", moves="sequence"),)),
-    Parameter("translation", "frame", (3,), (Part("translation", "pose", "translation", "m", moves="sequence"),)),
-    Parameter("neck_pose", "frame", (3,), (Part("neck_pose", "joints", "neck", "rad", prior="neck"),)),
+    Parameter(
+        "expr", "frame", ("n_expr",), (Part("expr", "expr", "expr", "sigma", prior="expr", change="expr_change"),)
+    ),
+    Parameter(
+        "rotation",
+        "frame",
+        (3,),
+        (Part("rotation", "pose", "rotation", "rad", moves="sequence", change="rotation_change"),),
+    ),
+    Parameter(
+        "translation",
+        "frame",
+        (3,),
+        (Part("translation", "pose", "translation", "m", moves="sequence", change="translation_change"),),
+    ),
+    Parameter(
+        "neck_pose",
+        "frame",
+        (3,),
+        (Part("neck_pose", "joints", "neck", "rad", prior="neck", change="neck_change"),),
+    ),
     Parameter(
         "jaw_pose",
         "frame",
@@ -112,10 +136,16 @@ PARAMETERS: tuple[Parameter, ...] = (
                 prior="jaw",
                 prior_factors=(1.0, 1 / 3, 1 / 3),  # opening; sideways and roll
                 least=(JAW_SHUT, -np.inf, -np.inf),
+                change="jaw_change",
             ),
         ),
     ),
-    Parameter("eyes_pose", "frame", (6,), (Part("eyes_pose", "joints", "eyes", "rad", prior="eyes"),)),
+    Parameter(
+        "eyes_pose",
+        "frame",
+        (6,),
+        (Part("eyes_pose", "joints", "eyes", "rad", prior="eyes", change="eyes_change"),),
+    ),
     Parameter(
         "static_offset",
         "identity",
