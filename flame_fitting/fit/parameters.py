@@ -8,7 +8,7 @@ end it is folded into `head_from_world`. For a static avatar it carries all plac
 stay zero; over time these two carry the motion, and of the placement only the scale may move (`moving_parts`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -23,6 +23,8 @@ from flame_fitting.head.rotations import rotation_matrix
 
 JAW_SHUT = -0.02
 """Least opening of the jaw, rad: it does not close further than shut."""
+_AT_ONCE = 8
+"""Timesteps in a batch."""
 VERGENCE = 0.05
 """Prior of the difference of the two eyes, one standard deviation, rad."""
 
@@ -234,6 +236,14 @@ class FitParameters:
     def vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in the reference frame, metres."""
         return place(self.placement, self.head_vertices(head))
+
+    def batches(self) -> Iterator["FitParameters"]:
+        """A few timesteps at a time, in order: what is posed of many must not all be held at once."""
+        if self.timesteps <= _AT_ONCE:
+            yield self
+            return
+        for start in range(0, self.timesteps, _AT_ONCE):
+            yield self.of_frames(range(start, min(start + _AT_ONCE, self.timesteps)))
 
 
 def place(placement: Float[Tensor, "7"], points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
