@@ -10,6 +10,7 @@ import torch
 from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import PARAMETERS
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, said
 from flame_fitting.fit.result import StageRecord
@@ -113,8 +114,27 @@ def _solved(state: FitState, seen: Observations, stage: Stage, shown: progress.B
             if number + 1 < len(batches) and seen.pictures is not None:
                 seen.pictures.prefetch(seen.pictures.rows(batches[number + 1]))
         found = solve(replace(state, parameters=start), seen.of_frames(rows), stage, shown)
-        state = replace(found, parameters=state.parameters.with_frames(rows, found.parameters))
+        known = _with_frames(state, rows, found)
+        state = replace(found, parameters=state.parameters.with_frames(rows, found.parameters), uncertainty=known)
     return state
+
+
+def _with_frames(state: FitState, rows: list[int], found: FitState) -> dict[str, np.ndarray]:
+    """Standard deviations where those of some timesteps were found: of these, the rest as it was or not known (NaN)."""
+    if found.uncertainty is state.uncertainty:
+        return state.uncertainty
+    out = dict(state.uncertainty)
+    for parameter in PARAMETERS:
+        if (value := found.uncertainty.get(parameter.name)) is None:
+            continue
+        if parameter.role == "frame":
+            whole = np.full((state.parameters.timesteps, *value.shape[1:]), np.nan)
+            if len(before := out.get(parameter.name, whole)) == len(whole):
+                whole = before.copy()
+            whole[rows] = value
+            value = whole
+        out[parameter.name] = value
+    return out
 
 
 def _saw_all(name: str, stage: Stage) -> bool:
