@@ -189,7 +189,7 @@ class _Views:
                 )
             except np.linalg.LinAlgError:  # rays that are all parallel
                 continue
-            determined: ndarray = np.isfinite(found.points).all(axis=1)
+            determined = np.asarray(np.isfinite(found.points).all(axis=1))
             if not determined.any():
                 continue
             seen = self._usable[step] & determined[None]
