@@ -58,7 +58,7 @@ STAGES = (
         "Makes pictures, and alpha maps if asked, of a video or of the videos of a rig.",
         (
             "preprocess --input data/monocular/obama.mp4 --matting-method selfie",
-            "preprocess --input data/nersemble/074/EMO-1 --downsample-scales 2 4 --matting-method background_matting_v2",
+            "preprocess --input data/nersemble/074/EMO-1 --downsample-scales 2 4",
         ),
     ),
     Stage(

@@ -135,7 +135,8 @@ def _settle(manifest: Manifest, root: Path, force: bool) -> list[str]:
         raise InputError(f"{root}: holds the result of '{old.stage}'. Move it away, or add --force.")
     elif not force and foreign:
         raise InputError(
-            f"{foreign[0]}: holds pictures that this command did not make. Move them away, or add --force to replace them."
+            f"{foreign[0]}: holds pictures that this command did not make. Move them away, or add --force to replace "
+            "them."
         )
     stale = [root / name for name in _LANDMARK_FOLDERS if (root / name).is_dir()]
     manifest.write(root)  # a kill from here on leaves a folder that is known as unfinished

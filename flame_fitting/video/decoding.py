@@ -142,9 +142,7 @@ class VideoFile:
         if frame.color_trc in _HDR:
             self.remarks.append("it is an HDR video, its colours will look pale; convert it to SDR first")
         if frame.interlaced_frame:
-            self.remarks.append(
-                "it is interlaced, edges that move look like combs; deinterlace it first (ffmpeg yadif)"
-            )
+            self.remarks.append("it is interlaced, moving edges look like combs; deinterlace it first (ffmpeg yadif)")
         ratio = stream.sample_aspect_ratio
         if ratio and ratio != 1:
             self.remarks.append(f"its pixels are not square ({ratio}); scale it first (ffmpeg -vf scale=iw*sar:ih)")

@@ -15,6 +15,8 @@ _FLOW_SIDE = 320
 """Longest side of the pictures that motion is estimated in, px."""
 _SAME_COLOR = 14.0
 """Mean difference over the channels up to which a point is taken for the same, in 1/255."""
+_LEAST_SHARED = 0.5
+"""Share of the points up to which a neighbour is taken for another shot, where some colours agree by chance."""
 
 
 @dataclass
@@ -40,9 +42,9 @@ class Moment:
 def steadied(moment: Moment, near: list[Moment]) -> Float32[ndarray, "h w"]:
     """Median over time of alpha, for points that neighbours show too.
 
-    Neighbours' maps are carried along the motion (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", 2016).
-    Where the carried picture has another colour the point was hidden or the shot is another one, and that neighbour has
-    no say.
+    Neighbours' maps are carried along the motion (Kroeger et al., "Fast Optical Flow using Dense Inverse Search",
+    2016). Where the carried picture has another colour the point was hidden or the shot is another one, and that
+    neighbour has no say.
     """
     alpha = moment.alpha
     near = [other for other in near if other.alpha.shape == alpha.shape]
@@ -61,6 +63,8 @@ def steadied(moment: Moment, near: list[Moment]) -> Float32[ndarray, "h w"]:
         y = rows.astype(np.float32) + flow[rows, columns, 1]
         there = _at(other.picture, x, y).astype(np.float32)
         same = np.abs(there - color).mean(axis=1) < _SAME_COLOR
+        if same.mean() < _LEAST_SHARED:
+            continue
         votes.append(np.where(same, _at(other.alpha, x, y)[:, 0], own))
     out = alpha.copy()
     out[rows, columns] = np.median(np.stack(votes), axis=0)
@@ -71,7 +75,9 @@ def motion(
     here: UInt8[ndarray, "h2 w2"], there: UInt8[ndarray, "h2 w2"], shape: tuple[int, ...]
 ) -> Float32[ndarray, "h w 2"]:
     """How far points of the one picture have moved in the other: x, y in px of a picture of `shape`."""
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(here, there, None)
+    start: Any = None  # which OpenCV's type stubs do not have
+    estimate = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc
+    flow = estimate(np.ascontiguousarray(here), np.ascontiguousarray(there), start)
     scale = np.array([shape[1] / here.shape[1], shape[0] / here.shape[0]], np.float32)
     size = (int(shape[1]), int(shape[0]))
     return cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR) * scale

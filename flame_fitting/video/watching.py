@@ -13,7 +13,7 @@ _THUMBNAIL = (48, 48)
 _BLANK_SPREAD = 3.0
 """Largest spread of a blank frame: the 2nd to the 98th percentile of its brightness, in 1/255."""
 _CUT_AT_LEAST = 18.0
-"""Least mean change of colours at a cut, in 1/255, best shift of the picture by some pixels taken out."""
+"""Least change of colours at a cut, as `color_change` has it."""
 _CUT_TIMES_USUAL = 5.0
 """How much larger than the usual change before it a cut's is."""
 _USUAL_OF = 15
@@ -63,12 +63,12 @@ def is_blank(picture: UInt8[ndarray, "H W 3"]) -> bool:
 def color_change(before: ndarray, after: ndarray) -> float:
     """Mean absolute difference of two thumbnails (h, w, 3), in their unit.
 
-    A fast move changes where colours are, a cut also which there are: the smaller one of the difference in place and
-    twice that of the sorted colours counts.
+    A fast move changes where colours are, a cut also which there are: the difference in place counts, or twice that of
+    the sorted colours and a tenth of it, whichever is smaller.
     """
     in_place = float(np.abs(after - before).mean())
     sorted_before, sorted_after = (np.sort(t.reshape(-1, 3), axis=0) for t in (before, after))
-    return min(in_place, 2.0 * float(np.abs(sorted_after - sorted_before).mean()) + 0.25 * in_place)
+    return min(in_place, 2.0 * float(np.abs(sorted_after - sorted_before).mean()) + 0.1 * in_place)
 
 
 def warnings_about(watcher: Watcher, counts: RateCounts, rate: float | None, usual_step: float) -> list[str]:
@@ -91,10 +91,10 @@ def warnings_about(watcher: Watcher, counts: RateCounts, rate: float | None, usu
         )
     if rate is not None and counts.written and counts.repeated > _MANY_REPEATS * counts.written:
         own = 1.0 / usual_step if usual_step > 0 else rate
-        advice = f", --target-fps {own:.4g} would repeat none" if own < 0.98 * rate else ""
+        advice = f", --target-fps {own:.3g} would repeat none" if own < 0.98 * rate else ""
         found.append(
             f"{counts.repeated} of {counts.written} pictures repeat the one before: the video has "
-            f"{own:.4g} frames per second, {rate:.4g} were asked for{advice}"
+            f"{own:.3g} frames per second, {rate:.4g} were asked for{advice}"
         )
     return found
 
@@ -106,8 +106,8 @@ def warnings_about_faces(faces: "list[list[tuple[float, float, float, float]]]")
         return []
     if not any(faces):
         return [
-            f"no face was found in any of {count} pictures that were looked at. Tracking needs one and will refuse this "
-            "sequence: is it the right video, is the face larger than a fifth of the picture, and upright?"
+            f"no face was found in any of {count} pictures that were looked at. Tracking needs one and will refuse "
+            "this sequence. Check that it is the right video, and the face upright and a fifth of the picture or more"
         ]
     found = []
     several = [boxes for boxes in faces if len(boxes) > 1]
@@ -115,8 +115,8 @@ def warnings_about_faces(faces: "list[list[tuple[float, float, float, float]]]")
         others = [min(boxes, key=_area) for boxes in several]
         place = _place(others)
         found.append(
-            f"there is a second face in {len(several)} of {count} pictures that were looked at ({place}): crop the video"
-            " to one person"
+            f"there is a second face in {len(several)} of {count} pictures that were looked at ({place}): crop the "
+            "video to one person"
         )
     missing = sum(1 for boxes in faces if not boxes)
     if missing > count // 2:

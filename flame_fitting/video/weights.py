@@ -29,9 +29,9 @@ class PublishedWeights:
         return self.url.rsplit("/", 1)[-1]
 
 
-# The authors publish no checksums. These are what others recorded of the same addresses (a project's table of downloads,
-# another one's register of models); nobody of this project has compared them with a download of its own. A file that
-# differs is refused, and --matting-weights takes one that you trust.
+# The authors publish no checksums. These are what others recorded of the same addresses (a project's table of
+# downloads, another one's register of models); nobody of this project has compared them with a download of its own. A
+# file that differs is refused, and --matting-weights takes one that you trust.
 ROBUST_WEIGHTS = PublishedWeights(
     "RobustVideoMatting (ResNet50)",
     "https://github.com/PeterL1n/RobustVideoMatting/releases/download/v1.0.0/rvm_resnet50_fp32.torchscript",

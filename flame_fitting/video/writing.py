@@ -106,10 +106,13 @@ class PictureWriter:
 
 
 def _write(paths: list[Path], suffix: str, pixels: ndarray, options: list[int]) -> None:
+    missing = [path for path in paths if not path.is_file()]
+    if not missing:
+        return
     done, data = cv2.imencode(suffix, pixels, options)
     if not done:
         raise RuntimeError(f"{paths[0]}: OpenCV could not encode a picture of shape {pixels.shape}")
-    for path in paths:
+    for path in missing:
         with atomic_write(path) as temporary:
             temporary.write_bytes(data.tobytes())
 
