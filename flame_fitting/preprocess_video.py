@@ -70,7 +70,7 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
     A run that was stopped goes on where it stopped, if nothing that decides its result has changed since.
     """
     from flame_fitting import progress
-    from flame_fitting.video.matting import MattingOptions, make_matting
+    from flame_fitting.video.methods import MattingOptions, make_matting
     from flame_fitting.video.sources import find_sequence
 
     for problem in refusals(config):
