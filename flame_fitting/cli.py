@@ -51,6 +51,17 @@ STAGES = (
         ("run A.glb --output output/a", "run scan.obj --output output/scan --no-photometric --views 16"),
     ),
     Stage(
+        "preprocess",
+        "preprocess_video",
+        "PreprocessConfig",
+        "preprocess",
+        "Makes pictures, and alpha maps if asked, of a video or of the videos of a rig.",
+        (
+            "preprocess --input data/monocular/obama.mp4 --matting-method selfie",
+            "preprocess --input data/nersemble/074/EMO-1 --downsample-scales 2 4",
+        ),
+    ),
+    Stage(
         "render",
         "render_avatar",
         "RenderConfig",
@@ -308,6 +319,8 @@ def _complain(message: str, code: int = EXIT_INPUT) -> int:
 def _how_to_go_on(stage: Stage) -> str:
     if stage.name == "run":
         return "Finished stages are kept: run the same command again to go on where it stopped."
+    if stage.name == "preprocess":
+        return "Finished pictures are kept: run the same command again to go on where it stopped."
     if stage.name == "fit":
         return "Finished stages of the fit are kept: run the same command again to go on where it stopped."
     return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."
