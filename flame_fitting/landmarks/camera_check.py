@@ -189,7 +189,7 @@ class _Views:
                 )
             except np.linalg.LinAlgError:  # rays that are all parallel
                 continue
-            determined = np.isfinite(found.points).all(axis=1)
+            determined = np.isfinite(found.points.sum(axis=1))
             if not determined.any():
                 continue
             seen = self._usable[step] & determined[None]
@@ -197,7 +197,7 @@ class _Views:
                 projected = project(np.nan_to_num(found.points), K[step], world_to_camera[step])
                 distance = np.linalg.norm(projected[..., :2] - self._pixels[step], axis=-1)
             ratios.append((distance / np.maximum(self._size[step], 1e-9)[:, None])[seen])
-            behind.append(np.asarray(projected[..., 2] <= 0)[seen])
+            behind.append((projected[..., 2] <= 0)[seen])
             if self._corners is not None and determined[list(self._corners)].all():
                 first, second = found.points[list(self._corners)]
                 eyes.append(float(np.linalg.norm(first - second)))
