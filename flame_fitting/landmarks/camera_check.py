@@ -169,7 +169,7 @@ class _Views:
             chosen = np.unique(np.concatenate([chosen, eye_corners]))
             self._corners = (int(np.searchsorted(chosen, eye_corners[0])), int(np.searchsorted(chosen, eye_corners[1])))
         points = np.asarray(landmarks, dtype=np.float64)[:, :, chosen]
-        self._usable: ndarray = np.isfinite(points).all(-1)
+        self._usable: ndarray = np.asarray(np.isfinite(points).all(-1))
         self._weights = np.where(self._usable, np.clip(points[..., 2], 0.0, None), 0.0)
         self._usable &= self._weights > 0
         self._pixels = np.where(self._usable[..., None], points[..., :2], 0.0)
