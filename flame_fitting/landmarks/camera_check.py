@@ -189,7 +189,7 @@ class _Views:
                 )
             except np.linalg.LinAlgError:  # rays that are all parallel
                 continue
-            determined: ndarray = np.isfinite(found.points).all(axis=1)
+            determined = np.isfinite(found.points[:, 0])  # all three or none
             if not determined.any():
                 continue
             seen = self._usable[step] & determined[None]
@@ -198,7 +198,7 @@ class _Views:
                 distance = np.linalg.norm(projected[..., :2] - self._pixels[step], axis=-1)
             ratios.append((distance / np.maximum(self._size[step], 1e-9)[:, None])[seen])
             behind.append((projected[..., 2] <= 0)[seen])
-            if self._corners is not None and determined[list(self._corners)].all():
+            if self._corners is not None and np.isfinite(found.points[list(self._corners)]).all():
                 first, second = found.points[list(self._corners)]
                 eyes.append(float(np.linalg.norm(first - second)))
         if not ratios or not sum(len(values) for values in ratios):
