@@ -192,7 +192,7 @@ class _Views:
             determined = np.isfinite(found.points[:, 0])  # all three or none
             if not determined.any():
                 continue
-            seen = self._usable[step] & determined[None]
+            seen = np.logical_and(self._usable[step], determined)
             with np.errstate(all="ignore"):
                 projected = project(np.nan_to_num(found.points), K[step], world_to_camera[step])
                 distance = np.linalg.norm(projected[..., :2] - self._pixels[step], axis=-1)
