@@ -169,7 +169,7 @@ class _Views:
             chosen = np.unique(np.concatenate([chosen, eye_corners]))
             self._corners = (int(np.searchsorted(chosen, eye_corners[0])), int(np.searchsorted(chosen, eye_corners[1])))
         points = np.asarray(landmarks, dtype=np.float64)[:, :, chosen]
-        self._usable = np.isfinite(points).all(-1)
+        self._usable: ndarray = np.asarray(np.isfinite(points).all(-1))
         self._weights = np.where(self._usable, np.clip(points[..., 2], 0.0, None), 0.0)
         self._usable &= self._weights > 0
         self._pixels = np.where(self._usable[..., None], points[..., :2], 0.0)
@@ -189,16 +189,16 @@ class _Views:
                 )
             except np.linalg.LinAlgError:  # rays that are all parallel
                 continue
-            determined = np.isfinite(found.points[:, 0])  # all three or none
+            determined = np.isfinite(found.points.sum(axis=1))
             if not determined.any():
                 continue
-            seen = np.logical_and(self._usable[step], determined)
+            seen = self._usable[step] & determined[None]
             with np.errstate(all="ignore"):
                 projected = project(np.nan_to_num(found.points), K[step], world_to_camera[step])
                 distance = np.linalg.norm(projected[..., :2] - self._pixels[step], axis=-1)
             ratios.append((distance / np.maximum(self._size[step], 1e-9)[:, None])[seen])
             behind.append((projected[..., 2] <= 0)[seen])
-            if self._corners is not None and np.isfinite(found.points[list(self._corners)]).all():
+            if self._corners is not None and determined[list(self._corners)].all():
                 first, second = found.points[list(self._corners)]
                 eyes.append(float(np.linalg.norm(first - second)))
         if not ratios or not sum(len(values) for values in ratios):
