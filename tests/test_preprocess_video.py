@@ -193,7 +193,7 @@ def test_pictures_of_somebody_else_stay(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["--target-fps", "0"], "--target-fps 0"),
         (["--downsample-scales", "1"], "--downsample-scales 1"),
-        (["--downsample-scales", "100"], "nothing is left of 96x64 px"),
+        (["--downsample-scales", "100"], "next to nothing is left of 96x64 px"),
         (["--matting-method", "selfie", "--matting-weights", "x.pth"], "selfie comes with its own"),
     ],
 )
