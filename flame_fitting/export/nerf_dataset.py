@@ -185,9 +185,8 @@ def _background_warnings(capture: Capture, frames: list[Frame], options: ExportO
     if not lacking:
         return []
     return [
-        f"{capture.root}: {len(lacking)} of {len(frames)} pictures have no alpha map, so that --background-color cannot "
-        "put a background behind the head: theirs stays. Make alpha maps: flame-fitting preprocess --matting-method "
-        "selfie"
+        f"{capture.root}: {len(lacking)} of {len(frames)} pictures have no alpha map: their background stays, and "
+        "--background-color has no effect. Make alpha maps: flame-fitting preprocess --matting-method selfie"
     ]
 
 

@@ -1,5 +1,6 @@
 """One video to its pictures and alpha maps, decoded once; goes on where a killed run stopped."""
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -31,9 +32,8 @@ class ClipResult:
 
 def check_clip(clip: Clip, scales: tuple[int, ...], matting: Matting | None) -> None:
     """Raises InputError for what can be told before anything is written: the first frame, the scales, the matting."""
-    frames = VideoFile(clip.path).frames()
-    height, width = next(frames).picture().shape[:2]
-    frames.close()
+    with contextlib.closing(VideoFile(clip.path).frames()) as frames:
+        height, width = next(frames).picture().shape[:2]
     check_scales(scales, width, height)
     if matting is not None:
         matting.begin(clip.camera_id)  # reads what the camera needs, such as its background

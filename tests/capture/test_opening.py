@@ -203,3 +203,12 @@ def test_sequences_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=said):
             find_sequence(tmp_path, subject, sequence)
+
+
+def test_a_scale_that_leaves_next_to_nothing_is_refused(tmp_path: Path) -> None:
+    root = monocular(tmp_path / "obama", size=(48, 32))
+    assert open_capture(root, ReadOptions(scale_factor=0.5)).views[0].height == 16
+    with pytest.raises(InputError, match=r"--data\.scale-factor 0\.45: next to nothing is left of 48 x 32 px"):
+        open_capture(root, ReadOptions(scale_factor=0.45))
+    with pytest.raises(InputError, match=r"--data\.n-downsample-rgb 40: leaves nothing"):
+        open_capture(root, ReadOptions(n_downsample_rgb=40))
