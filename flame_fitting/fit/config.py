@@ -54,7 +54,9 @@ class DataConfig(CaptureOptions):
     landmark_detector_njobs: int = option(8, without_effect="landmarks are detected in one process")
     """Processes of VHAP's landmark detection."""
     calibrated: bool = option(
-        True, refused="the cameras of a capture are its own and are not estimated. Leave the flag out."
+        True,
+        refused="the cameras of a capture are its own and are not estimated. Leave the flag out.",
+        only_static=True,
     )
     """Whether the cameras are known."""
     align_cameras_to_axes: bool = option(False, without_effect="world coordinates stay the avatar's own")
@@ -84,7 +86,9 @@ class ModelConfig:
     use_static_offset: Annotated[bool, tyro.conf.arg(aliases=["--use-static-offset"])] = True
     """Offsets of single vertices on top of the model."""
     use_dynamic_offset: bool = option(
-        False, refused="a static capture has one timestep: static offsets are all there is. Leave it out."
+        False,
+        refused="a static capture has one timestep: static offsets are all there is. Leave it out.",
+        only_static=True,
     )
     """Offsets of single vertices for every timestep."""
     tex_base: Literal["baked", "painted", "neutral"] = "baked"
@@ -175,7 +179,7 @@ class ExperimentConfig:
     """Take landmarks that were detected before."""
     checkpoint_seconds: float = option(60.0, at_least=0, decides=False)
     """A stage that takes longer saves how far it is once in so many seconds; 0: only after stages."""
-    keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP)
+    keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP, only_static=True)
     """Timesteps that are fitted first."""
     photometric: Annotated[bool, tyro.conf.arg(aliases=["--photometric"])] = True
     """Refinement against the pictures."""
@@ -210,10 +214,13 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     """Detect landmarks first where the capture has none."""
     begin_stage: str | None = None
     """Stage to begin with; all before it are left out."""
-    begin_timestep: int = option(0, without_effect=ONE_TIMESTEP)
+    begin_timestep: int = option(0, without_effect=ONE_TIMESTEP, only_static=True)
     """Timestep to begin with."""
     batch_size: int = option(
-        16, without_effect=f"{ONE_TIMESTEP}; --render.views-per-step sets the pictures of one step"
+        16,
+        at_least=1,
+        without_effect=f"{ONE_TIMESTEP}; --render.views-per-step sets the pictures of one step",
+        only_static=True,
     )
     """Timesteps in one batch."""
     async_func: bool = option(True, without_effect="results are written when the fit is done")

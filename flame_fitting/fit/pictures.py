@@ -85,6 +85,12 @@ class Pictures:
         out._row = [self._row[row] for row in rows]
         return out
 
+    def zoomed(self, factor: float) -> "Pictures":
+        """The same through cameras with so many times the focal length; the cache is shared."""
+        out = copy.copy(self)
+        out._all = self._all.zoomed(factor)
+        return out
+
     def batch(self, rows: Sequence[int]) -> ViewSet:
         """Cameras and pixels of some rows; reads those that are not there yet."""
         wanted = [self._row[row] for row in rows]

@@ -80,6 +80,13 @@ class ViewSet:
             timestep=self.timestep[index],
         )
 
+    def zoomed(self, factor: float) -> "ViewSet":
+        """The same pictures through cameras with so many times the focal length, principal points centred."""
+        K = self.K.copy()
+        K[:, [0, 1], [0, 1]] *= factor
+        scale = self.clip.new_tensor([factor, factor, 1.0, 1.0])
+        return replace(self, clip=scale[:, None] * self.clip, K=K)
+
     def downsampled(self, factor: int) -> "ViewSet":
         """Area-averaged to a `factor`-th of the size, rounded to whole pixels; half precision.
 

@@ -178,7 +178,9 @@ class _Problem:
             count = self.settings.landmark_count * source.share
             out.append(landmarks_in_space(source.landmarks, count, cut))
             if source.pixels is not None:
-                out.append(landmarks_in_pictures(source.pixels, count / max(len(source.landmarks.points), 1), cut))
+                # one that only pictures show counts as one in space does
+                share = count / max(len(source.landmarks.points), source.pixels.points)
+                out.append(landmarks_in_pictures(source.pixels, share, cut))
         return out
 
     def _measure(self, timestep: int, vertices: Tensor, cut: float) -> list[Measurements]:
