@@ -132,7 +132,7 @@ def test_help_leaves_out_what_exists_and_help_all_leaves_out_nothing(capsys: pyt
     everything = capsys.readouterr().out
     for name in hidden(FitConfig):
         assert f"--{name.replace('_', '-')}" in everything
-    for flag in ("--pipeline.rgb-init-all.num-steps", "--data.subset", "--w.smooth-trans", "--w.landmark-visible"):
+    for flag in ("--pipeline.rgb-init-all.num-steps", "--data.calibrated", "--w.smooth-trans", "--w.landmark-visible"):
         assert flag in everything
         assert flag not in short
     for flag in ("--preset", "--w.photo", "--photometric", "--model.occluded", "--begin-stage"):
@@ -166,7 +166,15 @@ def test_every_number_has_a_range_unless_it_does_nothing() -> None:
 def test_options_import_downwards_only() -> None:
     """Functions included: each module knows those before it and no other."""
     package, known = Path(options.__file__).parent, {"errors"}
-    for name in ("options", "shared_options", "fit.scale", "fit.reasons", "fit.stage_config", "fit.weight_config") + (
+    for name in (
+        "options",
+        "shared_options",
+        "fit.scale",
+        "fit.trust",
+        "fit.reasons",
+        "fit.stage_config",
+        "fit.weight_config",
+    ) + (
         "fit.config",
         "fit.presets",
         "fit.schedule",

@@ -58,7 +58,9 @@ def read_transforms(path: Path) -> Capture:
         wrong = "is not a capture, it has no transforms.json" if path.is_dir() else "no such file or folder"
         raise InputError(f"{path}: {wrong}. {_MAKE_ONE}")
     root = files[0].parent
-    headers, views, notes, seen = _Headers(root), [], [], dict[str, str]()
+    headers, seen = _Headers(root), dict[str, str]()
+    views: list[View] = []
+    notes: list[str] = []
     background: tuple[float, float, float] | None = None
     shading, mixed = "unlit", False
     for file in files:
@@ -129,6 +131,8 @@ class _Source:
         self.real_background = False
         """Whether a view has an alpha map and a picture that does not stand on the background."""
         self._differing: set[str] = set()
+        self._poses: dict[tuple, NDArray[np.float64]] = {}
+        """By the numbers of the matrix: cameras that stand still are checked and turned round once."""
         self._turned = self._channels = 0
 
     def view(self, frame: Any, index: int, number: int) -> View:
@@ -165,7 +169,7 @@ class _Source:
                 camera=int(frame.get("camera_index", number)),
                 role=role,
                 K=K,
-                world_to_camera=_world_to_camera(where, frame.get("transform_matrix")),
+                world_to_camera=self._pose(where, frame.get("transform_matrix")),
                 width=width,
                 height=height,
                 file_path=picture,
@@ -194,6 +198,15 @@ class _Source:
             color = tuple(round(255 * value) for value in self.background or _WHITE)
             found.append(f"{self.file}: pictures have an alpha channel; they are put on {color}")
         return found
+
+    def _pose(self, where: str, matrix: Any) -> NDArray[np.float64]:
+        try:
+            key = tuple(tuple(row) for row in matrix)
+            if key not in self._poses:
+                self._poses[key] = _world_to_camera(where, matrix)
+            return self._poses[key]
+        except TypeError:  # no rows, or no numbers in them
+            return _world_to_camera(where, matrix)
 
     def _merged(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The top level's values under the frame's. A focal length of the frame's own stands alone."""
@@ -235,7 +248,7 @@ class _Source:
         """What pictures were composited on; None where the file does not say."""
         color = self.data.get("background_color")
         if color is None:
-            # VHAP composites on white; a file of ours before that key was written stood for white, too
+            # VHAP composites on white
             return _WHITE if self._of_vhap else None
         try:
             red, green, blue = (float(value) for value in color)
