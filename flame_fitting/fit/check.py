@@ -11,6 +11,7 @@ from flame_fitting.options import flag, refusals
 
 _CAN_MOVE: dict[str, tuple[str, ...]] = {
     "closed_form": ("cam", "pose", "scale"),
+    "focal": ("cam", "pose"),
     "gauss_newton": ("cam", "pose", "scale", "joints", "shape", "expr"),
     "bake": ("texture", "lights"),
     "registration": ("static_offset",),

@@ -58,7 +58,7 @@ class Observations:
         return replace(self, targets=targets, pictures=pictures, dense=dense, of_sequence=self.is_sequence)
 
     def zoomed(self, log_focal: float) -> "Observations":
-        """What a camera shows whose focal length is exp(log_focal) times the assumed one; of calibrated ones the same."""
+        """What a camera shows with exp(log_focal) times the assumed focal length; of calibrated ones the same."""
         if self.calibrated or not log_focal:
             return self
         factor = math.exp(log_focal)

@@ -149,6 +149,8 @@ class PriorConfig:
     """Opening of the jaw, rad (0.3 with --expressive)."""
     eyes: float = option(0.15, above=0)
     """Rotation of the eyes, rad."""
+    log_focal: float = option(0.5, above=0, without_effect=KNOWN_CAMERAS, only_static=True)
+    """Logarithm of the focal length over the assumed one, where it is estimated."""
     log_scale: float = option(0.03, above=0)
     """Logarithm of the scale, where it is estimated."""
     rotation_change: float | None = option(0.1, above=0, without_effect=ONE_TIMESTEP)
