@@ -164,7 +164,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     if double.has_uv:
-        seen = _with_pictures(seen, start.reference_from_world, capture, device)
+        seen = _with_pictures(seen, start.reference_from_world, capture, config, device)
     return PreparedFit(config, capture, head, start, seen, state)
 
 
@@ -313,6 +313,7 @@ def _with_pictures(
     seen: "Observations",
     reference_from_world: "np.ndarray",
     capture: "Capture",
+    config: FitConfig,
     device: "torch.device",
 ) -> "Observations":
     """With a rasterizer and pictures, for texture and photometric stages."""
