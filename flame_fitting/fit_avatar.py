@@ -64,12 +64,12 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
-    with progress.stage("fit") as line, locked_folder(folder, config.force):
+    with progress.stage(_name(config)) as line, locked_folder(folder, config.force):
         device = choose_device(config.device)
         ready = with_landmarks(config)
         if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
             manifest = plan(config)
-        underway = Resumable(folder, manifest, not_deciding(FitConfig))
+        underway = Resumable(folder, manifest, not_deciding(type(config)))
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
@@ -108,8 +108,20 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
             result.warnings = list(result.metrics.get("warnings", result.warnings))
         last = state.records[-1].summary
         surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry
-        line.result(f"{surface}landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
+        marks = f"landmarks {last['landmark_mm']:.2f} mm" if last["landmark_mm"] == last["landmark_mm"] else ""
+        marks = marks or f"landmarks {_pixels(result):.2f} px"  # one camera: none has a point in space
+        line.result(f"{surface}{marks} (medians) -> {folder}")
     return result
+
+
+def _name(config: FitConfig) -> str:
+    """The command's."""
+    return "track" if config.over_time else "fit"
+
+
+def _pixels(result: "FitResult") -> float:
+    """Median distance of the head's landmarks from the detected ones, px."""
+    return float(result.metrics.get("landmarks", {}).get("reprojection_px", {}).get("median", float("nan")))
 
 
 def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | None" = None) -> PreparedFit:
@@ -152,6 +164,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         surface=surface,
         lit=capture.shading == "lit",
         name=str(capture.root),
+        calibrated=capture.calibrated,
+        of_sequence=config.over_time,
     )
     state = left
     if state is None:
@@ -205,7 +219,7 @@ def plan(config: FitConfig) -> Manifest:
     if config.landmark_embedding is not None:
         inputs["landmark_embedding"] = input_record(config.landmark_embedding, config.folder)
     return Manifest(
-        stage="fit",
+        stage=_name(config),
         config=config_as_dict(config),
         inputs=inputs,
         head=head_identity(*chosen, add_teeth=config.model.add_teeth),
@@ -244,15 +258,15 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     from flame_fitting.capture.opening import open_capture
 
     capture = open_capture(config.capture, reading_options(config))
-    if len(capture.timesteps) > 1:
+    if len(capture.timesteps) > 1 and not config.over_time:
         raise InputError(
             f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
-            "Give a capture with one timestep, or choose one with --data.subset ti<number>."
+            "Give a capture with one timestep, choose one with --data.subset ti<number>, or use: flame-fitting track"
         )
-    if not capture.calibrated:
+    if not capture.calibrated and not config.over_time:
         raise InputError(
             f"{config.capture}: is a video, of whose camera nothing is known; a fit takes pictures with known cameras. "
-            "Give a folder with transforms.json, of NeRSemble or of COLMAP."
+            "Give a folder with transforms.json, of NeRSemble or of COLMAP, or use: flame-fitting track"
         )
     detected = [_detected(config, capture, name) for name in config.data.detector]
     return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if any(detected) else config

@@ -6,7 +6,7 @@ of a command line, and what is checked, stands in fit/command_line.py and fit/ch
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -199,6 +199,9 @@ class ScaleOptions:
 @dataclass
 class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, OutputOptions):
     """Options of `flame-fitting fit`. In Python, `presets.preset(name, capture)` makes one from a preset."""
+
+    over_time: ClassVar[bool] = False
+    """Whether the capture has several timesteps (`fit.track_config`)."""
 
     capture: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Folder of a capture, as `render` writes it, or of a recording (NeRSemble, nerfstudio, COLMAP)."""

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from flame_fitting.fit.weight_config import PriorConfig
@@ -254,6 +255,24 @@ class FitParameters:
             return
         for start in range(0, self.timesteps, _AT_ONCE):
             yield self.of_frames(range(start, min(start + _AT_ONCE, self.timesteps)))
+
+
+def in_metric_world(head: HeadModel, parameters: FitParameters, head_from_world: np.ndarray) -> FitParameters:
+    """The same head where head space is the world itself: rotation and translation take over a rigid motion.
+
+    `head_from_world` (4, 4) has the scale 1; the placement is left at the identity.
+    """
+    inverse = torch.as_tensor(np.linalg.inv(head_from_world)).to(parameters.rotation)
+    turn, shift = inverse[:3, :3], inverse[:3, 3]
+    still = {name: torch.zeros_like(getattr(parameters, name)) for name in ("rotation", "translation")}
+    rest = {name: value for name, value in replace(parameters, **still).items().items() if name in PARAMETER_KEYS}
+    # R (x - joint) + joint + translation, then turned and shifted
+    joint = head(**rest).joints[:, 0]
+    turned = turn @ rotation_matrix(parameters.rotation)
+    rotation = torch.as_tensor(Rotation.from_matrix(turned.cpu().numpy()).as_rotvec()).to(parameters.rotation)
+    translation = (joint + parameters.translation) @ turn.T + shift - joint
+    placement = torch.zeros_like(parameters.placement)
+    return replace(parameters, rotation=rotation, translation=translation, placement=placement)
 
 
 def with_frames(

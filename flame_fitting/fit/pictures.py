@@ -144,6 +144,8 @@ def load_pictures(
     size = common_size(views)
     distance = np.linalg.norm(np.linalg.inv(camera)[:, :3, 3], axis=1)
     near, far = np.maximum(distance - NEAR, 0.05), distance + FAR
+    if not capture.calibrated:  # another focal length moves the head as far as that is longer
+        near, far = distance / 5, distance * 5
     clip = np.stack(
         [
             clip_from_world(view.K, c, view.width, view.height, n, f)

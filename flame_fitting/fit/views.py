@@ -65,7 +65,7 @@ class ViewSet:
     def subset(self, index: list[int] | np.ndarray) -> "ViewSet":
         """Some of the views."""
         chosen = [int(i) for i in index]
-        return self.of_rows(chosen, self.rgba[torch.as_tensor(chosen, device=self.rgba.device)])
+        return self.of_rows(chosen, self.rgba[torch.as_tensor(chosen, dtype=torch.long, device=self.rgba.device)])
 
     def of_rows(self, rows: Sequence[int], rgba: Tensor) -> "ViewSet":
         """Cameras of some of the views with pixels for them."""
