@@ -47,6 +47,9 @@ def _track(config: TrackConfig) -> None:
     config.lr.texture = 5e-3
     # people speak and laugh: wider than a static avatar at rest
     config.prior.expr, config.prior.jaw, config.prior.neck = 0.7, 0.2, 0.15
+    # from a timestep to the next at 25 pictures a second; they carry what is hidden for a moment
+    change = config.prior
+    change.expr_change, change.jaw_change, change.neck_change, change.eyes_change = 0.3, 0.08, 0.05, 0.1
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
     everything: tuple[Group, ...] = ("cam", *tracked, "shape")
     landmarks: dict[str, Any] = {"looks_at": LANDMARKS}
