@@ -9,7 +9,7 @@ Timesteps are measured one after the other, so that only their blocks of the sys
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -65,9 +65,9 @@ class GaussNewtonSettings:
     """Geman-McClure scale of landmarks, in standard deviations."""
     surface_cut: tuple[float, float] = (0.012, 0.003)
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
-    smoothness: Mapping[str, float] = field(default_factory=dict)
+    smoothness: Mapping[str, float]
     """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
-    marginal: bool = False
+    marginal: bool
     """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
     seed: int
     """Of the sample of the avatar's points."""
