@@ -2,30 +2,28 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.folders import capture_folder, locked_folder
-from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
 from flame_fitting.options import PLACE, own_first
-from flame_fitting.shared_options import DetectorOptions
+from flame_fitting.shared_options import DetectorOptions, SubsetOptions
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from flame_fitting.capture.capture import Capture, View
-    from flame_fitting.landmarks.detector import LandmarkDetector
+    from flame_fitting.capture.read_options import ReadOptions
+    from flame_fitting.landmarks.files import Landmarks2D
 
 LANDMARK_FOLDER = "landmarks2d"
-_BATCH = 8
 
 
 @own_first
 @dataclass
-class DetectConfig(DetectorOptions):
-    """Detects face landmarks in the pictures of a capture."""
+class DetectConfig(DetectorOptions, SubsetOptions):
+    """Detects face landmarks in the pictures of a capture, a video's frames or a recording."""
 
     capture: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Folder of the capture; gets landmarks2d/<detector>.npz."""
@@ -49,32 +47,40 @@ class DetectResult:
 def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResult:
     """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face.
 
-    `manifest` is the `plan` of this very moment, where the caller has it.
+    What an earlier run found in other views stays; a run that was stopped goes on. `manifest` is the `plan` of this
+    very moment, where the caller has it.
     """
     from flame_fitting import progress
-    from flame_fitting.capture.files import read_capture
-    from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
+    from flame_fitting.capture.opening import open_capture
+    from flame_fitting.landmarks.files import read_landmarks, write_landmarks
     from flame_fitting.landmarks.registry import make_detector
+    from flame_fitting.landmarks.searching import nothing_found, search, take_earlier
 
     config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
         manifest = manifest or plan(config)
-        capture = read_capture(config.capture)
+        capture = open_capture(config.capture, _reading(config), notify=progress.say)
         views = views_to_search(capture, config.all_views)
         with locked_folder(capture.root / LANDMARK_FOLDER, force=True) as folder:
             detector = make_detector(config.detector, config.model_path)
-            landmarks = detect_views(capture, views, detector)
-            found = _count_found(landmarks)
+            made, earlier = nothing_found(capture, detector), read_manifest(folder)
+            left = take_earlier(capture, made, views, unfinished=earlier is not None and not earlier.finished)
+
+            def keep() -> None:
+                manifest.write(folder)
+                write_landmarks(capture, made)
+
+            with progress.Bar(len(views), "detect", "view") as bar:
+                bar.advance(len(views) - len(left))
+                search(capture, left, detector, made, bar.advance, keep)
+            found = sum(bool(made.found[capture.row_of[v.timestep], capture.column_of[v.camera]]) for v in views)
             if found == 0:
-                raise NoFaceError(
-                    f"{config.capture}: no face was found in any of {len(views)} views. Look at images/, and render "
-                    "the avatar again with another --shading."
-                )
+                raise NoFaceError(_no_face(config, capture, len(views)))
             warnings = manifest.finish(lambda: plan(config))
-            made = Landmarks2D(landmarks, detector.scheme, detector.name, detector.version)
-            path = write_landmarks(capture.root, made)
+            path = write_landmarks(capture, made)
             manifest.write(folder)
         line.result(f"a face in {found} of {len(views)} views -> {path}")
+    warnings += _of_cameras(capture, read_landmarks(capture, detector.name))
     for text in warnings:
         progress.warn(text)
     return DetectResult(path, len(views), found, warnings)
@@ -82,6 +88,7 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
 
 def plan(config: DetectConfig) -> Manifest:
     """What decides the result, for the manifest beside the landmark file."""
+    from flame_fitting.capture.hashing import capture_hash
     from flame_fitting.landmarks.registry import make_detector
 
     folder = config.capture / LANDMARK_FOLDER
@@ -89,7 +96,7 @@ def plan(config: DetectConfig) -> Manifest:
     return Manifest(
         stage="detect",
         config=config_as_dict(config),
-        inputs={"capture": input_record(config.capture, folder, hash_capture(config.capture))},
+        inputs={"capture": input_record(config.capture, folder, capture_hash(config.capture, _reading(config)))},
         detector=f"{detector.name} {detector.version}",
     )
 
@@ -102,44 +109,30 @@ def views_to_search(capture: "Capture", all_views: bool = False) -> "list[View]"
     return list(views)
 
 
-def detect_views(capture: "Capture", views: "list[View]", detector: "LandmarkDetector") -> "np.ndarray":
-    """Landmarks (T, C, N, 3) of the views; NaN where a view was not searched or has no face.
+def _reading(config: DetectConfig) -> "ReadOptions":
+    from flame_fitting.capture.read_options import ReadOptions
 
-    T and C follow `capture.timesteps` and `capture.cameras`.
-    """
-    import numpy as np
-
-    from flame_fitting import progress
-    from flame_fitting.capture.pictures import picture_as_uint8
-
-    timesteps = {timestep: i for i, timestep in enumerate(capture.timesteps)}
-    cameras = {camera: i for i, camera in enumerate(capture.cameras)}
-    landmarks = np.full((len(timesteps), len(cameras), detector.n_points, 3), np.nan, dtype=np.float32)
-    with progress.Bar(len(views), "detect", "view") as bar:
-        for batch in _batches(views):
-            images = np.stack([picture_as_uint8(capture.image(view)) for view in batch])
-            for view, points in zip(batch, detector.detect(images), strict=True):
-                landmarks[timesteps[view.timestep], cameras[view.camera]] = points
-            bar.advance(len(batch))
-    return landmarks
+    return ReadOptions(
+        subset=config.subset,
+        division=config.division,
+        n_downsample_rgb=config.n_downsample_rgb,
+        use_alpha_map=False,
+        prefix="--",
+    )
 
 
-def _batches(views: "list[View]") -> "list[list[View]]":
-    """Views of one size, a few at a time."""
-    batches: list[list[Any]] = []
-    for view in views:
-        last = batches[-1] if batches else None
-        if last and len(last) < _BATCH and (last[0].width, last[0].height) == (view.width, view.height):
-            last.append(view)
-        else:
-            batches.append([view])
-    return batches
+def _no_face(config: DetectConfig, capture: "Capture", searched: int) -> str:
+    rendered = capture.avatar.file is not None
+    advice = "render the avatar again with another --shading" if rendered else "check that they show a face, upright"
+    return f"{config.capture}: no face was found in any of {searched} views. Look at its pictures, and {advice}."
 
 
-def _count_found(landmarks: "np.ndarray") -> int:
-    import numpy as np
+def _of_cameras(capture: "Capture", found: "Landmarks2D") -> list[str]:
+    """What is wrong with the cameras, as far as these landmarks tell."""
+    from flame_fitting.landmarks.camera_check import check_capture, is_checked
 
-    return int(np.isfinite(landmarks[..., 0]).any(axis=-1).sum())
+    message = check_capture(capture, found).message(str(capture.root)) if is_checked(capture) else None
+    return [] if message is None else [message]
 
 
 if __name__ == "__main__":

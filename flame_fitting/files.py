@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PARTIAL_MARK = "-partial-"
 """In the names of files that are being written."""
+_umask_lock = threading.Lock()
+"""The umask is the whole process's and can only be read by setting it."""
 
 
 @contextmanager
@@ -27,8 +30,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
+        with _umask_lock:
+            umask = os.umask(0)
+            os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     finally:
@@ -87,14 +91,17 @@ def read_npz(
         raise InputError(f"{path}: not a readable .npz file ({reason(error)}). {advice}") from error
 
 
-def read_picture(path: Path | str, mode: Literal["RGB", "L"], advice: str) -> "np.ndarray":
-    """A picture as uint8 (H, W, 3) or (H, W). Raises InputError, with `advice` at its end, where it cannot be read."""
+def read_picture(path: Path | str, mode: Literal["RGB", "L", "A"], advice: str) -> "np.ndarray":
+    """A picture as uint8 (H, W, 3) or (H, W); `A` is its alpha channel.
+
+    Raises InputError, with `advice` at its end, where it cannot be read.
+    """
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert(mode))
+            return np.asarray(picture.convert("RGBA").getchannel("A") if mode == "A" else picture.convert(mode))
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a picture, or an empty one. {advice}") from error
     except Exception as error:  # decoders raise many kinds over damaged bytes

@@ -8,14 +8,17 @@ from flame_fitting.fit.check import check
 from flame_fitting.fit.command_line import defaults, without_effect
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
-from flame_fitting.manifest import Manifest, config_as_dict, hash_capture, input_record
+from flame_fitting.manifest import Manifest, config_as_dict, input_record
 from flame_fitting.options import not_deciding
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.capture.read_options import ReadOptions
     from flame_fitting.fit.landmark_sources import LandmarkSource
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import Start
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
+    from flame_fitting.landmarks.files import Landmarks2D
 
 __all__ = ["FitConfig", "defaults", "fit", "plan"]
 
@@ -31,6 +35,8 @@ __all__ = ["FitConfig", "defaults", "fit", "plan"]
 class PreparedFit:
     """What the stages start from."""
 
+    config: FitConfig
+    """Without what is done when the capture is read."""
     capture: "Capture"
     head: "HeadModel"
     start: "Start"
@@ -54,7 +60,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.render.backend import choose_device
 
     check(config)
-    config = replace(config, capture=capture_folder(config.capture))
+    config = replace(config, capture=capture_of(config))
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
@@ -67,7 +73,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
-        state = run_stages(prepared.state, seen, config, device, lambda state: underway.keep(state, head))
+        state = run_stages(prepared.state, seen, prepared.config, device, lambda state: underway.keep(state, head))
         for text in manifest.finish(lambda: plan(config)):
             progress.warn(text)
             state = state.warned(text)
@@ -113,8 +119,10 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     """
     import copy
 
-    from flame_fitting.capture.files import read_capture
+    from flame_fitting import progress
+    from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.begin import begin
+    from flame_fitting.fit.earlier import earlier_state, in_reference
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.state import FitState
@@ -122,14 +130,22 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.head.loading import load_head
 
     config = with_landmarks(config)
-    capture = read_capture(config.capture)
+    reading = reading_options(config)
+    capture = open_capture(config.capture, reading, notify=progress.say)
+    if reading.n_downsample_rgb is not None:  # done
+        config = replace(config, data=replace(config.data, n_downsample_rgb=None))
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
     sources = landmark_sources(config, capture, head)
     double = copy.deepcopy(head).double()
     left = underway.left(head) if underway is not None else None
+    path = config.model.flame_params_path
+    earlier = earlier_state(path, double, len(capture.timesteps)) if path is not None else None
+    known = left.scale if left is not None else None
+    if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
+        known = earlier.scale
     trust = trust_of(config.data.geometry_kind, capture.avatar.geometry)
     surface = masked_surface_weights(double, config.model.occluded, trust)
-    scale, start = begin(config, capture, sources, double, surface, left.scale if left is not None else None)
+    scale, start = begin(config, capture, sources, double, surface, known)
     seen = Observations(
         head=double,
         targets=start.targets,
@@ -139,14 +155,17 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     )
     state = left
     if state is None:
-        parameters = neutral_parameters(double, len(capture.timesteps))
-        state = FitState(parameters, start.reference_from_world, scale, warnings=tuple(capture.warnings))
+        if earlier is not None:
+            state = in_reference(earlier, start.reference_from_world)
+        else:
+            state = FitState(neutral_parameters(double, len(capture.timesteps)), start.reference_from_world)
+        state = replace(state, scale=scale, warnings=tuple(capture.warnings))
         if not double.has_uv:
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     if double.has_uv:
-        seen = _with_pictures(seen, start.reference_from_world, capture, config, device)
-    return PreparedFit(capture, head, start, seen, state)
+        seen = _with_pictures(seen, start.reference_from_world, capture, device)
+    return PreparedFit(config, capture, head, start, seen, state)
 
 
 def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -> "list[LandmarkSource]":
@@ -159,7 +178,7 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
     kind, data = shading_kind(capture.landmark_shading), config.data
     sources = []
     for name, weight in zip(data.detector, data.detector_weights or (1.0,) * len(data.detector), strict=True):
-        detected = read_landmarks(capture.root, name)
+        detected = read_landmarks(capture, name)
         check_landmarks(capture, detected)
         embedding = embedding_of_landmarks(
             head, detected, kind, config.model_path, notify=progress.say, licensed=config.landmark_embedding
@@ -170,16 +189,19 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
 
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
+    from flame_fitting.capture.hashing import capture_hash
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.files import landmarks_path
+    from flame_fitting.landmarks.files import landmarks_in
 
-    inputs = {"capture": input_record(config.capture, config.folder, hash_capture(config.capture))}
+    options = reading_options(config)
+    inputs = {"capture": input_record(config.capture, config.folder, capture_hash(config.capture, options))}
     for name in config.data.detector:
-        landmarks = landmarks_path(config.capture, name)
-        if landmarks.is_file():
+        if (landmarks := landmarks_in(config.capture, name, options)) is not None:
             inputs[f"landmarks {name}"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
+    if config.model.flame_params_path is not None:
+        inputs["flame_params"] = input_record(config.model.flame_params_path, config.folder)
     if config.landmark_embedding is not None:
         inputs["landmark_embedding"] = input_record(config.landmark_embedding, config.folder)
     return Manifest(
@@ -192,53 +214,109 @@ def plan(config: FitConfig) -> Manifest:
     )
 
 
+def capture_of(config: FitConfig) -> "Path":
+    """The folder of the capture: as given, or where VHAP's flags name it, below its root folder."""
+    data = config.data
+    if data.root_folder is None or config.capture != data.root_folder / data.subject / data.sequence:
+        return capture_folder(config.capture)
+    from flame_fitting.capture.opening import find_sequence
+
+    if not data.sequence and not data.subject:
+        return capture_folder(data.root_folder)
+    return find_sequence(data.root_folder, data.subject, data.sequence)
+
+
+def reading_options(config: FitConfig) -> "ReadOptions":
+    """How the capture is read. Pictures that geometry belongs to keep their size, and Adam's stages reduce them."""
+    from flame_fitting.capture.opening import kind_of
+    from flame_fitting.capture.read_options import read_options
+
+    options = read_options(config.data)
+    return replace(options, n_downsample_rgb=None) if kind_of(config.capture) == "capture" else options
+
+
 def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
     They are wanted anew, too, where `--model-path` names other weights than they were detected with. Refuses a capture
-    over time.
+    over time, and one whose cameras do not fit its landmarks.
     """
-    from flame_fitting import progress
-    from flame_fitting.capture.files import read_capture
-    from flame_fitting.detect_landmarks import DetectConfig, detect
-    from flame_fitting.landmarks.files import landmarks_path, read_landmarks
-    from flame_fitting.landmarks.registry import DETECTORS, make_detector
+    from flame_fitting.capture.opening import open_capture
 
-    capture = read_capture(config.capture)
+    capture = open_capture(config.capture, reading_options(config))
     if len(capture.timesteps) > 1:
         raise InputError(
             f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
-            "Give a capture with one timestep."
+            "Give a capture with one timestep, or choose one with --data.subset ti<number>."
         )
-    model_path, missing = config.model_path, []
-    for name in config.data.detector:
-        path = landmarks_path(config.capture, name)
-        if path.is_file() and config.exp.reuse_landmarks:
-            if model_path is None:
-                continue
-            found = read_landmarks(config.capture, name)
-            if not found.made_here or found.detector_version == make_detector(name, model_path).version:
-                continue
+    if not capture.calibrated:
+        raise InputError(
+            f"{config.capture}: is a video, of whose camera nothing is known; a fit takes pictures with known cameras. "
+            "Give a folder with transforms.json, of NeRSemble or of COLMAP."
+        )
+    detected = [_detected(config, capture, name) for name in config.data.detector]
+    return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if any(detected) else config
+
+
+def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
+    """Detects what is missing of one detector, or wanted anew; says whether anything was. Checks the cameras by it."""
+    from flame_fitting import progress
+    from flame_fitting.detect_landmarks import DetectConfig, detect, views_to_search
+    from flame_fitting.landmarks.files import find_landmarks, landmarks_path, read_landmarks
+    from flame_fitting.landmarks.registry import DETECTORS, make_detector
+
+    model_path, path = config.model_path, find_landmarks(capture, name)
+    if path is not None and (config.exp.reuse_landmarks or name not in DETECTORS):
+        found = read_landmarks(capture, name)
+        other = model_path is not None and found.made_here
+        if other and found.detector_version != make_detector(name, model_path).version:
             progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
-        if name not in DETECTORS and not path.is_file():
-            raise InputError(f"{path}: no such file. Put landmarks of your own there, or leave --data.detector out.")
-        if not config.detect:
-            raise InputError(f"{path}: no landmarks there. Run: flame-fitting detect {config.capture}")
-        if name in DETECTORS:
-            missing.append(name)
-    for name in missing:
-        detect(DetectConfig(config.capture, detector=name, model_path=model_path))
-    return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if missing else config
+        elif found.covers(capture, views_to_search(capture)):
+            _check_cameras(capture, found)
+            return False
+    missing = landmarks_path(config.capture, name)
+    if name not in DETECTORS and path is None:
+        raise InputError(f"{missing}: no such file. Put landmarks of your own there, or leave --data.detector out.")
+    if not config.detect:
+        raise InputError(f"{missing}: no landmarks there. Run: flame-fitting detect {config.capture}")
+    options = reading_options(config)
+    detect(
+        DetectConfig(
+            config.capture,
+            detector=name,
+            model_path=model_path,
+            subset=options.subset,
+            division=options.division,
+            n_downsample_rgb=options.n_downsample_rgb,
+        )
+    )
+    _check_cameras(capture, read_landmarks(capture, name))
+    return True
+
+
+def _check_cameras(capture: "Capture", found: "Landmarks2D") -> None:
+    """Refuses cameras that would fit the landmarks by another convention; warns of those that fit by none."""
+    from flame_fitting import progress
+    from flame_fitting.landmarks.camera_check import check_capture, is_checked
+
+    if not is_checked(capture):
+        return
+    report = check_capture(capture, found)
+    message = report.message(str(capture.root))
+    if message is not None and report.fitting:
+        raise InputError(message)
+    if message is not None:
+        progress.warn(message)
 
 
 def _with_pictures(
     seen: "Observations",
     reference_from_world: "np.ndarray",
     capture: "Capture",
-    config: FitConfig,
     device: "torch.device",
 ) -> "Observations":
     """With a rasterizer and pictures, for texture and photometric stages."""
+    from flame_fitting.fit.dense import DenseMaps
     from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
     from flame_fitting.render.backend import make_rasterizer
@@ -246,8 +324,14 @@ def _with_pictures(
     rasterizer = make_rasterizer(device)
     chosen = capture.views_of("fit") or capture.views
     limit = int(config.data.picture_cache * 1e9)
-    pictures = load_pictures(capture, chosen, reference_from_world, device, limit, config.data.background_color)
-    return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), pictures=pictures)
+    pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
+    dense: DenseMaps | None = None
+    if any(view.dense_path for view in chosen):
+        row = {timestep: number for number, timestep in enumerate(capture.timesteps)}
+        frames = tuple(row[view.timestep] for view in chosen)
+        dense = DenseMaps(capture, tuple(chosen), frames, pictures.resolution)
+    texels = TexelMaps(rasterizer, seen.head)
+    return replace(seen, rasterizer=rasterizer, texels=texels, pictures=pictures, dense=dense)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from flame_fitting.files import PARTIAL_MARK
 from flame_fitting.log import get_logger
 from flame_fitting.manifest import MANIFEST_NAME, check_output_folder, read_manifest, resolved
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".avi")
 _held: dict[Path, tuple[int, int]] = {}
 """Folders that this process holds: the thread that does, and how many blocks deep."""
 _held_guard = threading.Lock()
@@ -84,6 +85,8 @@ def hidden_folder(target: str | os.PathLike, use: str) -> Path:
 
 def capture_folder(path: str | os.PathLike) -> Path:
     """The folder of a capture that is given by its folder or by the transforms.json in it."""
+    if Path(path).is_file() and Path(path).suffix.lower() in VIDEO_SUFFIXES:
+        raise InputError(f"{path}: is a video. Make a folder of its frames: flame-fitting preprocess --input {path}")
     return _folder_of(Path(path), r"transforms\.json", "the folder of a capture")
 
 

@@ -16,7 +16,7 @@ from flame_fitting.version import __version__
 MANIFEST_NAME = "manifest.json"
 
 # Files inside a capture that later stages add or that do not change what a fit sees.
-CAPTURE_HASH_EXCLUDES = (MANIFEST_NAME, "landmarks2d", "log.txt")
+CAPTURE_HASH_EXCLUDES = (MANIFEST_NAME, "landmarks2d", "landmark2d", "log.txt")
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ Inherited fields have no prefix on the command line, in manifests and in Python.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from flame_fitting.options import option, own_first
 
@@ -44,6 +45,41 @@ class FitSources(FlameFolder):
     """Head model, if its file is not where the fit found it."""
     flame_masks: Path | None = option(None, decides=False)
     """FLAME_masks.pkl, if it is not where the fit found it."""
+
+
+@dataclass(kw_only=True)
+class SubsetOptions:
+    """Which part of a recording is read."""
+
+    subset: str | None = None
+    """Timesteps and cameras of a recording: ti<a>, ti<a>tj<b>, tn<k>, ts<k>, ci<a>, cn<k>, cs<k>, joined by _."""
+    division: str | None = None
+    """Cameras of NeRSemble's rig: train, val, front-view, side-view or six-view."""
+    n_downsample_rgb: int | None = option(None, at_least=1)
+    """Pictures so many times smaller: from images_<n>, or scaled where that folder is not there."""
+
+
+@own_first
+@dataclass(kw_only=True)
+class CaptureOptions(SubsetOptions):
+    """Which capture is read, and how; named as in VHAP."""
+
+    root_folder: Path | None = option(None, decides=False)
+    """Folder of captures; with --data.sequence it stands for the capture's path."""
+    subject: str = option("", decides=False)
+    """Subject of a NeRSemble recording: a folder below --data.root-folder."""
+    sequence: str = option("", decides=False)
+    """Name of a capture below --data.root-folder, or the beginning of it."""
+    scale_factor: float = option(1.0, above=0, at_most=1)
+    """Pictures are scaled by this."""
+    background_color: Literal["white", "black"] | None = None
+    """Background put behind the pictures by their alpha; None: the capture's."""
+    use_alpha_map: bool = True
+    """Take the outline from alpha maps where the capture has them."""
+    use_color_correction: bool = True
+    """Correct the colours of cameras where the recording says how."""
+    image_size_during_calibration: tuple[int, int] | None = option(None, at_least=1)
+    """Height and width of the pictures that NeRSemble's intrinsics are for, where its file does not say."""
 
 
 @dataclass(kw_only=True)

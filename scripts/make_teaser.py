@@ -50,7 +50,7 @@ def novel_view(front: View, fit: FitResult, center: ndarray) -> View:
 
 def landmark_panel(capture: Capture, view: View, detector: str) -> ndarray:
     """The detected points on their picture, (H, W, 3) uint8."""
-    found = read_landmarks(capture.root, detector)
+    found = read_landmarks(capture, detector)
     row, column = capture.timesteps.index(view.timestep), capture.cameras.index(view.camera)
     picture = Image.fromarray(picture_as_uint8(capture.image(view))).convert("RGB")
     draw = ImageDraw.Draw(picture)

@@ -9,7 +9,7 @@ import torch
 
 from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.files import read_capture
+from flame_fitting.capture.opening import open_capture
 from flame_fitting.landmarks.files import read_landmarks
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.render.shading import sh_shading
@@ -48,8 +48,8 @@ def truth(folder: Path) -> dict[str, np.ndarray]:
 
 
 def seen_points(folder: Path) -> tuple[Capture, np.ndarray]:
-    capture = read_capture(folder / "capture")
-    return capture, read_landmarks(capture.root, "mediapipe").landmarks[0]
+    capture = open_capture(folder / "capture")
+    return capture, read_landmarks(capture, "mediapipe").landmarks[0]
 
 
 def test_landmarks_are_the_truth_with_noise(built: dict[str, Path]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from flame_fitting import cli
-from flame_fitting.capture.files import read_capture
+from flame_fitting.capture.opening import open_capture
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_json_object, read_npz, read_picture
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
@@ -24,6 +24,7 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.flame_files import read_flame
 from flame_fitting.landmarks.files import Landmarks2D, read_landmarks, write_landmarks
 from flame_fitting.report.truth import load_truth
+from tests.bare_capture import bare_capture
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head
 
@@ -65,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit = known_fit(head, similarity())
     capture = render_case(folder, head, fit, n_fit=3, n_heldout=1, size=48)
     points = np.full((1, len(capture.cameras), 478, 3), 20.0, dtype=np.float32)
-    write_landmarks(capture.root, Landmarks2D(points, "mediapipe478", "mediapipe"))
+    write_landmarks(capture, Landmarks2D(points, "mediapipe478", "mediapipe"))
     save_case(folder / "fit", fit, capture)
     (folder / "fit" / "tracked_flame_params_3.npz").write_bytes(
         (folder / "fit" / "tracked_flame_params.npz").read_bytes()
@@ -84,12 +85,12 @@ def read_truth(made: Path) -> Any:
 
 
 def read_geometry(made: Path) -> Any:
-    capture = read_capture(made / "render")
+    capture = open_capture(made / "render")
     return capture.geometry(capture.views[0])
 
 
 def read_image(made: Path) -> Any:
-    capture = read_capture(made / "render")
+    capture = open_capture(made / "render")
     return capture.image(capture.views[0]), capture.alpha(capture.views[0])
 
 
@@ -100,12 +101,12 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "fit/landmarks3d.npz": lambda made: load_fit(made / "fit"),
     "fit/uncertainty.npz": lambda made: load_fit(made / "fit"),
     "fit/checkpoint.safetensors": lambda made: load_fit(made / "fit"),
-    "render/transforms.json": lambda made: read_capture(made / "render"),
-    "render/avatar.json": lambda made: read_capture(made / "render"),
+    "render/transforms.json": lambda made: open_capture(made / "render"),
+    "render/avatar.json": lambda made: open_capture(made / "render"),
     "render/images/00000_00.png": read_image,
     "render/alpha_maps/00000_00.png": read_image,
     "render/geometry/00000_00.npz": read_geometry,
-    "render/landmarks2d/mediapipe.npz": lambda made: read_landmarks(made / "render", "mediapipe"),
+    "render/landmarks2d/mediapipe.npz": lambda made: read_landmarks(open_capture(made / "render"), "mediapipe"),
     "ground_truth.npz": read_truth,
 }
 # a picture without its last bytes is whole; a hash that fits no more may still be JSON
@@ -206,7 +207,7 @@ def test_landmarks_of_another_kind(values: dict[str, Any], said: str, tmp_path: 
     right = {"landmarks": np.zeros((1, 5, 478, 3)), "scheme": np.array("mediapipe478")}
     np.savez(tmp_path / "landmarks2d" / "mediapipe.npz", **(right | values))
     with pytest.raises(InputError, match=said):
-        read_landmarks(tmp_path, "mediapipe")
+        read_landmarks(bare_capture(tmp_path, cameras=5), "mediapipe")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_transforms_with_one_wrong_value(place: tuple[Any, ...], value: dict[str
     try:
         path.write_text(json.dumps(data))
         with pytest.raises(InputError, match=said):
-            read_capture(made / "render")
+            open_capture(made / "render")
     finally:
         path.write_text(whole)
 

@@ -15,15 +15,16 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit_avatar import plan as plan_fit
 from flame_fitting.folders import capture_folder
+from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.manifest import Manifest, compare, hash_capture, input_record, read_manifest
 from flame_fitting.render_avatar import RenderConfig
 from flame_fitting.render_avatar import plan as plan_render
 
 
-class Detector:
+class Detector(LandmarkDetector):
     """Finds the same points everywhere; calls back while it works."""
 
-    name, version, scheme, n_points = "mediapipe", "1", "mediapipe478", 478
+    name, version, scheme = "mediapipe", "1", "mediapipe478"
 
     def __init__(self) -> None:
         self.meanwhile: Any = lambda: None
@@ -101,7 +102,7 @@ def test_a_capture_is_hashed_before_a_stage_and_after_it_and_no_more(
         hashed.append(root)
         return hash_capture(root)
 
-    monkeypatch.setattr("flame_fitting.detect_landmarks.hash_capture", counting)
+    monkeypatch.setattr("flame_fitting.capture.hashing.hash_capture", counting)
     config = DetectConfig(capture)
     detect(config)
     assert len(hashed) == 2

@@ -32,6 +32,11 @@ def intrinsics_from_fov(fov_y_deg: float, width: int, height: int) -> Array:
     return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
 
 
+def scaled_intrinsics(K: ArrayLike, old: tuple[int, int], new: tuple[int, int]) -> Array:
+    """K (..., 3, 3) of a picture that was brought from one size (H, W) to another, its borders kept."""
+    return np.diag([new[1] / old[1], new[0] / old[0], 1.0]) @ np.asarray(K, dtype=np.float64)
+
+
 def transform_points(matrix: ArrayLike, points: ArrayLike) -> Array:
     """Applies (..., 4, 4) affine matrices to points (..., N, 3)."""
     matrix_, points_ = np.asarray(matrix, dtype=np.float64), np.asarray(points, dtype=np.float64)

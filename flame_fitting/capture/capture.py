@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flame_fitting.capture.avatar_record import AvatarRecord
+from flame_fitting.capture.dense import DENSE, checked_map
+from flame_fitting.capture.making import PictureMaking, made_mask, made_picture, over_backdrop
 from flame_fitting.capture.roles import Role
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, read_picture
@@ -19,7 +21,9 @@ class View:
     """One image of a capture: camera `camera` at timestep `timestep`."""
 
     timestep: int
+    """Its number among all timesteps of the folder, whichever of them were chosen."""
     camera: int
+    """The same of the camera."""
     role: Role
     K: NDArray[np.float64]
     """(3, 3) intrinsics, px."""
@@ -33,6 +37,26 @@ class View:
     """Alpha map, 8-bit."""
     geometry_path: str | None = None
     """npz with depth (H, W) and normal (H, W, 3), where rendered."""
+    dense_path: str | None = None
+    """npz with dense observations (`capture.dense`), where another program made some."""
+    timestep_id: str = ""
+    """Name of the timestep in the folder's files; where they have none, its number with five digits."""
+    camera_id: str = ""
+    """Name of the camera in the folder's files; where they have none, its number with two digits."""
+    making: PictureMaking | None = None
+    """How its picture is made from the file; None: the file holds it."""
+
+    def __post_init__(self) -> None:
+        """Names what has no name."""
+        if not self.timestep_id:
+            object.__setattr__(self, "timestep_id", f"{self.timestep:05d}")
+        if not self.camera_id:
+            object.__setattr__(self, "camera_id", f"{self.camera:02d}")
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """Width and height of the picture in the folder as it is opened without options; landmark files count these."""
+        return (self.width, self.height) if self.making is None else self.making.full
 
     @property
     def key(self) -> str:
@@ -52,6 +76,27 @@ class Capture:
     """unlit, lit or clay."""
     avatar: AvatarRecord = field(default_factory=AvatarRecord)
     """What is known of the avatar that it was rendered from."""
+    kind: str = "capture"
+    """Kind of folder, as `opening.KINDS` calls it."""
+    composited: bool = True
+    """Whether pictures with alpha stand on `background_color`; False: their real background is in them."""
+    calibrated: bool = True
+    """Whether the cameras are known; False: one camera at rest, whose intrinsics are a guess."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the folder was read."""
+    sources: tuple[Path, ...] = ()
+    """Files besides pictures that were read: calibrations, lists of cameras."""
+    timestep_ids: dict[int, str] = field(default_factory=dict)
+    """Names of all timesteps of the folder by number, ascending, also of those without a view here."""
+    camera_ids: dict[int, str] = field(default_factory=dict)
+    """The same of the cameras."""
+
+    def __post_init__(self) -> None:
+        """Takes the timesteps and cameras of its views for all, where none are given."""
+        if not self.timestep_ids:
+            self.timestep_ids = dict(sorted({view.timestep: view.timestep_id for view in self.views}.items()))
+        if not self.camera_ids:
+            self.camera_ids = dict(sorted({view.camera: view.camera_id for view in self.views}.items()))
 
     @cached_property
     def timesteps(self) -> list[int]:
@@ -62,6 +107,16 @@ class Capture:
     def cameras(self) -> list[int]:
         """The cameras that have a view, ascending."""
         return sorted({view.camera for view in self.views})
+
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        """Position of each timestep among all of the folder: its row in a file of landmarks."""
+        return {timestep: row for row, timestep in enumerate(self.timestep_ids)}
+
+    @cached_property
+    def column_of(self) -> dict[int, int]:
+        """The same of each camera."""
+        return {camera: column for column, camera in enumerate(self.camera_ids)}
 
     @property
     def warnings(self) -> list[str]:
@@ -83,16 +138,39 @@ class Capture:
 
     def image(self, view: View) -> NDArray[np.float32]:
         """(3, H, W) sRGB, 0..1."""
-        return np.ascontiguousarray(self._picture(view, view.file_path, "RGB").transpose(2, 0, 1))
+        return self._image(view, None)
 
     def alpha(self, view: View) -> NDArray[np.float32]:
-        """(H, W), 0..1; ones where the capture has no alpha maps."""
+        """(H, W), 0..1; ones where the view has no alpha map."""
         if view.mask_path is None:
             return np.ones((view.height, view.width), dtype=np.float32)
-        return self._picture(view, view.mask_path, "L")
+        return self._mask(view, view.mask_path)
+
+    def image_and_alpha(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What `image` and `alpha` give; an alpha map that both need is read once."""
+        alpha = self.alpha(view)
+        return self._image(view, None if view.mask_path is None else alpha), alpha
+
+    def _image(self, view: View, alpha: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        picture = read_picture(self.root / view.file_path, "RGB", _AGAIN)
+        making = view.making
+        if making is None:
+            self._check_size(view, view.file_path, picture.shape[:2])
+            made = np.asarray(picture, dtype=np.float32) / 255.0
+        else:
+            self._check_stored(view, making, picture.shape[:2])
+            made = made_picture(picture, making, view.width, view.height)
+            if making.backdrop is not None:
+                mask = making.backdrop.mask_path
+                alpha = self._mask(view, mask) if alpha is None or view.mask_path != mask else alpha
+                made = over_backdrop(made, alpha, making.backdrop)
+        return np.ascontiguousarray(made.transpose(2, 0, 1))
 
     def geometry(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Depth (H, W) along the camera's z in world units (0 outside) and world normals (H, W, 3)."""
+        """Depth (H, W) along the camera's z in world units (0 outside) and world normals (H, W, 3).
+
+        Of a picture that is read smaller than it is, they are those of the nearest pixels.
+        """
         if view.geometry_path is None:
             raise InputError(f"{self.root}: view {view.key} has no geometry. Render the avatar again.")
         path = self.root / view.geometry_path
@@ -100,20 +178,62 @@ class Capture:
         depth, normal = arrays["depth"], arrays["normal"]
         if normal.shape[-1:] != (3,) or depth.dtype.kind not in "fiu" or normal.dtype.kind not in "fiu":
             raise InputError(f"{path}: depth and normal are not numbers (H, W) and (H, W, 3). {_AGAIN}")
-        self._check_size(view, view.geometry_path, depth.shape)
-        self._check_size(view, view.geometry_path, normal.shape[:-1])
+        depth, normal = (self._nearest(view, view.geometry_path, array) for array in (depth, normal))
         return depth.astype(np.float32), normal.astype(np.float32)
 
-    def _picture(self, view: View, name: str, mode: Literal["RGB", "L"]) -> NDArray[np.float32]:
-        picture = read_picture(self.root / name, mode, _AGAIN)
-        self._check_size(view, name, picture.shape[:2])
-        return np.asarray(picture, dtype=np.float32) / 255.0
+    def dense(self, view: View) -> dict[str, NDArray[Any]]:
+        """Dense observations by kind (`capture.dense.DENSE`): (H, W, C) float32, labels (H, W) int32.
 
-    def _check_size(self, view: View, name: str, shape: tuple[int, ...]) -> None:
-        if shape != (view.height, view.width):
+        Empty where there are none. Of a picture that is read smaller than it is, they are those of the nearest pixels.
+        """
+        if view.dense_path is None:
+            return {}
+        path = self.root / view.dense_path
+        try:
+            maps = {name: checked_map(name, array) for name, array in read_npz(path, _AGAIN).items() if name in DENSE}
+        except ValueError as error:
+            raise InputError(f"{path}: {error}. Make the maps again.") from error
+        return {name: self._nearest(view, view.dense_path, array) for name, array in maps.items()}
+
+    def _nearest(self, view: View, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """An array (H, W, ...) of the full picture at the size that the view is read at."""
+        width, height = view.full_size
+        self._check_size(view, name, array.shape[:2], (height, width))
+        if (width, height) == (view.width, view.height):
+            return array
+        rows = (np.arange(view.height) + 0.5) * height / view.height
+        columns = (np.arange(view.width) + 0.5) * width / view.width
+        return array[np.ix_(rows.astype(int), columns.astype(int))]
+
+    def _mask(self, view: View, name: str) -> NDArray[np.float32]:
+        mask = read_picture(self.root / name, "A" if name == view.file_path else "L", _AGAIN)
+        making, shape = view.making, mask.shape[:2]
+        if making is None:
+            self._check_size(view, name, shape)
+            return np.asarray(mask, dtype=np.float32) / 255.0
+        width, height = making.full
+        if abs(shape[1] * height - shape[0] * width) > max(0.01 * shape[1] * height, width, height):
+            raise InputError(  # any size will do, but for rounding of one shape
+                f"{self.root / name}: is {shape[1]} x {shape[0]}, which has not the shape of its picture"
+                f" {view.file_path}, {width} x {height}. Make the two anew."
+            )
+        return made_mask(mask, making, view.width, view.height)
+
+    def _check_stored(self, view: View, making: PictureMaking, shape: tuple[int, ...]) -> None:
+        if shape != making.stored[::-1]:
+            raise InputError(
+                f"{self.root / view.file_path}: is {shape[1]} x {shape[0]}, other pictures of the camera"
+                f" {view.camera_id} are {making.stored[0]} x {making.stored[1]}. Make them the same size."
+            )
+
+    def _check_size(
+        self, view: View, name: str, shape: tuple[int, ...], expected: tuple[int, int] | None = None
+    ) -> None:
+        height, width = expected or (view.height, view.width)
+        if shape != (height, width):
             size = " x ".join(str(length) for length in shape[::-1])
             raise InputError(
-                f"{self.root / name}: is {size}, its picture {view.file_path} {view.width} x {view.height}. "
+                f"{self.root / name}: is {size}, its picture {view.file_path} {width} x {height}. "
                 "Make them the same size."
             )
 

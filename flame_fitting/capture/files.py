@@ -1,4 +1,6 @@
-"""The folder layout of a capture: `transforms.json`, `images/`, `alpha_maps/`, `geometry/`, `avatar.json`.
+"""Writes the folder of a capture: `transforms.json`, `images/`, `alpha_maps/`, `geometry/`, `avatar.json`.
+
+`layouts/transforms.py` reads it.
 
 `transforms.json` is nerfstudio's: camera-to-world matrices with OpenGL axes, `cy` from the top. nerfstudio ignores a
 frame's intrinsics where the top level has the same key, so the top level has them only when all views share them.
@@ -12,26 +14,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flame_fitting.capture.avatar_record import AvatarRecord, read_avatar_record
-from flame_fitting.capture.camera import opengl_camera_to_world, world_to_camera_from_opengl
+from flame_fitting.capture.avatar_record import AvatarRecord
+from flame_fitting.capture.camera import opengl_camera_to_world
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.dense import checked_map
 from flame_fitting.capture.pictures import picture_as_uint8, to_uint8, write_png
 from flame_fitting.capture.roles import Role
-from flame_fitting.errors import InputError
-from flame_fitting.files import read_json_object, reason
 from flame_fitting.folders import staged_folder
 from flame_fitting.manifest import Manifest
 
 TRANSFORMS_NAME = "transforms.json"
 AVATAR_NAME = "avatar.json"
 INTRINSIC_KEYS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
-_DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
-_MAKE_ONE = "Make a capture with: flame-fitting render AVATAR --output DIR"
 
 
 class CaptureWriter:
@@ -66,7 +65,7 @@ class CaptureWriter:
 
     def __enter__(self) -> "CaptureWriter":
         with ExitStack() as stack:
-            staged = staged_folder(self.root, self._force, stale=("landmarks2d", "geometry", AVATAR_NAME))
+            staged = staged_folder(self.root, self._force, stale=("landmarks2d", "geometry", "dense", AVATAR_NAME))
             self._folder = stack.enter_context(staged)
             self._pool = stack.enter_context(ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))))
             self._stack = stack.pop_all()
@@ -106,11 +105,12 @@ class CaptureWriter:
         alpha: ArrayLike | None = None,
         depth: ArrayLike | None = None,
         normal: ArrayLike | None = None,
+        dense: Mapping[str, ArrayLike] | None = None,
     ) -> View:
         """Queues one view for writing.
 
         `image` is (3, H, W) float sRGB 0..1 or (H, W, 3) uint8, `alpha` (H, W) float 0..1 or uint8, `depth` (H, W)
-        along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world.
+        along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world; `dense`: `capture.dense`.
         """
         picture = picture_as_uint8(image)
         height, width = picture.shape[:2]
@@ -126,6 +126,7 @@ class CaptureWriter:
             file_path=f"images/{key}.png",
             mask_path=None if alpha is None else f"alpha_maps/{key}.png",
             geometry_path=None if depth is None else f"geometry/{key}.npz",
+            dense_path=None if dense is None else f"dense/{key}.npz",
         )
         if (depth is None) != (normal is None):
             raise ValueError("depth and normal come together")
@@ -138,6 +139,9 @@ class CaptureWriter:
         if view.geometry_path is not None:
             arrays = {"depth": np.array(depth, dtype=np.float32), "normal": np.array(normal, dtype=np.float16)}
             self._queue(write_npz, view.geometry_path, arrays)
+        if dense is not None and view.dense_path is not None:
+            maps = {name: checked_map(name, np.array(array)) for name, array in dense.items()}
+            self._queue(write_npz, view.dense_path, maps)
         return view
 
     @property
@@ -151,41 +155,6 @@ class CaptureWriter:
         self._pending.append(self._pool.submit(write, path, content))
         if len(self._pending) > 24:  # bounds the memory held by waiting pictures, and shows a full disk early
             self._pending.pop(0).result()
-
-
-def read_capture(path: str | os.PathLike) -> Capture:
-    """Reads the folder of a capture (or its transforms.json). Pictures are only checked here, and read when asked for.
-
-    Also reads transforms.json files that other tools wrote: views without a role are fit views, without a timestep 0,
-    without a camera numbered in order; intrinsics per frame, at the top level or as camera_angle_x.
-    """
-    path = Path(path)
-    file = path if path.suffix == ".json" else path / TRANSFORMS_NAME
-    root = file.parent
-    if not file.is_file():
-        wrong = "is not a capture, it has no transforms.json" if root.is_dir() else "no such folder"
-        raise InputError(f"{path}: {wrong}. {_MAKE_ONE}")
-    data = read_json_object(file, _MAKE_ONE)
-    frames = data.get("frames")
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{file}: has no frames. {_MAKE_ONE}")
-    views = [_read_frame(file, data, frame, index) for index, frame in enumerate(frames)]
-    seen: dict[str, int] = {}
-    for index, view in enumerate(views):
-        if view.key in seen:
-            raise InputError(
-                f"{file}: frames {seen[view.key]} and {index} are both timestep {view.timestep}, camera {view.camera}."
-                " Give each frame its own timestep_index and camera_index."
-            )
-        seen[view.key] = index
-    views.sort(key=lambda view: (view.timestep, view.camera))
-    return Capture(
-        root=root,
-        views=views,
-        background_color=_background(file, data.get("background_color", (1.0, 1.0, 1.0))),
-        shading=str(data.get("shading", "unlit")),
-        avatar=read_avatar_record(root / AVATAR_NAME, _MAKE_ONE),
-    )
 
 
 def transforms_of(views: list[View], background_color: Iterable[float], shading: str) -> dict[str, Any]:
@@ -237,104 +206,6 @@ def _frame_of(view: View) -> dict[str, Any]:
         frame["fg_mask_path"] = view.mask_path
     if view.geometry_path is not None:
         frame["geometry_path"] = view.geometry_path
+    if view.dense_path is not None:
+        frame["dense_path"] = view.dense_path
     return frame
-
-
-def _read_frame(file: Path, data: dict[str, Any], frame: Any, index: int) -> View:
-    where = f"{file}: frame {index}"
-    if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-        raise InputError(f"{where} has no file_path. {_MAKE_ONE}")
-    picture = _existing(file, where, frame["file_path"])
-    role = frame.get("role", "fit")
-    if role not in get_args(Role):
-        raise InputError(f"{where} has role {role!r}; roles are {', '.join(get_args(Role))}.")
-    mask = frame.get("fg_mask_path") or frame.get("mask_path")
-    geometry = frame.get("geometry_path")
-    width, height = _picture_size(file.parent / picture)
-    merged = {**data, **frame}
-    try:
-        for key, found in (("w", width), ("h", height)):
-            if merged.get(key) is not None and int(merged[key]) != found:
-                raise InputError(
-                    f"{file.parent / picture}: the picture is {width} x {height},"
-                    f" but {file.name} says {key} = {merged[key]}. Correct one of them."
-                )
-        if any(abs(float(merged.get(key) or 0.0)) > 1e-9 for key in _DISTORTION_KEYS):
-            raise InputError(f"{where} has lens distortion, which is not supported. Undistort the pictures first.")
-        view = View(
-            timestep=int(frame.get("timestep_index", 0)),
-            camera=int(frame.get("camera_index", index)),
-            role=role,
-            K=_intrinsics(where, merged, width, height),
-            world_to_camera=_world_to_camera(where, frame.get("transform_matrix")),
-            width=width,
-            height=height,
-            file_path=picture,
-            mask_path=None if mask is None else _existing(file, where, mask),
-            geometry_path=None if geometry is None else _existing(file, where, geometry),
-        )
-    except (TypeError, ValueError, OverflowError, OSError) as error:
-        raise InputError(f"{where} cannot be read ({reason(error)}). {_MAKE_ONE}") from error
-    return view
-
-
-def _intrinsics(where: str, values: dict[str, Any], width: int, height: int) -> NDArray[np.float64]:
-    if values.get("fl_x") is not None:
-        focal_x = float(values["fl_x"])
-    elif values.get("camera_angle_x") is not None:
-        focal_x = 0.5 * width / np.tan(0.5 * float(values["camera_angle_x"]))
-    else:
-        raise InputError(f"{where} has no focal length. Give fl_x, fl_y, cx and cy in pixels.")
-    focal_y = float(values.get("fl_y") or focal_x)
-    cx, cy = (values.get("cx"), values.get("cy"))
-    K = np.eye(3)
-    K[0, 0], K[1, 1] = focal_x, focal_y
-    K[0, 2] = 0.5 * width if cx is None else float(cx)
-    K[1, 2] = 0.5 * height if cy is None else float(cy)
-    if not np.isfinite(K).all() or focal_x <= 0 or focal_y <= 0:
-        raise InputError(f"{where} has a focal length or principal point that is not a usable number.")
-    return K
-
-
-def _world_to_camera(where: str, matrix: Any) -> NDArray[np.float64]:
-    array = np.asarray(matrix, dtype=np.float64)
-    if array.shape != (4, 4) or not np.isfinite(array).all():
-        raise InputError(f"{where} has no 4x4 transform_matrix of finite numbers.")
-    rotation = array[:3, :3]
-    if not np.allclose(rotation.T @ rotation, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
-        raise InputError(
-            f"{where}: the transform_matrix must be a rotation and a translation. Remove scale and mirroring."
-        )
-    return world_to_camera_from_opengl(array)
-
-
-def _background(file: Path, color: Any) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(value) for value in color)
-        if all(0 <= value <= 1 for value in (red, green, blue)):
-            return red, green, blue
-    except (TypeError, ValueError):
-        pass
-    raise InputError(f"{file}: background_color is {color!r}; it must be three numbers from 0 to 1.")
-
-
-def _existing(file: Path, where: str, name: Any) -> str:
-    root = file.parent
-    if not isinstance(name, str) or "\0" in name:
-        raise InputError(f"{where} names {name!r}, which is no file. {_MAKE_ONE}")
-    for candidate in (name, f"{name}.png"):  # instant-ngp's files may lack the ending
-        if os.path.isfile(root / candidate):  # False, too, for what no file system takes as a name
-            return candidate
-    raise InputError(
-        f"{root / name[:200]}: missing, but {where.removeprefix(str(root) + os.sep)} names it. {_MAKE_ONE}"
-    )
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except Exception as error:  # decoders raise many kinds over damaged bytes
-        raise InputError(f"{path}: not a readable picture ({reason(error)}). {_MAKE_ONE}") from error

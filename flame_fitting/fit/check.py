@@ -43,8 +43,9 @@ def _contradictions(config: FitConfig) -> Iterator[str]:
     folders = {config.output, config.exp.output_folder} - {None}
     if len(folders) > 1:
         yield "--output and --exp.output-folder name two folders. Give one of them."
-    if config.data.sequence and config.data.root_folder is None:
-        yield "--data.sequence needs --data.root-folder. Give both, or the capture's path alone."
+    for name in ("sequence", "subject"):
+        if getattr(config.data, name) and config.data.root_folder is None:
+            yield f"--data.{name} needs --data.root-folder. Give both, or the capture's path alone."
     data = config.data
     if not data.detector or len(set(data.detector)) < len(data.detector):
         yield f"--data.detector {' '.join(data.detector)}: give one or several detectors, each once."

@@ -1,13 +1,14 @@
 """`checkpoint.safetensors`: a fit's state, whole, in one file that appears at once.
 
-Tensors lie under `parameters/`, `uncertainty/`, `appearance/` and `stages/<name>/vertices_world`; everything else is
-JSON in the file's own header, under `fit`. No pickle. A fit keeps one in its folder, and one beside it while it runs.
+Tensors lie under `parameters/`, `uncertainty/`, `appearance/`, `stages/<name>/vertices_world` and, in the middle of a
+stage, `underway/`; everything else is JSON in the file's own header, under `fit`. No pickle. A fit keeps one in its
+folder, and one beside it while it runs.
 """
 
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, reason
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.scale import Scale
-from flame_fitting.fit.state import APPEARANCE, FitState, StageRecord
+from flame_fitting.fit.state import APPEARANCE, FitState, StageRecord, Underway
 from flame_fitting.head.model import HeadModel
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -48,7 +49,16 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes the file."""
     from safetensors.torch import save_file
 
-    state = checkpoint.state
+    content, tensors = _split(checkpoint.state)
+    content |= {"head": checkpoint.head_hash, "seconds": checkpoint.seconds}
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps(content)
+    with atomic_write(path) as temporary:
+        save_file(plain, temporary, metadata={"fit": text, "sha256": _digest(text, plain)})
+
+
+def _split(state: FitState) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A state as JSON and tensors."""
     tensors = {f"parameters/{name}": value for name, value in state.parameters.items().items()}
     tensors["reference_from_world"] = torch.as_tensor(state.reference_from_world)
     tensors |= {f"uncertainty/{name}": torch.as_tensor(value) for name, value in state.uncertainty.items()}
@@ -57,18 +67,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     for record in state.records:
         # double: the avatar's coordinates may lie far from their origin
         tensors[f"stages/{record.name}/vertices_world"] = torch.as_tensor(record.vertices_world, dtype=torch.float64)
-    content = {
-        "head": checkpoint.head_hash,
+    content: dict[str, Any] = {
         "stages": [_without_vertices(record) for record in state.records],
         "warnings": list(state.warnings),
         "scale": asdict(state.scale),
         "texture_is_final": state.texture_is_final,
-        "seconds": checkpoint.seconds,
     }
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    text = json.dumps(content)
-    with atomic_write(path) as temporary:
-        save_file(plain, temporary, metadata={"fit": text, "sha256": _digest(text, plain)})
+    underway = state.underway
+    if underway is not None:
+        tensors |= {f"underway/tensors/{name}": value for name, value in underway.tensors.items()}
+        content["underway"] = {name: getattr(underway, name) for name in ("stage", "batch", "step", "numbers")}
+        if underway.found is not None:
+            # what it shares with the state itself is not written twice
+            content["underway"]["found"], own = _split(replace(underway.found, records=(), warnings=()))
+            tensors |= {f"underway/found/{name}": value.clone() for name, value in own.items()}
+    return content, tensors
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -81,35 +94,45 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
         if _digest(text, tensors) != digest:
             raise ValueError("its content is not what was written")
-        return _parsed(json.loads(text), tensors)
+        content = json.loads(text)
+        seconds = {str(name): float(value) for name, value in content["seconds"].items()}
+        return Checkpoint(_joined(content, tensors), str(content["head"]), seconds)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}). {_AGAIN}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not what a fit writes ({reason(error)}). {_AGAIN}") from error
 
 
-def _parsed(content: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
+    """Undoes `_split`."""
     parameters = {entry.name: tensors[f"parameters/{entry.name}"] for entry in fields(FitParameters)}
     records = []
     for record in content["stages"]:
         vertices = tensors[f"stages/{record['name']}/vertices_world"].numpy().astype(np.float64)
         records.append(StageRecord(**(record | {"vertices_world": vertices})))
-    state = FitState(
+    underway = content.get("underway")
+    if underway is not None:
+        found = underway.get("found")
+        if found is not None:
+            found = _joined(found, _below("underway/found/", tensors))
+            found = replace(found, records=tuple(records), warnings=tuple(str(text) for text in content["warnings"]))
+        own = _below("underway/tensors/", tensors)
+        underway = Underway(**(underway | {"found": found, "tensors": own}))
+    return FitState(
         FitParameters(**parameters),
         tensors["reference_from_world"].numpy().astype(np.float64),
         Scale(**content["scale"]),
         texture_is_final=bool(content["texture_is_final"]),
-        uncertainty={
-            name.removeprefix("uncertainty/"): value.numpy()
-            for name, value in tensors.items()
-            if name.startswith("uncertainty/")
-        },
+        uncertainty={name: value.numpy() for name, value in _below("uncertainty/", tensors).items()},
         records=tuple(records),
         warnings=tuple(str(text) for text in content["warnings"]),
+        underway=underway,
         **{name: tensors.get(f"appearance/{name}") for name in APPEARANCE},
     )
-    seconds = {str(name): float(value) for name, value in content["seconds"].items()}
-    return Checkpoint(state, str(content["head"]), seconds)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:

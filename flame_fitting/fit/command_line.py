@@ -22,7 +22,8 @@ def defaults(arguments: Sequence[str]) -> FitConfig:
     config.capture = tyro.MISSING
     root = given_value(arguments, "data.root_folder")
     if root is not None:
-        config.capture = Path(root) / (given_value(arguments, "data.sequence") or "")
+        subject, sequence = (given_value(arguments, f"data.{name}") or "" for name in ("subject", "sequence"))
+        config.capture = Path(root) / subject / sequence
     return config
 
 
@@ -48,7 +49,7 @@ def without_effect(config: FitConfig) -> list[str]:
         if one.rule.without_effect and value_of(config, one.name) != value_of(default, one.name)
     ]
     data = config.data
-    if data.root_folder is not None and config.capture != data.root_folder / data.sequence:
+    if data.root_folder is not None and not config.capture.is_relative_to(data.root_folder):
         lines.append(f"--data.root-folder has no effect here: the capture is {config.capture}")
     for name, stage in config.pipeline.items():
         if stage.solver in ("closed_form", "bake") and stage.num_steps > 1:

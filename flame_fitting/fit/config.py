@@ -10,25 +10,29 @@ from typing import Annotated, Literal
 
 import tyro
 
-from flame_fitting.fit.reasons import CHOSEN_FIGURES, NO_TEXTURE_SPACE, ONE_CONVENTION, ONE_TIMESTEP, OWN_PICTURES
+from flame_fitting.fit.reasons import CHOSEN_FIGURES, NO_TEXTURE_SPACE, ONE_CONVENTION, ONE_TIMESTEP
 from flame_fitting.fit.scale import ScaleMode, Unit
 from flame_fitting.fit.stage_config import PipelineConfig
 from flame_fitting.fit.trust import GeometryKind
 from flame_fitting.fit.weight_config import LearningRates, PriorConfig, WeightConfig
 from flame_fitting.options import PLACE, option, own_first
-from flame_fitting.shared_options import DETECTOR, ComputeOptions, DetectorWeights, HeadOptions, OutputOptions
+from flame_fitting.shared_options import (
+    DETECTOR,
+    CaptureOptions,
+    ComputeOptions,
+    DetectorWeights,
+    HeadOptions,
+    OutputOptions,
+)
 
 PresetName = Literal["static", "vhap", "fast", "high"]
 
 
+@own_first
 @dataclass
-class DataConfig:
+class DataConfig(CaptureOptions):
     """What is read of the capture."""
 
-    root_folder: Path | None = option(None, decides=False)
-    """Folder of captures; with --data.sequence it stands for the capture's path."""
-    sequence: str = option("", decides=False)
-    """Name of a capture below --data.root-folder."""
     detector: tuple[str, ...] = (DETECTOR,)
     """Landmark detectors whose points are used together, or names of files of your own: landmarks2d/<name>.npz."""
     detector_weights: tuple[float, ...] = option((), above=0)
@@ -41,31 +45,14 @@ class DataConfig:
     """What depth and normals come from, which says how far they are trusted; None: what the capture says."""
     max_yaw: float = option(180.0, above=0)
     """Fit views farther than this from the front (degrees) are left out of the stages that use Adam."""
-    n_downsample_rgb: int | None = option(None, at_least=1)
-    """Pictures of the photometric stages are this many times smaller than the capture's; None: as they are."""
     picture_cache: float = option(4.0, at_least=0, decides=False)
     """Gigabytes of pictures that are kept on the device; others are read again when they are asked for."""
-    background_color: Literal["white", "black"] | None = None
-    """Background put behind the pictures by their alpha; None: the capture's."""
-    use_alpha_map: bool = option(True, without_effect="the outline is used as much as --w.silhouette says")
-    """Take the avatar's outline from the capture's alpha."""
     landmark_source: Literal["star", "face-alignment", "mediapipe"] | None = option(
         None, without_effect="--data.detector chooses the landmark detector"
     )
     """VHAP's landmark detectors; here --data.detector chooses."""
     landmark_detector_njobs: int = option(8, without_effect="landmarks are detected in one process")
     """Processes of VHAP's landmark detection."""
-    subject: str = option("", without_effect="the folder of a capture says whose it is")
-    """Subject of a NeRSemble recording."""
-    division: str | None = option(
-        None, refused="captures have no divisions. Leave it out; the roles of views are chosen when they are rendered."
-    )
-    """Split of the recording."""
-    subset: str | None = option(
-        None,
-        refused="a static capture has no timesteps to choose from. Leave it out; render with fewer --views instead.",
-    )
-    """Part of the recording."""
     calibrated: bool = option(
         True, refused="the cameras of a capture are its own and are not estimated. Leave the flag out."
     )
@@ -78,14 +65,6 @@ class DataConfig:
     """Change of camera axes while reading."""
     target_extrinsic_type: Literal["w2c", "c2w"] = option("w2c", without_effect=ONE_CONVENTION)
     """Direction of the extrinsics in memory."""
-    scale_factor: float = option(
-        1.0, refused="pictures are not scaled by it. Use --data.n-downsample-rgb, or render with another --resolution."
-    )
-    """Pictures are scaled by this."""
-    image_size_during_calibration: tuple[int, int] = option((3208, 2200), without_effect=OWN_PICTURES)
-    """Picture size of NeRSemble's calibration."""
-    use_color_correction: bool = option(True, without_effect=OWN_PICTURES)
-    """NeRSemble's colour correction."""
 
 
 @dataclass
@@ -128,10 +107,9 @@ class ModelConfig:
     """Regions inside which colours are drawn at random for one another."""
     occluded: tuple[str, ...] = ()
     """Regions of the head that something else covers: they follow neither surface nor pictures."""
-    flame_params_path: Path | None = option(
-        None, refused="a fit of a static capture starts from its landmarks. Leave it out."
-    )
-    """tracked_flame_params.npz to start from."""
+    flame_params_path: Path | None = option(None, decides=False)
+    """Fit to begin with: its folder (all of its state) or tracked_flame_params.npz, ours or VHAP's. With --begin-stage
+    the stages that led there are left out."""
 
 
 @dataclass
@@ -195,6 +173,8 @@ class ExperimentConfig:
     """The same as --output."""
     reuse_landmarks: bool = option(True, decides=False)
     """Take landmarks that were detected before."""
+    checkpoint_seconds: float = option(60.0, at_least=0, decides=False)
+    """A stage that takes longer saves how far it is once in so many seconds; 0: only after stages."""
     keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP)
     """Timesteps that are fitted first."""
     photometric: Annotated[bool, tyro.conf.arg(aliases=["--photometric"])] = True
@@ -217,7 +197,7 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     """Options of `flame-fitting fit`. In Python, `presets.preset(name, capture)` makes one from a preset."""
 
     capture: tyro.conf.Positional[Path] = field(metadata=PLACE)
-    """Folder of a capture, as `render` writes it."""
+    """Folder of a capture, as `render` writes it, or of a recording (NeRSemble, nerfstudio, COLMAP)."""
     output: Path | None = option(None, decides=False)
     """Folder of the fit (default: `<capture>_fit` beside the capture; `fit` beside one that is called `render`)."""
     preset: PresetName = "static"

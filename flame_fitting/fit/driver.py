@@ -9,8 +9,9 @@ import torch
 
 from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.keeping import Clock, Keeper
 from flame_fitting.fit.observations import Observations
-from flame_fitting.fit.parameters import PARAMETERS
+from flame_fitting.fit.parameters import with_frames
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, said
 from flame_fitting.fit.result import StageRecord
@@ -18,7 +19,7 @@ from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.solvers import adam, bake, closed_form, registration, second_order
 from flame_fitting.fit.solvers.interface import Diverged, Solver, Stage
 from flame_fitting.fit.stage_config import StageConfig
-from flame_fitting.fit.state import FitState
+from flame_fitting.fit.state import FitState, Underway
 
 SOLVERS: dict[str, Solver] = {
     "closed_form": closed_form.solve,
@@ -39,19 +40,25 @@ def run_stages(
 ) -> FitState:
     """Runs all stages that the state has not behind it, on a device (the CPU by default); the result is on the CPU.
 
-    `keep` is shown the state, on the CPU, after every stage: whoever saves it can go on from there.
+    `keep` is shown the state, on the CPU, after every stage, and in the middle of long ones: whoever saves it can go on
+    from there.
     """
     device, cpu = device or torch.device("cpu"), torch.device("cpu")
     state, seen = state.to(device), seen.to(device)
     done = {record.name for record in state.records}
+    clock = Clock(config.exp.checkpoint_seconds)
     has_geometry = any(target.surface is not None for target in seen.targets)
     for name, settings in effective_pipeline(config, has_geometry, state.scale.held):
-        stage = Stage(name, settings, config)
+        # before the stage `state` is what a checkpoint in its middle goes back to
+        before = replace(state, underway=None)
+        keeper = Keeper(keep, clock, before, name) if keep is not None else None
+        stage = Stage(name, settings, config, keeper)
         if name in done or ("pictures" in settings.looks_at and seen.rasterizer is None):
             continue
         state = run_stage(state, seen, stage)
         if keep is not None:
             keep(state.to(cpu))
+            clock.restart()
     if config.render.lighting_space == "camera" and not seen.lit:
         # light that turns with the cameras is no light of the head: the result has what the pictures show instead
         state = replace(state, lights=None, texture_is_final=False)
@@ -64,12 +71,13 @@ def run_stages(
 def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     """One stage, by its solver: measured, its folds repaired, and taken back as a whole where it is worse."""
     looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
+    left, state = state.underway, replace(state, underway=None)
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
     found, after, repaired = state, before, None
-    steps = (stage.settings.num_steps or stage.settings.num_epochs) * len(frames_of(stage, seen.timesteps))
-    with progress.Bar(steps, stage.name, "step") as shown:
+    batches = frames_of(stage, seen.timesteps)
+    with progress.Bar(stage.steps(len(batches[0])) * len(batches), stage.name, "step") as shown:
         try:
-            found = _solved(state, seen, stage, shown)
+            found = _solved(state, seen, stage, shown, left if left is not None and left.stage == stage.name else None)
         except Diverged as error:
             trouble = str(error)
     if not trouble and not all(bool(torch.isfinite(value).all()) for value in found.parameters.items().values()):
@@ -93,17 +101,31 @@ def frames_of(stage: Stage, timesteps: int) -> list[list[int]]:
     return {"first": [rows[:1]], "sequential": [[row] for row in rows], "global": [rows]}[stage.settings.frames]
 
 
-def _solved(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
+def _solved(
+    state: FitState, seen: Observations, stage: Stage, shown: progress.Bar, left: Underway | None = None
+) -> FitState:
     """The state after a stage's solver, over its batches of timesteps; what it does to its tensors stays its own.
 
-    In sequence, each timestep starts from the one before where no stage has seen it yet.
+    In sequence, each timestep starts from the one before where no stage has seen it yet. What was `left` of an earlier
+    run is taken up.
     """
-    solve, timesteps = SOLVERS[stage.settings.solver], state.parameters.timesteps
+    solve, timesteps, keeper = SOLVERS[stage.settings.solver], state.parameters.timesteps, stage.keeper
     batches, valid = frames_of(stage, timesteps), seen.valid
     seen_before = any(_saw_all(record.name, stage) for record in state.records)
+    if left is not None:
+        state = state if left.found is None else left.found
+        shown.advance(left.batch * stage.steps(len(batches[0])))
     for number, rows in enumerate(batches):
+        if left is not None and number < left.batch:
+            continue
+        underway = left if left is not None and number == left.batch and left.step else None
+        if keeper is not None and number > 0:
+            keeper = replace(keeper, batch=number, found=state)
+            if keeper.due():
+                keeper.keep(0, {})
+        stage = replace(stage, keeper=keeper)
         if len(rows) == timesteps:
-            return solve(replace(state, parameters=state.parameters.clone()), seen, stage, shown)
+            return solve(replace(state, parameters=state.parameters.clone(), underway=underway), seen, stage, shown)
         start = state.parameters.of_frames(rows)
         if stage.settings.frames == "sequential":
             if number > 0 and not seen_before:
@@ -113,28 +135,13 @@ def _solved(state: FitState, seen: Observations, stage: Stage, shown: progress.B
                 continue
             if number + 1 < len(batches) and seen.pictures is not None:
                 seen.pictures.prefetch(seen.pictures.rows(batches[number + 1]))
-        found = solve(replace(state, parameters=start), seen.of_frames(rows), stage, shown)
-        known = _with_frames(state, rows, found)
-        state = replace(found, parameters=state.parameters.with_frames(rows, found.parameters), uncertainty=known)
+        found = solve(replace(state, parameters=start, underway=underway), seen.of_frames(rows), stage, shown)
+        uncertainty = state.uncertainty
+        if found.uncertainty is not uncertainty:  # that solver has some of its own
+            uncertainty = with_frames(uncertainty, rows, found.uncertainty, timesteps)
+        parameters = state.parameters.with_frames(rows, found.parameters)
+        state = replace(found, parameters=parameters, uncertainty=uncertainty, underway=None)
     return state
-
-
-def _with_frames(state: FitState, rows: list[int], found: FitState) -> dict[str, np.ndarray]:
-    """Standard deviations where those of some timesteps were found: of these, the rest as it was or not known (NaN)."""
-    if found.uncertainty is state.uncertainty:
-        return state.uncertainty
-    out = dict(state.uncertainty)
-    for parameter in PARAMETERS:
-        if (value := found.uncertainty.get(parameter.name)) is None:
-            continue
-        if parameter.role == "frame":
-            whole = np.full((state.parameters.timesteps, *value.shape[1:]), np.nan)
-            if len(before := out.get(parameter.name, whole)) == len(whole):
-                whole = before.copy()
-            whole[rows] = value
-            value = whole
-        out[parameter.name] = value
-    return out
 
 
 def _saw_all(name: str, stage: Stage) -> bool:

@@ -8,7 +8,7 @@ end it is folded into `head_from_world`. For a static avatar it carries all plac
 stay zero; over time these two carry the motion, and of the placement only the scale may move (`moving_parts`).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -244,6 +244,28 @@ class FitParameters:
             return
         for start in range(0, self.timesteps, _AT_ONCE):
             yield self.of_frames(range(start, min(start + _AT_ONCE, self.timesteps)))
+
+
+def with_frames(
+    values: Mapping[str, np.ndarray], rows: Sequence[int], found: Mapping[str, np.ndarray], timesteps: int
+) -> dict[str, np.ndarray]:
+    """Arrays by the names of parameters, with those of some timesteps from what was `found` for these.
+
+    As `FitParameters.with_frames`; of timesteps that nothing was found for, NaN.
+    """
+    out = dict(values)
+    for parameter in PARAMETERS:
+        new = found.get(parameter.name)
+        if new is None:
+            continue
+        if parameter.role == "frame":
+            shape = (timesteps, *new.shape[1:])
+            old = out.get(parameter.name)
+            array = np.full(shape, np.nan) if old is None or old.shape != shape else old.copy()
+            array[list(rows)] = new
+            new = array
+        out[parameter.name] = new
+    return out
 
 
 def place(placement: Float[Tensor, "7"], points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flame_fitting.capture.camera import clip_from_world, move_camera
+from flame_fitting.capture.camera import clip_from_world, move_camera, scaled_intrinsics
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import replace_background, to_uint8
 from flame_fitting.errors import InputError
-from flame_fitting.fit.views import ViewSet, area_resized, common_size, scaled_intrinsics, stack_rgba
+from flame_fitting.fit.views import ViewSet, area_resized, common_size, stack_rgba
 
 NEAR, FAR = 0.6, 0.8
 """What is drawn lies so far (m) before and behind the reference frame's origin."""
@@ -144,10 +144,11 @@ def load_pictures(
             for view, c, n, f in zip(views, camera, near, far, strict=True)
         ]
     )
-    composited = all(view.mask_path is not None for view in views)
+    composited = capture.composited and all(view.mask_path is not None for view in views)
     behind = np.array(capture.background_color, dtype=np.float32)
     if background is not None and not composited:
-        raise InputError(f"{capture.root}: has no alpha maps, so its background cannot be made {background}.")
+        lacks = "no alpha maps" if capture.composited else "pictures with their real background"
+        raise InputError(f"{capture.root}: has {lacks}, so its background cannot be made {background}.")
     wanted = behind if background is None else np.full(3, float(background == "white"), dtype=np.float32)
     rows = {timestep: row for row, timestep in enumerate(capture.timesteps)}
     cameras = ViewSet(
@@ -166,8 +167,9 @@ def _read(
     capture: Capture, views: list[View], size: tuple[int, int], behind: np.ndarray, wanted: np.ndarray, row: int
 ) -> Tensor:
     """(H, W, 4) uint8, with the background changed from one colour (3,) to another."""
-    image, alpha = capture.image(views[row]), capture.alpha(views[row])
-    image, _ = replace_background(image, alpha, behind, wanted)
+    image, alpha = capture.image_and_alpha(views[row])
+    if (behind != wanted).any():
+        image, _ = replace_background(image, alpha, behind, wanted)
     rgba = stack_rgba(image[None], alpha[None])[0]
     if rgba.shape[:2] == size:
         return rgba

@@ -3,6 +3,5 @@
 ONE_TIMESTEP = "a static capture has one timestep"
 KNOWN_CAMERAS = "the cameras of a capture are known and stay as they are"
 ONE_CONVENTION = "captures have one camera convention"
-OWN_PICTURES = "the capture describes its own pictures and cameras"
 CHOSEN_FIGURES = "the pictures of the report are chosen by the program"
 NO_TEXTURE_SPACE = "there is no texture space; --model.tex-base chooses the base texture"

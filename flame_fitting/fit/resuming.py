@@ -43,8 +43,10 @@ class Resumable:
             remove_checkpoint(self._folder)
             return None
         last = checkpoint.state.records[-1].name if checkpoint.state.records else "the start"
+        underway = checkpoint.state.underway
+        where = f"after {last}" if underway is None else f"in the middle of {underway.stage}"
         self._is_ours = True
-        progress.say(f"goes on after {last}, where an earlier run was stopped")
+        progress.say(f"goes on {where}, where an earlier run was stopped")
         return checkpoint.state
 
     def keep(self, state: FitState, head: HeadModel) -> None:

@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,6 +156,14 @@ class Watch:
         self.reason: str | None = None
         """What went wrong first; it stays."""
         self.restart()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that reports have left, as plain values for JSON."""
+        return {name: list(value) if name == "_recent" else value for name, value in vars(self).items()}
+
+    def take_up(self, left: dict[str, Any]) -> None:
+        """Undoes `as_dict`."""
+        vars(self).update(left | {"_recent": deque(left["_recent"], maxlen=self.patience + 1)})
 
     def restart(self) -> None:
         """Forgets the losses: what follows (another size of pictures, other terms) compares with nothing before."""

@@ -1,6 +1,7 @@
 """Where a fit has arrived: everything that its stages change."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +32,28 @@ class StageRecord:
 
 
 @dataclass(frozen=True, eq=False)
+class Underway:
+    """How far a stage is that has not finished, with all that its solver needs to go on bit by bit."""
+
+    stage: str
+    batch: int
+    """Batches of timesteps behind it (`driver.frames_of`)."""
+    found: "FitState | None"
+    """What these have made of the state; None where there are none."""
+    step: int
+    """Steps of the solver behind it in the batch that it is at."""
+    tensors: dict[str, Tensor]
+    """The solver's own: optimiser moments, buffers, states of random generators. Empty before its first step."""
+    numbers: dict[str, Any]
+    """The solver's own, plain values for JSON."""
+
+
+@dataclass(frozen=True, eq=False)
 class FitState:
     """Parameters, appearance and history of a fit. A stage makes a new one; the tensors of an old one stay as they are.
 
-    `fit.checkpoint` saves and loads it whole. Stages draw random numbers from generators that they seed themselves, so
-    that the position in the schedule is all that a state has to know of them.
+    `fit.checkpoint` saves and loads it whole. Stages draw random numbers from generators that they seed themselves;
+    those of a stage that has not finished are in `underway`.
     """
 
     parameters: FitParameters
@@ -55,6 +73,8 @@ class FitState:
     records: tuple[StageRecord, ...] = ()
     """What every stage so far has left behind, in order."""
     warnings: tuple[str, ...] = ()
+    underway: Underway | None = None
+    """The stage that comes next, where it was stopped in the middle; all else is as it was before that stage."""
 
     @property
     def head_from_world(self) -> np.ndarray:
@@ -70,7 +90,10 @@ class FitState:
     def to(self, device: torch.device) -> "FitState":
         """With all tensors on a device."""
         moved = {name: value.to(device) for name in APPEARANCE if (value := getattr(self, name)) is not None}
-        return replace(self, parameters=self.parameters.to(device), **moved)
+        underway = self.underway
+        if underway is not None and underway.found is not None:
+            underway = replace(underway, found=underway.found.to(device))
+        return replace(self, parameters=self.parameters.to(device), underway=underway, **moved)
 
     def warned(self, text: str) -> "FitState":
         """With one more warning."""

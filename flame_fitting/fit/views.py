@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flame_fitting.capture.camera import scaled_intrinsics
 from flame_fitting.capture.capture import View
 from flame_fitting.capture.pictures import to_uint8
 
@@ -110,11 +111,6 @@ def area_resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     method = cv2.INTER_AREA if size[0] <= height and size[1] <= width else cv2.INTER_LINEAR
     found = cv2.resize(picture.cpu().numpy(), size[::-1], interpolation=method)
     return torch.as_tensor(found.reshape(*size, -1), device=picture.device)
-
-
-def scaled_intrinsics(K: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """K (..., 3, 3) of a picture that was brought from one size (H, W) to another."""
-    return np.diag([new[1] / old[1], new[0] / old[0], 1.0]) @ K
 
 
 def stack_rgba(images: np.ndarray, alphas: np.ndarray) -> Tensor:

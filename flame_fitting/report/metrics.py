@@ -238,14 +238,13 @@ def on_open_edge(faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], barycentr
 
 
 def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:
-    from flame_fitting.landmarks.files import read_landmarks
+    from flame_fitting.landmarks.files import landmark_names, read_landmarks
 
-    files = sorted((capture.root / "landmarks2d").glob("*.npz")) if (capture.root / "landmarks2d").is_dir() else []
     scheme, made_by = (str(fit.landmarks3d.get(key, "")) for key in ("scheme", "detector"))
-    for file in files:
-        if made_by and file.stem != made_by:
+    for name in landmark_names(capture):
+        if made_by and name != made_by:
             continue
-        detected = read_landmarks(capture.root, file.stem)
+        detected = read_landmarks(capture, name)
         if scheme and detected.scheme != scheme:
             continue
         distances = []

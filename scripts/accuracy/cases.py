@@ -159,7 +159,7 @@ class Subject:
 
 def build(case: Case, folder: Path, places: Places | None = None) -> "Capture":
     """Writes `folder/capture` (with landmarks2d) and `folder/avatar` (ground_truth.npz, avatar.npz, avatar.glb)."""
-    from flame_fitting.capture.files import read_capture
+    from flame_fitting.capture.opening import open_capture
 
     places = places or Places(default_data())
     subject = make_subject(places.head(case), case.seed, case.expr_sigma, places.model_path, rig=case.rig)
@@ -168,7 +168,7 @@ def build(case: Case, folder: Path, places: Places | None = None) -> "Capture":
     embedding = _embedding(subject.head, kind, places.model_path, places.embedding(case))
     _write_avatar(folder / "avatar", case, subject, avatar, embedding)
     _render(case, subject, avatar, folder / "capture")
-    capture = read_capture(folder / "capture")
+    capture = open_capture(folder / "capture")
     if case.landmarks != "detected":
         _write_synthetic(case, capture, subject, embedding)
     elif places.landmarks is not None:

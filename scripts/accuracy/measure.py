@@ -62,7 +62,7 @@ class CaseFiles:
 def open_case(folder: Path) -> CaseFiles:
     """Reads a case for measuring."""
     from flame_fitting.capture.camera import transform_points
-    from flame_fitting.capture.files import read_capture
+    from flame_fitting.capture.opening import open_capture
     from flame_fitting.maths.closest import TriangleTree
     from flame_fitting.report.truth import Truth
 
@@ -72,7 +72,7 @@ def open_case(folder: Path) -> CaseFiles:
         landmarks, face_index, barycentric = data["landmarks"], data["face_index"], data["barycentric"]
     with np.load(folder / "avatar" / "mesh.npz", allow_pickle=False) as data:
         surface = TriangleTree(transform_points(frame, data["vertices"]), data["faces"])
-    return CaseFiles(read_capture(folder / "capture"), truth, frame, surface, landmarks, face_index, barycentric)
+    return CaseFiles(open_capture(folder / "capture"), truth, frame, surface, landmarks, face_index, barycentric)
 
 
 @lru_cache(maxsize=4)

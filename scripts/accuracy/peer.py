@@ -31,7 +31,7 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
     from trimesh.registration import nricp_amberg
 
     from flame_fitting.avatar.head_calibration import landmark_embedding, shading_kind
-    from flame_fitting.capture.files import read_capture
+    from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.landmark_sources import detections_of, lift_detections
     from flame_fitting.fit.prepare import similarity_from_landmarks
     from flame_fitting.head.loading import load_head
@@ -39,7 +39,8 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
     from flame_fitting.landmarks.registry import make_detector
     from flame_fitting.landmarks.schemes import scheme_named
 
-    capture, detected = read_capture(capture_folder), read_landmarks(capture_folder, "mediapipe")
+    capture = open_capture(capture_folder)
+    detected = read_landmarks(capture, "mediapipe")
     head = load_head(head_spec, add_teeth=False)
     kind = shading_kind(capture.landmark_shading)
     embedding = landmark_embedding(head, make_detector("mediapipe", model_path), kind)

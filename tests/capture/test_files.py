@@ -10,7 +10,8 @@ from PIL import Image
 from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, world_to_camera_from_opengl
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.files import CaptureWriter, read_capture
+from flame_fitting.capture.files import CaptureWriter
+from flame_fitting.capture.opening import open_capture
 from flame_fitting.errors import InputError
 from flame_fitting.manifest import Manifest, read_manifest
 
@@ -43,14 +44,14 @@ def make_capture(root: Path, n: int = 3, same_camera: bool = True, force: bool =
 
 def test_what_the_avatar_lacked_stays_with_its_capture(tmp_path: Path) -> None:
     make_capture(tmp_path / "capture")
-    assert read_capture(tmp_path / "capture").warnings == []
+    assert open_capture(tmp_path / "capture").warnings == []
     (tmp_path / "capture" / "avatar.json").write_text(json.dumps({"warnings": ["skin.png is missing"]}))
-    assert read_capture(tmp_path / "capture").warnings == ["skin.png is missing"]
+    assert open_capture(tmp_path / "capture").warnings == ["skin.png is missing"]
 
 
 def test_written_capture_is_read_back(tmp_path: Path) -> None:
     _, items = make_capture(tmp_path / "capture")
-    capture = read_capture(tmp_path / "capture")
+    capture = open_capture(tmp_path / "capture")
     assert capture.background_color == (0.0, 0.5, 1.0) and capture.shading == "clay"
     assert capture.avatar.file == "a.glb" and capture.avatar.head_from_world is None
     assert len(capture.views) == 3 and [v.role for v in capture.views] == ["landmark", "fit", "heldout"]
@@ -123,7 +124,7 @@ def test_new_capture_replaces_the_old_one_and_its_landmarks(tmp_path: Path) -> N
     (tmp_path / "capture/landmarks2d/x.npz").write_bytes(b"old")
     (tmp_path / "capture/notes.txt").write_text("mine")
     make_capture(tmp_path / "capture", n=2)
-    assert len(read_capture(tmp_path / "capture").views) == 2
+    assert len(open_capture(tmp_path / "capture").views) == 2
     assert not (tmp_path / "capture/landmarks2d").exists() and not (tmp_path / "capture/images/00000_02.png").exists()
     assert (tmp_path / "capture/notes.txt").read_text() == "mine"
 
@@ -159,12 +160,12 @@ def test_broken_captures_are_input_errors(tmp_path: Path, damage, named: str) ->
     make_capture(tmp_path / "capture", same_camera=False)
     damage(tmp_path / "capture")
     with pytest.raises(InputError, match=named):
-        read_capture(tmp_path / "capture")
+        open_capture(tmp_path / "capture")
 
 
 def test_broken_contents_are_input_errors_when_read(tmp_path: Path) -> None:
     make_capture(tmp_path / "capture")
-    capture = read_capture(tmp_path / "capture")
+    capture = open_capture(tmp_path / "capture")
     path = tmp_path / "capture/geometry/00000_00.npz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"00000_00\.npz"):
@@ -175,7 +176,7 @@ def test_reads_an_instant_ngp_file(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(tmp_path / "a.png")
     frames = [{"file_path": "./a", "transform_matrix": np.eye(4).tolist()}]
     (tmp_path / "transforms.json").write_text(json.dumps({"camera_angle_x": 2 * np.arctan(0.5), "frames": frames}))
-    view = read_capture(tmp_path / "transforms.json").views[0]
+    view = open_capture(tmp_path / "transforms.json").views[0]
     np.testing.assert_allclose(view.K, [[40, 0, 20], [0, 40, 10], [0, 0, 1]], atol=1e-9)
     assert view.role == "fit" and view.mask_path is None
 

@@ -77,6 +77,59 @@ def test_stopped_after_any_stage_it_comes_to_the_same(name: str, tmp_path: Path)
             assert_same(run_stages(load_checkpoint(path).state, seen, config), expected)
 
 
+@pytest.mark.parametrize("name", ["static", "vhap"])
+def test_stopped_in_the_middle_of_any_stage_it_comes_to_the_same(name: str, tmp_path: Path) -> None:
+    """A checkpoint before every step of the solvers that keep them: moments, generators, buffers, damping."""
+    start, seen, config = pictured(name)
+    config.exp.checkpoint_seconds = 1e-9
+    config.render.views_per_step = 2  # drawn in random order
+    for _, stage in config.pipeline.items():
+        if stage.solver == "adam" and stage.runs:
+            stage.num_steps, stage.num_epochs = 3, 0
+    saved: dict[str, FitState] = {}
+
+    def keep(state: FitState) -> None:
+        if state.underway is not None:
+            path = tmp_path / f"{state.underway.stage}_{state.underway.step}.safetensors"
+            save_checkpoint(path, Checkpoint(state, seen.head.file_hash))
+            saved[path.stem] = load_checkpoint(path).state
+
+    with progress.silent():
+        expected = run_stages(start, seen, config, keep=keep)
+        steps = {stem.rsplit("_", 1)[0] for stem in saved}
+        solvers = {record.name: dict(config.pipeline.items())[record.name].solver for record in expected.records}
+        assert steps == {stage for stage, solver in solvers.items() if solver in ("gauss_newton", "adam")}
+        last = {stage: max(stem for stem in saved if stem.startswith(f"{stage}_")) for stage in steps}
+        for stem in last.values():
+            assert_same(run_stages(saved[stem], seen, config), expected)
+
+
+def test_stopped_between_two_timesteps_it_comes_to_the_same(tmp_path: Path) -> None:
+    head, truth, targets, surface = problem(timesteps=3)
+    seen, start = Observations(head, targets, surface), FitState(FitParameters.neutral(head, 3), np.eye(4))
+    config = FitConfig(Path("toy"))
+    config.exp.checkpoint_seconds = 1e-9
+    for name, stage in config.pipeline.items():
+        stage.num_steps = 4 if name in ("lmk_init_rigid", "lmk_init_all", "geo_init_all") else 0
+        stage.num_epochs = 0
+    config.pipeline.geo_init_all.frames = "sequential"
+    saved: list[FitState] = []
+
+    def keep(state: FitState) -> None:
+        if state.underway is not None and state.underway.stage == "geo_init_all":
+            save_checkpoint(tmp_path / "a.safetensors", Checkpoint(state, head.file_hash))
+            saved.append(load_checkpoint(tmp_path / "a.safetensors").state)
+
+    with progress.silent():
+        expected = run_stages(start, seen, config, keep=keep)
+        places = [(s.underway.batch, s.underway.step) for s in saved if s.underway is not None]
+        assert {batch for batch, _ in places} == {0, 1, 2} and {step for _, step in places} >= {0, 2}
+        for state in saved[:: max(len(saved) // 4, 1)]:
+            assert_same(run_stages(state, seen, config), expected)
+        assert expected.uncertainty["expr"].shape == truth.expr.shape
+        assert np.isfinite(expected.uncertainty["jaw_pose"]).all()
+
+
 def some_state() -> FitState:
     head = toy_head()
     parameters = FitParameters.neutral(head, 3)

@@ -21,8 +21,8 @@ def disagreements(
         pixels: where the pictures and picture gradients of `expected`, then (N, C), were kept: flat indices over
             (B, H, W). None where they are whole.
         slivers: measure barycentric coordinates in triangles thinner than a quarter of a pixel by their change from
-            pixel to pixel (`rast_db`): nvdiffrast's float32 has them to some 1e-5 of that. One in 30,000 pixels of a
-            close-up of the head needs it.
+            pixel to pixel (`rast_db`), and that change by the largest of its four numbers: nvdiffrast's float32 has
+            them to some 1e-5 of that. One in 30,000 pixels of a close-up of the head needs it.
     """
     found: list[str] = []
     same: dict[str, NDArray] = {}
@@ -72,8 +72,10 @@ def _scale(name: str, expected: Results, slivers: bool) -> NDArray:
     want = np.abs(expected.pictures[name])
     scale = np.maximum(min(1.0, float(want.max())), want)
     group, quantity = name.split("/")
+    steep = np.abs(expected.pictures.get(f"{group}/rast_db", np.zeros(1))).max(axis=-1, keepdims=True)
+    if slivers and quantity == "rast_db":
+        scale = np.maximum(scale, steep)
     if slivers and quantity == "rast":
-        steep = np.abs(expected.pictures[f"{group}/rast_db"]).max(axis=-1, keepdims=True)
         scale = np.maximum(scale, np.where(np.arange(want.shape[-1]) < 2, steep / 4, 0.0))
     return scale
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at
@@ -104,14 +105,30 @@ def soup(height: int = 96, width: int = 72) -> Scene:
     return _soup("soup", np.concatenate([xy * w, z * w, w], axis=-1), rng, height, width)
 
 
-def scene_results(rasterizer: Rasterizer, scene: Scene) -> Results:
-    """Every operation on a scene but `texture`, which has inputs of its own, and the whole step where it has one."""
-    results = Results()
-    _geometry(rasterizer, scene, None, "all", results)
-    _geometry(rasterizer, scene, scene.face_mask, "front", results)
+def scene_results(rasterizer: Rasterizer, scene: Scene, still: dict[str, NDArray] | None = None) -> Results:
+    """Every operation on a scene but `texture`, which has inputs of its own, and the whole step where it has one.
+
+    Pixels (B, H, W) that are `still`, by group, have no slope.
+    """
+    results, still = Results(), still or {}
+    _geometry(rasterizer, scene, None, "all", results, still.get("all"))
+    _geometry(rasterizer, scene, scene.face_mask, "front", results, still.get("front"))
     if scene.vertices is not None:
-        _step(rasterizer, scene, results)
+        _step(rasterizer, scene, results, still.get("step"))
     return results
+
+
+def shown_differently(a: Results, b: Results) -> dict[str, NDArray]:
+    """Pixels in which two rasterizers show different triangles, by group."""
+    return {group: triangles != b.triangles[group] for group, triangles in a.triangles.items()}
+
+
+def _slopes(still: NDArray | None, like: Tensor, around: int = 0) -> Tensor:
+    """(B, H, W, 1) 0 in pixels that are still, and so far around them, else 1."""
+    if still is None:
+        return torch.ones_like(like[..., :1])
+    wide = binary_dilation(still, np.ones((1, 2 * around + 1, 2 * around + 1), bool))
+    return torch.from_numpy(~wide[..., None]).to(like)
 
 
 TEXTURE_CASES = {
@@ -171,7 +188,14 @@ def scene_hash(scene: Scene) -> str:
     return input_hash(*tensors)
 
 
-def _geometry(rasterizer: Rasterizer, scene: Scene, face_mask: Tensor | None, group: str, results: Results) -> None:
+def _geometry(
+    rasterizer: Rasterizer,
+    scene: Scene,
+    face_mask: Tensor | None,
+    group: str,
+    results: Results,
+    still: NDArray | None,
+) -> None:
     """Rasterize, interpolate and antialias, each by itself."""
     device = rasterizer.device
     tri, uv_tri = scene.tri.to(device), scene.uv_tri.to(device)
@@ -181,7 +205,8 @@ def _geometry(rasterizer: Rasterizer, scene: Scene, face_mask: Tensor | None, gr
     results.triangles[group] = _numpy(rast[..., 3])
     results.pictures[f"{group}/rast"] = _numpy(rast[..., :3])
     results.pictures[f"{group}/rast_db"] = _numpy(rast_db)
-    damping = _damping(rast_db)
+    moving, around = _slopes(still, rast), _slopes(still, rast, 1)  # antialiasing looks at neighbours
+    damping = _damping(rast_db) * moving
     (of_rast,) = torch.autograd.grad(
         (rast[..., :2] * _random(rast[..., :2], 2) * damping).sum(), pos, retain_graph=True
     )
@@ -193,7 +218,7 @@ def _geometry(rasterizer: Rasterizer, scene: Scene, face_mask: Tensor | None, gr
     rast, rast_db = rast.detach().requires_grad_(), rast_db.detach().requires_grad_()
     uv, uv_da = rasterizer.interpolate(attr, rast, uv_tri, rast_db, "all")
     results.pictures[f"{group}/uv"], results.pictures[f"{group}/uv_da"] = _numpy(uv), _numpy(uv_da)
-    loss = (uv * _random(uv, 4)).sum() + (uv_da * _random(uv_da, 5) * damping).sum()
+    loss = (uv * _random(uv, 4) * moving).sum() + (uv_da * _random(uv_da, 5) * damping).sum()
     of_attr, grad_rast, grad_db = torch.autograd.grad(loss, (attr, rast, rast_db))
     results.gradients[f"{group}/interpolate_to_attr"] = _numpy(of_attr)
     results.picture_gradients[f"{group}/grad_rast"] = _numpy(grad_rast[..., :2])
@@ -204,12 +229,12 @@ def _geometry(rasterizer: Rasterizer, scene: Scene, face_mask: Tensor | None, gr
     position = scene.pos.to(device).requires_grad_()
     out = rasterizer.antialias(color, rast.detach(), position, tri, rasterizer.topology(tri))
     results.pictures[f"{group}/color"] = _numpy(out)
-    grad_color, grad_pos = torch.autograd.grad((out * _random(out, 7)).sum(), (color, position))
+    grad_color, grad_pos = torch.autograd.grad((out * _random(out, 7) * around).sum(), (color, position))
     results.picture_gradients[f"{group}/grad_color"] = _numpy(grad_color)
     results.gradients[f"{group}/antialias_to_pos"] = _numpy(grad_pos)
 
 
-def _step(rasterizer: Rasterizer, scene: Scene, results: Results) -> None:
+def _step(rasterizer: Rasterizer, scene: Scene, results: Results, still: NDArray | None) -> None:
     """A whole photometric step: vertices and texture to an L1 loss against a picture, and back."""
     assert scene.vertices is not None and scene.camera is not None
     device = rasterizer.device
@@ -224,7 +249,7 @@ def _step(rasterizer: Rasterizer, scene: Scene, results: Results) -> None:
     layers = torch.cat([rasterizer.texture(texture, uv, uv_da) * covered, covered], dim=-1)
     image = rasterizer.antialias(layers, rast, pos, tri, rasterizer.topology(tri))
     target = 0.5 + 0.2 * _random(image, 8)
-    loss = (image - target).abs().sum()
+    loss = ((image - target).abs() * _slopes(still, image, 1)).sum()
     of_vertices, of_texture = torch.autograd.grad(loss, (vertices, texture))
     results.triangles["step"] = _numpy(rast[..., 3])
     results.pictures["step/image"] = _numpy(image)

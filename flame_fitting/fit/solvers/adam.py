@@ -4,21 +4,26 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.lighting import turned_lights
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.sanity import Watch, nothing_drawn_error
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
+from flame_fitting.fit.solvers.batches import Batches
+from flame_fitting.fit.solvers.changing import taken
 from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
-from flame_fitting.fit.state import FitState
+from flame_fitting.fit.state import FitState, Underway
+from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.rotations import rotation_matrix
 
@@ -41,10 +46,17 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     if missing := [region for region in dict.fromkeys(gated) if region not in seen.head.regions]:
         text = f"stage {stage.name}: the head model {seen.head.name} has no region {', '.join(missing)} to leave out"
         progress.warn(text)
-    views = seen.pictures.batch(seen.pictures.rows(max_yaw=min(config.data.max_yaw, settings.max_yaw)))
+    max_yaw, seeable = min(config.data.max_yaw, settings.max_yaw), np.flatnonzero(seen.valid).tolist()
+    views: ViewSet | Batches
+    if pictures and len(seeable) > config.batch_size:
+        generator = torch.Generator().manual_seed(config.seed)
+        views = Batches(seen.pictures, seeable, config.batch_size, max_yaw, generator)
+    else:
+        views = seen.pictures.batch(seen.pictures.rows(max_yaw=max_yaw))
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
-    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit)
+    per_epoch = stage.steps_per_epoch(len(seeable)) if isinstance(views, Batches) else 1
+    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit, per_epoch)
     photometric = photometric_config(*args)
     lights = state.lights if photometric.lighting != "constant" else None
     if lights is not None and photometric.lighting_space == "world":
@@ -62,7 +74,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         lights,
         seen.name,
     )
-    found = refine(problem, photometric_weights(config, settings), photometric, seed=config.seed, report=report)
+    weights = photometric_weights(config, settings)
+    found = refine(problem, weights, photometric, config.seed, report, keeper=stage.keeper, left=state.underway)
     if found.trouble:
         raise Diverged(found.trouble)
     out = replace(state, parameters=found.parameters)
@@ -99,10 +112,13 @@ def refine(
     seed: int = 0,
     report: Callable[[int, float | None], None] | None = None,
     report_every: int = 10,
+    keeper: Keeper | None = None,
+    left: Underway | None = None,
 ) -> Refined:
     """Adam on pictures, silhouette, landmarks, geometry and priors; all on the rasterizer's device, float32 inside.
 
-    `report` gets every step, and the loss every `report_every` steps: reading it waits for the device.
+    `report` gets every step, and the loss every `report_every` steps: reading it waits for the device. `keeper` is
+    shown from time to time how far it is; what was `left` of an earlier run it takes up.
     """
     step = PhotometricStep(problem, weights, config, seed)
     if not step.moves_something:
@@ -114,8 +130,20 @@ def refine(
     watch, trouble = Watch(settle=max(1, round(0.1 * of_one_size / report_every))), None
     if config.pictures and not step.drawn():
         raise nothing_drawn_error(problem.name)
+    first = 0
+    if left is not None and left.step:
+        first = left.step
+        step.take_up(first, left.tensors)
+        averaged.copy_(left.tensors["averaged"])
+        watch.take_up(left.numbers["watch"])
+        if report is not None:
+            for number in range(first):
+                report(number, None)
     with nullcontext() if config.is_long else reference_only():
-        for number in range(config.steps):
+        for number in range(first, config.steps):
+            if keeper is not None and number > first and keeper.due():
+                tensors = taken(step.changing() | {"averaged": averaged})
+                keeper.keep(number, tensors, {"watch": watch.as_dict()})
             loss = step(number)
             if number >= averaged_from:
                 averaged += values

@@ -6,10 +6,14 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.parameters import moving_parts
 from flame_fitting.fit.schedule import moving_joints
+from flame_fitting.fit.solvers.batches import Batches
 from flame_fitting.fit.solvers.geometry_step import GeometryWeights
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.views import ViewSet
+
+_ALL = 2**31
+"""More views than any batch has."""
 
 
 def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWeights:
@@ -61,27 +65,31 @@ def photometric_config(
     config: FitConfig,
     stage: StageConfig,
     pictures: bool,
-    views: ViewSet,
+    views: ViewSet | Batches,
     device: torch.device,
     is_sequence: bool,
     lit: bool = False,
+    steps_per_epoch: int = 1,
 ) -> PhotometricConfig:
     """The settings of an Adam stage; `lit` says that the texture is to be drawn under the light found so far."""
+    all_at_once = isinstance(views, ViewSet)
     height, render = views.resolution[0], config.render
     smallest = config.data.n_downsample_rgb or 1
     factors = tuple(max(height // size, smallest, 1) for size in stage.sizes) or (smallest,)
     rates = learning_rates(config, stage, is_sequence)
     moves_light = "lights" in dict(rates)
     return PhotometricConfig(
-        steps=stage.num_steps or stage.num_epochs,
+        steps=stage.num_steps or stage.num_epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
         pictures=pictures,
-        views_per_step=render.views_per_step or (8 if device.type == "cpu" else len(views.views)),
+        views_per_step=render.views_per_step or (8 if device.type == "cpu" else _ALL),
         downsample=factors,
         texture_sizes=stage.texture_sizes or (config.model.tex_resolution,),
         base=config.model.tex_base,
         rebake=stage.rebake,
         smooth=stage.smooth,
-        across_views=stage.across_views,
+        # batches share one base, that of a sample
+        across_views=stage.across_views and all_at_once,
         disturb_rate_fg=stage.disturb * (render.disturb_rate_fg or 0.0),
         disturb_rate_bg=stage.disturb * (render.disturb_rate_bg or 0.0),
         clusters=config.model.tex_clusters,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flame_fitting.fit.losses.light import diffuse_penalty, lighting
 from flame_fitting.fit.losses.texture import add_residual_penalty, add_total_variation, texel_region_mask
+from flame_fitting.fit.solvers.changing import Changing, within
 from flame_fitting.fit.solvers.fused_adam import Adam
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.view_levels import ViewLevels
@@ -119,6 +120,13 @@ class Texture:
         self._variation_count = None if self._variation_mask is None else self._variation_mask.sum().clamp_min(1.0)
         self._residual_mask = texel_region_mask(self._head, self.texels, config.residual_for)
         self._optimizer = Adam([(self.residual, self._rate, 1e-8)])
+
+    def changing(self) -> Changing:
+        """What steps write at the size that it is at."""
+        if self.residual is None:
+            return {"base": self.base}
+        out = {"base": self.base} | within("adam", self._optimizer.changing())
+        return out if self._variation_count is None else out | {"variation_count": self._variation_count}
 
     def now(self, group: int) -> Tensor:
         """(1, R, R, 3) as drawn in a group of views."""

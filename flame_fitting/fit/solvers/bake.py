@@ -5,17 +5,21 @@ from dataclasses import replace
 from flame_fitting import progress
 from flame_fitting.fit.lighting import estimate_lights
 from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.solvers.batches import sample_of
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.texture import bake, complete
 
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
-    """The texture of the pictures where the head is now, and the light of a lit capture."""
+    """The texture of the pictures where the head is now, and the light of a lit capture.
+
+    Of a long capture some timesteps stand for all.
+    """
     assert seen.rasterizer is not None and seen.pictures is not None and seen.texels is not None
     texels = seen.texels(stage.config.model.tex_resolution)
     vertices = state.parameters.vertices(seen.head).detach()
-    views = seen.pictures.batch(seen.pictures.rows())
+    views = seen.pictures.batch(seen.pictures.rows(sample_of(range(seen.timesteps))))
     baked, lights = bake(seen.rasterizer, seen.head, vertices, views, texels), state.lights
     if seen.lit:
         in_head_space = state.parameters.head_vertices(seen.head)[0].detach()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flame_fitting.fit.losses.photometric import kernels
+from flame_fitting.fit.solvers.changing import Changing
 
 BETAS = (0.9, 0.999)
 
@@ -45,13 +46,24 @@ class Adam:
         """Share of the step sizes that the next steps take."""
         self._factor.fill_(factor)
 
+    def changing(self) -> Changing:
+        """What steps write: the tensors that it moves, and its moments."""
+        out: Changing = {"count": self._count}
+        for number, moving in enumerate(self._moving):
+            out |= {f"{number}/{name}": getattr(moving, name) for name in ("parameter", "mean", "square")}
+        return out
+
     @torch.no_grad()
-    def step(self, gradients: list[Tensor]) -> None:
-        """One step, in place; gradients in the order of the parameters."""
+    def step(self, gradients: list[Tensor], active: Tensor | None = None) -> None:
+        """One step, in place; gradients in the order of the parameters.
+
+        Of the first parameter only what is `active` (bool) moves; the rest keeps its moments, too, as what no picture
+        of a step shows must.
+        """
         self._count += 1
-        for moving, gradient in zip(self._moving, gradients, strict=True):
-            fused = kernels(moving.parameter)
-            if fused is not None:
+        for number, (moving, gradient) in enumerate(zip(self._moving, gradients, strict=True)):
+            fused, some = kernels(moving.parameter), active if number == 0 else None
+            if fused is not None and some is None:
                 fused.adam_step(
                     moving.parameter,
                     gradient,
@@ -64,9 +76,12 @@ class Adam:
                     moving.eps,
                 )
                 continue
-            moving.mean.lerp_(gradient, 1 - BETAS[0])
-            moving.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+            mean = moving.mean.lerp(gradient, 1 - BETAS[0])
+            square = (BETAS[1] * moving.square).addcmul_(gradient, gradient, value=1 - BETAS[1])
+            moving.mean.copy_(mean if some is None else torch.where(some, mean, moving.mean))
+            moving.square.copy_(square if some is None else torch.where(some, square, moving.square))
             # 1 - beta^t without cancellation
             first, second = (-torch.expm1(self._count * math.log(beta)) for beta in BETAS)
             step = moving.mean / first / (moving.square / second).sqrt_().add_(moving.eps)
-            moving.parameter.sub_(step * (moving.rate * self._factor))
+            step = step * (moving.rate * self._factor)
+            moving.parameter.sub_(step if some is None else step * some)

@@ -9,7 +9,7 @@ Timesteps are measured one after the other, so that only their blocks of the sys
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
@@ -33,6 +34,7 @@ from flame_fitting.fit.solvers.residuals import (
     surface_distances,
     surface_distances_back,
 )
+from flame_fitting.fit.state import Underway
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
@@ -98,15 +100,26 @@ def gauss_newton(
     settings: GaussNewtonSettings,
     surface: SurfaceWeights | None = None,
     report: Callable[[int], None] | None = None,
+    keeper: Keeper | None = None,
+    left: Underway | None = None,
 ) -> Solution:
     """Moves `columns` of the parameters toward one target per timestep, in the reference frame, in double precision.
 
     Without `surface` landmarks alone count. A timestep without any target is carried by smoothness and priors.
-    `report` is called with the number of each iteration.
+    `report` is called with the number of each iteration. `keeper` is shown from time to time how far it is; what was
+    `left` of an earlier run it takes up.
     """
     problem = _Problem(head, targets, columns, prior, settings, surface, parameters)
     damping, previous, done = Damping(), None, 0
-    for iteration in range(settings.iterations):
+    if left is not None and left.step:
+        parameters = replace(
+            parameters, **{name: left.tensors[name].to(value) for name, value in parameters.items().items()}
+        )
+        damping, previous, done = Damping(**left.numbers["damping"]), left.numbers["previous"], left.step
+    first = done
+    for iteration in range(first, settings.iterations):
+        if keeper is not None and iteration > first and keeper.due():
+            keeper.keep(iteration, parameters.items(), {"damping": asdict(damping), "previous": previous})
         if report is not None:
             report(iteration)
         system, gradient, cost, terms = problem.linearised(parameters, settings.cut(iteration))

@@ -17,6 +17,7 @@ from flame_fitting.fit.losses.offsets import OffsetRegulariser, OffsetWeights, c
 from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.parameters import PARAMETERS, VERGENCE, FitParameters, Part
 from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
+from flame_fitting.fit.solvers.changing import Changing, within
 from flame_fitting.fit.targets import FrameTarget, SourceTarget
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
@@ -158,6 +159,12 @@ class GeometryStep:
         self._targets, self._surface, self._weights = targets, surface, weights
         self._faces = self.head.faces.int()
         self._clip, self._timestep = views.clip, views.timestep
+        self._rows = list(range(len(targets)))
+        self._index: Tensor | None = None
+        self.active: Tensor | None = None
+        """Which of the values belong to the timesteps that are looked at, where these are not all."""
+        self._counted = torch.ones_like(self._scale)
+        """How far each value's prior counts."""
         self._marks = [
             [_Marks.of(source, weights.closure) for source in target.sources]  # by timestep and source
             for target in targets
@@ -174,16 +181,17 @@ class GeometryStep:
 
     def __call__(self) -> Projected:
         """Everything at the current values."""
-        now = self.current()
+        now = self._looked_at(self.current())
         vertices = now.vertices(self.head)
         weights = self._weights
         loss = self._prior(now)
-        for row, target in enumerate(self._targets):
+        for place, row in enumerate(self._rows):
+            target = self._targets[row]
             for source, marks in zip(target.sources, self._marks[row], strict=True):
-                loss = loss + source.share * self._by_landmarks(vertices[row], source, marks)
+                loss = loss + source.share * self._by_landmarks(vertices[place], source, marks)
             if target.surface is not None and weights.surface:
                 point, normal, share = self._planes[row]
-                distance = 1000 * ((vertices[row].index_select(0, self._active) - point) * normal).sum(-1)
+                distance = 1000 * ((vertices[place].index_select(0, self._active) - point) * normal).sum(-1)
                 loss = loss + self._by_surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
         if self._regulariser is not None:
             loss = loss + self._regulariser(now.static_offset[0])
@@ -220,6 +228,31 @@ class GeometryStep:
         """All parameters at the current values."""
         return replace(self._fixed, **self.moved(self.values))
 
+    def turn_to(self, rows: list[int], views: ViewSet) -> None:
+        """Looks at some timesteps alone from here on, in views whose `timestep` counts among them.
+
+        Priors of what all timesteps share count by the part of the timesteps that is looked at, so that an epoch counts
+        them once.
+        """
+        device = self._scale.device
+        self._rows, self._index = rows, torch.tensor(rows, device=device)
+        self._clip, self._timestep = views.clip, views.timestep
+        self._counted.fill_(len(rows) / len(self._targets))
+        active = torch.ones_like(self._scale, dtype=torch.bool)
+        counted, chosen = self.unpack(self._counted), self.unpack(active)
+        for parameter in PARAMETERS:
+            if parameter.role == "frame" and parameter.name in counted:
+                counted[parameter.name].zero_()[self._index] = 1.0
+                chosen[parameter.name].zero_()[self._index] = True
+        self.active = active
+
+    def _looked_at(self, parameters: FitParameters) -> FitParameters:
+        """Those of the timesteps that are looked at."""
+        if self._index is None:
+            return parameters
+        own = [p.name for p in PARAMETERS if p.role == "frame"]
+        return replace(parameters, **{name: getattr(parameters, name).index_select(0, self._index) for name in own})
+
     @torch.no_grad()
     def keep_possible(self) -> None:
         """Brings values back that a step has taken where no head can be."""
@@ -232,10 +265,6 @@ class GeometryStep:
     def vertices(self) -> Float[Tensor, "T V 3"]:
         """Posed vertices in the reference frame, m."""
         return self.current().vertices(self.head)
-
-    def positions(self) -> Float[Tensor, "B V 4"]:
-        """Clip-space vertices of all views."""
-        return self._project(self.vertices())
 
     def find_correspondences(self, vertices: Float[Tensor, "T V 3"]) -> None:
         """The avatar's closest points and the head's contour anew."""
@@ -259,6 +288,16 @@ class GeometryStep:
             normal.copy_(planes[index])
             share.copy_(weight / weight.sum().clamp_min(1e-12))
 
+    def changing(self) -> Changing:
+        """What `find_correspondences` writes; `values` belongs to whoever moves it."""
+        out: Changing = {}
+        for row, (point, normal, share) in enumerate(self._planes):
+            out |= {f"{row}/point": point, f"{row}/normal": normal, f"{row}/share": share}
+            for number, marks in enumerate(self._marks[row]):
+                if marks.contour is not None:
+                    out |= within(f"{row}/contour{number}", dict(vars(marks.contour)))
+        return out
+
     def _project(self, vertices: Tensor) -> Tensor:
         points = vertices if len(vertices) == 1 else vertices.index_select(0, self._timestep)
         return clip_positions(points, self._clip).contiguous()
@@ -281,7 +320,7 @@ class GeometryStep:
         loss = self.values.new_zeros(())
         if weights.prior:
             absolute = self._start + self.values * self._scale
-            loss = loss + weights.prior * (self._precision * absolute.square()).sum()
+            loss = loss + weights.prior * (self._precision * self._counted * absolute.square()).sum()
             if "eyes_pose" in self._shapes:
                 apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / VERGENCE
                 loss = loss + weights.prior * apart.square().sum()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
@@ -23,8 +24,20 @@ class Stage:
     settings: StageConfig
     config: FitConfig
     """Options that all stages share."""
+    keeper: Keeper | None = None
+    """Where the solver shows from time to time how far it is; None where nobody saves it."""
+
+    def steps_per_epoch(self, timesteps: int) -> int:
+        """Steps in which Adam sees the pictures of so many timesteps once."""
+        batches = self.settings.solver == "adam" and "pictures" in self.settings.looks_at
+        return -(-timesteps // self.config.batch_size) if batches else 1
+
+    def steps(self, timesteps: int) -> int:
+        """Steps over so many timesteps at once."""
+        return self.settings.num_steps or self.settings.num_epochs * self.steps_per_epoch(timesteps)
 
 
 Solver = Callable[[FitState, Observations, Stage, progress.Bar], FitState]
 """Gives the state that it has arrived at, over the frames and views of the observations, and leaves the one that it was
-given as it is. Advances the bar with each of the stage's steps. Raises `Diverged`."""
+given as it is. Advances the bar with each of the stage's steps. A state that is `underway` is taken up where it was.
+Raises `Diverged`."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flame_fitting.fit.losses.photometric import ColorPools, color_pools
+from flame_fitting.fit.solvers.changing import Changing
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig
 
 POOL_SIZE = 4096
@@ -22,6 +23,11 @@ class Perturbation:
         self._generator = torch.Generator(device).manual_seed(seed)
         self.seed = torch.full((), 1_000_003 * (seed % 1000), dtype=torch.int32, device=device)
         """Of the next chunk of pictures; goes up by one with each."""
+
+    def changing(self) -> Changing:
+        """What draws and steps write."""
+        pools = {"colors": self.pools.colors, "thresholds": self.pools.thresholds}
+        return {**pools, "generator": self._generator, "seed": self.seed}
 
     def draw(self, clusters: Tensor, colors: Tensor) -> None:
         """New pools from the drawn colours (B, h, w, 3) and the regions (B, h, w) of their pixels."""

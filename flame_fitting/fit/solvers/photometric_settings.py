@@ -41,6 +41,8 @@ class PhotometricConfig:
 
     steps: int
     """Adam steps."""
+    steps_per_epoch: int = 1
+    """Steps in which each timestep is seen once."""
     pictures: bool
     """Whether pictures are looked at; without them only `PhotometricWeights.geometry` counts."""
     views_per_step: int
@@ -87,7 +89,7 @@ class PhotometricConfig:
     pixels_per_chunk: int = 2**24
     """Pixels that are drawn at once (about 250 bytes each); more views are taken in chunks that add up."""
     schedule: Literal["constant", "cosine", "exponential"]
-    """How step sizes fall: not, by half a cosine to 0, or by a tenth each step (one step is an epoch then)."""
+    """How step sizes fall: not, by half a cosine to 0, or by a tenth each epoch."""
     average_last: float
     """Share of the last iterates whose mean is the result: the perturbation is noise, a mean is steadier."""
     components: tuple[tuple[str, int], ...]
@@ -105,4 +107,4 @@ class PhotometricConfig:
         """Share of the step sizes that a step takes."""
         if self.schedule == "cosine":
             return 0.5 + 0.5 * math.cos(math.pi * step / self.steps)
-        return 0.9**step if self.schedule == "exponential" else 1.0
+        return 0.9 ** (step // self.steps_per_epoch) if self.schedule == "exponential" else 1.0

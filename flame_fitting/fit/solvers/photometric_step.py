@@ -14,6 +14,8 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.rendering import HeadRenderer, Lit
 from flame_fitting.fit.solvers.appearance import Light, Texture, cluster_table
+from flame_fitting.fit.solvers.batches import Batches
+from flame_fitting.fit.solvers.changing import Changing, put_back, within
 from flame_fitting.fit.solvers.fused_adam import Adam
 from flame_fitting.fit.solvers.geometry_step import GeometryStep, Projected
 from flame_fitting.fit.solvers.graphs import GraphedStep
@@ -37,7 +39,8 @@ class Problem:
     head: HeadModel
     parameters: FitParameters
     targets: list[FrameTarget]
-    views: ViewSet
+    views: ViewSet | Batches
+    """All pictures, or batch after batch."""
     surface: SurfaceWeights
     prior: PriorConfig
     texels: TexelMaps
@@ -61,7 +64,10 @@ class PhotometricStep:
         rasterizer, head = problem.rasterizer, problem.head
         device = rasterizer.device
         self.problem, self.rasterizer, self.weights, self.config = problem, rasterizer, weights, config
-        self.views = ViewLevels(problem.views, config, weights, torch.Generator().manual_seed(seed))
+        self._batches = problem.views if isinstance(problem.views, Batches) else None
+        self._generator = torch.Generator().manual_seed(seed)
+        first = problem.views.views() if isinstance(problem.views, Batches) else problem.views
+        self.views = ViewLevels(first, config, weights, self._generator)
         self.geometry = GeometryStep(
             head,
             problem.parameters,
@@ -75,6 +81,8 @@ class PhotometricStep:
         )
         self.triangles = head.faces.int().to(device)
         """(F, 3) int32."""
+        if self._batches is not None:
+            self.geometry.turn_to(self._batches.rows, self.views.levels[0])
         self.light = Light(config, weights, device, problem.lights)
         # changes are in units of step sizes, which may be small: eps must be smaller still
         self.optimizer = Adam([(self.geometry.values, 1.0, 1e-15), *self.light.moving])
@@ -98,8 +106,7 @@ class PhotometricStep:
         self.perturbation = Perturbation(config, device, seed)
         self._count = torch.ones((), device=device)
         self._pools_level = -1
-        # the field's camera space for lights: x right, y up, z back
-        self._to_camera = self.views.camera[:, :3, :3] * torch.tensor([1.0, -1.0, -1.0], device=device)[:, None]
+        self._to_camera = self._axes_of_cameras()
         groups = len(self.views.groups)
         args = (self.rasterizer, head, problem.texels, config, self.weights, groups, problem.residual)
         self.texture = Texture(*args)
@@ -111,6 +118,8 @@ class PhotometricStep:
         if texture is None:
             return self._step_without_pictures(step)
         level, texture_level = self.size(step)
+        if self._batches is not None and step > 0:
+            self._next_batch(level)
         entered = texture_level != texture.level
         if entered:
             self._graphed.clear()
@@ -147,6 +156,22 @@ class PhotometricStep:
             total += value
         return total + self.update(now, normals, slope, normals_slope)
 
+    def _next_batch(self, level: int) -> None:
+        """The pictures of the next timesteps."""
+        assert self._batches is not None
+        self._batches.advance()
+        self._turn_to_batch(level)
+
+    def _turn_to_batch(self, level: int) -> None:
+        assert self._batches is not None
+        self.views = self.views.of_others(self._batches.views(), level)
+        self.geometry.turn_to(self._batches.rows, self.views.levels[level])
+        self._to_camera = self._axes_of_cameras()
+
+    def _axes_of_cameras(self) -> Tensor:
+        """(B, 3, 3) turns from the reference frame to the field's camera space for lights: x right, y up, z back."""
+        return self.views.camera[:, :3, :3] * torch.tensor([1.0, -1.0, -1.0], device=self.rasterizer.device)[:, None]
+
     def _step_without_pictures(self, step: int) -> Tensor:
         if self._is_due(step, self.config.rebake):
             with torch.no_grad():
@@ -158,9 +183,34 @@ class PhotometricStep:
         now = self.project()
         return now.loss.detach() + self.update(now, None, torch.zeros_like(now.pos), None)
 
+    def changing(self) -> Changing:
+        """All that steps write."""
+        out = within("adam", self.optimizer.changing()) | within("geometry", self.geometry.changing())
+        out |= within("views", self.views.changing())
+        if self.texture is not None:
+            out |= within("texture", self.texture.changing()) | within("noise", self.perturbation.changing())
+            out["count"] = self._count
+        return out if self._batches is None else out | within("batches", self._batches.changing())
+
+    def take_up(self, step: int, saved: dict[str, Tensor]) -> None:
+        """Everything as it was before a step."""
+        level, texture_level = self.size(step - 1)
+        if self._batches is not None:
+            put_back(within("batches", self._batches.changing()), saved)
+            self._turn_to_batch(level)
+        if self.texture is not None:
+            self.texture.enter(texture_level)
+            self._pools_level = level
+        with torch.no_grad():
+            self.geometry.find_correspondences(self.geometry.vertices())  # makes the buffers
+        put_back(self.changing(), saved)
+        if self.texture is not None:
+            for each in range(len(self.views.levels)):
+                self.views.redraw_background(each)
+
     def size(self, step: int) -> tuple[int, int]:
         """Sizes of the pictures and of the texture in a step, coarse to fine: losses of others do not compare."""
-        return self._share(step, len(self.views.levels)), self._share(step, len(self.config.texture_sizes))
+        return self._share(step, len(self.config.downsample)), self._share(step, len(self.config.texture_sizes))
 
     def _share(self, step: int, count: int) -> int:
         """Which of `count` equal shares of the steps a step lies in."""
@@ -251,7 +301,7 @@ class PhotometricStep:
             gradients.append(self.light.slope)
         if self.texture is not None and self.texture.residual is not None:
             value = value + self.texture.step()
-        self.optimizer.step(gradients)
+        self.optimizer.step(gradients, self.geometry.active)
         self.geometry.keep_possible()
         if self.light.moves:
             self.light.slope.zero_()
@@ -261,9 +311,12 @@ class PhotometricStep:
     def bake(self, level: int) -> None:
         """Base and correspondences anew from where the head is now."""
         assert self.texture is not None
-        vertices = self.geometry.vertices()
+        vertices, views = self.geometry.vertices(), self.views
         self.geometry.find_correspondences(vertices)
-        self.texture.bake(vertices, self.views, level)
+        if self._batches is not None:
+            rows, some = self._batches.sample()
+            vertices, views = vertices[rows], self.views.of_others(some, level)
+        self.texture.bake(vertices, views, level)
 
     @torch.no_grad()
     def draw_pools(self, level: int) -> None:
@@ -307,4 +360,4 @@ class PhotometricStep:
 
     def _graph_pays(self) -> bool:
         """Whether enough steps share a graph to make up for capturing it, and the device can."""
-        return self.config.is_long and kernels(self.geometry.values) is not None
+        return self._batches is None and self.config.is_long and kernels(self.geometry.values) is not None

@@ -40,6 +40,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         ),
         seen.surface if geometry else None,
         report=lambda _: shown.advance(),
+        keeper=stage.keeper,
+        left=state.underway,
     )
     uncertainty = found.posterior.standard_deviations(found.parameters)
     return replace(state, parameters=found.parameters, uncertainty=uncertainty)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from flame_fitting.errors import InputError
 from flame_fitting.fit.backgrounds import contour_colors, far_colors, outline_targets, recomposite
+from flame_fitting.fit.solvers.changing import Changing, within
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.view_order import ViewOrder
 from flame_fitting.fit.views import ViewSet
@@ -14,8 +15,14 @@ class ViewLevels:
     """B views coarse to fine, in groups that share a base, and which of them a step looks at."""
 
     def __init__(
-        self, views: ViewSet, config: PhotometricConfig, weights: PhotometricWeights, generator: torch.Generator
+        self,
+        views: ViewSet,
+        config: PhotometricConfig,
+        weights: PhotometricWeights,
+        generator: torch.Generator,
+        only: int | None = None,
     ) -> None:
+        """`only` one of the levels is made, where no other one will be looked at."""
         self._config, self._weights, self._generator = config, weights, generator
         count = len(views.views)
         self.groups = [slice(0, count)]
@@ -23,11 +30,22 @@ class ViewLevels:
         if config.across_views and count > 1:
             views = views.subset([*range(0, count, 2), *range(1, count, 2)])
             self.groups = [slice(0, (count + 1) // 2), slice((count + 1) // 2, count)]
-        self.levels = [views.downsampled(factor) for factor in config.downsample] if config.pictures else [views]
+        factors = config.downsample if config.pictures else (1,)
+        made = [only in (None, level) for level in range(len(factors))]
+        self.levels = [views.downsampled(n) if done else views for n, done in zip(factors, made, strict=True)]
         self._order = ViewOrder(count, generator)
         self._far: Tensor | None = None
-        self.wanted: list[Tensor] = [self._background(level) for level in self.levels] if config.pictures else []
+        self._shown = torch.zeros(len(self.levels), dtype=torch.long)
+        """Number of the far colour behind the avatar, by level."""
+        self.wanted: list[Tensor] = []
+        if config.pictures:
+            both = zip(self.levels, made, strict=True)
+            self.wanted = [self._background(level) if done else level.rgba for level, done in both]
         """(B, H, W, 4) of each level, as the losses see them: see `_background`."""
+
+    def of_others(self, views: ViewSet, level: int) -> "ViewLevels":
+        """The same of other views, for one level alone; what is drawn at random goes on."""
+        return ViewLevels(views, self._config, self._weights, self._generator, level)
 
     @property
     def count(self) -> int:
@@ -69,10 +87,20 @@ class ViewLevels:
         """Another of the far colours behind the avatar, where the stage has such a background."""
         if self._far is None:
             return
+        self._shown[level] = torch.randint(len(self._far), (), generator=self._generator)
+        self.redraw_background(level)
+
+    def redraw_background(self, level: int) -> None:
+        """The far colour that was drawn last, where the stage has such a background."""
+        if self._far is None:
+            return
         views = self.levels[level]
         assert views.background is not None
-        number = int(torch.randint(len(self._far), (), generator=self._generator))
-        recomposite(views.rgba, views.background, self._far[number], self.wanted[level])
+        recomposite(views.rgba, views.background, self._far[int(self._shown[level])], self.wanted[level])
+
+    def changing(self) -> Changing:
+        """What steps write; pictures follow from it by `redraw_background`."""
+        return {"generator": self._generator, "shown": self._shown, **within("order", self._order.changing())}
 
     def _background(self, views: ViewSet) -> Tensor:
         """The pictures with their backgrounds replaced, and in the fourth channel what the silhouette term wants."""

@@ -13,15 +13,20 @@ _HELP = (
 )
 
 
-def select(subset: str | None, timesteps: list[int], cameras: list[int]) -> tuple[list[int], list[int]]:
-    """The timesteps and cameras that `subset` names, by position in the given lists; all of them where it is None."""
+def select(
+    subset: str | None, timesteps: list[int], cameras: list[int], flag: str = "--subset"
+) -> tuple[list[int], list[int]]:
+    """The timesteps and cameras that `subset` names, by position in the given lists; all of them where it is None.
+
+    `flag` is what messages call it.
+    """
     if not subset:
         return timesteps, cameras
     rest = subset
     while rest:
         match = _TOKEN.match(rest)
         if match is None:
-            raise InputError(f"--subset {subset}: '{rest}' is not understood. {_HELP}.")
+            raise InputError(f"{flag} {subset}: '{rest}' is not understood. {_HELP}.")
         rest = rest[match.end() :].lstrip("_,")
         kind, value = next((name, int(text)) for name, text in match.groupdict().items() if text is not None)
         if kind == "ti":
@@ -30,13 +35,13 @@ def select(subset: str | None, timesteps: list[int], cameras: list[int]) -> tupl
         elif kind == "ci":
             cameras = cameras[value : value + 1]
         elif value == 0:
-            raise InputError(f"--subset {subset}: {kind}0 selects nothing. {_HELP}.")
+            raise InputError(f"{flag} {subset}: {kind}0 selects nothing. {_HELP}.")
         elif kind in ("tn", "ts"):
             timesteps = _spread(timesteps, value) if kind == "tn" else timesteps[::value]
         else:
             cameras = _spread(cameras, value) if kind == "cn" else cameras[::value]
     if not timesteps or not cameras:
-        raise InputError(f"--subset {subset}: selects nothing from the capture. {_HELP}.")
+        raise InputError(f"{flag} {subset}: selects nothing from the capture. {_HELP}.")
     return timesteps, cameras
 
 

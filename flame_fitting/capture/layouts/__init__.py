@@ -1,0 +1,1 @@
+"""Kinds of folders that become a `Capture`, a module each."""

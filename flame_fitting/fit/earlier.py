@@ -1,0 +1,97 @@
+"""A fit that begins with what another one has found (`--model.flame_params_path`)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from flame_fitting.capture.similarity import decompose_similarity, invert_similarity
+from flame_fitting.errors import InputError
+from flame_fitting.files import read_npz
+from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from flame_fitting.fit.parameters import PARAMETERS, POSES, FitParameters, placement_matrix
+from flame_fitting.fit.state import FitState
+from flame_fitting.head.model import HeadModel
+
+_GIVE = "Give the folder of a fit to the same head model, or its tracked_flame_params.npz."
+
+
+def earlier_state(path: Path, head: HeadModel, timesteps: int) -> FitState:
+    """What a fit has left: its whole state where `path` is its folder or checkpoint, else the parameters of a file.
+
+    The file is `tracked_flame_params.npz`, ours or VHAP's (whose world is head space); what it does not have stays at
+    rest. Of more timesteps than the capture has the first are taken, as VHAP does; of fewer, the last one stays. The
+    history of the earlier fit is left behind. Raises InputError where it belongs to another head model.
+    """
+    folder_or_file = Path(path)
+    checkpoint = folder_or_file / CHECKPOINT_NAME if folder_or_file.is_dir() else folder_or_file
+    if checkpoint.suffix == ".npz":
+        state = _from_parameters(checkpoint, head)
+    elif checkpoint.is_file():
+        found: Checkpoint = load_checkpoint(checkpoint)
+        found.check_head(checkpoint, head)
+        state = found.state
+    else:
+        raise InputError(f"{path}: no fit is there. {_GIVE}")
+    rows = [min(row, state.parameters.timesteps - 1) for row in range(timesteps)]
+    parameters = state.parameters.of_frames(rows)
+    if timesteps == 1:
+        parameters = _standing(parameters, head)
+    return replace(state, parameters=parameters, records=(), warnings=(), uncertainty={}, underway=None)
+
+
+def in_reference(state: FitState, reference_from_world: np.ndarray) -> FitState:
+    """The same head in the world, seen from another reference frame; the placement takes up the difference."""
+    before = placement_matrix(state.parameters.placement)
+    matrix = reference_from_world @ invert_similarity(state.reference_from_world) @ before
+    placement = torch.as_tensor(_placement_of(matrix)).to(state.parameters.placement)
+    parameters = replace(state.parameters, placement=placement)
+    return replace(state, parameters=parameters, reference_from_world=reference_from_world)
+
+
+def _from_parameters(path: Path, head: HeadModel) -> FitState:
+    """Of a parameter file; head space is its world where it has no `head_from_world`."""
+    arrays = read_npz(path, _GIVE)
+    steps = len(arrays["expr"]) if "expr" in arrays and arrays["expr"].ndim == 2 else 0
+    if not steps or not {"shape", "rotation", "translation"} <= arrays.keys():
+        raise InputError(f"{path}: has the keys {', '.join(sorted(arrays))}: no parameters of a fit. {_GIVE}")
+    neutral = FitParameters.neutral(head, steps, torch.float64)
+    values = {}
+    for parameter in PARAMETERS:
+        if parameter.name not in arrays:
+            continue
+        like, found = getattr(neutral, parameter.name), arrays[parameter.name]
+        width = like.shape[-1]
+        fits = found.ndim == like.ndim and found.shape[:-1] == like.shape[:-1] and found.dtype.kind == "f"
+        fits = fits and (found.shape[-1] == width or (parameter.name in ("shape", "expr") and found.shape[-1] > 0))
+        if not fits or not np.isfinite(found).all() or np.any(found[..., width:]):
+            shapes = f"{parameter.name} has shape {found.shape}, the head model {head.name} takes {tuple(like.shape)}"
+            raise InputError(f"{path}: {shapes}, of finite numbers. {_GIVE}")
+        like[..., : min(found.shape[-1], width)] = torch.as_tensor(found[..., :width]).to(like)
+        values[parameter.name] = like
+    matrix = np.asarray(arrays.get("head_from_world", np.eye(4)), dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or np.linalg.det(matrix[:3, :3]) <= 0:
+        raise InputError(f"{path}: head_from_world is no similarity. {_GIVE}")
+    return FitState(replace(neutral, **values), matrix)
+
+
+def _standing(parameters: FitParameters, head: HeadModel) -> FitParameters:
+    """One timestep in a static head's gauge: the placement takes over rotation and translation."""
+    if not (parameters.rotation.any() or parameters.translation.any()):
+        return parameters
+    own = {name: getattr(parameters, name) for name in ("expr", *POSES) if name not in ("rotation", "translation")}
+    joint = head(shape=parameters.shape, static_offset=parameters.static_offset, **own).joints[0, 0].numpy()
+    turn = Rotation.from_rotvec(parameters.rotation[0].numpy()).as_matrix()
+    moved = np.eye(4)  # R x + t = R (x - joint) + joint + translation
+    moved[:3, :3], moved[:3, 3] = turn, joint - turn @ joint + parameters.translation[0].numpy()
+    matrix = placement_matrix(parameters.placement) @ moved
+    still = {name: torch.zeros_like(getattr(parameters, name)) for name in ("rotation", "translation")}
+    return replace(parameters, placement=torch.as_tensor(_placement_of(matrix)).to(parameters.placement), **still)
+
+
+def _placement_of(matrix: np.ndarray) -> np.ndarray:
+    """(7,) axis-angle, translation and log scale of a similarity (4, 4)."""
+    scale, rotation, translation = decompose_similarity(matrix)
+    return np.concatenate([Rotation.from_matrix(rotation).as_rotvec(), translation, [np.log(scale)]])
