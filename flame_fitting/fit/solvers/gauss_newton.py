@@ -150,7 +150,7 @@ def _to_marginal_mode(problem: "_Problem", parameters: FitParameters) -> FitPara
         system, gradient, cost, terms = problem.linearised(parameters, cut)
         at = columns.values(parameters)
         held = (at.frames <= problem.least) & (gradient.frames > 0)
-        pull = volume.pull(parameters, terms, system, held)
+        pull = volume.pull(parameters, terms, system, problem.priors, held)
         if pull is None:
             break
         tilted = gradient._replace(shared=gradient.shared + pull)

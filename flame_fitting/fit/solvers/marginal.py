@@ -5,6 +5,8 @@ every expression, and a larger head with weaker expressions shows the same at a 
 unknowns' own posterior pays for the volume that it leaves the timesteps' unknowns x: to the cost C comes half the
 logarithm of the determinant of their Hessian at their mode (Laplace's approximation; Tierney and Kadane 1986),
     C(s, x(s)) + 1/2 log det H(s, x(s)),    H = sum of J' W J and the priors.
+Where a head stands is no matter of its size: translations are integrated out in metres of the reference frame, not in
+those of the head that the scale stretches, and how far they step is no sign of the scale.
 """
 
 from dataclasses import replace
@@ -17,6 +19,7 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.priors import Priors
 from flame_fitting.fit.solvers.residuals import Measurements
 from flame_fitting.head.model import HeadModel
 
@@ -29,20 +32,28 @@ class FrameVolume:
 
     def __init__(self, head: HeadModel, columns: Columns, chosen: Int[Tensor, " n"] | None = None) -> None:
         """`columns` and `chosen` as the solver's own `Linearizer` has them."""
-        self._columns = columns
-        self._linearizer = Linearizer(head, columns.frames_alone(), chosen)
+        self._columns, own = columns, columns.frames_alone()
+        self._linearizer = Linearizer(head, own, chosen)
+        where, rows = columns.slices(), own.slices()
+        self._scale = where["placement_scale"].start if "placement_scale" in where else None
+        metric = torch.zeros(own.count, dtype=head.v_template.dtype, device=head.v_template.device)
+        if self._scale is not None and "translation" in rows:
+            metric[rows["translation"]] = 1
+        self._metric = metric
+        """(F,) 1 for unknowns whose unit the scale stretches."""
 
     def pull(
         self,
         parameters: FitParameters,
         terms: list[list[Measurements]],
         system: BlockArrow,
+        priors: Priors,
         held: Bool[Tensor, "T F"],
     ) -> Float[Tensor, " S"] | None:
         """Its slope along the shared unknowns while the timesteps' follow at their mode; None where it has none.
 
-        `terms` are the measurements of every timestep, and `system` the Hessian of everything, at the parameters; what
-        is `held` at its bound has no volume.
+        `terms` are the measurements of every timestep, and `system` the Hessian of everything, of which `priors` are a
+        part, at the parameters; what is `held` at its bound has no volume.
         """
         alone = system.frames_alone().holding(held)
         alone = replace(alone, diagonal=alone.diagonal + _UNKNOWN * torch.eye(held.shape[1]).to(alone.diagonal))
@@ -57,7 +68,12 @@ class FrameVolume:
         # x(s) moves by -H^-1 A ds
         followed = factors.solve(BlockVector(own.new_zeros(0), own)).frames * free
         shared = torch.stack([slope.shared for slope in slopes]).sum(0)
-        return shared - torch.einsum("tfs,tf->s", system.arrow, followed)
+        pull = shared - torch.einsum("tfs,tf->s", system.arrow, followed)
+        if self._scale is not None:
+            # a stretched head would step less in its own unit
+            steps = self._columns.values(parameters).frames * self._metric
+            pull[self._scale] += 2 * priors.cost(BlockVector(torch.zeros_like(pull), steps))
+        return pull
 
     def _slope(
         self, parameters: FitParameters, timestep: int, terms: list[Measurements], covariance: Float[Tensor, "F F"]
@@ -66,6 +82,9 @@ class FrameVolume:
         one = parameters.of_frames([timestep])
         at = BlockVector(*(value.clone().requires_grad_() for value in self._columns.values(one)))
         vertices, jacobian = self._linearizer(self._columns.with_values(one, at))
+        if self._scale is not None:
+            stretched = at.shared[self._scale] - at.shared[self._scale].detach()
+            jacobian = jacobian * (-stretched * self._metric).exp()
         total = at.shared.sum() * 0 + at.frames.sum() * 0
         for measured in terms:
             rows = measured.rows(jacobian)

@@ -15,11 +15,14 @@ from tests.fit.solvers.test_posterior import POINTS, PRIOR, SMOOTH, _columns, _d
 from tests.toy import toy_head
 
 
-def _half_log_determinant(problem, parameters) -> float:
-    """Of the Hessian of the timesteps, with one Cholesky factorisation of the dense matrix."""
+def _half_log_determinant(problem, parameters, scale) -> float:
+    """Of the Hessian of the timesteps in metres of the reference frame, by a factorisation of the dense matrix."""
     system, *_ = problem.linearised(parameters, 0.01)
     steps, size = system.diagonal.shape[:2]
-    dense = torch.block_diag(*system.diagonal)
+    unit = torch.ones(size, dtype=torch.float64)
+    unit[problem.columns.frames_alone().slices()["translation"]] = (scale - parameters.placement[6]).exp()
+    by_data = (system.diagonal - problem.priors.diagonal) * unit * unit[:, None]
+    dense = torch.block_diag(*(by_data + problem.priors.diagonal))
     for t, (a, b) in enumerate(pairwise(range(0, steps * size, size))):
         dense[b : b + size, a : a + size] = system.below[t]
         dense[a : a + size, b : b + size] = system.below[t].mT
@@ -34,7 +37,7 @@ def test_pull_is_the_slope_of_the_half_log_determinant_along_the_timesteps_mode(
     problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
     system, gradient, _, terms = problem.linearised(truth, 0.01)
     held = torch.zeros_like(gradient.frames, dtype=torch.bool)
-    pull = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, held)
+    pull = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, problem.priors, held)
     at, factors = columns.values(truth), system.frames_alone().factorised()
     assert pull is not None and pull.shape == at.shared.shape == (5,)
     for k, slope in enumerate(pull):
@@ -44,11 +47,15 @@ def test_pull_is_the_slope_of_the_half_log_determinant_along_the_timesteps_mode(
             columns.with_values(truth, BlockVector(at.shared + sign * along, at.frames + sign * followed))
             for sign in (1, -1)
         )
-        expected = (_half_log_determinant(problem, ahead) - _half_log_determinant(problem, behind)) / 2e-4
+        scale = truth.placement[6]
+        there, here = (_half_log_determinant(problem, p, scale) for p in (ahead, behind))
+        expected = (there - here) / 2e-4
+        if k == 0:  # the scale: how far translations step says nothing of it
+            expected += float((truth.translation.diff(dim=0) / SMOOTH["translation"]).square().sum())
         assert float(slope) == pytest.approx(expected, rel=1e-4, abs=1e-4)
     # nothing is integrated out where every unknown of the timesteps is held
-    none = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, ~held)
-    assert none is not None and not none.any()
+    none = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, problem.priors, ~held)
+    assert none is not None and not none[1:].any()
 
 
 def test_the_scale_is_not_biased_by_the_timesteps():
