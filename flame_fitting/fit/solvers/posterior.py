@@ -38,7 +38,7 @@ class Posterior:
         out: dict[str, np.ndarray] = {}
         for block, values in zip(self.columns.blocks, self.columns.split(sigmas), strict=True):
             empty = np.full(getattr(like, block.parameter).shape, np.nan)
-            known = torch.where(values > UNKNOWN, torch.inf, values).cpu().numpy()
+            known = torch.where(values > UNKNOWN, torch.inf, values / self.columns.unit(block, like)).cpu().numpy()
             out.setdefault(block.parameter, empty)[..., block.coefficients] = known
         return out
 
