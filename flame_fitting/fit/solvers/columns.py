@@ -31,7 +31,12 @@ class Columns:
     shared: tuple[Block, ...]
     frame: tuple[Block, ...]
     metric: bool = False
-    """Whether unknowns that the scale stretches count in the reference frame: times the scale (`gauss_newton`)."""
+    """Whether unknowns that the scale stretches (expression, translation) count in the reference frame: times the scale.
+
+    Else the joint mode of all is biased, more certainly the more timesteps share the scale (Neyman and Scott 1948):
+    their priors shrink them, and a larger head with weaker expressions and smaller steps shows the same at a smaller
+    cost. In the reference frame the data are linear in them whatever the scale, which leaves their priors no say in it.
+    """
 
     @classmethod
     def of(
@@ -63,14 +68,6 @@ class Columns:
                     blocks[parameter.role == "frame"].append(block)
                     start += count
         return cls(tuple(blocks[False]), tuple(blocks[True]), metric)
-
-    def frames_alone(self) -> "Columns":
-        """Those of the timesteps only."""
-        blocks = [
-            replace(b, columns=slice(b.columns.start - self.n_shared, b.columns.stop - self.n_shared))
-            for b in self.frame
-        ]
-        return Columns((), tuple(blocks))
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -32,7 +32,8 @@ class Posterior:
     def standard_deviations(self, like: FitParameters) -> dict[str, np.ndarray]:
         """Of every parameter that moved, in its own shape and unit; NaN for coefficients that did not move.
 
-        Infinite where nothing determines a coefficient.
+        Infinite where nothing determines a coefficient. Where unknowns count in the reference frame (`Columns.metric`)
+        what the scale's own uncertainty adds to them, in proportion to their value, is left out.
         """
         sigmas = BlockVector(*(m.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt() for m in (self.shared, self.frames)))
         out: dict[str, np.ndarray] = {}
