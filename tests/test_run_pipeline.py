@@ -244,7 +244,8 @@ def test_where_things_lie_and_what_only_names_an_input_does_not_decide(config: R
         "render": {"avatar", "output", "model_path", "landmark_embedding"} | head | machine,
         "detect": {"capture", "model_path"},
         "fit": {"capture", "output", "model_path", "landmark_embedding", "detect", "log", "data.root_folder"}
-        | {"data.sequence", "exp.output_folder", "exp.reuse_landmarks"}
+        | {"data.sequence", "data.subject", "data.picture_cache", "model.flame_params_path"}
+        | {"exp.output_folder", "exp.reuse_landmarks", "exp.checkpoint_seconds"}
         | head
         | machine,
         "export": {"src_folder", "tgt_folder", "capture_folder", "force"} | head,
@@ -263,4 +264,4 @@ def test_what_commands_share_is_handed_on(config: RunConfig) -> None:
         assert {name: getattr(steps[stage], name) for name in shared} == shared
     assert (steps["render"].views, steps["render"].resolution, steps["render"].detector) == (7, 99, "mine")
     assert (steps["detect"].detector, steps["detect"].model_path) == ("mine", Path("d"))
-    assert (steps["fit"].data.detector, steps["fit"].scale, steps["export"].force) == ("mine", "fixed", True)
+    assert (steps["fit"].data.detector, steps["fit"].scale, steps["export"].force) == (("mine",), "fixed", True)

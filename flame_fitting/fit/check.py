@@ -47,7 +47,9 @@ def _contradictions(config: FitConfig) -> Iterator[str]:
         if getattr(config.data, name) and config.data.root_folder is None:
             yield f"--data.{name} needs --data.root-folder. Give both, or the capture's path alone."
     data = config.data
-    if not data.detector or len(set(data.detector)) < len(data.detector):
+    if isinstance(data.detector, str):
+        yield f"data.detector is the text {data.detector!r}: give a tuple of names, ({data.detector!r},)."
+    elif not data.detector or len(set(data.detector)) < len(data.detector):
         yield f"--data.detector {' '.join(data.detector)}: give one or several detectors, each once."
     if data.detector_weights and len(data.detector_weights) != len(data.detector):
         count = f"{len(data.detector_weights)} weights for {len(data.detector)} detectors"

@@ -162,7 +162,7 @@ def orientation_of(frame: Any) -> tuple[int, bool]:
 
     From the display matrix that phones write (ISO/IEC 14496-12, `matrix` of a track), as ffmpeg does by itself.
     """
-    data = next((d for d in frame.side_data if "DISPLAYMATRIX" in str(d.type)), None)
+    data = frame.side_data.get("DISPLAYMATRIX")  # iterating gives entries in some versions of PyAV, kinds in others
     if data is None:
         return 0, False
     a, b, _, c, d = struct.unpack("=9i", bytes(data)[:36])[:5]

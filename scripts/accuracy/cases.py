@@ -317,7 +317,7 @@ def _write_synthetic(case: Case, capture: "Capture", subject: Subject, embedding
         points = whole_landmarks(case, capture, subject, embedding)
     else:
         points = synthetic_landmarks(case, capture, subject, embedding)
-    write_landmarks(capture.root, Landmarks2D(points, embedding.scheme, "mediapipe", "known truth"))
+    write_landmarks(capture, Landmarks2D(points, embedding.scheme, "mediapipe", "known truth"))
 
 
 def _render(case: Case, subject: Subject, avatar: MeshAvatar, folder: Path) -> None:

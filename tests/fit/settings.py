@@ -61,6 +61,6 @@ def priors_of(**changes: Any) -> PriorConfig:
 
 def second_order_of(**changes: Any) -> GaussNewtonSettings:
     """Balance and schedule of a second-order stage."""
-    values = {"landmark_count": STATIC.w.landmark_count, "surface_count": STATIC.w.surface_count, "seed": 0}
-    values |= {"iterations": STATIC.pipeline.geo_init_all.num_steps, "smoothness": {}}
-    return GaussNewtonSettings(**(values | changes))
+    counts: dict[str, Any] = {"landmark_count": STATIC.w.landmark_count, "surface_count": STATIC.w.surface_count}
+    counts |= {"smoothness": {}, "seed": 0}
+    return GaussNewtonSettings(**({"iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes))

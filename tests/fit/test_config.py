@@ -166,7 +166,15 @@ def test_every_number_has_a_range_unless_it_does_nothing() -> None:
 def test_options_import_downwards_only() -> None:
     """Functions included: each module knows those before it and no other."""
     package, known = Path(options.__file__).parent, {"errors"}
-    for name in ("options", "shared_options", "fit.scale", "fit.reasons", "fit.stage_config", "fit.weight_config") + (
+    for name in (
+        "options",
+        "shared_options",
+        "fit.scale",
+        "fit.trust",
+        "fit.reasons",
+        "fit.stage_config",
+        "fit.weight_config",
+    ) + (
         "fit.config",
         "fit.presets",
         "fit.schedule",

@@ -103,7 +103,7 @@ def _gradients(step: PhotometricStep) -> list[Tensor]:
     _discolour(step)
     seen: list[Tensor] = []
 
-    def keep(gradients: list[Tensor]) -> None:
+    def keep(gradients: list[Tensor], active: Tensor | None = None) -> None:
         seen.extend(gradient.detach().cpu().double().clone() for gradient in gradients)
 
     step.optimizer.step = keep  # type: ignore[method-assign]

@@ -131,6 +131,8 @@ class _Source:
         self.real_background = False
         """Whether a view has an alpha map and a picture that does not stand on the background."""
         self._differing: set[str] = set()
+        self._poses: dict[tuple, NDArray[np.float64]] = {}
+        """By the numbers of the matrix: cameras that stand still are checked and turned round once."""
         self._turned = self._channels = 0
 
     def view(self, frame: Any, index: int, number: int) -> View:
@@ -167,7 +169,7 @@ class _Source:
                 camera=int(frame.get("camera_index", number)),
                 role=role,
                 K=K,
-                world_to_camera=_world_to_camera(where, frame.get("transform_matrix")),
+                world_to_camera=self._pose(where, frame.get("transform_matrix")),
                 width=width,
                 height=height,
                 file_path=picture,
@@ -196,6 +198,15 @@ class _Source:
             color = tuple(round(255 * value) for value in self.background or _WHITE)
             found.append(f"{self.file}: pictures have an alpha channel; they are put on {color}")
         return found
+
+    def _pose(self, where: str, matrix: Any) -> NDArray[np.float64]:
+        try:
+            key = tuple(tuple(row) for row in matrix)
+            if key not in self._poses:
+                self._poses[key] = _world_to_camera(where, matrix)
+            return self._poses[key]
+        except TypeError:  # no rows, or no numbers in them
+            return _world_to_camera(where, matrix)
 
     def _merged(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The top level's values under the frame's. A focal length of the frame's own stands alone."""

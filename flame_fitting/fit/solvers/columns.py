@@ -31,7 +31,7 @@ class Columns:
     shared: tuple[Block, ...]
     frame: tuple[Block, ...]
     metric: bool = False
-    """Whether unknowns that the scale stretches (expression, translation) count in the reference frame: times the scale.
+    """Whether unknowns that the scale stretches count in the reference frame: times the scale.
 
     Else the joint mode of all is biased, more certainly the more timesteps share the scale (Neyman and Scott 1948):
     their priors shrink them, and a larger head with weaker expressions and smaller steps shows the same at a smaller

@@ -41,7 +41,7 @@ class PhotometricConfig:
 
     steps: int
     """Adam steps."""
-    steps_per_epoch: int = 1
+    steps_per_epoch: int
     """Steps in which each timestep is seen once."""
     pictures: bool
     """Whether pictures are looked at; without them only `PhotometricWeights.geometry` counts."""
