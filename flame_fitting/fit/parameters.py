@@ -52,6 +52,8 @@ class Part:
     """What that is multiplied by, for all coefficients or for each."""
     least: tuple[float, ...] = ()
     """Least value of each coefficient, where there is one."""
+    stretched: bool = False
+    """Whether it moves the head's points by so much: lengths of head space, which the scale stretches."""
     change: str | None = None
     """Field of the options' `PriorConfig`: standard deviation of its change from a timestep to the next."""
 
@@ -115,7 +117,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("shape", "identity", ("n_shape",), (Part("shape", "shape", "shape", "sigma", prior="shape"),)),
     Parameter(
-        "expr", "frame", ("n_expr",), (Part("expr", "expr", "expr", "sigma", prior="expr", change="expr_change"),)
+        "expr",
+        "frame",
+        ("n_expr",),
+        (Part("expr", "expr", "expr", "sigma", prior="expr", stretched=True, change="expr_change"),),
     ),
     Parameter(
         "rotation",
@@ -127,7 +132,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "translation",
         "frame",
         (3,),
-        (Part("translation", "pose", "translation", "m", moves="sequence", change="translation_change"),),
+        (
+            Part(
+                *("translation", "pose", "translation", "m"),
+                moves="sequence",
+                stretched=True,
+                change="translation_change",
+            ),
+        ),
     ),
     Parameter(
         "neck_pose",

@@ -28,15 +28,13 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         seen.head,
         state.parameters,
         seen.targets,
-        Columns.of(seen.head, [part.name for part in parts], most),
+        Columns.of(seen.head, [part.name for part in parts], most, metric=seen.is_sequence),
         prior,
         GaussNewtonSettings(
             iterations=settings.num_steps,
             landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
             surface_count=config.w.surface_count,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
-            # pulls along the focal length are not known to it
-            marginal=seen.timesteps > 1 and seen.calibrated,
             seed=config.seed,
         ),
         seen.surface if geometry else None,
