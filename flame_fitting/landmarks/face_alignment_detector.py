@@ -79,7 +79,7 @@ class FaceAlignmentDetector(BoxedDetector):
         super().__init__(faces)
         self.device, self.dtype = detector_device(device), torch.float16 if half else torch.float32
         _import_package()
-        new = find_weights(WEIGHTS, weights, [torch_cache()]) is None
+        new = find_network(weights) is None
         self.path = need_weights(WEIGHTS, weights, [torch_cache()])
         if new and find_finder(self.path) is None:
             need_weights(FINDER_WEIGHTS)
@@ -202,6 +202,11 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
 def torch_cache() -> Path:
     """Where the package itself puts its weights."""
     return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def find_network(given: Path | str | None = None) -> Path | None:
+    """FAN's weights; None where they are nowhere."""
+    return find_weights(WEIGHTS, given, [torch_cache()])
 
 
 def find_finder(network: Path) -> Path | None:

@@ -67,10 +67,9 @@ def _star_is_ready(path: Path | None) -> bool:
 def _face_alignment_is_ready(path: Path | None) -> bool:
     if importlib.util.find_spec("face_alignment") is None:
         return False
-    from flame_fitting.landmarks.face_alignment_detector import WEIGHTS, torch_cache
-    from flame_fitting.landmarks.weights import find_weights
+    from flame_fitting.landmarks.face_alignment_detector import find_network
 
-    return find_weights(WEIGHTS, path, [torch_cache()]) is not None
+    return find_network(path) is not None
 
 
 def _dlib_is_ready(path: Path | None) -> bool:
