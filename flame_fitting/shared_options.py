@@ -106,7 +106,7 @@ class DetectorWeights(FaceFinderWeights):
     detector_device: str = option("auto", decides=False, seldom=True)
     """Where STAR and face-alignment run: auto (a GPU if torch has one), cpu, cuda or cuda:N."""
     detector_half: bool = option(False, decides=False, seldom=True)
-    """Run STAR and face-alignment in half precision."""
+    """Run STAR and face-alignment in half precision on a GPU."""
 
 
 @own_first

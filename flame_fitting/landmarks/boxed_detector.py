@@ -30,7 +30,8 @@ class BoxedDetector(LandmarkDetector):
     def points_in(
         self, images: Sequence[UInt8[ndarray, "H W 3"]], faces: Sequence[Face], quick: bool
     ) -> Float[ndarray, "B N 3"]:
-        """The points of one face in each picture: x px, y px, and how sure they are, 0..1, as if all were in sight."""
+        """The points of one face in each picture: x px, y px, and how sure they are, 0..1, as if all were in sight; NaN
+        where the detector finds none after all."""
 
     def face_by_itself(self, image: UInt8[ndarray, "H W 3"]) -> Face | None:
         """A face that the face finder has missed, such as a profile; None where the detector has no finder."""
@@ -47,6 +48,8 @@ class BoxedDetector(LandmarkDetector):
         found = self.points_in([np.ascontiguousarray(images[row]) for row in known], list(known.values()), quick)
         scheme = scheme_named(self.scheme)
         for (row, face), points in zip(known.items(), found, strict=True):
+            if not np.isfinite(points).all():
+                continue
             out[row] = points
             out[row, :, 2] *= visibility(face, points[:, :2].astype(np.float64), scheme)
         return out

@@ -23,7 +23,7 @@ from flame_fitting.files import sha256_of_file
 from flame_fitting.landmarks.boxed_detector import BoxedDetector
 from flame_fitting.landmarks.faces import Face, FaceFinder
 from flame_fitting.landmarks.schemes import scheme_named
-from flame_fitting.landmarks.torch_device import detector_device
+from flame_fitting.landmarks.torch_device import detector_device, detector_precision
 from flame_fitting.landmarks.weights import WeightFile, find_weights, in_folder, need_weights, weight_folder
 
 INSTALL = "pip install 'flame-fitting[face-alignment]'"
@@ -61,7 +61,7 @@ class FaceAlignmentDetector(BoxedDetector):
         weights: folder of the package's weights, or the network's file; None: looked for in torch's cache, too, else
             downloaded.
         device: auto, cpu, cuda or cuda:N.
-        half: half precision.
+        half: half precision, on a GPU.
 
     Raises InputError where the package is not installed, or a file is missing or not the package's.
     """
@@ -77,7 +77,8 @@ class FaceAlignmentDetector(BoxedDetector):
         faces: FaceFinder | None = None,
     ) -> None:
         super().__init__(faces)
-        self.device, self.dtype = detector_device(device), torch.float16 if half else torch.float32
+        self.device = detector_device(device)
+        self.dtype = detector_precision(self.device, half)
         _import_package()
         new = find_network(weights) is None
         self.path = need_weights(WEIGHTS, weights, [torch_cache()])

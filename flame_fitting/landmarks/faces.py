@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from flame_fitting.landmarks.schemes import Scheme, scheme_named
+from flame_fitting.landmarks.schemes import INNER_51, Scheme, scheme_named
 
 _LEAST_CONFIDENCE = 0.05
 """Of points that are turned away, as MediaPipe's here."""
@@ -20,6 +20,8 @@ class Face:
     """Left, top, right, bottom of the 68 iBUG points (brows to chin, ear to ear), px, continuous."""
     visible: Float[ndarray, "68"] | None = None
     """How far each iBUG point's surface faces the camera, 0..1; None where only the box is known."""
+    inner: Float[ndarray, "2"] | None = None
+    """Middle of the box of the 51 inner points, px, which leaves the box's own in turned faces; None: not known."""
 
     @property
     def center(self) -> Float[ndarray, "2"]:
@@ -54,7 +56,9 @@ class FaceFinder:
 
 def face_of(points: Float[ndarray, "68 3"]) -> Face:
     """The face that iBUG points (x px, y px, confidence) belong to."""
-    return Face(np.r_[points[:, :2].min(0), points[:, :2].max(0)], points[:, 2])
+    places = points[:, :2]
+    inner = 0.5 * (places[INNER_51].min(0) + places[INNER_51].max(0))
+    return Face(np.r_[places.min(0), places.max(0)], points[:, 2], inner)
 
 
 def visibility(face: Face, points: Float[ndarray, "N 2"], scheme: Scheme) -> Float[ndarray, " N"]:

@@ -17,7 +17,7 @@ from flame_fitting.files import sha256_of_file
 from flame_fitting.landmarks.boxed_detector import BoxedDetector
 from flame_fitting.landmarks.faces import Face, FaceFinder, agreement
 from flame_fitting.landmarks.star_network import INPUT, StarNetwork, decode, points_of_state_dict
-from flame_fitting.landmarks.torch_device import detector_device
+from flame_fitting.landmarks.torch_device import detector_device, detector_precision
 from flame_fitting.landmarks.weights import WeightFile, need_weights
 
 WEIGHTS = WeightFile(
@@ -48,7 +48,7 @@ class StarDetector(BoxedDetector):
     Args:
         weights: the checkpoint, or a folder with it; None: looked for, else downloaded. Which one it is, its shapes say.
         device: auto, cpu, cuda or cuda:N.
-        half: half precision.
+        half: half precision, on a GPU.
 
     Raises InputError where the file is missing, or is no checkpoint of STAR.
     """
@@ -64,7 +64,8 @@ class StarDetector(BoxedDetector):
     ) -> None:
         super().__init__(faces)
         self.path = need_weights(WEIGHTS, weights)
-        self.device, self.dtype = detector_device(device), torch.float16 if half else torch.float32
+        self.device = detector_device(device)
+        self.dtype = detector_precision(self.device, half)
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]

@@ -18,3 +18,8 @@ def detector_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--detector-device {name}: torch sees {torch.cuda.device_count()} GPUs. Use auto or cpu.")
     return device
+
+
+def detector_precision(device: torch.device, half: bool) -> torch.dtype:
+    """What numbers a network computes with; half precision is for GPUs, a CPU would be many times slower with it."""
+    return torch.float16 if half and device.type == "cuda" else torch.float32
