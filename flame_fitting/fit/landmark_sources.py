@@ -129,7 +129,9 @@ def placed(capture: Capture, source: LandmarkSource, use_geometry: bool = True) 
     found, scheme = detections_of(capture, source.detected), source.detected.scheme
     rough = capture.avatar.head_from_world
     landmarks = [lift_detections(capture, one, scheme, rough, use_geometry) for one in found]
-    return PlacedLandmarks(source.embedding, landmarks, found, source.weight, source.detected.detector, source.detected.detector_version)
+    return PlacedLandmarks(
+        source.embedding, landmarks, found, source.weight, source.detected.detector, source.detected.detector_version
+    )
 
 
 def _stacked(maps: list[np.ndarray]) -> np.ndarray:

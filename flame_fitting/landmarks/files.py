@@ -87,7 +87,9 @@ def label_in(path: Path, detector: str) -> str:
     """`Landmarks2D.label` of a folder's landmarks, the detector alone where they are missing or damaged."""
     ours = landmarks_path(path, detector)
     try:
-        version = str(read_npz(ours, "", (), ("detector_version",)).get("detector_version", "")) if ours.is_file() else ""
+        version = (
+            str(read_npz(ours, "", (), ("detector_version",)).get("detector_version", "")) if ours.is_file() else ""
+        )
     except InputError:
         version = ""
     return f"{detector} {version}".strip()

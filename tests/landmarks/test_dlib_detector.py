@@ -74,14 +74,13 @@ def test_its_own_finder_serves_where_mediapipe_finds_nothing(head_pictures, dete
     assert np.isnan(DlibDetector(faces=faces(None)).detect(np.zeros((1, 96, 96, 3), np.uint8))).all()
 
 
-def test_an_answer_far_from_the_face_is_none(head_pictures):
-    image = head_pictures.images[:1]
-    finder = DlibDetector().faces
-    face = finder.find(image)[0]
-    assert face is not None and face.inner is not None
-    astray = Face(face.box, face.visible, face.inner + [0.3 * face.size[0], 0])
-    assert np.isnan(DlibDetector(faces=Faces(astray)).detect(image)).all()
-    assert np.isfinite(DlibDetector(faces=Faces(face)).detect(image)).all()
+def test_an_answer_far_from_the_face_is_none():
+    """On a blank picture the trees stay where they start, in the middle of the box."""
+    blank = np.full((1, 200, 200, 3), 128, np.uint8)
+    box, inner = np.array([50.0, 50, 150, 150]), np.array([100.0, 90.0])
+    assert np.isfinite(DlibDetector(faces=Faces(Face(box, np.ones(68), inner))).detect(blank)).all()
+    below = box + [0, 40, 0, 40]
+    assert np.isnan(DlibDetector(faces=Faces(Face(below, np.ones(68), inner))).detect(blank)).all()
 
 
 def test_weights_are_found_without_importing_their_package(monkeypatch):
