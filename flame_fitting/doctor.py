@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -235,34 +236,18 @@ def _detector_model() -> Finding:
         path = find_model()
         return Finding("detector model", "ok", f"MediaPipe Face Landmarker, {path} ({_short_hash(path)})", "", users)
     except InputError as error:
-        return Finding("detector model", "missing", str(error), INSTALL_AGAIN, users)
+        text = str(error)
     except (ImportError, OSError) as error:
-        return Finding("detector model", "missing", f"cannot be looked for ({error})", INSTALL_AGAIN, users)
+        text = f"cannot be looked for ({error})"
+    return Finding("detector model", "missing", text, INSTALL_AGAIN, users)
 
 
 def _detector_weights() -> Iterator[Finding]:
-    """Files of the other detectors, which users bring or this program downloads when it is asked for them."""
-    try:
-        from flame_fitting.landmarks import dlib_detector, face_alignment_detector, star_detector
-        from flame_fitting.landmarks.weights import find_weights, weight_folder
-    except (ImportError, OSError):
-        return  # said of the package that cannot be loaded
-    for name, file, find in (
-        ("STAR weights", star_detector.WEIGHTS, lambda: find_weights(star_detector.WEIGHTS)),
-        ("dlib weights", dlib_detector.WEIGHTS, dlib_detector.find_dlib_weights),
-        ("face-alignment weights", face_alignment_detector.WEIGHTS, face_alignment_detector.find_network),
-    ):
-        users = "detect, fit, run"
-        try:
-            path = find()
-        except InputError as error:
-            yield Finding(name, "optional", str(error), f"mend or unset {file.variable}", users)
-            continue
-        if path is not None:
-            yield Finding(name, "ok", f"{path} ({_short_hash(path)})", "", users)
-        else:
-            text = f"not there: {file.names[0]}, about {file.megabytes} MB"
-            yield Finding(name, "optional", text, f"put it into {weight_folder()}, or {file.option}", users)
+    with suppress(ImportError, OSError):  # said of the package that cannot be loaded
+        from flame_fitting.landmarks.inventory import weights_here
+
+        for name, text, mend in weights_here():
+            yield Finding(name, "optional" if mend else "ok", text, mend, "detect, fit, run")
 
 
 def _device() -> Finding:

@@ -103,8 +103,8 @@ def nearest_ibug(scheme: Scheme) -> ndarray:
 def side_visibility(points: Float[ndarray, "N 2"], scheme: Scheme) -> Float[ndarray, " N"]:
     """How far each point's surface may face the camera, told by the foreshortening of one half of the face.
 
-    A point and its mirror twin are equally far from the nose's line in a face that looks at the camera; the half that is
-    turned away is narrow. 1 on the mid-line, and where a half is no narrower than half of the other one.
+    A point and its mirror twin are equally far from the nose's line in a face that looks at the camera; the half that
+    is turned away is narrow. 1 on the mid-line, and where a half is no narrower than half of the other one.
     """
     bridge = points[scheme.ibug68[[27, 28, 29, 30]]]
     across = points[scheme.ibug68[45]] - points[scheme.ibug68[36]]
