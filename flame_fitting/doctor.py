@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,6 +47,7 @@ SYSTEM_LIBRARIES = "apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
 INSTALL_AGAIN = "pip install --force-reinstall flame-fitting"
 """Brings the files that come with the package."""
 HEAD_USERS = "run, render, fit"
+DETECTOR_USERS = "render, detect, fit, run"
 COMPANIONS = (
     (
         "FLAME masks",
@@ -136,8 +136,7 @@ def examine(flame_dir: Path | None = None) -> Iterator[Finding]:
     yield _opencv_twins()
     yield _loads("cv2", _load_cv2, "opencv-contrib-python")
     yield _loads("mediapipe", _load_mediapipe)
-    yield _detector_model()
-    yield from _detector_weights()
+    yield from _detectors()
     yield _device()
     yield _nvdiffrast()
     yield _open_head()
@@ -228,26 +227,14 @@ def _load_mediapipe() -> None:
         ctypes.CDLL(str(library))
 
 
-def _detector_model() -> Finding:
-    users = "render, detect, fit, run"
+def _detectors() -> Iterator[Finding]:
     try:
-        from flame_fitting.landmarks.mediapipe_detector import find_model
+        from flame_fitting.landmarks.inventory import detector_files
 
-        path = find_model()
-        return Finding("detector model", "ok", f"MediaPipe Face Landmarker, {path} ({_short_hash(path)})", "", users)
-    except InputError as error:
-        text = str(error)
+        for name, state, text, mend in detector_files(INSTALL_AGAIN):
+            yield Finding(name, state, text, mend, DETECTOR_USERS)
     except (ImportError, OSError) as error:
-        text = f"cannot be looked for ({error})"
-    return Finding("detector model", "missing", text, INSTALL_AGAIN, users)
-
-
-def _detector_weights() -> Iterator[Finding]:
-    with suppress(ImportError, OSError):  # said of the package that cannot be loaded
-        from flame_fitting.landmarks.inventory import weights_here
-
-        for name, text, mend in weights_here():
-            yield Finding(name, "optional" if mend else "ok", text, mend, "detect, fit, run")
+        yield Finding("detector model", "missing", f"cannot be looked for ({error})", INSTALL_AGAIN, DETECTOR_USERS)
 
 
 def _device() -> Finding:

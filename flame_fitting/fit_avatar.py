@@ -261,7 +261,8 @@ def reading_options(config: FitConfig) -> "ReadOptions":
 def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
-    They are wanted anew, too, where a detector has other weights or settings now than they were detected with. Refuses a capture over time, and one whose cameras do not fit its landmarks.
+    They are wanted anew, too, where a detector has other weights or settings now than they were detected with.
+    Refuses a capture over time, and one whose cameras do not fit its landmarks.
     """
     from flame_fitting.capture.opening import open_capture
 

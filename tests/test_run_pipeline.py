@@ -251,6 +251,7 @@ def test_where_things_lie_and_what_only_names_an_input_does_not_decide(config: R
             "data.picture_cache",
             "data.subject",
             "model.flame_params_path",
+            "exp.checkpoint_seconds",
             "data.sequence",
             "exp.output_folder",
             "exp.reuse_landmarks",
