@@ -36,6 +36,9 @@ CORE = (
     "xatlas",
     "DracoPy",
     "meshopt",
+    "av",
+    "ai-edge-litert",
+    "pymatting",
 )
 OPTIONAL = {
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),

@@ -166,7 +166,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     if double.has_uv:
-        seen = _with_pictures(seen, start.reference_from_world, capture, device)
+        limit = int(config.data.picture_cache * 1e9)
+        seen = _with_pictures(seen, start.reference_from_world, capture, device, limit)
     return PreparedFit(config, capture, head, start, seen, state)
 
 
@@ -340,8 +341,9 @@ def _with_pictures(
     reference_from_world: "np.ndarray",
     capture: "Capture",
     device: "torch.device",
+    limit: int,
 ) -> "Observations":
-    """With a rasterizer and pictures, for texture and photometric stages."""
+    """With a rasterizer and pictures, for texture and photometric stages; `limit` bytes of them are kept."""
     from flame_fitting.fit.dense import DenseMaps
     from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
@@ -349,7 +351,6 @@ def _with_pictures(
 
     rasterizer = make_rasterizer(device)
     chosen = capture.views_of("fit") or capture.views
-    limit = int(config.data.picture_cache * 1e9)
     pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
     dense: DenseMaps | None = None
     if any(view.dense_path for view in chosen):

@@ -6,6 +6,7 @@ landmarks are those of the views that were chosen, at the size that these are re
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -109,16 +110,16 @@ def write_landmarks(capture: Capture, landmarks: Landmarks2D) -> Path:
     """
     path = landmarks_path(capture.root, landmarks.detector)
     found = landmarks.landmarks.astype(np.float32)
-    searched = {} if landmarks.searched is None else {"searched": landmarks.searched}
+    arrays: dict[str, Any] = {
+        "landmarks": found,
+        "scheme": landmarks.scheme,
+        "detector": landmarks.detector,
+        "detector_version": landmarks.detector_version,
+    }
+    if landmarks.searched is not None:
+        arrays["searched"] = landmarks.searched
     with atomic_write(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            landmarks=found,
-            scheme=landmarks.scheme,
-            detector=landmarks.detector,
-            detector_version=landmarks.detector_version,
-            **searched,
-        )
+        np.savez_compressed(temporary, **arrays)
     if landmarks.scheme == "ibug68" and (capture.kind == "monocular" or capture.kind.startswith("nersemble")):
         write_vhap(capture, landmarks.detector, found)
     return path
