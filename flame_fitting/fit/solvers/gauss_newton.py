@@ -196,8 +196,7 @@ class _Problem:
         target, surface, settings = self.targets[timestep], self.surface, self.settings
         out = self._landmarks(target, parameters)
         if surface is None:
-            return [measured.among(self._position).around(vertices) for measured in out]
-        out = [measured.around(vertices) for measured in out]
+            return [measured.among(self._position) for measured in out]
         if target.surface is not None:
             normals = vertex_normals(vertices[None], self.head.faces)[0]
             sigma, share = float(np.hypot(settings.surface_sigma, surface.trust.noise)), surface.trust.share

@@ -64,21 +64,25 @@ class Measurements:
         rho = geman_mcclure(residuals.square().sum(-1), self._scale(residuals))
         return 0.5 * (self.weight * rho).sum()
 
-    def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
-        """The same around the current vertices, by iteratively reweighted least squares."""
-        residuals = self.residuals(vertices)
+    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
+        """Derivative of the residuals around the current vertices."""
+        moved = self._moved(jacobian)
+        return moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
+
+    def _moved(self, jacobian: Tensor) -> Tensor:
+        """(n, 3, P) derivative of the points."""
         moved = jacobian[self.corners[:, 0]] * self.shares[:, 0, None, None]
         for k in range(1, self.corners.shape[1]):
             moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
-        rows = moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
+        return moved
+
+    def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
+        """The same around the current vertices, by iteratively reweighted least squares."""
+        residuals, rows = self.residuals(vertices), self.rows(vertices, jacobian)
         weight = self.weight * geman_mcclure_weight(residuals.norm(dim=-1), self._scale(residuals))
         flat = rows.flatten(0, 1)
         weighted = (rows * weight[:, None, None]).flatten(0, 1)
         return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
-
-    def around(self, vertices: Float[Tensor, "V 3"]) -> "Measurements":
-        """The same with `rows` those around these vertices; of residuals that are linear in them nothing changes."""
-        return self
 
     def at(self, parameters: FitParameters) -> "Measurements":
         """The same through the cameras of these parameters."""
@@ -108,8 +112,6 @@ class Projections(Measurements):
     log_focal: Float[Tensor, ""]
     focal_column: int | None = None
     """Where log_focal is in the unknowns, if it moves."""
-    seen: Float[Tensor, "n 3"] | None = None
-    """Points in the cameras, m, around which `rows` are."""
 
     def _in_cameras(self, vertices: Tensor) -> Tensor:
         points = torch.einsum("nmc,nm->nc", vertices[self.corners], self.shares)
@@ -122,23 +124,16 @@ class Projections(Measurements):
         seen = self._in_cameras(vertices)
         return (self.log_focal.exp() * self.depth / seen[:, 2])[:, None] * seen[:, :2] - self.offsets
 
-    def rows(self, jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
-        """Derivative of the residuals at the points that `around` has taken."""
-        assert self.seen is not None
-        moved = jacobian[self.corners[:, 0]] * self.shares[:, 0, None, None]
-        for k in range(1, self.corners.shape[1]):
-            moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
-        moved = torch.einsum("nkc,ncp->nkp", self.camera[..., :3], moved)
-        ratio = self.seen[:, :2] / self.seen[:, 2:]
+    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
+        """Derivative of the residuals around the current vertices."""
+        seen = self._in_cameras(vertices)
+        moved = torch.einsum("nkc,ncp->nkp", self.camera[..., :3], self._moved(jacobian))
+        ratio = seen[:, :2] / seen[:, 2:]
         factor = (self.log_focal.exp() * self.depth)[:, None]
-        out = (factor / self.seen[:, 2:])[..., None] * (moved[:, :2] - ratio[..., None] * moved[:, 2:])
+        out = (factor / seen[:, 2:])[..., None] * (moved[:, :2] - ratio[..., None] * moved[:, 2:])
         if self.focal_column is not None:
             out[..., self.focal_column] = factor * ratio
         return out
-
-    def around(self, vertices: Float[Tensor, "V 3"]) -> "Projections":
-        """The same with `rows` those around these vertices."""
-        return replace(self, seen=self._in_cameras(vertices).detach())
 
     def at(self, parameters: FitParameters) -> "Projections":
         """The same through the cameras of these parameters."""
