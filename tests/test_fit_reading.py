@@ -45,7 +45,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def config(root: Path, **data: object) -> FitConfig:
-    chosen = {"root_folder": root, "subject": "074", "sequence": "EMO", "landmark_source": "star", "subset": "ti1"} | data
+    chosen = {"root_folder": root, "subject": "074", "sequence": "EMO", "landmark_source": ("star",), "subset": "ti1"} | data
     made = DataConfig(**chosen)  # type: ignore[arg-type]
     made_config = FitConfig(root / made.subject / made.sequence, data=made)
     return replace(made_config, capture=capture_of(made_config))
@@ -56,7 +56,7 @@ def test_vhap_s_flags_name_a_recording_and_its_landmarks(recording: Path) -> Non
     assert chosen.capture == recording / "074" / "sequences" / "EMO-1"
     check(chosen)
     assert with_landmarks(chosen) is chosen
-    assert "landmarks" in plan(chosen).inputs
+    assert "landmarks star" in plan(chosen).inputs
 
 
 def test_how_a_recording_is_read(recording: Path, tmp_path: Path) -> None:
