@@ -26,7 +26,7 @@ from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.landmarks.torch_device import detector_device, detector_precision
 from flame_fitting.landmarks.weights import WeightFile, find_weights, in_folder, need_weights, weight_folder
 
-INSTALL = "pip install 'flame-fitting[face-alignment]'"
+INSTALL = "pip install 'flame-fitting[face-alignment]' && pip install --no-deps face-alignment"
 _SITE = "https://www.adrianbulat.com/downloads/python-fan/"
 WEIGHTS = WeightFile(
     title="face-alignment",
