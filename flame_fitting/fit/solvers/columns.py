@@ -30,9 +30,22 @@ class Columns:
 
     shared: tuple[Block, ...]
     frame: tuple[Block, ...]
+    metric: bool = False
+    """Whether unknowns that the scale stretches count in the reference frame: times the scale.
+
+    Else the joint mode of all is biased, more certainly the more timesteps share the scale (Neyman and Scott 1948):
+    their priors shrink them, and a larger head with weaker expressions and smaller steps shows the same at a smaller
+    cost. In the reference frame the data are linear in them whatever the scale, which leaves their priors no say in it.
+    """
 
     @classmethod
-    def of(cls, head: HeadModel, names: Collection[str], components: Mapping[str, int] | None = None) -> "Columns":
+    def of(
+        cls,
+        head: HeadModel,
+        names: Collection[str],
+        components: Mapping[str, int] | None = None,
+        metric: bool = False,
+    ) -> "Columns":
         """Columns of the parts named (or of whole parameters), in the order of `PARAMETERS`.
 
         Of `shape` and `expr` only so many coefficients move as `components` says, from the first on. Static offsets
@@ -54,15 +67,7 @@ class Columns:
                     block = Block(part, parameter.name, slice(first, first + count), columns)
                     blocks[parameter.role == "frame"].append(block)
                     start += count
-        return cls(tuple(blocks[False]), tuple(blocks[True]))
-
-    def frames_alone(self) -> "Columns":
-        """Those of the timesteps only."""
-        blocks = [
-            replace(b, columns=slice(b.columns.start - self.n_shared, b.columns.stop - self.n_shared))
-            for b in self.frame
-        ]
-        return Columns((), tuple(blocks))
+        return cls(tuple(blocks[False]), tuple(blocks[True]), metric)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -91,7 +96,10 @@ class Columns:
         """Where the unknowns are: (S,) shared, (T, F) of the frames."""
         like, steps = parameters.expr, parameters.timesteps
         shared = [getattr(parameters, block.parameter)[block.coefficients] for block in self.shared]
-        frames = [getattr(parameters, block.parameter)[:, block.coefficients] for block in self.frame]
+        frames = [
+            getattr(parameters, block.parameter)[:, block.coefficients] * self.unit(block, parameters)
+            for block in self.frame
+        ]
         return BlockVector(torch.cat([like.new_zeros(0), *shared]), torch.cat([like.new_zeros(steps, 0), *frames], 1))
 
     def with_values(self, parameters: FitParameters, values: BlockVector) -> FitParameters:
@@ -99,8 +107,14 @@ class Columns:
         out: dict[str, Tensor] = {}
         for block, moved in zip(self.blocks, self.split(values), strict=True):
             out.setdefault(block.parameter, getattr(parameters, block.parameter).detach().clone())
-            out[block.parameter][..., block.coefficients] = moved
+            # what is shared, the scale with it, comes first
+            placed = replace(parameters, placement=out.get("placement", parameters.placement))
+            out[block.parameter][..., block.coefficients] = moved / self.unit(block, placed)
         return replace(parameters, **out)
+
+    def unit(self, block: Block, parameters: FitParameters) -> Tensor | float:
+        """What a block's coefficients are multiplied by in the unknowns."""
+        return parameters.placement[6].exp() if self.metric and block.part.stretched else 1.0
 
     def split(self, values: BlockVector) -> list[Tensor]:
         """Views of the part of each block: (n,) of shared ones, (T, n) of the frames'."""

@@ -24,13 +24,13 @@ from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.jacobians import Linearizer
 from flame_fitting.fit.solvers.levenberg_marquardt import Damping, step
-from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.priors import make_priors
 from flame_fitting.fit.solvers.residuals import (
     Measurements,
     landmarks_in_pictures,
     landmarks_in_space,
+    projected_landmarks,
     surface_distances,
     surface_distances_back,
 )
@@ -42,10 +42,6 @@ from flame_fitting.render.shading import vertex_normals
 
 _SAMPLE = 6000
 """Points of an avatar's surface that look for the model."""
-_ROUNDS = 6
-"""Newton steps toward the marginal mode, at most."""
-_SETTLED = 0.1
-"""Step of the shared unknowns, in standard deviations, that ends them."""
 _CONVERGED = 1e-7
 """Relative change of a cost without correspondences that ends the iterations."""
 
@@ -69,8 +65,6 @@ class GaussNewtonSettings:
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
     smoothness: Mapping[str, float]
     """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
-    marginal: bool
-    """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
     seed: int
     """Of the sample of the avatar's points."""
 
@@ -89,6 +83,8 @@ class Solution(NamedTuple):
     """Systems that were solved."""
     refused: int
     """Steps that made the cost larger and were not taken."""
+    cost: float
+    """What is minimised, at the parameters."""
 
 
 def gauss_newton(
@@ -136,31 +132,8 @@ def gauss_newton(
             problem.least,
         )
         parameters = columns.with_values(parameters, there)
-    if settings.marginal and done and columns.shared and columns.frame:
-        parameters = _to_marginal_mode(problem, parameters)
-    system, *_ = problem.linearised(parameters, settings.cut(settings.iterations))
-    return Solution(parameters, posterior_of(columns, system), done, damping.refused)
-
-
-def _to_marginal_mode(problem: "_Problem", parameters: FitParameters) -> FitParameters:
-    """From the joint mode to that of the shared unknowns alone, by Newton steps; the timesteps follow."""
-    columns, cut = problem.columns, problem.settings.cut(problem.settings.iterations)
-    volume = FrameVolume(problem.head, columns, problem.chosen)
-    for _ in range(_ROUNDS):
-        system, gradient, cost, terms = problem.linearised(parameters, cut)
-        at = columns.values(parameters)
-        held = (at.frames <= problem.least) & (gradient.frames > 0)
-        pull = volume.pull(parameters, terms, system, held)
-        if pull is None:
-            break
-        tilted = gradient._replace(shared=gradient.shared + pull)
-        cost_at = partial(problem.tilted_cost_at, parameters, terms, pull)
-        there = step(system, tilted, cost + float(pull @ at.shared), at, cost_at, Damping(), problem.least)
-        parameters = columns.with_values(parameters, there)
-        moved = (there.shared - at.shared) @ system.damped(0.0).factorised().corner
-        if float(moved.norm()) < _SETTLED:
-            break
-    return parameters
+    system, _, cost, _ = problem.linearised(parameters, settings.cut(settings.iterations))
+    return Solution(parameters, posterior_of(columns, system), done, damping.refused, cost)
 
 
 class _Problem:
@@ -188,11 +161,10 @@ class _Problem:
         )
         chosen: Tensor | None = None
         if not self.dense:  # only the vertices that carry landmarks are posed
-            marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target)]
+            marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target, like)]
             chosen = torch.unique(torch.cat([head.faces.new_zeros(0), *marks]))
             self._position = head.faces.new_zeros(head.n_vertices)
             self._position[chosen] = torch.arange(len(chosen), device=chosen.device)
-        self.chosen = chosen
         self._linearizer = Linearizer(head, columns, chosen)
         self._samples = [self._sample(t, target) for t, target in enumerate(targets)]
 
@@ -202,20 +174,27 @@ class _Problem:
         count = len(target.surface.points)
         return np.random.default_rng(self.settings.seed + timestep).choice(count, min(_SAMPLE, count), False)
 
-    def _landmarks(self, target: FrameTarget) -> list[Measurements]:
+    def _landmarks(self, target: FrameTarget, parameters: FitParameters) -> list[Measurements]:
         """Landmarks of one timestep: in space where they have a point, else in the pictures."""
         cut, out = self.settings.landmark_cut, []
         for source in target.sources:
             count = self.settings.landmark_count * source.share
             out.append(landmarks_in_space(source.landmarks, count, cut))
             if source.pixels is not None:
-                out.append(landmarks_in_pictures(source.pixels, count / max(len(source.landmarks.points), 1), cut))
+                # one that only pictures show counts as one in space does
+                share = count / max(len(source.landmarks.points), source.pixels.points)
+                if len(source.landmarks.points):
+                    out.append(landmarks_in_pictures(source.pixels, share, cut))
+                else:
+                    column = self.columns.slices().get("log_focal")
+                    args = (parameters.log_focal[0], None if column is None else column.start)
+                    out.append(projected_landmarks(source.pixels, share, cut, *args))
         return out
 
-    def _measure(self, timestep: int, vertices: Tensor, cut: float) -> list[Measurements]:
+    def _measure(self, timestep: int, vertices: Tensor, cut: float, parameters: FitParameters) -> list[Measurements]:
         """Everything at one timestep, with correspondences of the vertices as they are."""
         target, surface, settings = self.targets[timestep], self.surface, self.settings
-        out = self._landmarks(target)
+        out = self._landmarks(target, parameters)
         if surface is None:
             return [measured.among(self._position) for measured in out]
         if target.surface is not None:
@@ -243,7 +222,7 @@ class _Problem:
         terms = []
         for t in range(steps):
             vertices, jacobian = self._linearizer(parameters, t)
-            terms.append(self._measure(t, vertices, cut))
+            terms.append(self._measure(t, vertices, cut, parameters))
             for measured in terms[-1]:
                 term = measured.quadratic(vertices, jacobian)
                 corner += term.hessian[:size, :size]
@@ -259,11 +238,5 @@ class _Problem:
         parameters, cost = self.columns.with_values(parameters, x), self.priors.cost(x)
         for t, measurements in enumerate(terms):
             vertices = self._linearizer.vertices(parameters, t)
-            cost += sum(float(measured.cost(vertices)) for measured in measurements)
+            cost += sum(float(measured.at(parameters).cost(vertices)) for measured in measurements)
         return cost
-
-    def tilted_cost_at(
-        self, parameters: FitParameters, terms: list[list[Measurements]], pull: Tensor, x: BlockVector
-    ) -> float:
-        """The same, and a pull on the shared unknowns."""
-        return self.cost_at(parameters, terms, x) + float(pull @ x.shared)

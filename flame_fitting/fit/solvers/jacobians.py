@@ -88,8 +88,23 @@ class Linearizer:
             turned = cross_columns(left_jacobian(placement[:3]), centred)
             identity = torch.eye(3).to(centred).expand(len(centred), 3, 3)
             of_parameter["placement"] = torch.cat([turned, identity, centred[..., None]], dim=-1)
+        if "log_focal" in moving:  # moves what cameras show, and no vertex
+            of_parameter["log_focal"] = vertices.new_zeros(*vertices.shape, 1)
         blocks = [of_parameter[block.parameter][..., block.coefficients] for block in self.columns.blocks]
-        return vertices, torch.cat([vertices.new_zeros(*vertices.shape, 0), *blocks], dim=-1)
+        jacobian = torch.cat([vertices.new_zeros(*vertices.shape, 0), *blocks], dim=-1)
+        if self.columns.metric:
+            self._to_metric(parameters, timestep, jacobian)
+        return vertices, jacobian
+
+    def _to_metric(self, parameters: FitParameters, timestep: int, jacobian: Tensor) -> None:
+        """Unknowns that the scale stretches, in the reference frame: held there, they shrink in head space with it."""
+        scale = self.columns.slices().get("placement_scale")
+        for block in self.columns.frame:
+            if block.part.stretched:
+                if scale is not None:
+                    value = getattr(parameters, block.parameter)[timestep, block.coefficients]
+                    jacobian[..., scale] -= jacobian[..., block.columns] @ value[:, None]
+                jacobian[..., block.columns] /= self.columns.unit(block, parameters)
 
     def _posed(self, parameters: FitParameters, timestep: int) -> _Posed:
         shape, expr, offset = parameters.shape, parameters.expr[timestep], parameters.static_offset[0]

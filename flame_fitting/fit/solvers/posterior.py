@@ -32,13 +32,14 @@ class Posterior:
     def standard_deviations(self, like: FitParameters) -> dict[str, np.ndarray]:
         """Of every parameter that moved, in its own shape and unit; NaN for coefficients that did not move.
 
-        Infinite where nothing determines a coefficient.
+        Infinite where nothing determines a coefficient. Where unknowns count in the reference frame (`Columns.metric`)
+        what the scale's own uncertainty adds to them, in proportion to their value, is left out.
         """
         sigmas = BlockVector(*(m.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt() for m in (self.shared, self.frames)))
         out: dict[str, np.ndarray] = {}
         for block, values in zip(self.columns.blocks, self.columns.split(sigmas), strict=True):
             empty = np.full(getattr(like, block.parameter).shape, np.nan)
-            known = torch.where(values > UNKNOWN, torch.inf, values).cpu().numpy()
+            known = torch.where(values > UNKNOWN, torch.inf, values / self.columns.unit(block, like)).cpu().numpy()
             out.setdefault(block.parameter, empty)[..., block.coefficients] = known
         return out
 

@@ -19,7 +19,7 @@ COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it."""
     config, settings = stage.config, stage.settings
-    parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config))
+    parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config), seen.calibrated)
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
         most = {name: min(count, COMPONENTS_BY_LANDMARKS[name]) for name, count in most.items()}
@@ -28,14 +28,13 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         seen.head,
         state.parameters,
         seen.targets,
-        Columns.of(seen.head, [part.name for part in parts], most),
+        Columns.of(seen.head, [part.name for part in parts], most, metric=seen.is_sequence),
         prior,
         GaussNewtonSettings(
             iterations=settings.num_steps,
             landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
             surface_count=config.w.surface_count,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
-            marginal=seen.timesteps > 1,
             seed=config.seed,
         ),
         seen.surface if geometry else None,

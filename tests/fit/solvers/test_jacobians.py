@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.parameters import POSES, FitParameters
+from flame_fitting.fit.parameters import POSES, FitParameters, moving_parts
+from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.jacobians import Linearizer, skinning_rotations
 from tests.toy import toy_head
@@ -48,6 +49,30 @@ def test_jacobian_equals_finite_differences(placement):
                     values.append(replace(parameters, **{block.parameter: moved}).vertices(head)[timestep])
                 numeric = (values[0] - values[1]) / 2e-6
                 torch.testing.assert_close(jacobian[..., column], numeric, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("names", [("scale", "pose", "shape", "expr"), ("pose", "expr")])
+def test_jacobian_of_unknowns_in_the_reference_frame(names):
+    """By central differences of the unknowns themselves, with a scale that moves or is held."""
+    head = toy_head().double()
+    parameters = _random_parameters(head)
+    parts = [part.name for part in moving_parts(names, True, ())]
+    columns = Columns.of(head, parts, metric=True)
+    at = columns.values(parameters)
+    torch.testing.assert_close(at.frames[:, :4], parameters.expr * parameters.placement[6].exp())
+    for name, value in columns.with_values(parameters, at).items().items():
+        torch.testing.assert_close(value, getattr(parameters, name))
+    _, jacobian = Linearizer(head, columns)(parameters, 1)
+    for column in range(columns.count):
+        moved = []
+        for sign in (1e-6, -1e-6):
+            x = BlockVector(at.shared.clone(), at.frames.clone())
+            if column < columns.n_shared:
+                x.shared[column] += sign
+            else:
+                x.frames[1, column - columns.n_shared] += sign
+            moved.append(columns.with_values(parameters, x).vertices(head)[1])
+        torch.testing.assert_close(jacobian[..., column], (moved[0] - moved[1]) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
 def test_chosen_vertices_are_those_of_the_whole_head():

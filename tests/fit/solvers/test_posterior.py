@@ -156,3 +156,22 @@ def test_errors_are_as_large_as_the_posterior_says(timesteps):
         assert low < total < high, (key, total / freedom)
         # of so many standard normal means none is larger
         assert np.abs(np.mean(scores[key], axis=0)).max() < 4.5 / SEEDS**0.5, key
+
+
+def test_the_scale_is_not_biased_by_many_timesteps():
+    """Errors over standard deviations have mean 0 in the reference frame's unit, and not in the head's own.
+
+    The first identity component is a head's size, as in real models: nothing but it and the priors tells the scale.
+    """
+    head, steps, scores = toy_head().double(), 20, {True: [], False: []}
+    head.shapedirs[..., 0] = 0.05 * head.v_template
+    for seed in range(4):
+        truth, targets = _drawn(head, steps, seed, sigma=4e-3)
+        settings = second_order_of(iterations=20, landmark_count=POINTS, landmark_cut=1e6, smoothness=SMOOTH)
+        for metric, found in scores.items():
+            columns = replace(_columns(head, steps), metric=metric)
+            solution = gauss_newton(head, truth, targets, columns, PRIOR, settings)
+            sigma = solution.posterior.standard_deviations(truth)["placement"][6]
+            found.append(float(solution.parameters.placement[6] - truth.placement[6]) / sigma)
+    # of four standard normal scores the mean is larger than 1.25 once in eighty times
+    assert abs(np.mean(scores[True])) < 1.25 < 2.0 < np.mean(scores[False]), scores
