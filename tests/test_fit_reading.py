@@ -49,7 +49,7 @@ def config(root: Path, **data: object) -> FitConfig:
         "root_folder": root,
         "subject": "074",
         "sequence": "EMO",
-        "landmark_source": "star",
+        "landmark_source": ("star",),
         "subset": "ti1",
     } | data
     made = DataConfig(**chosen)  # type: ignore[arg-type]
