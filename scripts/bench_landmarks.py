@@ -36,9 +36,9 @@ LICENSED = "standin/landmark_embedding_with_eyes.npy"
 SIZE, FOV = 512, 25.0
 SIDES = (-90, -60, -40, -20, 0, 20, 40, 60, 90)
 ANGLES = np.array([(yaw, 0) for yaw in SIDES] + [(yaw, pitch) for pitch in (-15, 15) for yaw in (-40, 0, 40)], float)
-KINDS = ("textured", "side", "clay")
-"""Base colour; base colour lit from the side; clay."""
-CALIBRATION = {"textured": "textured", "side": "lit", "clay": "clay"}
+KINDS = ("lit", "side", "clay")
+"""Base colour under the soft lights of a capture; lit from the side; clay."""
+CALIBRATION = {"lit": "lit", "side": "lit", "clay": "clay"}
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def look(head: HeadModel, one: BenchHead, kind: str, paint: ndarray, detectors: 
     cameras = head_cameras(ANGLES, np.eye(4), head_frame(head), FOV)
     clay = avatar_from_arrays(vertices, head.faces.numpy())
     avatar = clay if kind == "clay" else painted_avatar(head, vertices, paint)
-    turn = {"side": side_light(one.seed), "clay": np.eye(3), "textured": None}[kind]
-    views = render_views(avatar, K, cameras, SIZE, {"textured": "unlit", "side": "lit", "clay": "clay"}[kind], turn)
+    turn = side_light(one.seed) if kind == "side" else np.eye(3)
+    views = render_views(avatar, K, cameras, SIZE, "clay" if kind == "clay" else "lit", turn)
     for name in missing:
         detector = make_detector(name)
         detector.detect(views.images[:1])

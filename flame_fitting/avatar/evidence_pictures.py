@@ -22,7 +22,7 @@ from flame_fitting.landmarks.evidence_fit import Samples
 class EvidencePictures:
     """How many pictures, of what. Angles in degrees."""
 
-    identities: int = 60
+    identities: int = 56
     expressions: int = 4
     """Of each identity."""
     views: int = 2
@@ -34,7 +34,7 @@ class EvidencePictures:
     yaw: float = 50.0
     """Largest angle of a camera around the head."""
     pitch: float = 20.0
-    gaze: tuple[float, float] = (28.0, 16.0)
+    gaze: tuple[float, float] = (25.0, 15.0)
     """Largest yaw and pitch of the eyes."""
     jaw: float = 17.0
     """Widest opening of the jaw."""
@@ -114,7 +114,8 @@ def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:
 def truth_of(head: HeadModel, apertures: Apertures, pose: HeadPose) -> ndarray:
     """(Q,) gaps in mm, then gaze in degrees."""
     vertices, eyes = posed(head, pose)
-    gaps = 1000 * apertures.gaps(vertices, head.faces)[0].numpy()
+    # lids that have passed each other are shut, no more
+    gaps = np.maximum(1000 * apertures.gaps(vertices, head.faces)[0].numpy(), 0.0)
     return np.concatenate([gaps, np.degrees(gaze_angles(eyes)[0].numpy())])
 
 

@@ -50,10 +50,18 @@ class Apertures:
         weights = torch.as_tensor(self.barycentric, device=vertices.device).to(vertices)
         return torch.einsum("trgkc,rgk->trgc", corners, weights)
 
-    def gaps(self, vertices: Float[Tensor, "T V 3"], faces: Tensor) -> Float[Tensor, "T G"]:
-        """Distance of the rims in the vertices' unit, in the order of `GAP_NAMES`; wherever the head is turned."""
+    def gaps(
+        self, vertices: Float[Tensor, "T V 3"], faces: Tensor, up: Float[Tensor, "T 3"] | None = None
+    ) -> Float[Tensor, "T G"]:
+        """How far the upper rims stand above the lower ones, in the vertices' unit, in the order of `GAP_NAMES`.
+
+        Measured along the head's own axis `up` (unit length; +y for a head that is not turned); below 0 where lids or
+        lips have passed each other.
+        """
         upper, lower = self.points(vertices, faces).unbind(1)
-        return ((upper - lower) ** 2).sum(-1).clamp_min(1e-14).sqrt()
+        if up is None:
+            return (upper - lower)[..., 1]
+        return ((upper - lower) * up[:, None]).sum(-1)
 
 
 def find_apertures(head: HeadModel) -> Apertures:

@@ -4,7 +4,6 @@ Made of a detector's points and expression scores by regressions that were calib
 known expression (`evidence_fit`). Beside them the scores themselves, told in terms of the head model's parameters.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from numpy import ndarray
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz, reason
+from flame_fitting.head.apertures import LID_COLUMNS
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry, features_of
 from flame_fitting.landmarks.evidence_fit import (
+    OPEN_MM,
     QUANTITIES,
     Regression,
     Samples,
@@ -134,7 +135,7 @@ def read_evidence(
         if found is None or abs(found.angles[0]) > _STEEPEST:
             continue
         eyes, mouth = calibration.eye.predict(found.eyes), calibration.mouth.predict(found.mouth[None])[0]
-        values[row] = join_quantities(eyes[0], eyes[1], mouth)
+        values[row] = join_quantities(*(_without_shut(eye) for eye in eyes), mouth)
         yaw = found.angles[:1]
         eye_std, mouth_std = calibration.eye.spread(yaw)[0], calibration.mouth.spread(yaw)[0]
         own[row] = join_quantities(eye_std, eye_std, mouth_std, signed=False)
@@ -143,6 +144,12 @@ def read_evidence(
     # gaps are no lengths below zero
     values[:, :13] = np.maximum(values[:, :13], 0.0)
     return Evidence(values, own, join_quantities(eye, eye, mouth, signed=False), given)
+
+
+def _without_shut(eye: Float[ndarray, " D"]) -> Float[ndarray, " D"]:
+    """An eye's quantities without the gaze where its iris is hidden."""
+    hidden = eye[LID_COLUMNS // 2] < OPEN_MM
+    return np.where(hidden & (np.arange(len(eye)) >= LID_COLUMNS), np.nan, eye)
 
 
 def calibrate_evidence(

@@ -14,7 +14,8 @@ from numpy import ndarray
 
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
-from flame_fitting.landmarks.mediapipe_detector import SCORE_NAMES, mirrored_scores
+from flame_fitting.landmarks import iris
+from flame_fitting.landmarks.mediapipe_detector import MEASURES, mirrored_scores
 from flame_fitting.landmarks.schemes import scheme_named
 
 # Pairs of points on the upper and the lower lid of the subject's right eye, outer to inner.
@@ -27,6 +28,8 @@ _MOUTH_SCORES = (
     "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthRollLower",
     "mouthRollUpper", "mouthShrugUpper", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthPressLeft", "mouthPressRight",
 )  # fmt: skip
+_SEEN_RIGHT, _SEEN_LEFT = 470, 475
+"""Rim points that are mirror twins of each other."""
 _MOVED_BY_JAW = 0.3
 """Points of triangles with more weight of the jaw do not say where the head is."""
 
@@ -97,12 +100,16 @@ class Features:
 
 
 def features_of(
-    geometry: EvidenceGeometry, landmarks: Float[ndarray, "478 3"], scores: Float[ndarray, " 52"], K: ndarray
+    geometry: EvidenceGeometry, landmarks: Float[ndarray, "478 3"], scores: Float[ndarray, " S"], K: ndarray
 ) -> Features | None:
     """None where the head's pose could not be found."""
     pose = geometry.pose(landmarks, K)
     if pose is None:
         return None
+    # the irises of the picture take the place of the network's rims' upper points, which say little beside the centres
+    landmarks = landmarks.copy()
+    seen = iris.place_of(landmarks[:, :2], scores[[MEASURES.index(name) for name in iris.NAMES]])
+    landmarks[[_SEEN_RIGHT, _SEEN_LEFT], :2] = seen
     local = geometry.in_head(landmarks, K, pose)
     flipped = local[geometry.scheme.mirror] * (-1, 1, 1)
     yaw, pitch = pose.angles / 30
@@ -113,7 +120,7 @@ def features_of(
 
 def _of_eyes(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndarray:
     """Features of the right eye, with the left one beside: eyes blink and look together."""
-    named = dict(zip(SCORE_NAMES, scores, strict=True))
+    named = dict(zip(MEASURES, scores, strict=True))
     mirror = scheme_named("mediapipe478").mirror
     out: list[float] = []
     irises = []
@@ -122,11 +129,12 @@ def _of_eyes(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndarr
         gaps = [local[twin[a], 1] - local[twin[b], 1] for a, b in _RIGHT_LIDS]
         corners = local[twin[[33, 133]]]
         middle, width = corners.mean(0), np.linalg.norm(corners[0, :2] - corners[1, :2])
-        iris = local[twin[468]] - middle
+        center = local[twin[468]] - middle
         upper = np.mean([local[twin[a], 1] for a, _ in _RIGHT_LIDS]) - middle[1]
-        radius = np.linalg.norm(local[twin[[469, 470, 471, 472]], :2] - local[twin[468], :2], axis=1).mean()
-        irises.append((sign * iris[0], iris[1], np.mean(gaps)))
-        out += [*gaps, sign * iris[0], iris[1], upper, width, radius, *(named[name + side] for name in _EYE_SCORES)]
+        radius = np.linalg.norm(local[twin[[469, 471]], :2] - local[twin[468], :2], axis=1).mean()
+        seen = local[twin[_SEEN_RIGHT]] - middle
+        irises.append((sign * seen[0], seen[1], np.mean(gaps)))
+        out += [*gaps, sign * center[0], center[1], sign * seen[0], seen[1], upper, width, radius, *(named[name + side] for name in _EYE_SCORES)]
     (x, y, gap), (other_x, other_y, other_gap) = irises
     looks = named["eyeLookOutRight"] - named["eyeLookInRight"], named["eyeLookUpRight"] - named["eyeLookDownRight"]
     out += [yaw, pitch, yaw**2, pitch**2, yaw * pitch]
@@ -138,7 +146,7 @@ def _of_eyes(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndarr
 
 
 def _of_mouth(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndarray:
-    named = dict(zip(SCORE_NAMES, scores, strict=True))
+    named = dict(zip(MEASURES, scores, strict=True))
     inner = [local[a, 1] - local[b, 1] for a, b in _INNER_LIPS]
     outer = [local[a, 1] - local[b, 1] for a, b in _OUTER_LIPS]
     width = np.linalg.norm(local[61, :2] - local[291, :2])

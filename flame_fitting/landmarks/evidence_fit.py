@@ -20,9 +20,12 @@ QUANTITIES = (*GAP_NAMES, *GAZE_NAMES)
 UNITS = ("mm",) * len(GAP_NAMES) + ("deg",) * len(GAZE_NAMES)
 YAW_BINS = (0.0, 20.0, 35.0, 50.0)
 """Degrees of yaw at which the spread is given; between them it is interpolated, beyond the last it grows on."""
-_RIDGES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+_RIDGES = (1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
 _FOLDS = 6
-_N_EYE = LID_COLUMNS + 2
+_GAZE = slice(LID_COLUMNS, LID_COLUMNS + 2)
+_MIDDLE = LID_COLUMNS // 2
+OPEN_MM = 4.0
+"""Lid gap from which on the iris is seen."""
 
 
 @dataclass(eq=False)
@@ -76,6 +79,8 @@ def fit_regressions(samples: Samples, geometry: EvidenceGeometry) -> tuple[Regre
             continue
         right, left, mouth = split_quantities(samples.truth[row])
         for side, truth in ((0, right), (1, left)):
+            # where an eye looks is not seen of one that is shut
+            truth[_GAZE] = np.where(truth[_MIDDLE] >= OPEN_MM, truth[_GAZE], np.nan)
             eyes.append(found.eyes[side])
             eye_truth.append(truth)
             eye_group.append(samples.group[row])
@@ -108,30 +113,27 @@ def join_quantities(right: ndarray, left: ndarray, mouth: ndarray, signed: bool 
 def regress(
     features: Float[ndarray, "M F"], truth: Float[ndarray, "M D"], group: Int[ndarray, "M 2"], yaw: Float[ndarray, " M"]
 ) -> Regression:
-    """Fits each quantity; the ridge and all standard deviations are those of identities that took no part."""
+    """Fits each quantity to the pictures that have it (NaN: none); the ridge and all standard deviations are those of
+    identities that took no part."""
     mean, scale = features.mean(0), np.maximum(features.std(0), 1e-9)
-    normal = np.clip((features - mean) / scale, -4, 4)
-    fold = np.unique(group[:, 0], return_inverse=True)[1] % _FOLDS
+    every = np.clip((features - mean) / scale, -4, 4)
     slope, intercept, shared, own = [], [], [], []
     for column in truth.T:
+        rows = np.isfinite(column)
+        normal, wanted, groups = every[rows], column[rows], group[rows]
+        fold = np.unique(groups[:, 0], return_inverse=True)[1] % _FOLDS
         parts = (0.2, 0.4, 0.4)
-        best: tuple[float, float, ndarray] | None = None
-        for _ in range(2):
-            for ridge in _RIDGES:
-                left_out = _left_out(normal, column, group, fold, ridge, parts)
-                score = float(np.mean(left_out**2))
-                if best is None or score < best[0]:
-                    best = score, ridge, left_out
-            assert best is not None
-            parts = variance_parts(best[2], group)
-        weights, offset = _solve(normal, column, group, best[1], parts)
+        for _ in range(3):
+            whitened = _whitened(normal, wanted, groups, parts)
+            errors = [_left_out(normal, wanted, whitened, fold, ridge) for ridge in _RIDGES]
+            best = int(np.argmin([np.mean(error**2) for error in errors]))
+            parts = variance_parts(errors[best], groups)
+        weights, offset = _solve(_whitened(normal, wanted, groups, parts), _RIDGES[best])
         slope.append(weights)
         intercept.append(offset)
         shared.append(np.sqrt(parts[0]))
-        own.append(_by_yaw(best[2], yaw, parts))
-    return Regression(
-        mean, scale, np.stack(slope, axis=1), np.array(intercept), np.array(shared), np.stack(own, axis=1)
-    )
+        own.append(_by_yaw(errors[best], yaw[rows], parts))
+    return Regression(mean, scale, np.stack(slope, axis=1), np.array(intercept), np.array(shared), np.stack(own, axis=1))
 
 
 def variance_parts(residual: Float[ndarray, " M"], group: Int[ndarray, "M 2"]) -> tuple[float, float, float]:
@@ -157,31 +159,31 @@ def _means(values: ndarray, index: ndarray) -> ndarray:
     return np.bincount(index, values) / np.bincount(index)
 
 
-def _left_out(
-    normal: ndarray, truth: ndarray, group: ndarray, fold: ndarray, ridge: float, parts: tuple[float, float, float]
-) -> ndarray:
-    """Errors in identities that took no part."""
-    out = np.empty_like(truth)
-    for number in range(_FOLDS):
-        test = fold == number
-        if test.any():
-            weights, offset = _solve(normal[~test], truth[~test], group[~test], ridge, parts)
-            out[test] = truth[test] - normal[test] @ weights - offset
-    return out
-
-
-def _solve(
-    normal: ndarray, truth: ndarray, group: ndarray, ridge: float, parts: tuple[float, float, float]
-) -> tuple[ndarray, float]:
-    """Slopes and intercept under the covariance that the variance parts make."""
+def _whitened(
+    normal: ndarray, truth: ndarray, group: ndarray, parts: tuple[float, float, float]
+) -> Float[ndarray, "M F+2"]:
+    """Features, a one and the quantity with independent errors of one size; identities stay apart."""
     same_identity = group[:, None, 0] == group[None, :, 0]
     same_expression = same_identity & (group[:, None, 1] == group[None, :, 1])
     covariance = parts[0] * same_identity + parts[1] * same_expression + parts[2] * np.eye(len(group))
-    design = np.concatenate([normal, np.ones((len(normal), 1))], axis=1)
     lower = np.linalg.cholesky(covariance / sum(parts))
-    whitened = np.linalg.solve(lower, np.concatenate([design, truth[:, None]], axis=1))
+    return np.linalg.solve(lower, np.concatenate([normal, np.ones((len(normal), 1)), truth[:, None]], axis=1))
+
+
+def _left_out(normal: ndarray, truth: ndarray, whitened: ndarray, fold: ndarray, ridge: float) -> ndarray:
+    """Errors in identities that took no part."""
+    out = np.empty_like(truth)
+    for number in np.unique(fold):
+        test = fold == number
+        weights, offset = _solve(whitened[~test], ridge)
+        out[test] = truth[test] - normal[test] @ weights - offset
+    return out
+
+
+def _solve(whitened: ndarray, ridge: float) -> tuple[ndarray, float]:
+    """Slopes and intercept."""
     left = whitened[:, :-1].T @ whitened[:, :-1]
-    penalty = np.full(len(left), ridge * len(normal) ** 0.5)
+    penalty = np.full(len(left), ridge * len(whitened) ** 0.5)
     penalty[-1] = 0.0
     found = np.linalg.solve(left + np.diag(penalty), whitened[:, :-1].T @ whitened[:, -1])
     return found[:-1], float(found[-1])

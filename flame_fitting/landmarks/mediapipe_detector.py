@@ -22,6 +22,7 @@ from numpy import ndarray
 from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
+from flame_fitting.landmarks import iris
 from flame_fitting.landmarks import mediapipe_topology as topology
 from flame_fitting.landmarks.detector import FacesSeen, LandmarkDetector
 from flame_fitting.landmarks.schemes import scheme_named
@@ -79,14 +80,18 @@ SCORE_NAMES = (
 """The 52 scores of the Face Landmarker's model file, in its order: ARKit's names, left and right the subject's."""
 
 
-def mirrored_scores() -> ndarray:
+MEASURES = SCORE_NAMES + iris.NAMES
+"""The scores, and where the irises are seen in the picture."""
+
+
+def mirrored_scores(names: tuple[str, ...] = MEASURES) -> ndarray:
     """Which score each one becomes in a mirrored picture."""
     swapped = {"Left": "Right", "Right": "Left"}
-    ends = {name: next((end for end in swapped if name.endswith(end)), "") for name in SCORE_NAMES}
-    return np.array([SCORE_NAMES.index(name.removesuffix(end) + swapped.get(end, "")) for name, end in ends.items()])
+    ends = {name: next((end for end in swapped if name.endswith(end)), "") for name in names}
+    return np.array([names.index(name.removesuffix(end) + swapped.get(end, "")) for name, end in ends.items()])
 
 
-_MIRRORED_SCORES = mirrored_scores()
+_MIRRORED_SCORES = mirrored_scores(SCORE_NAMES)
 
 
 @dataclass(eq=False)
@@ -104,7 +109,7 @@ class MediaPipeDetector(LandmarkDetector):
 
     name = "mediapipe"
     scheme = "mediapipe478"
-    score_names = SCORE_NAMES
+    score_names = MEASURES
 
     def __init__(
         self,
@@ -146,14 +151,14 @@ class MediaPipeDetector(LandmarkDetector):
     def _look(self, image: ndarray, most_faces: int, refine: bool) -> FacesSeen:
         faces = self._faces(image, most_faces)
         landmarks = np.full((len(faces), self.n_points, 3), np.nan, dtype=np.float32)
-        scores = np.zeros((len(faces), len(SCORE_NAMES)), dtype=np.float32)
+        scores = np.zeros((len(faces), len(MEASURES)), dtype=np.float32)
         for i, face in enumerate(faces):
             spread = np.zeros(self.n_points)
             if refine:
                 face, spread = self._refine(image, face)
             landmarks[i, :, :2] = face.points[:, :2]
             landmarks[i, :, 2] = topology.visibility(face.points) * _agreement(face.points, spread)
-            scores[i] = face.scores
+            scores[i] = np.concatenate([face.scores, iris.find_irises(image, face.points[:, :2])])
         return FacesSeen(landmarks, scores)
 
     def close(self) -> None:

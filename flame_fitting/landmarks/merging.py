@@ -5,7 +5,7 @@ and the first detector's on the template (as the head stands there). Then the po
 each detector's disagree on this very capture: over views, or over time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,16 @@ _LEAST_SPREAD = 0.002
 """Share of a face's size below which no spread is believed."""
 _TO_GROUP = 0.5
 """How far the spread of a point is drawn toward that of its part of the face: one capture says little of one point."""
+_PEOPLE_TO_GROUP = 0.8
+"""The same of what a calibration saw on few faces."""
+_WORST = 4.0
+"""A picture counts for no more than so many times worse or better than usual."""
+_POWER = 4
+"""Weights are standard deviations to the power of minus this. Independent errors that were measured whole would want 2;
+but what is measured is how far a detector agrees with itself, and on heads of known truth the one that agrees less with
+itself was worse by more than that, in ways that both have in part in common (correlations of 0.1 to 0.6)."""
+_LEAST_CONFIDENCE = 0.2
+"""A point that is less sure does not count beside one that is."""
 _RAYLEIGH = 1.1774
 """Median length of a 2D error over its standard deviation along one axis."""
 _AGREE = 4.0
@@ -68,6 +78,8 @@ class Spread:
     """Standard deviation along one axis, as a share of the size of the face's inner points (`face_sizes`)."""
     how: str
     """`views`, `time` or `calibration`: what it was measured by."""
+    worse: Float[ndarray, "T C"] | float = 1.0
+    """How many times larger it is in each picture than usual: detectors differ in what they make of a face from aside."""
 
 
 def spread_of(detected: Detected, cameras: Cameras, lifted: Sequence[Landmarks3D] = ()) -> Spread:
@@ -79,12 +91,13 @@ def spread_of(detected: Detected, cameras: Cameras, lifted: Sequence[Landmarks3D
     """
     order = scheme_named(detected.embedding.scheme)
     if cameras.calibrated:
+        distance = _from_views(detected, cameras)
+        found = _median(distance.reshape(-1, distance.shape[-1])) / _RAYLEIGH
+        worse = _by_view(distance[..., order.inner], found[order.inner] * _RAYLEIGH)
         if lifted and any(one.valid.any() for one in lifted):
             found = _of_lifted(lifted, detected.embedding)
-        else:
-            found = _over_views(detected, cameras)
         if np.isfinite(found).sum() > 10:
-            return Spread(_steadied(found, order.groups), "views")
+            return Spread(_steadied(found, order.groups), "views", worse)
     found = _over_time(detected)
     if np.isfinite(found).sum() > 10:
         return Spread(_steadied(found, order.groups), "time")
@@ -102,28 +115,37 @@ def _of_lifted(lifted: Sequence[Landmarks3D], embedding: LandmarkEmbedding) -> n
     return _median(np.array(out)) if out else np.full(len(embedding.face_index), np.nan)
 
 
-def _over_views(detected: Detected, cameras: Cameras) -> ndarray:
-    """Median distance from the reprojection of what the views make together."""
-    out = []
-    for landmarks, K, camera, there in zip(
-        detected.landmarks, cameras.K, cameras.world_to_camera, cameras.there, strict=True
-    ):
-        seen = np.isfinite(landmarks).all(-1) & there[:, None] & (np.nan_to_num(landmarks[..., 2]) > 0.2)
+def _from_views(detected: Detected, cameras: Cameras) -> Float[ndarray, "T C N"]:
+    """Distance of each detection from the reprojection of what all views make together; NaN where fewer than three
+    saw the point."""
+    out = np.full(detected.landmarks.shape[:3], np.nan)
+    for step in range(len(out)):
+        landmarks = detected.landmarks[step]
+        seen = np.isfinite(landmarks).all(-1) & cameras.there[step, :, None]
+        seen &= np.nan_to_num(landmarks[..., 2]) > 0.2
         rows = np.flatnonzero(seen.any(1))
         if len(rows) < 3:
             continue
-        seen = seen[rows]
+        seen, K, camera = seen[rows], cameras.K[step, rows], cameras.world_to_camera[step, rows]
         pixels = np.where(seen[..., None], landmarks[rows, :, :2], 0.0)
         weight = np.where(seen, landmarks[rows, :, 2], 0.0)
-        found = triangulate(pixels, weight, K[rows], camera[rows])
+        found = triangulate(pixels, weight, K, camera)
         known = np.isfinite(found.points).all(1)
-        again = project(np.where(known[:, None], found.points, 0.0), K[rows], camera[rows])
+        again = project(np.where(known[:, None], found.points, 0.0), K, camera)
         distance = np.linalg.norm(again[..., :2] - pixels, axis=-1) / _sizes(detected, landmarks[rows])[:, None]
         # the point was made of these very views: three numbers of 2 C are used up
         count = 2.0 * seen.sum(0)
         distance = distance * np.sqrt(count / np.maximum(count - 3, 1))
-        out.append(np.where(seen & known & (seen.sum(0) >= 3), distance, np.nan))
-    return _median(np.concatenate(out)) / _RAYLEIGH if out else np.full(detected.landmarks.shape[2], np.nan)
+        out[step, rows] = np.where(seen & known & (seen.sum(0) >= 3), distance, np.nan)
+    return out
+
+
+def _by_view(distance: Float[ndarray, "T C P"], usual: Float[ndarray, " P"]) -> Float[ndarray, "T C"]:
+    """`Spread.worse`: the median over a picture's points of how far they are off, over what they usually are."""
+    with np.errstate(all="ignore"):
+        ratio = distance / np.maximum(usual, _LEAST_SPREAD)
+    flat = _median(np.moveaxis(ratio, -1, 0))
+    return np.asarray(np.clip(np.where(np.isfinite(flat), flat, _WORST), 1 / _WORST, _WORST))
 
 
 def _over_time(detected: Detected) -> ndarray:
@@ -142,17 +164,17 @@ def _over_time(detected: Detected) -> ndarray:
     return _median(second.reshape(-1, second.shape[-1])) / _RAYLEIGH / np.sqrt(1.5)
 
 
-def _steadied(spread: ndarray, groups: object) -> ndarray:
+def _steadied(spread: ndarray, groups: Mapping[str, ndarray], to_group: float = _TO_GROUP) -> ndarray:
     """Drawn toward the median of the part of the face, in logarithms; parts without a value take that of all."""
     known = np.isfinite(spread)
     logs = np.log(np.maximum(np.where(known, spread, 1.0), _LEAST_SPREAD))
     usual = float(np.median(logs[known])) if known.any() else np.log(_LEAST_SPREAD)
     of_part = np.full(len(spread), usual)
     for name in ("brows", "nose", "eyes", "irises", "outer_lips", "inner_lips"):
-        index = groups.get(name, np.zeros(0, dtype=int))  # type: ignore[attr-defined]
+        index = groups.get(name, np.zeros(0, dtype=int))
         if len(index) and known[index].any():
             of_part[index] = np.median(logs[index][known[index]])
-    return np.exp(np.where(known, (1 - _TO_GROUP) * logs + _TO_GROUP * of_part, of_part))
+    return np.exp(np.where(known, (1 - to_group) * logs + to_group * of_part, of_part))
 
 
 def _median(values: ndarray) -> ndarray:
@@ -204,8 +226,10 @@ def merge(
         points.append(values[..., :2])
         confidence.append(values[..., 2])
         sizes = np.nan_to_num(_sizes(sources[k], sources[k].landmarks), nan=1.0)
-        spread.append(given[k].values[own] * sizes[..., None] / np.sqrt(sources[k].weight))
+        error = _whole_error(given[k], sources[k], cameras)[own]
         between_them = np.fmax(between_them, _BETWEEN * sizes)
+        sizes = sizes * given[k].worse
+        spread.append(error * sizes[..., None] / np.sqrt(sources[k].weight))
     merged, weights = _average(np.array(points), np.array(spread), np.array(confidence), between_them)
 
     landmarks = first.landmarks.astype(np.float64).copy()
@@ -249,6 +273,19 @@ def _moved(
     return out
 
 
+def _whole_error(spread: Spread, source: Detected, cameras: Cameras) -> Float[ndarray, " N"]:
+    """Standard deviation of the combined point, in face sizes: what views or frames disagree in averages out; what the
+    detector means differently on every face, as its calibration saw it, does not."""
+    order = scheme_named(source.embedding.scheme)
+    people = source.embedding.people_mm
+    if people is None or np.isfinite(people).sum() <= 10:
+        people = source.embedding.spread_mm
+    lasting = _steadied(0.001 * people / _FACE_M / np.sqrt(3), order.groups, _PEOPLE_TO_GROUP)
+    views = np.isfinite(source.landmarks).all(-1).sum(1)
+    count = float(np.median(views[views > 0])) if cameras.calibrated and (views > 0).any() else 1.0
+    return np.asarray(np.sqrt(spread.values**2 / max(0.5 * count, 1.0) + lasting**2))
+
+
 def _average(
     points: Float[ndarray, "D T C P 2"],
     spread: Float[ndarray, "D T C P"],
@@ -257,9 +294,11 @@ def _average(
 ) -> tuple[Float[ndarray, "T C P 2"], Float[ndarray, "D P"]]:
     """Weighted means, and the usual part of each detector. Where detectors lie far apart the surer one stands alone."""
     known = np.isfinite(points).all(-1) & np.isfinite(spread)
-    weight = np.where(known, 1 / np.maximum(np.where(known, spread, 1.0), 1e-9) ** 2, 0.0)
+    weight = np.where(known, 1 / np.maximum(np.where(known, spread, 1.0), 1e-9) ** _POWER, 0.0)
     # confidence says where a picture is worse than the detector's usual one
     weight = weight * np.where(known, np.clip(np.nan_to_num(confidence), 0.05, 1.0), 0.0)
+    sure = known & (np.nan_to_num(confidence) >= _LEAST_CONFIDENCE)
+    weight = np.where(sure | ~sure.any(0), weight, 0.0)
     surest = weight.argmax(0)[None]
     best = np.take_along_axis(points, surest[..., None], 0)
     best_spread = np.take_along_axis(spread, surest, 0)
