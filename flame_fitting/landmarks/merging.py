@@ -41,8 +41,9 @@ _LEAST_CONFIDENCE = 0.2
 """A point that is less sure does not count beside one that is."""
 _RAYLEIGH = 1.1774
 """Median length of a 2D error over its standard deviation along one axis."""
-_AGREE = 4.0
-"""Points farther apart than so many standard deviations (of both, and of `_BETWEEN`) are not averaged."""
+_AGREE = 1.0
+"""Points that lie so many standard deviations (of both, and of `_BETWEEN`) from the surest one count for a quarter, and
+farther ones soon for nothing."""
 _BETWEEN = 0.03
 """Share of a face's size that detectors may lie apart in a person's face once the template's difference is gone."""
 
@@ -292,7 +293,7 @@ def _average(
     confidence: Float[ndarray, "D T C P"],
     between: Float[ndarray, "T C"],
 ) -> tuple[Float[ndarray, "T C P 2"], Float[ndarray, "D P"]]:
-    """Weighted means, and the usual part of each detector. Where detectors lie far apart the surer one stands alone."""
+    """Weighted means, and the usual part of each detector. The farther detectors lie apart, the more the surest one stands alone."""
     known = np.isfinite(points).all(-1) & np.isfinite(spread)
     weight = np.where(known, 1 / np.maximum(np.where(known, spread, 1.0), 1e-9) ** _POWER, 0.0)
     # confidence says where a picture is worse than the detector's usual one
@@ -305,7 +306,7 @@ def _average(
     apart = np.linalg.norm(points - best, axis=-1)
     variance = np.nan_to_num(spread) ** 2 + np.nan_to_num(best_spread) ** 2 + between[..., None] ** 2
     limit = _AGREE * np.sqrt(variance)
-    weight = np.where(np.nan_to_num(apart) <= limit, weight, 0.0)
+    weight = weight / (1 + (np.nan_to_num(apart) / limit) ** 2) ** 2
     total = weight.sum(0)
     mean = (np.where(known[..., None], points, 0.0) * weight[..., None]).sum(0) / np.maximum(total, 1e-30)[..., None]
     merged = np.where((total > 0)[..., None], mean, np.nan)
