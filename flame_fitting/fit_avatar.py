@@ -9,9 +9,11 @@ from flame_fitting.fit.command_line import defaults, without_effect
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
-from flame_fitting.options import not_deciding
+from flame_fitting.options import not_deciding, values_of
+from flame_fitting.shared_options import BOTH_DETECTORS, DetectorWeights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -60,7 +62,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.render.backend import choose_device
 
     check(config)
-    config = replace(config, capture=capture_of(config))
+    config = chosen_sources(replace(config, capture=capture_of(config)), progress.say)
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
@@ -174,28 +176,49 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.fit.landmark_sources import LandmarkSource
     from flame_fitting.landmarks.files import check_landmarks, read_landmarks
+    from flame_fitting.landmarks.registry import DETECTORS, settings_of
 
-    kind, data = shading_kind(capture.landmark_shading), config.data
+    kind, names = shading_kind(capture.landmark_shading), chosen_sources(config).data.landmark_source
     sources = []
-    for name, weight in zip(data.detector, data.detector_weights or (1.0,) * len(data.detector), strict=True):
+    for name, weight in zip(names, config.data.detector_weights or (1.0,) * len(names), strict=True):
         detected = read_landmarks(capture, name)
         check_landmarks(capture, detected)
+        settings = settings_of(name if detected.made_here else DETECTORS[0], config)
         embedding = embedding_of_landmarks(
-            head, detected, kind, config.model_path, notify=progress.say, licensed=config.landmark_embedding
+            head, detected, kind, settings, notify=progress.say, licensed=config.landmark_embedding
         )
+        progress.say(f"landmarks: {detected.label}")
         sources.append(LandmarkSource(detected, embedding, weight))
     return sources
+
+
+def chosen_sources(config: FitConfig, notify: "Callable[[str], None] | None" = None) -> FitConfig:
+    """The configuration with the landmark sources that auto or both stand for."""
+    from flame_fitting.capture.opening import open_capture
+    from flame_fitting.landmarks.files import landmark_names
+    from flame_fitting.landmarks.registry import choose_detectors
+
+    asked = config.data.landmark_source
+    present = []
+    if asked == (BOTH_DETECTORS,):
+        present = landmark_names(open_capture(config.capture, reading_options(config)))
+    chosen = choose_detectors(asked, config, present=present)
+    if notify is not None and chosen.why:
+        notify(chosen.why)
+    if chosen.names == asked:
+        return config
+    return replace(config, data=replace(config.data, landmark_source=chosen.names))
 
 
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.capture.hashing import capture_hash
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.files import landmarks_in
+    from flame_fitting.landmarks.files import label_in, landmarks_in
 
-    options = reading_options(config)
+    config, options = chosen_sources(config), reading_options(config)
     inputs = {"capture": input_record(config.capture, config.folder, capture_hash(config.capture, options))}
-    for name in config.data.detector:
+    for name in config.data.landmark_source:
         if (landmarks := landmarks_in(config.capture, name, options)) is not None:
             inputs[f"landmarks {name}"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
@@ -209,7 +232,7 @@ def plan(config: FitConfig) -> Manifest:
         config=config_as_dict(config),
         inputs=inputs,
         head=head_identity(*chosen, add_teeth=config.model.add_teeth),
-        detector=", ".join(config.data.detector),
+        detector=", ".join(label_in(config.capture, name) for name in config.data.landmark_source),
         seeds={"seed": config.seed},
     )
 
@@ -238,8 +261,8 @@ def reading_options(config: FitConfig) -> "ReadOptions":
 def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
-    They are wanted anew, too, where `--model-path` names other weights than they were detected with. Refuses a capture
-    over time, and one whose cameras do not fit its landmarks.
+    They are wanted anew, too, where a detector of this program has other weights or settings now than they were detected
+    with. Refuses a capture over time, and one whose cameras do not fit its landmarks.
     """
     from flame_fitting.capture.opening import open_capture
 
@@ -254,7 +277,8 @@ def with_landmarks(config: FitConfig) -> FitConfig:
             f"{config.capture}: is a video, of whose camera nothing is known; a fit takes pictures with known cameras. "
             "Give a folder with transforms.json, of NeRSemble or of COLMAP."
         )
-    detected = [_detected(config, capture, name) for name in config.data.detector]
+    config = chosen_sources(config)
+    detected = [_detected(config, capture, name) for name in config.data.landmark_source]
     return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if any(detected) else config
 
 
@@ -263,20 +287,20 @@ def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
     from flame_fitting import progress
     from flame_fitting.detect_landmarks import DetectConfig, detect, views_to_search
     from flame_fitting.landmarks.files import find_landmarks, landmarks_path, read_landmarks
-    from flame_fitting.landmarks.registry import DETECTORS, make_detector
+    from flame_fitting.landmarks.registry import DETECTORS, version_now
 
-    model_path, path = config.model_path, find_landmarks(capture, name)
+    path = find_landmarks(capture, name)
     if path is not None and (config.exp.reuse_landmarks or name not in DETECTORS):
         found = read_landmarks(capture, name)
-        other = model_path is not None and found.made_here
-        if other and found.detector_version != make_detector(name, model_path).version:
-            progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
+        now = version_now(name, config) if found.made_here else None
+        if now is not None and found.detector_version != now:
+            progress.say(f"{path}: was detected with {found.detector_version}, {name} is {now} now")
         elif found.covers(capture, views_to_search(capture)):
             _check_cameras(capture, found)
             return False
     missing = landmarks_path(config.capture, name)
     if name not in DETECTORS and path is None:
-        raise InputError(f"{missing}: no such file. Put landmarks of your own there, or leave --data.detector out.")
+        raise InputError(f"{missing}: no such file. Put landmarks of your own there, or leave --data.landmark-source out.")
     if not config.detect:
         raise InputError(f"{missing}: no landmarks there. Run: flame-fitting detect {config.capture}")
     options = reading_options(config)
@@ -284,7 +308,7 @@ def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
         DetectConfig(
             config.capture,
             detector=name,
-            model_path=model_path,
+            **values_of(config, DetectorWeights),
             subset=options.subset,
             division=options.division,
             n_downsample_rgb=options.n_downsample_rgb,
@@ -316,6 +340,7 @@ def _with_pictures(
     device: "torch.device",
 ) -> "Observations":
     """With a rasterizer and pictures, for texture and photometric stages."""
+    from flame_fitting.fit.dense import DenseMaps
     from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
     from flame_fitting.render.backend import make_rasterizer
@@ -324,7 +349,13 @@ def _with_pictures(
     chosen = capture.views_of("fit") or capture.views
     limit = int(config.data.picture_cache * 1e9)
     pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
-    return replace(seen, rasterizer=rasterizer, texels=TexelMaps(rasterizer, seen.head), pictures=pictures)
+    dense: DenseMaps | None = None
+    if any(view.dense_path for view in chosen):
+        row = {timestep: number for number, timestep in enumerate(capture.timesteps)}
+        frames = tuple(row[view.timestep] for view in chosen)
+        dense = DenseMaps(capture, tuple(chosen), frames, pictures.resolution)
+    texels = TexelMaps(rasterizer, seen.head)
+    return replace(seen, rasterizer=rasterizer, texels=texels, pictures=pictures, dense=dense)
 
 
 if __name__ == "__main__":

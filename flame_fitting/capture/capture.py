@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flame_fitting.capture.avatar_record import AvatarRecord
+from flame_fitting.capture.dense import DENSE, checked_map
 from flame_fitting.capture.making import PictureMaking, made_mask, made_picture, over_backdrop
 from flame_fitting.capture.roles import Role
 from flame_fitting.errors import InputError
@@ -35,6 +37,8 @@ class View:
     """Alpha map, 8-bit."""
     geometry_path: str | None = None
     """npz with depth (H, W) and normal (H, W, 3), where rendered."""
+    dense_path: str | None = None
+    """npz with dense observations (`capture.dense`), where another program made some."""
     timestep_id: str = ""
     """Name of the timestep in the folder's files; where they have none, its number with five digits."""
     camera_id: str = ""
@@ -174,15 +178,32 @@ class Capture:
         depth, normal = arrays["depth"], arrays["normal"]
         if normal.shape[-1:] != (3,) or depth.dtype.kind not in "fiu" or normal.dtype.kind not in "fiu":
             raise InputError(f"{path}: depth and normal are not numbers (H, W) and (H, W, 3). {_AGAIN}")
-        width, height = view.full_size
-        for shape in (depth.shape, normal.shape[:-1]):
-            self._check_size(view, view.geometry_path, shape, (height, width))
-        if (width, height) != (view.width, view.height):
-            rows = (np.arange(view.height) + 0.5) * height / view.height
-            columns = (np.arange(view.width) + 0.5) * width / view.width
-            chosen = np.ix_(rows.astype(int), columns.astype(int))
-            depth, normal = depth[chosen], normal[chosen]
+        depth, normal = (self._nearest(view, view.geometry_path, array) for array in (depth, normal))
         return depth.astype(np.float32), normal.astype(np.float32)
+
+    def dense(self, view: View) -> dict[str, NDArray[Any]]:
+        """Dense observations by kind (`capture.dense.DENSE`): (H, W, C) float32, labels (H, W) int32.
+
+        Empty where there are none. Of a picture that is read smaller than it is, they are those of the nearest pixels.
+        """
+        if view.dense_path is None:
+            return {}
+        path = self.root / view.dense_path
+        try:
+            maps = {name: checked_map(name, array) for name, array in read_npz(path, _AGAIN).items() if name in DENSE}
+        except ValueError as error:
+            raise InputError(f"{path}: {error}. Make the maps again.") from error
+        return {name: self._nearest(view, view.dense_path, array) for name, array in maps.items()}
+
+    def _nearest(self, view: View, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """An array (H, W, ...) of the full picture at the size that the view is read at."""
+        width, height = view.full_size
+        self._check_size(view, name, array.shape[:2], (height, width))
+        if (width, height) == (view.width, view.height):
+            return array
+        rows = (np.arange(view.height) + 0.5) * height / view.height
+        columns = (np.arange(view.width) + 0.5) * width / view.width
+        return array[np.ix_(rows.astype(int), columns.astype(int))]
 
     def _mask(self, view: View, name: str) -> NDArray[np.float32]:
         mask = read_picture(self.root / name, "A" if name == view.file_path else "L", _AGAIN)

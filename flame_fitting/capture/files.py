@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import opengl_camera_to_world
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.dense import checked_map
 from flame_fitting.capture.pictures import picture_as_uint8, to_uint8, write_png
 from flame_fitting.capture.roles import Role
 from flame_fitting.folders import staged_folder
@@ -64,7 +65,7 @@ class CaptureWriter:
 
     def __enter__(self) -> "CaptureWriter":
         with ExitStack() as stack:
-            staged = staged_folder(self.root, self._force, stale=("landmarks2d", "geometry", AVATAR_NAME))
+            staged = staged_folder(self.root, self._force, stale=("landmarks2d", "geometry", "dense", AVATAR_NAME))
             self._folder = stack.enter_context(staged)
             self._pool = stack.enter_context(ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))))
             self._stack = stack.pop_all()
@@ -104,11 +105,12 @@ class CaptureWriter:
         alpha: ArrayLike | None = None,
         depth: ArrayLike | None = None,
         normal: ArrayLike | None = None,
+        dense: Mapping[str, ArrayLike] | None = None,
     ) -> View:
         """Queues one view for writing.
 
         `image` is (3, H, W) float sRGB 0..1 or (H, W, 3) uint8, `alpha` (H, W) float 0..1 or uint8, `depth` (H, W)
-        along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world.
+        along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world; `dense`: `capture.dense`.
         """
         picture = picture_as_uint8(image)
         height, width = picture.shape[:2]
@@ -124,6 +126,7 @@ class CaptureWriter:
             file_path=f"images/{key}.png",
             mask_path=None if alpha is None else f"alpha_maps/{key}.png",
             geometry_path=None if depth is None else f"geometry/{key}.npz",
+            dense_path=None if dense is None else f"dense/{key}.npz",
         )
         if (depth is None) != (normal is None):
             raise ValueError("depth and normal come together")
@@ -136,6 +139,9 @@ class CaptureWriter:
         if view.geometry_path is not None:
             arrays = {"depth": np.array(depth, dtype=np.float32), "normal": np.array(normal, dtype=np.float16)}
             self._queue(write_npz, view.geometry_path, arrays)
+        if dense is not None and view.dense_path is not None:
+            maps = {name: checked_map(name, np.array(array)) for name, array in dense.items()}
+            self._queue(write_npz, view.dense_path, maps)
         return view
 
     @property
@@ -200,4 +206,6 @@ def _frame_of(view: View) -> dict[str, Any]:
         frame["fg_mask_path"] = view.mask_path
     if view.geometry_path is not None:
         frame["geometry_path"] = view.geometry_path
+    if view.dense_path is not None:
+        frame["dense_path"] = view.dense_path
     return frame

@@ -17,7 +17,7 @@ from flame_fitting.fit.trust import GeometryKind
 from flame_fitting.fit.weight_config import LearningRates, PriorConfig, WeightConfig
 from flame_fitting.options import PLACE, option, own_first
 from flame_fitting.shared_options import (
-    DETECTOR,
+    AUTO_DETECTOR,
     CaptureOptions,
     ComputeOptions,
     DetectorWeights,
@@ -33,10 +33,11 @@ PresetName = Literal["static", "vhap", "fast", "high"]
 class DataConfig(CaptureOptions):
     """What is read of the capture."""
 
-    detector: tuple[str, ...] = (DETECTOR,)
-    """Landmark detectors whose points are used together, or names of files of your own: landmarks2d/<name>.npz."""
+    landmark_source: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--data.detector"])] = (AUTO_DETECTOR,)
+    """Landmarks: of mediapipe, star, face-alignment, dlib, several of them, both (all that are there), auto (mediapipe;
+    star where its weights are for captures over time), or names of files of your own: landmarks2d/<name>.npz."""
     detector_weights: tuple[float, ...] = option((), above=0)
-    """How much each of several detectors counts, in their order; without it all count the same."""
+    """How much each of several landmark sources counts, in their order; without it all count the same."""
     use_landmark: bool = True
     """Whether landmarks take part after the first alignment."""
     use_geometry: bool = True
@@ -47,10 +48,6 @@ class DataConfig(CaptureOptions):
     """Fit views farther than this from the front (degrees) are left out of the stages that use Adam."""
     picture_cache: float = option(4.0, at_least=0, decides=False)
     """Gigabytes of pictures that are kept on the device; others are read again when they are asked for."""
-    landmark_source: Literal["star", "face-alignment", "mediapipe"] | None = option(
-        None, without_effect="--data.detector chooses the landmark detector"
-    )
-    """VHAP's landmark detectors; here --data.detector chooses."""
     landmark_detector_njobs: int = option(8, without_effect="landmarks are detected in one process")
     """Processes of VHAP's landmark detection."""
     calibrated: bool = option(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from flame_fitting.fit.dense import DenseMaps
 from flame_fitting.fit.pictures import Pictures
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.targets import FrameTarget
@@ -26,6 +27,8 @@ class Observations:
     rasterizer: Rasterizer | None = None
     """None where there is nothing to draw with: the head model has no texture coordinates, or no pictures are used."""
     pictures: Pictures | None = None
+    dense: DenseMaps | None = None
+    """What other programs say of every pixel, where a capture brings such maps."""
     texels: TexelMaps | None = None
     lit: bool = False
     """Whether the pictures show a light that stands still, to be told apart from the skin's colour."""
@@ -47,8 +50,9 @@ class Observations:
     def of_frames(self, rows: Sequence[int]) -> "Observations":
         """Those of some timesteps, which become the first, second ... one."""
         pictures = None if self.pictures is None else self.pictures.of_frames(rows)
+        dense = None if self.dense is None else self.dense.of_frames(rows)
         targets = [self.targets[row] for row in rows]
-        return replace(self, targets=targets, pictures=pictures, of_sequence=self.is_sequence)
+        return replace(self, targets=targets, pictures=pictures, dense=dense, of_sequence=self.is_sequence)
 
     @property
     def valid(self) -> list[bool]:

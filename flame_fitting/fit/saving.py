@@ -79,6 +79,7 @@ def _landmarks3d(
         "used": used,
         "scheme": np.array(marks[0].scheme),
         "detector": np.array(source.name),
+        "detector_version": np.array(source.version),
     }
 
 

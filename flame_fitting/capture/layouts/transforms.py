@@ -141,7 +141,7 @@ class _Source:
         if role not in get_args(Role):
             raise InputError(f"{where} has role {role!r}; roles are {', '.join(get_args(Role))}.")
         mask = frame.get("fg_mask_path") or frame.get("mask_path")
-        geometry = frame.get("geometry_path")
+        geometry, dense = frame.get("geometry_path"), frame.get("dense_path")
         values = self._merged(frame)
         try:
             width, height, channel = self._size(picture, frame, values)
@@ -171,6 +171,7 @@ class _Source:
                 file_path=picture,
                 mask_path=mask_path,
                 geometry_path=None if geometry is None else self._existing(where, geometry),
+                dense_path=None if dense is None else self._existing(where, dense),
                 timestep_id=str(frame.get("timestep_id", "")),
                 camera_id=str(frame.get("camera_id", "" if "camera_index" in frame else Path(picture).stem)),
                 making=making,
