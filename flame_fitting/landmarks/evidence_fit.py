@@ -1,6 +1,6 @@
 """Regressions from what a detector says of lids, lips and gaze to millimetres and degrees, from pictures with known truth.
 
-One linear model for each quantity, with an effect of its own for every identity and every expression (generalised least
+One linear model for each quantity, with an effect of its own for every identity (generalised least
 squares with variance components, as of mixed models; Searle et al., "Variance Components", 1992). What is left in
 identities that took no part splits into an error that all pictures of a person share, and one of each picture: a fit
 over time can take the first for an unknown of the person, and only the second averages out.
@@ -162,10 +162,13 @@ def _means(values: ndarray, index: ndarray) -> ndarray:
 def _whitened(
     normal: ndarray, truth: ndarray, group: ndarray, parts: tuple[float, float, float]
 ) -> Float[ndarray, "M F+2"]:
-    """Features, a one and the quantity with independent errors of one size; identities stay apart."""
+    """Features, a one and the quantity without what identities share; identities stay apart.
+
+    Errors that views of one expression share are left in: features are noisy, the quantity is the same in all of these
+    views, and where only their differences counted, slopes would come out near zero.
+    """
     same_identity = group[:, None, 0] == group[None, :, 0]
-    same_expression = same_identity & (group[:, None, 1] == group[None, :, 1])
-    covariance = parts[0] * same_identity + parts[1] * same_expression + parts[2] * np.eye(len(group))
+    covariance = parts[0] * same_identity + (parts[1] + parts[2]) * np.eye(len(group))
     lower = np.linalg.cholesky(covariance / sum(parts))
     return np.linalg.solve(lower, np.concatenate([normal, np.ones((len(normal), 1)), truth[:, None]], axis=1))
 

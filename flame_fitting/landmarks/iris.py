@@ -19,6 +19,8 @@ _WIDTH = 72
 _SIZE = (144, 96)
 _RADII = (0.17, 0.195, 0.22, 0.25)
 """Of an iris over the distance of the corners, seen from the front; beyond what the head's turn makes of it."""
+_NEAR = (0.08, 0.17)
+"""How far from the network's iris the centre is looked for, along the eye and across it."""
 _LEAST_OPEN = 0.10
 """Height over width of what the lids leave open, below which no iris is looked for."""
 
@@ -97,7 +99,7 @@ def _find(patch: ndarray, ring: Float[ndarray, "16 2"], guess: Float[ndarray, "2
     # lids throw shadows, and corners are red: brightness is judged within what is usual in this eye
     low, high = np.percentile(patch[mask > 0], [3, 97])
     level = np.clip((patch - low) / max(float(high - low), 1e-3), 0, 1) * inside
-    best, place = 0.0, guess
+    best, place, allowed = 0.0, guess, _allowed(outline, guess)
     for radius in _RADII:
         disc = _disc(radius * _WIDTH)
         count = cv2.filter2D(inside, -1, disc, borderType=cv2.BORDER_CONSTANT)
@@ -105,8 +107,7 @@ def _find(patch: ndarray, ring: Float[ndarray, "16 2"], guess: Float[ndarray, "2
         rest = np.maximum(total - count, 1e-3)
         apart = (level.sum() - dark) / rest - dark / np.maximum(count, 1e-3)
         score = np.where((apart > 0) & (count > 0.25 * disc.sum()), count * rest / total**2 * apart**2, 0.0)
-        # nobody's iris leaves the opening by its centre
-        score[~_allowed(outline)] = 0
+        score[~allowed] = 0
         row, column = np.unravel_index(int(score.argmax()), score.shape)
         if score[row, column] > best:
             best = float(score[row, column])
@@ -115,11 +116,15 @@ def _find(patch: ndarray, ring: Float[ndarray, "16 2"], guess: Float[ndarray, "2
     return place
 
 
-def _allowed(outline: ndarray) -> ndarray:
+def _allowed(outline: Float[ndarray, "16 2"], guess: Float[ndarray, "2"]) -> ndarray:
+    """Pixels that may be the centre: not far outside of the opening, and near the network's, which is good along the
+    eye and lags behind across it."""
     width, height = _SIZE
     x, y = np.arange(width)[None] + 0.5, np.arange(height)[:, None] + 0.5
     (left, top), (right, bottom) = outline.min(0), outline.max(0)
-    return np.asarray((x > left + 4) & (x < right - 4) & (y > top - 8) & (y < bottom + 8))
+    inside = (x > left + 4) & (x < right - 4) & (y > top - 8) & (y < bottom + 8)
+    aside, above = x - width / 2 - _WIDTH * guess[0], height / 2 - y - _WIDTH * guess[1]
+    return np.asarray(inside & (np.abs(aside) < _NEAR[0] * _WIDTH) & (np.abs(above) < _NEAR[1] * _WIDTH))
 
 
 def _disc(radius: float) -> ndarray:
