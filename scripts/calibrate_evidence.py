@@ -80,8 +80,13 @@ def main() -> None:
     rows += [*zip(found.mouth.shared_std, found.mouth.own_std.T, mouth, strict=True)]
     for name, (shared, own, spread) in zip(names, rows, strict=True):
         print(f"{name:<18}{spread:>12.2f}{shared:>11.2f}" + "".join(f"{value:>10.2f}" for value in own))
-    good = [(name, value) for name, value in zip(detector.score_names, found.scores.explained, strict=True) if value > 0.4]
-    print("scores that the head model explains best:", ", ".join(f"{n} {v:.2f}" for n, v in sorted(good, key=lambda x: -x[1])))
+    good = [
+        (name, value) for name, value in zip(detector.score_names, found.scores.explained, strict=True) if value > 0.4
+    ]
+    print(
+        "scores that the head model explains best:",
+        ", ".join(f"{n} {v:.2f}" for n, v in sorted(good, key=lambda x: -x[1])),
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz, reason
 from flame_fitting.head.apertures import LID_COLUMNS
@@ -65,8 +66,8 @@ class EvidenceCalibration:
                 for part in ("eye", "mouth")
             )
             scores = ScoreModel(**{f.name: arrays[f"scores_{f.name}"] for f in fields(ScoreModel)})
-            words = [str(arrays[name]) for name in ("detector", "detector_version", "head_hash")]
-            return cls(eye, mouth, scores, *words, int(arrays["revision"]))
+            name, version, head_hash = (str(arrays[key]) for key in ("detector", "detector_version", "head_hash"))
+            return cls(eye, mouth, scores, name, version, head_hash, int(arrays["revision"]))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a calibration of evidence ({reason(error)}). {advice}") from error
 
@@ -96,7 +97,7 @@ class Evidence:
     @property
     def known(self) -> Bool[ndarray, "..."]:
         """Where anything is said."""
-        return np.isfinite(self.values).any(-1)
+        return np.asarray(np.isfinite(self.values).any(-1))
 
     def combined(self, same: Float[ndarray, " Q"] | float = 0.5) -> "Evidence":
         """Of the views (the axis before the last) of one moment together: (..., Q) and (..., S).
@@ -135,7 +136,7 @@ def read_evidence(
         if found is None or abs(found.angles[0]) > _STEEPEST:
             continue
         eyes, mouth = calibration.eye.predict(found.eyes), calibration.mouth.predict(found.mouth[None])[0]
-        values[row] = join_quantities(*(_without_shut(eye) for eye in eyes), mouth)
+        values[row] = join_quantities(_without_shut(eyes[0]), _without_shut(eyes[1]), mouth)
         yaw = found.angles[:1]
         eye_std, mouth_std = calibration.eye.spread(yaw)[0], calibration.mouth.spread(yaw)[0]
         own[row] = join_quantities(eye_std, eye_std, mouth_std, signed=False)
@@ -158,3 +159,15 @@ def calibrate_evidence(
     """The calibration that samples of a head model make."""
     eye, mouth = fit_regressions(samples, geometry)
     return EvidenceCalibration(eye, mouth, fit_scores(samples), detector, detector_version, head_hash)
+
+
+def shipped_evidence(detector: str, detector_version: str) -> EvidenceCalibration | None:
+    """The calibration that comes with the program; None where none does for these weights, or it is an older one.
+
+    Gaps and angles are those of any head; only its model of scores belongs to the open head.
+    """
+    path = assets.shipped_evidence_path(detector)
+    found = EvidenceCalibration.load(path) if path.is_file() else None
+    if found is None or found.detector_version != detector_version or found.revision != REVISION:
+        return None
+    return found

@@ -134,7 +134,17 @@ def _of_eyes(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndarr
         radius = np.linalg.norm(local[twin[[469, 471]], :2] - local[twin[468], :2], axis=1).mean()
         seen = local[twin[_SEEN_RIGHT]] - middle
         irises.append((sign * seen[0], seen[1], np.mean(gaps)))
-        out += [*gaps, sign * center[0], center[1], sign * seen[0], seen[1], upper, width, radius, *(named[name + side] for name in _EYE_SCORES)]
+        out += [
+            *gaps,
+            sign * center[0],
+            center[1],
+            sign * seen[0],
+            seen[1],
+            upper,
+            width,
+            radius,
+            *(named[name + side] for name in _EYE_SCORES),
+        ]
     (x, y, gap), (other_x, other_y, other_gap) = irises
     looks = named["eyeLookOutRight"] - named["eyeLookInRight"], named["eyeLookUpRight"] - named["eyeLookDownRight"]
     out += [yaw, pitch, yaw**2, pitch**2, yaw * pitch]
@@ -151,7 +161,7 @@ def _of_mouth(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndar
     outer = [local[a, 1] - local[b, 1] for a, b in _OUTER_LIPS]
     width = np.linalg.norm(local[61, :2] - local[291, :2])
     drop = local[2, 1] - local[152, 1]  # from the nose to the chin
-    out = [*inner, *outer, width, drop, *(named[name] for name in _MOUTH_SCORES)]
+    out: list[float] = [*inner, *outer, float(width), drop, *(named[name] for name in _MOUTH_SCORES)]
     gap = float(np.mean(inner))
     out += [yaw, pitch, yaw**2, pitch**2, gap * abs(yaw), gap * pitch, gap * gap, gap * named["jawOpen"]]
     out += [named["jawOpen"] ** 2, named["mouthClose"] ** 2, named["mouthClose"] * named["jawOpen"]]

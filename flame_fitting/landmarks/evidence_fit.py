@@ -1,4 +1,4 @@
-"""Regressions from what a detector says of lids, lips and gaze to millimetres and degrees, from pictures with known truth.
+"""From what a detector says of lids, lips and gaze to millimetres and degrees, by pictures with known truth.
 
 One linear model for each quantity, with an effect of its own for every identity (generalised least
 squares with variance components, as of mixed models; Searle et al., "Variance Components", 1992). What is left in
@@ -133,7 +133,9 @@ def regress(
         intercept.append(offset)
         shared.append(np.sqrt(parts[0]))
         own.append(_by_yaw(errors[best], yaw[rows], parts))
-    return Regression(mean, scale, np.stack(slope, axis=1), np.array(intercept), np.array(shared), np.stack(own, axis=1))
+    return Regression(
+        mean, scale, np.stack(slope, axis=1), np.array(intercept), np.array(shared), np.stack(own, axis=1)
+    )
 
 
 def variance_parts(residual: Float[ndarray, " M"], group: Int[ndarray, "M 2"]) -> tuple[float, float, float]:

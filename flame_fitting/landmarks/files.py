@@ -6,6 +6,7 @@ landmarks are those of the views that were chosen, at the size that these are re
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -94,7 +95,9 @@ def label_in(path: Path, detector: str) -> str:
     """`Landmarks2D.label` of a folder's landmarks, the detector alone where they are missing or damaged."""
     ours = landmarks_path(path, detector)
     try:
-        version = str(read_npz(ours, "", (), ("detector_version",)).get("detector_version", "")) if ours.is_file() else ""
+        version = (
+            str(read_npz(ours, "", (), ("detector_version",)).get("detector_version", "")) if ours.is_file() else ""
+        )
     except InputError:
         version = ""
     return f"{detector} {version}".strip()
@@ -114,7 +117,7 @@ def write_landmarks(capture: Capture, landmarks: Landmarks2D) -> Path:
     """
     path = landmarks_path(capture.root, landmarks.detector)
     found = landmarks.landmarks.astype(np.float32)
-    more = {} if landmarks.searched is None else {"searched": landmarks.searched}
+    more: dict[str, Any] = {} if landmarks.searched is None else {"searched": landmarks.searched}
     if landmarks.scores is not None:
         more |= {"scores": landmarks.scores.astype(np.float32), "score_names": np.array(landmarks.score_names)}
     if len(landmarks.others):
@@ -174,10 +177,10 @@ def read_whole_landmarks(capture: Capture, detector: str) -> Landmarks2D:
     scheme, version = str(arrays.get("scheme", _scheme_of(count))), str(arrays.get("detector_version", ""))
     if _POINTS.get(scheme, count) != count:
         raise InputError(f"{path}: has {count} points, and its scheme {scheme} has {_POINTS[scheme]}. {_KNOWN}")
-    found = Landmarks2D(landmarks.astype(np.float32), scheme, detector, version, searched)
+    made = Landmarks2D(landmarks.astype(np.float32), scheme, detector, version, searched)
     others = OtherFaces.of_arrays(arrays, landmarks.shape, len(names), f"{path}", again)
     return replace(
-        found, scores=None if scores is None else scores.astype(np.float32), score_names=names, others=others
+        made, scores=None if scores is None else scores.astype(np.float32), score_names=names, others=others
     )
 
 

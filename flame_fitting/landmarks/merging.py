@@ -1,7 +1,7 @@
 """Several detectors' points as one: what each means by a point is made the same, and the surer one counts more.
 
-Every detector has its own embedding, so its points are moved, in each picture, by what lies between its place of a point
-and the first detector's on the template (as the head stands there). Then the points are averaged, weighted by how much
+Every detector has its own embedding, so its points are moved, in each picture, by what lies between its place of a
+point and the first detector's on the template (as the head stands there). Then the points are averaged, weighted by how much
 each detector's disagree on this very capture: over views, or over time.
 """
 
@@ -33,17 +33,14 @@ _PEOPLE_TO_GROUP = 0.8
 """The same of what a calibration saw on few faces."""
 _WORST = 4.0
 """A picture counts for no more than so many times worse or better than usual."""
-_POWER = 4
-"""Weights are standard deviations to the power of minus this. Independent errors that were measured whole would want 2;
-but what is measured is how far a detector agrees with itself, and on heads of known truth the one that agrees less with
-itself was worse by more than that, in ways that both have in part in common (correlations of 0.1 to 0.6)."""
+_ALIKE = 0.4
+"""Correlation of two detectors' errors on a face: 0.1 to 0.65, by part of the face, on heads of known truth."""
 _LEAST_CONFIDENCE = 0.2
 """A point that is less sure does not count beside one that is."""
 _RAYLEIGH = 1.1774
 """Median length of a 2D error over its standard deviation along one axis."""
-_AGREE = 1.0
-"""Points that lie so many standard deviations (of both, and of `_BETWEEN`) from the surest one count for a quarter, and
-farther ones soon for nothing."""
+_AGREE = 4.0
+"""Points farther from the surest one than so many standard deviations (of both, and of `_BETWEEN`) do not count."""
 _BETWEEN = 0.03
 """Share of a face's size that detectors may lie apart in a person's face once the template's difference is gone."""
 
@@ -80,7 +77,7 @@ class Spread:
     how: str
     """`views`, `time` or `calibration`: what it was measured by."""
     worse: Float[ndarray, "T C"] | float = 1.0
-    """How many times larger it is in each picture than usual: detectors differ in what they make of a face from aside."""
+    """How many times larger it is in each picture than usual: not all detectors can make much of a face from aside."""
 
 
 def spread_of(detected: Detected, cameras: Cameras, lifted: Sequence[Landmarks3D] = ()) -> Spread:
@@ -293,20 +290,27 @@ def _average(
     confidence: Float[ndarray, "D T C P"],
     between: Float[ndarray, "T C"],
 ) -> tuple[Float[ndarray, "T C P 2"], Float[ndarray, "D P"]]:
-    """Weighted means, and the usual part of each detector. The farther detectors lie apart, the more the surest one stands alone."""
+    """Weighted means, and the usual part of each detector in them.
+
+    The mean of least variance under errors that are alike by `_ALIKE` between any two detectors: one that is far worse
+    has no part, where independent errors would still give it some. Points that lie far from the surest one, or are
+    unsure beside sure ones, do not count.
+    """
     known = np.isfinite(points).all(-1) & np.isfinite(spread)
-    weight = np.where(known, 1 / np.maximum(np.where(known, spread, 1.0), 1e-9) ** _POWER, 0.0)
-    # confidence says where a picture is worse than the detector's usual one
-    weight = weight * np.where(known, np.clip(np.nan_to_num(confidence), 0.05, 1.0), 0.0)
     sure = known & (np.nan_to_num(confidence) >= _LEAST_CONFIDENCE)
-    weight = np.where(sure | ~sure.any(0), weight, 0.0)
-    surest = weight.argmax(0)[None]
+    counts = sure | (known & ~sure.any(0))
+    # confidence says where a picture is worse than the detector's usual one
+    error = np.where(counts, spread, 1.0) / np.sqrt(np.clip(np.nan_to_num(confidence), 0.05, 1.0))
+    inverse = np.where(counts, 1 / np.maximum(error, 1e-9), 0.0)
+    surest = inverse.argmax(0)[None]
     best = np.take_along_axis(points, surest[..., None], 0)
-    best_spread = np.take_along_axis(spread, surest, 0)
-    apart = np.linalg.norm(points - best, axis=-1)
-    variance = np.nan_to_num(spread) ** 2 + np.nan_to_num(best_spread) ** 2 + between[..., None] ** 2
-    limit = _AGREE * np.sqrt(variance)
-    weight = weight / (1 + (np.nan_to_num(apart) / limit) ** 2) ** 2
+    best_error = np.take_along_axis(error, surest, 0)
+    apart = np.nan_to_num(np.linalg.norm(points - best, axis=-1))
+    limit = _AGREE * np.sqrt(error**2 + best_error**2 + between[..., None] ** 2)
+    inverse = np.where(apart <= limit, inverse, 0.0)
+    number = (inverse > 0).sum(0)
+    alike = _ALIKE * inverse.sum(0) / (1 + (number - 1) * _ALIKE)
+    weight = inverse * np.maximum(inverse - alike, 0.0)
     total = weight.sum(0)
     mean = (np.where(known[..., None], points, 0.0) * weight[..., None]).sum(0) / np.maximum(total, 1e-30)[..., None]
     merged = np.where((total > 0)[..., None], mean, np.nan)

@@ -1,4 +1,4 @@
-"""Pictures with several faces: all of them are kept, and the one that agrees over views, or over time, is the head's."""
+"""Pictures with several faces: all are kept, and the one that agrees over views, or over time, is the head's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

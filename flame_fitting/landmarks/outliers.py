@@ -98,7 +98,7 @@ def over_views(
 def _of_moment(
     landmarks: ndarray, K: ndarray, world_to_camera: ndarray, ignore: Sequence[int] | ndarray, config: OutlierConfig
 ) -> tuple[ndarray, ndarray]:
-    error, seen = _agreed_errors(landmarks, K, world_to_camera, config)
+    error = _agreed_errors(landmarks, K, world_to_camera, config)
     fixed = np.ones(landmarks.shape[1], dtype=bool)
     fixed[np.asarray(ignore, dtype=int)] = False
     known = np.isfinite(error) & fixed
@@ -112,8 +112,8 @@ def _of_moment(
 
 def _agreed_errors(
     landmarks: ndarray, K: ndarray, world_to_camera: ndarray, config: OutlierConfig
-) -> tuple[ndarray, ndarray]:
-    """Distance (C, N) of each point from the reprojection that most views agree on, in face sizes; NaN where unknown."""
+) -> ndarray:
+    """Distance (C, N) of each point from the reprojection that most views agree on, in face sizes, or NaN."""
     seen = np.isfinite(landmarks).all(-1) & (np.nan_to_num(landmarks[..., 2]) > config.min_confidence)
     pixels = np.where(seen[..., None], landmarks[..., :2], 0.0)
     size = np.maximum(np.nan_to_num(face_sizes(landmarks), nan=1.0), 1e-6)[:, None]
@@ -134,7 +134,7 @@ def _agreed_errors(
         better = usable & (count > 2) & (cost < best)
         best = np.where(better, cost, best)
         error[:, better] = np.where(seen, distance, np.nan)[:, better]
-    return error, seen
+    return error
 
 
 def _pairs(world_to_camera: ndarray, config: OutlierConfig) -> list[tuple[int, int]]:

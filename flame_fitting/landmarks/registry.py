@@ -162,7 +162,9 @@ def _default(weights: DetectorWeights, tracking: bool, present: Collection[str])
     from flame_fitting.landmarks.weights import weight_folder
 
     place = weight_folder() / WEIGHTS.names[0]
-    return Chosen((first,), f"landmarks of {first}: the weights of STAR are not there ({place}, {WEIGHTS.megabytes} MB)")
+    return Chosen(
+        (first,), f"landmarks of {first}: the weights of STAR are not there ({place}, {WEIGHTS.megabytes} MB)"
+    )
 
 
 def version_now(name: str, weights: DetectorWeights) -> str | None:

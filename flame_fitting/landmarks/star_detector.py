@@ -37,7 +37,9 @@ _BOX = 1.05
 _NARROWEST = 0.9
 """Boxes narrower than this part of their longer side, of profiles, count as that: else brow and chin would be cut off."""
 _SCHEMES = {68: "ibug68", 98: "wflw98"}
-_AGAIN = f"Give the file {WEIGHTS.names[0]} of STAR's authors with {WEIGHTS.option}; if it was downloaded here, delete it."
+_AGAIN = (
+    f"Give the file {WEIGHTS.names[0]} of STAR's authors with {WEIGHTS.option}; if it was downloaded here, delete it."
+)
 _AT_ONCE = 8
 """Faces in one pass of the network."""
 

@@ -56,7 +56,9 @@ def find_weights(file: WeightFile, given: Path | str | None = None, also: Iterab
         found = path if path.is_file() else in_folder(path, file)
         if found is None:
             what = f"no {' or '.join(file.names)} there" if path.is_dir() else "no such file"
-            raise InputError(f"{path}: {what}. Name the file of {file.title} with {file.option}, or its folder ({why}).")
+            raise InputError(
+                f"{path}: {what}. Name the file of {file.title} with {file.option}, or its folder ({why})."
+            )
         return found
     return next((found for folder in (weight_folder(), *also) if (found := in_folder(folder, file)) is not None), None)
 
