@@ -304,7 +304,9 @@ def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
             return False
     missing = landmarks_path(config.capture, name)
     if name not in DETECTORS and path is None:
-        raise InputError(f"{missing}: no such file. Put landmarks of your own there, or leave --data.landmark-source out.")
+        raise InputError(
+            f"{missing}: no such file. Put landmarks of your own there, or leave --data.landmark-source out."
+        )
     if not config.detect:
         raise InputError(f"{missing}: no landmarks there. Run: flame-fitting detect {config.capture}")
     options = reading_options(config)

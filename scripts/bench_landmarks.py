@@ -152,8 +152,11 @@ def measure(
         everywhere = np.ones((1, len(near)), dtype=bool)
         of_all = Cameras(K[near][None], cameras[near][None], everywhere, calibrated=True)
         given = [Detected(name, points[name][near][None], embeddings[name]) for name in detectors]
-        spreads = [spread_of(d, of_all, [lift(points[d.name], d.embedding.scheme)]) for d in given]
-        merged = merge(head, given, of_all, spreads)
+        in_space = [[lift(points[d.name], d.embedding.scheme)] for d in given]
+        spreads = [spread_of(d, of_all, own) for d, own in zip(given, in_space, strict=True)]
+        merged = merge(head, given, of_all, spreads, in_space)
+        shares = {name: f"{np.median(share):.2f}" for name, share in merged.shares.items()}
+        print(f"  merged, parts: {shares}", flush=True)
         embeddings["merged"] = merged.embedding
         whole = np.full((len(ANGLES), *merged.landmarks.shape[2:]), np.nan, dtype=np.float32)
         whole[near] = merged.landmarks[0]

@@ -71,8 +71,10 @@ def merged_source(
 ) -> tuple[LandmarkSource, str]:
     """Several sources as one, and what is said of it."""
     given = [Detected(one.detected.detector, one.detected.landmarks, one.embedding, one.weight) for one in sources]
-    spreads = [spread_of(one, cameras, _lifted(capture, source)) for one, source in zip(given, sources, strict=True)]
-    found = merge(head, given, cameras, spreads)
+    lifted = [_lifted(capture, source) for source in sources] if capture.calibrated else []
+    on_surface = lifted if all(view.geometry_path is not None for view in capture.views) else [[]] * len(sources)
+    spreads = [spread_of(one, cameras, own) for one, own in zip(given, on_surface or [[]] * len(given), strict=True)]
+    found = merge(head, given, cameras, spreads, lifted)
     searched = [one.detected.searched for one in sources if one.detected.searched is not None]
     together = Landmarks2D(
         found.landmarks,
@@ -86,12 +88,10 @@ def merged_source(
 
 
 def _lifted(capture: Capture, source: LandmarkSource) -> list[Landmarks3D]:
-    """The points on the capture's own surface; none where it has no surface."""
-    detections = detections_of(capture, source.detected)
-    if not all(one is None or all(view.geometry_path for view in one.views) for one in detections):
-        return []
+    """The points in space: on the capture's own surface where it has one, else where rays meet."""
     rough = capture.avatar.head_from_world
-    return [lift_detections(capture, one, source.detected.scheme, rough) for one in detections]
+    found = detections_of(capture, source.detected)
+    return [lift_detections(capture, one, source.detected.scheme, rough) for one in found]
 
 
 def _of_merging(shares: dict[str, ndarray], spreads: dict[str, Spread]) -> str:

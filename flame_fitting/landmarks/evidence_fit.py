@@ -161,10 +161,8 @@ def _means(values: ndarray, index: ndarray) -> ndarray:
     return np.bincount(index, values) / np.bincount(index)
 
 
-def _whitened(
-    normal: ndarray, truth: ndarray, group: ndarray, parts: tuple[float, float, float]
-) -> Float[ndarray, "M F+2"]:
-    """Features, a one and the quantity without what identities share; identities stay apart.
+def _whitened(normal: ndarray, truth: ndarray, group: ndarray, parts: tuple[float, float, float]) -> ndarray:
+    """(M, F + 2): features, a one and the quantity without what identities share; identities stay apart.
 
     Errors that views of one expression share are left in: features are noisy, the quantity is the same in all of these
     views, and where only their differences counted, slopes would come out near zero.

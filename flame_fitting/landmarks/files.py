@@ -179,9 +179,7 @@ def read_whole_landmarks(capture: Capture, detector: str) -> Landmarks2D:
         raise InputError(f"{path}: has {count} points, and its scheme {scheme} has {_POINTS[scheme]}. {_KNOWN}")
     made = Landmarks2D(landmarks.astype(np.float32), scheme, detector, version, searched)
     others = OtherFaces.of_arrays(arrays, landmarks.shape, len(names), f"{path}", again)
-    return replace(
-        made, scores=None if scores is None else scores.astype(np.float32), score_names=names, others=others
-    )
+    return replace(made, scores=None if scores is None else scores.astype(np.float32), score_names=names, others=others)
 
 
 def check_size(capture: Capture, whole: Landmarks2D) -> None:

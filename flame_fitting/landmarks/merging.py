@@ -18,6 +18,7 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.lifting import Landmarks3D, triangulate
+from flame_fitting.landmarks.misfit import misfits
 from flame_fitting.landmarks.outliers import face_sizes
 from flame_fitting.landmarks.schemes import scheme_named
 
@@ -29,8 +30,10 @@ _LEAST_SPREAD = 0.002
 """Share of a face's size below which no spread is believed."""
 _TO_GROUP = 0.5
 """How far the spread of a point is drawn toward that of its part of the face: one capture says little of one point."""
-_PEOPLE_TO_GROUP = 0.8
-"""The same of what a calibration saw on few faces."""
+_LASTING_TO_GROUP = 0.9
+"""The same of what is known of a single face, or of the few that a calibration saw."""
+_MOMENTS = 5
+"""Timesteps at which the points in space are compared with the head model."""
 _WORST = 4.0
 """A picture counts for no more than so many times worse or better than usual."""
 _ALIKE = 0.4
@@ -197,16 +200,21 @@ class Merged:
 
 
 def merge(
-    head: HeadModel, sources: Sequence[Detected], cameras: Cameras, spreads: Sequence[Spread] | None = None
+    head: HeadModel,
+    sources: Sequence[Detected],
+    cameras: Cameras,
+    spreads: Sequence[Spread] | None = None,
+    lifted: Sequence[Sequence[Landmarks3D]] = (),
 ) -> Merged:
     """Merges two detectors or more into the order of the one with the most points.
 
-    The inner points that all orders have in common are averaged; the rest (contours, which are no fixed points, irises,
+    `lifted` are each source's points in space by timestep, where cameras are calibrated. The inner points that all orders have in common are averaged; the rest (contours, which are no fixed points, irises,
     points that one alone has) stays the first one's. Where that found no face, the others' points stand alone.
     """
     if len(sources) < 2:
         raise InputError("merging needs the landmarks of two detectors at least.")
     given = list(spreads) if spreads is not None else [spread_of(one, cameras) for one in sources]
+    off = _lasting(head, sources, lifted)
     lead = max(range(len(sources)), key=lambda k: (scheme_named(sources[k].embedding.scheme).n_points, -k))
     order = [lead, *(k for k in range(len(sources)) if k != lead)]
     first, inner = sources[lead], scheme_named(sources[lead].embedding.scheme).inner
@@ -224,7 +232,7 @@ def merge(
         points.append(values[..., :2])
         confidence.append(values[..., 2])
         sizes = np.nan_to_num(_sizes(sources[k], sources[k].landmarks), nan=1.0)
-        error = _whole_error(given[k], sources[k], cameras)[own]
+        error = _whole_error(given[k], sources[k], cameras, off[k])[own]
         between_them = np.fmax(between_them, _BETWEEN * sizes)
         sizes = sizes * given[k].worse
         spread.append(error * sizes[..., None] / np.sqrt(sources[k].weight))
@@ -271,17 +279,36 @@ def _moved(
     return out
 
 
-def _whole_error(spread: Spread, source: Detected, cameras: Cameras) -> Float[ndarray, " N"]:
+def _whole_error(
+    spread: Spread, source: Detected, cameras: Cameras, misfit: Float[ndarray, " 51"] | None
+) -> Float[ndarray, " N"]:
     """Standard deviation of the combined point, in face sizes: what views or frames disagree in averages out; what the
-    detector means differently on every face, as its calibration saw it, does not."""
+    detector means differently on every face does not. That is how far it is from all faces of the head model, on this
+    capture; where its points are not known in space, what its calibration saw."""
     order = scheme_named(source.embedding.scheme)
     people = source.embedding.people_mm
     if people is None or np.isfinite(people).sum() <= 10:
         people = source.embedding.spread_mm
-    lasting = _steadied(0.001 * people / _FACE_M / np.sqrt(3), order.groups, _PEOPLE_TO_GROUP)
+    lasting_mm = people.astype(np.float64)
+    if misfit is not None and np.isfinite(misfit).sum() > 20:
+        lasting_mm = np.full(order.n_points, np.nan)
+        lasting_mm[order.inner] = 1000 * misfit
+    lasting = _steadied(0.001 * lasting_mm / _FACE_M / np.sqrt(3), order.groups, _LASTING_TO_GROUP)
     views = np.isfinite(source.landmarks).all(-1).sum(1)
     count = float(np.median(views[views > 0])) if cameras.calibrated and (views > 0).any() else 1.0
     return np.asarray(np.sqrt(spread.values**2 / max(0.5 * count, 1.0) + lasting**2))
+
+
+def _lasting(
+    head: HeadModel, sources: Sequence[Detected], lifted: Sequence[Sequence[Landmarks3D]]
+) -> list[Float[ndarray, " 51"] | None]:
+    """`misfits` of each source, their root mean square over some timesteps; None where nothing is in space."""
+    if not lifted or not all(len(one) for one in lifted):
+        return [None] * len(sources)
+    embeddings = [one.embedding for one in sources]
+    steps = np.unique(np.linspace(0, len(lifted[0]) - 1, _MOMENTS).astype(int))
+    found = np.array([misfits(head, embeddings, [one[step].points for one in lifted]) for step in steps])
+    return list(np.sqrt(_median(found**2)))
 
 
 def _average(

@@ -77,7 +77,7 @@ class OtherFaces:
 
 
 def choose_over_views(
-    faces: list[Float[ndarray, "F N 3"]], K: Float[ndarray, "C 3 3"], world_to_camera: Float[ndarray, "C 4 4"]
+    faces: list[Float[ndarray, "_ N 3"]], K: Float[ndarray, "C 3 3"], world_to_camera: Float[ndarray, "C 4 4"]
 ) -> list[int]:
     """Which face of each of C calibrated views belongs to one head; -1 where there is none.
 
@@ -133,7 +133,7 @@ def _agreement(
     return total / len(views), chosen
 
 
-def choose_over_time(faces: list[Float[ndarray, "F N 3"]]) -> list[int]:
+def choose_over_time(faces: list[Float[ndarray, "_ N 3"]]) -> list[int]:
     """Which face of each frame is the one that moves on steadily; -1 where there is none.
 
     The cheapest path through all frames (Viterbi, 1967): a step costs how far the face jumps, in sizes of a face, and a

@@ -35,8 +35,8 @@ class OutlierConfig:
     """Pairs of views that are tried, at most."""
     least_angle: float = 6.0
     """Degrees between the rays of a pair."""
-    neighbours: int = 6
-    """Points around each that say how its surroundings move."""
+    neighbours: int = 8
+    """Points around each, two of which have to move with it."""
     window: int = 2
     """Frames on each side that a frame is compared with."""
 
@@ -110,9 +110,7 @@ def _of_moment(
     return bad & ~wrong[:, None], wrong
 
 
-def _agreed_errors(
-    landmarks: ndarray, K: ndarray, world_to_camera: ndarray, config: OutlierConfig
-) -> ndarray:
+def _agreed_errors(landmarks: ndarray, K: ndarray, world_to_camera: ndarray, config: OutlierConfig) -> ndarray:
     """Distance (C, N) of each point from the reprojection that most views agree on, in face sizes, or NaN."""
     seen = np.isfinite(landmarks).all(-1) & (np.nan_to_num(landmarks[..., 2]) > config.min_confidence)
     pixels = np.where(seen[..., None], landmarks[..., :2], 0.0)
@@ -173,7 +171,7 @@ def over_time(landmarks: Float[ndarray, "T N 3"], config: OutlierConfig | None =
     local[wrong] = np.nan
     jump = local - _around(local, config.window)
     own = np.linalg.norm(jump, axis=-1)
-    apart = np.linalg.norm(jump - _surroundings(local, jump, config.neighbours), axis=-1)
+    apart = _from_neighbours(local, jump, config.neighbours)
     with np.errstate(all="ignore"):
         usual = np.nanmedian(own, axis=0)
         limit = np.maximum(config.over_time, config.spreads * np.nan_to_num(usual))
@@ -213,13 +211,16 @@ def _around(local: ndarray, window: int) -> ndarray:
     return out
 
 
-def _surroundings(local: ndarray, jump: ndarray, count: int) -> ndarray:
-    """Median jump of the points nearest to each one."""
+def _from_neighbours(local: ndarray, jump: ndarray, count: int) -> Float[ndarray, "T N"]:
+    """How far each jump is from those of the two points around that move most alike: the rim of a lid has only lid
+    on one of its sides."""
     rest = np.nan_to_num(_nanmedian(local))
     distance = np.linalg.norm(rest[:, None] - rest[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(count, len(rest) - 1)]
-    return np.stack([_nanmedian(frame[nearest].swapaxes(0, 1)) for frame in jump])
+    apart = np.linalg.norm(jump[:, nearest] - jump[:, :, None], axis=-1)
+    apart = np.sort(np.where(np.isfinite(apart), apart, np.inf), axis=-1)
+    return np.asarray(apart[..., min(1, apart.shape[-1] - 1)])
 
 
 def _nanmedian(values: ndarray) -> ndarray:

@@ -49,14 +49,18 @@ def test_files_are_those_that_the_package_downloads():
     from face_alignment.detection.sfd import sfd_detector
 
     assert WEIGHTS.url == api.models_urls["2DFAN-4"] and WEIGHTS.url.endswith(WEIGHTS.names[0])
-    assert FINDER_WEIGHTS.url == sfd_detector.models_urls["s3fd"] and FINDER_WEIGHTS.url.endswith(FINDER_WEIGHTS.names[0])
+    assert FINDER_WEIGHTS.url == sfd_detector.models_urls["s3fd"] and FINDER_WEIGHTS.url.endswith(
+        FINDER_WEIGHTS.names[0]
+    )
     assert f"-{WEIGHTS.sha256}." in WEIGHTS.url and f"-{FINDER_WEIGHTS.sha256}." in FINDER_WEIGHTS.url
 
 
 def test_folder_file_and_torchs_cache_serve(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(cache.parent))
-    found = [FaceAlignmentDetector(given, "cpu", faces=faces(None)) for given in (cache, cache / WEIGHTS.names[0], None)]
+    found = [
+        FaceAlignmentDetector(given, "cpu", faces=faces(None)) for given in (cache, cache / WEIGHTS.names[0], None)
+    ]
     assert {one.path for one in found} == {cache / WEIGHTS.names[0]} and len({one.version for one in found}) == 1
     assert found[0].version.startswith(sha256_of_file(found[0].path)[:16])
 

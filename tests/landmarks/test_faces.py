@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from flame_fitting.landmarks.faces import Face, FaceFinder, agreement, face_of, nearest_ibug, side_visibility, visibility
+from flame_fitting.landmarks.faces import (
+    Face,
+    FaceFinder,
+    agreement,
+    face_of,
+    nearest_ibug,
+    side_visibility,
+    visibility,
+)
 from flame_fitting.landmarks.schemes import SCHEMES
 
 WFLW, IBUG = SCHEMES["wflw98"], SCHEMES["ibug68"]
