@@ -51,6 +51,17 @@ STAGES = (
         ("run A.glb --output output/a", "run scan.obj --output output/scan --no-photometric --views 16"),
     ),
     Stage(
+        "preprocess",
+        "preprocess_video",
+        "PreprocessConfig",
+        "preprocess",
+        "Makes pictures, and alpha maps if asked, of a video or of the videos of a rig.",
+        (
+            "preprocess --input data/monocular/obama.mp4 --matting-method selfie",
+            "preprocess --input data/nersemble/074/EMO-1 --downsample-scales 2 4",
+        ),
+    ),
+    Stage(
         "render",
         "render_avatar",
         "RenderConfig",
@@ -91,6 +102,17 @@ STAGES = (
         (
             "export --src-folder O/fit --tgt-folder O/export --background-color white",
             "export --src-folder O/fit --tgt-folder O/export --no-mask-below-line",
+        ),
+    ),
+    Stage(
+        "combine",
+        "combine_nerf_datasets",
+        "CombineConfig",
+        "combine",
+        "Unites exported datasets of one subject into one.",
+        (
+            "combine --src-folders export/074_EMO-1 export/074_EMO-2 --tgt-folder export/UNION2_074",
+            "combine --src-folders a/export b/export --tgt-folder union --copy-images --subject me",
         ),
     ),
     Stage(
@@ -249,6 +271,8 @@ def head_line(config: Any, arguments: Sequence[str] = ()) -> str:
         folder = getattr(config, name, None)
         if isinstance(folder, Path) and (recorded := _recorded_head(folder)):
             return f"head: {recorded} (recorded in {folder})"
+        if name in ("fit", "src_folder") and isinstance(folder, Path):
+            return f"head: that of the fit in {folder}"
     return "head: none (this command needs no head model)"
 
 
@@ -295,6 +319,8 @@ def _complain(message: str, code: int = EXIT_INPUT) -> int:
 def _how_to_go_on(stage: Stage) -> str:
     if stage.name == "run":
         return "Finished stages are kept: run the same command again to go on where it stopped."
+    if stage.name == "preprocess":
+        return "Finished pictures are kept: run the same command again to go on where it stopped."
     if stage.name == "fit":
         return "Finished stages of the fit are kept: run the same command again to go on where it stopped."
     return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."

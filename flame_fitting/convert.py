@@ -30,7 +30,7 @@ class ConvertConfig(FlameFolder):
     """Options of `flame-fitting convert`."""
 
     input: tyro.conf.Positional[Path] = field(metadata=PLACE)
-    """File of FLAME parameters, or a folder with one file for each timestep."""
+    """File of FLAME parameters (.npz, .frame, .json), or a folder: a file per timestep, a run, an exported data set."""
     output: Path = field(metadata=PLACE)
     """File to write (.npz or .frame), or a folder for one file per timestep."""
     to: DialectName
@@ -86,7 +86,7 @@ def convert(config: ConvertConfig) -> Conversion:
 
 def plan(config: ConvertConfig) -> Manifest:
     """What decides the result, for folders that `convert` writes."""
-    from flame_fitting.export.dialects.registry import parameter_files
+    from flame_fitting.export.dialects.places import parameter_files
 
     digest = hashlib.sha256()
     for file in parameter_files(config.input):

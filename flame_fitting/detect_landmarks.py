@@ -172,7 +172,11 @@ def _reading(config: DetectConfig) -> "ReadOptions":
     from flame_fitting.capture.read_options import ReadOptions
 
     return ReadOptions(
-        subset=config.subset, division=config.division, n_downsample_rgb=config.n_downsample_rgb, use_alpha_map=False
+        subset=config.subset,
+        division=config.division,
+        n_downsample_rgb=config.n_downsample_rgb,
+        use_alpha_map=False,
+        prefix="--",
     )
 
 

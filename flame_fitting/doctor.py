@@ -36,6 +36,9 @@ CORE = (
     "xatlas",
     "DracoPy",
     "meshopt",
+    "av",
+    "ai-edge-litert",
+    "pymatting",
 )
 OPTIONAL = {
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),
@@ -47,6 +50,7 @@ SYSTEM_LIBRARIES = "apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
 INSTALL_AGAIN = "pip install --force-reinstall flame-fitting"
 """Brings the files that come with the package."""
 HEAD_USERS = "run, render, fit"
+DETECTOR_USERS = "render, detect, fit, run"
 COMPANIONS = (
     (
         "FLAME masks",
@@ -135,8 +139,7 @@ def examine(flame_dir: Path | None = None) -> Iterator[Finding]:
     yield _opencv_twins()
     yield _loads("cv2", _load_cv2, "opencv-contrib-python")
     yield _loads("mediapipe", _load_mediapipe)
-    yield _detector_model()
-    yield from _detector_weights()
+    yield from _detectors()
     yield _device()
     yield _nvdiffrast()
     yield _open_head()
@@ -227,42 +230,14 @@ def _load_mediapipe() -> None:
         ctypes.CDLL(str(library))
 
 
-def _detector_model() -> Finding:
-    users = "render, detect, fit, run"
+def _detectors() -> Iterator[Finding]:
     try:
-        from flame_fitting.landmarks.mediapipe_detector import find_model
+        from flame_fitting.landmarks.inventory import detector_files
 
-        path = find_model()
-        return Finding("detector model", "ok", f"MediaPipe Face Landmarker, {path} ({_short_hash(path)})", "", users)
-    except InputError as error:
-        return Finding("detector model", "missing", str(error), INSTALL_AGAIN, users)
+        for name, state, text, mend in detector_files(INSTALL_AGAIN):
+            yield Finding(name, state, text, mend, DETECTOR_USERS)
     except (ImportError, OSError) as error:
-        return Finding("detector model", "missing", f"cannot be looked for ({error})", INSTALL_AGAIN, users)
-
-
-def _detector_weights() -> Iterator[Finding]:
-    """Files of the other detectors, which users bring or this program downloads when it is asked for them."""
-    try:
-        from flame_fitting.landmarks import dlib_detector, face_alignment_detector, star_detector
-        from flame_fitting.landmarks.weights import find_weights, weight_folder
-    except (ImportError, OSError):
-        return  # said of the package that cannot be loaded
-    for name, file, find in (
-        ("STAR weights", star_detector.WEIGHTS, lambda: find_weights(star_detector.WEIGHTS)),
-        ("dlib weights", dlib_detector.WEIGHTS, dlib_detector.find_dlib_weights),
-        ("face-alignment weights", face_alignment_detector.WEIGHTS, face_alignment_detector.find_network),
-    ):
-        users = "detect, fit, run"
-        try:
-            path = find()
-        except InputError as error:
-            yield Finding(name, "optional", str(error), f"mend or unset {file.variable}", users)
-            continue
-        if path is not None:
-            yield Finding(name, "ok", f"{path} ({_short_hash(path)})", "", users)
-        else:
-            text = f"not there: {file.names[0]}, about {file.megabytes} MB"
-            yield Finding(name, "optional", text, f"put it into {weight_folder()}, or {file.option}", users)
+        yield Finding("detector model", "missing", f"cannot be looked for ({error})", INSTALL_AGAIN, DETECTOR_USERS)
 
 
 def _device() -> Finding:

@@ -116,13 +116,15 @@ def plan(config: EvaluateConfig) -> Manifest:
     """What decides the result, for the manifest in the fit's folder `overlays`."""
     from flame_fitting.avatar.files_of import hash_avatar
     from flame_fitting.fit.result import find_fit_folder
-    from flame_fitting.fit.sources import find_capture, fit_input_record
+    from flame_fitting.fit.sources import capture_input_record, fit_input_record
 
     folder = find_fit_folder(config.fit)
     output = folder / REPORT_FOLDER
     made = read_manifest(folder)
-    capture = config.capture_folder or find_capture(folder)
-    inputs = {"fit": fit_input_record(folder, output), "capture": input_record(capture, output)}
+    inputs = {
+        "fit": fit_input_record(folder, output),
+        "capture": capture_input_record(folder, config.capture_folder, output),
+    }
     if config.ground_truth is not None:
         inputs["ground_truth"] = input_record(config.ground_truth, output)
     if config.avatar is not None:

@@ -166,7 +166,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     if double.has_uv:
-        seen = _with_pictures(seen, start.reference_from_world, capture, device)
+        limit = int(config.data.picture_cache * 1e9)
+        seen = _with_pictures(seen, start.reference_from_world, capture, device, limit)
     return PreparedFit(config, capture, head, start, seen, state)
 
 
@@ -265,8 +266,8 @@ def reading_options(config: FitConfig) -> "ReadOptions":
 def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
-    They are wanted anew, too, where a detector of this program has other weights or settings now than they were detected
-    with. Refuses a capture over time, and one whose cameras do not fit its landmarks.
+    They are wanted anew, too, where a detector has other weights or settings now than they were detected with.
+    Refuses a capture over time, and one whose cameras do not fit its landmarks.
     """
     from flame_fitting.capture.opening import open_capture
 
@@ -344,8 +345,9 @@ def _with_pictures(
     reference_from_world: "np.ndarray",
     capture: "Capture",
     device: "torch.device",
+    limit: int,
 ) -> "Observations":
-    """With a rasterizer and pictures, for texture and photometric stages."""
+    """With a rasterizer and pictures, for texture and photometric stages; `limit` bytes of them are kept."""
     from flame_fitting.fit.dense import DenseMaps
     from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
@@ -353,7 +355,6 @@ def _with_pictures(
 
     rasterizer = make_rasterizer(device)
     chosen = capture.views_of("fit") or capture.views
-    limit = int(config.data.picture_cache * 1e9)
     pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
     dense: DenseMaps | None = None
     if any(view.dense_path for view in chosen):

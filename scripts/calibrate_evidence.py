@@ -50,7 +50,7 @@ def main() -> None:
         arguments.output = assets.shipped_evidence_path(detector.name)
 
     head = load_head(arguments.head)
-    embedding = landmark_embedding(head, detector, "textured", notify=print)
+    embedding = landmark_embedding(head, detector, "lit", notify=print)
     config = EvidencePictures(
         identities=arguments.identities,
         expressions=arguments.expressions,

@@ -247,7 +247,15 @@ def test_where_things_lie_and_what_only_names_an_input_does_not_decide(config: R
         "detect": {"capture"} | detectors,
         "fit": {"capture", "output", "landmark_embedding", "detect", "log", "data.root_folder"}
         | detectors
-        | {"data.sequence", "exp.output_folder", "exp.reuse_landmarks"}
+        | {
+            "data.picture_cache",
+            "data.subject",
+            "model.flame_params_path",
+            "exp.checkpoint_seconds",
+            "data.sequence",
+            "exp.output_folder",
+            "exp.reuse_landmarks",
+        }
         | head
         | machine,
         "export": {"src_folder", "tgt_folder", "capture_folder", "force"} | head,

@@ -133,8 +133,8 @@ def embedding_of_landmarks(
     detector = make_detector(landmarks.detector if made_here else DETECTORS[0], settings)
     if made_here and landmarks.detector_version != detector.version:
         raise InputError(
-            f"The landmarks of {landmarks.detector} were detected with other weights or settings than are found now. Give "
-            "the same ones, or detect again: --exp.no-reuse-landmarks."
+            f"The landmarks of {landmarks.detector} were detected with other weights or settings than are found now. "
+            "Give the same ones, or detect again: --exp.no-reuse-landmarks."
         )
     return for_scheme(landmark_embedding(head, detector, kind, notify=notify), landmarks.scheme, head)
 

@@ -32,7 +32,7 @@ def with_options(capture: Capture, options: ReadOptions) -> Capture:
     notes = list(out.notes)
     views = out.views
     if options.n_downsample_rgb is not None and options.n_downsample_rgb > 1:
-        views = _downsampled(out, options.n_downsample_rgb)
+        views = _downsampled(out, options.n_downsample_rgb, options.prefix)
     if options.scale_factor != 1:
         views = [_resized(view, *_times(view, options.scale_factor)) for view in views]
     out = replace(out, views=views)
@@ -47,38 +47,39 @@ def with_options(capture: Capture, options: ReadOptions) -> Capture:
 def _chosen(capture: Capture, options: ReadOptions) -> Capture:
     timesteps, cameras = list(capture.timestep_ids), list(capture.camera_ids)
     if options.division is not None:
-        cameras = _division(capture, options.division.replace("_", "-"), cameras)
-    timesteps, cameras = select(options.subset, timesteps, cameras, "--data.subset")
+        cameras = _division(capture, options, cameras)
+    timesteps, cameras = select(options.subset, timesteps, cameras, f"{options.prefix}subset")
     kept_timesteps, kept_cameras = frozenset(timesteps), frozenset(cameras)
     views = [view for view in capture.views if view.timestep in kept_timesteps and view.camera in kept_cameras]
     if not views:
-        raise InputError(f"{capture.root}: has no picture of what --data.subset {options.subset} chooses.")
+        raise InputError(f"{capture.root}: has no picture of what {options.prefix}subset {options.subset} chooses.")
     return replace(capture, views=views)
 
 
-def _division(capture: Capture, name: str, cameras: list[int]) -> list[int]:
+def _division(capture: Capture, options: ReadOptions, cameras: list[int]) -> list[int]:
+    name = str(options.division).replace("_", "-")
     if name not in DIVISIONS:
-        raise InputError(f"--data.division {name}: no such division. There are: {', '.join(DIVISIONS)}.")
+        raise InputError(f"{options.prefix}division {name}: no such division. There are: {', '.join(DIVISIONS)}.")
     if not capture.kind.startswith("nersemble"):
         raise InputError(
-            f"--data.division {name}: divisions are of NeRSemble's rig, {capture.root} is another kind of folder. "
-            "Choose cameras with --data.subset."
+            f"{options.prefix}division {name}: divisions are of NeRSemble's rig, {capture.root} is none. "
+            f"Choose cameras with {options.prefix}subset."
         )
     if len(cameras) != RIG_SIZE:
         raise InputError(
-            f"--data.division {name}: divisions are of a rig with {RIG_SIZE} cameras, {capture.root} has "
-            f"{len(cameras)}. Choose cameras with --data.subset."
+            f"{options.prefix}division {name}: divisions are of a rig with {RIG_SIZE} cameras, {capture.root} has "
+            f"{len(cameras)}. Choose cameras with {options.prefix}subset."
         )
     return [camera for place, camera in enumerate(cameras) if place in DIVISIONS[name]]
 
 
-def _downsampled(capture: Capture, n: int) -> list[View]:
+def _downsampled(capture: Capture, n: int, prefix: str) -> list[View]:
     """The views with their pictures from `images_<n>`, or scaled to whole pixels where that folder is not there."""
     sizes: dict[tuple[int, tuple[int, int]], tuple[int, int]] = {}
     out = []
     for view in capture.views:
         if (view.width // n, view.height // n) < (1, 1):
-            raise InputError(f"--data.n-downsample-rgb {n}: leaves nothing of {capture.root / view.file_path}.")
+            raise InputError(f"{prefix}n-downsample-rgb {n}: leaves nothing of {capture.root / view.file_path}.")
         making = view.making or _as_stored(view)
         name = None if view.file_path.startswith(f"images_{n}/") else reduced_name(capture.root, view.file_path, n)
         if name is None:
@@ -127,7 +128,7 @@ def _on_background(capture: Capture, color: tuple[float, float, float]) -> tuple
 
 
 def _on(view: View, color: tuple[float, float, float], old: tuple[float, float, float] | None) -> View:
-    """A view with alpha over a background; `old` is what its file's picture stands on, None where it is the real one."""
+    """A view with alpha over a background; `old` is what its file stands on, None where that is the real one."""
     assert view.mask_path is not None
     making = view.making or _as_stored(view)
     replaces = old if making.backdrop is None else making.backdrop.replaces

@@ -81,7 +81,7 @@ def distort(points: Array, lens: Lens) -> Array:
     points = np.ascontiguousarray(points, dtype=np.float64)
     if lens.model == "fisheye":
         coefficients = np.array(lens.coefficients)
-        return cv2.fisheye.distortPoints(points[:, None], np.eye(3), coefficients)[:, 0]
+        return np.asarray(cv2.fisheye.distortPoints(points[:, None], np.eye(3), coefficients)[:, 0], dtype=np.float64)
     ahead = np.concatenate([points, np.ones((len(points), 1))], axis=1)
     found, _ = cv2.projectPoints(ahead, np.zeros(3), np.zeros(3), np.eye(3), np.array(lens.coefficients))
     return np.asarray(found[:, 0], dtype=np.float64)

@@ -34,8 +34,9 @@ def open_capture(
     """
     options = options or ReadOptions()
     capture = with_options(_read(Path(path), options), options)
-    for note in capture.notes if notify is not None else ():
-        notify(note)
+    if notify is not None:
+        for note in capture.notes:
+            notify(note)
     return capture
 
 

@@ -1,6 +1,6 @@
 """What is read of a capture's folder, and how."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from flame_fitting.capture.pictures import parse_color
 from flame_fitting.errors import InputError
@@ -28,21 +28,24 @@ class ReadOptions:
     image_size_during_calibration: tuple[int, int] | None = None
     """Height and width (px) of the pictures that NeRSemble's intrinsics are for, where its file does not say."""
 
+    prefix: str = field(default="--data.", compare=False)
+    """What messages put before the name of an option."""
+
     def __post_init__(self) -> None:
         """Refuses values that mean nothing."""
         if self.n_downsample_rgb is not None and self.n_downsample_rgb < 1:
-            raise InputError(f"--data.n-downsample-rgb {self.n_downsample_rgb}: must be 1 or more.")
+            raise InputError(f"{self.prefix}n-downsample-rgb {self.n_downsample_rgb}: must be 1 or more.")
         if not 0 < self.scale_factor <= 1:
-            raise InputError(f"--data.scale-factor {self.scale_factor}: must be above 0 and at most 1.")
+            raise InputError(f"{self.prefix}scale-factor {self.scale_factor}: must be above 0 and at most 1.")
 
     @property
     def background(self) -> tuple[float, float, float] | None:
         """`background_color` as sRGB 0..1."""
         if isinstance(self.background_color, str):
-            return parse_color(self.background_color, "--data.background-color")
+            return parse_color(self.background_color, f"{self.prefix}background-color")
         return self.background_color
 
 
 def read_options(options: CaptureOptions) -> ReadOptions:
     """How a command's options want a capture to be read."""
-    return ReadOptions(**{one.name: getattr(options, one.name) for one in fields(ReadOptions)})
+    return ReadOptions(**{one.name: getattr(options, one.name) for one in fields(ReadOptions) if one.compare})

@@ -5,15 +5,12 @@
     flame_param/<timestep:05d>.npz, canonical_flame_param.npz      (flame mode "param")
     meshes/<timestep:05d>.obj, flame/exp/<timestep:05d>.txt, canonical.obj      (flame mode "mesh")
 
-The dataset's world is head space: metres, +Y up, face toward +Z. Cameras are moved there by `head_from_world`, so they
-stay rigid motions. `cy` is measured from the top.
+The world of a static avatar's dataset is head space: metres, +Y up, face toward +Z. Over time it is the frame that the
+head moves in (`head_from_world` of the fit), recentred as VHAP does: the mean of the fit's translations is taken from
+all of them and from the cameras. Cameras stay rigid motions. `cy` is measured from the top.
 """
 
-import json
-import math
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,35 +19,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flame_fitting.capture.camera import move_camera, opengl_camera_to_world
-from flame_fitting.capture.capture import Capture, View
-from flame_fitting.capture.files import INTRINSIC_KEYS, intrinsics_as_dict
-from flame_fitting.capture.pictures import picture_as_uint8, replace_background, to_uint8, write_png
-from flame_fitting.capture.subset import select
+from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
-from flame_fitting.export.neck_line import NeckCut, neck_cut
-from flame_fitting.export.obj import write_obj
-from flame_fitting.fit.parameters import POSES
+from flame_fitting.export.flame_files import is_flame, write_meshes, write_parameters
+from flame_fitting.export.frame_pictures import PictureWork, write_pictures
+from flame_fitting.export.frames import plan_frames
+from flame_fitting.export.neck_surface import NeckSurface
+from flame_fitting.export.splits import SPLITS, TRAIN_RATIO
+from flame_fitting.export.transforms_files import write_transforms
 from flame_fitting.fit.result import FitResult
 from flame_fitting.folders import staged_folder
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.manifest import Manifest
 
-SPLITS = ("train", "val", "test")
-CANONICAL_JAW = 0.3  # rad: the mouth slightly open, as VHAP's canonical head
-VAL_EVERY = 8
-WORLD_UP = (0.0, 1.0, 0.0)  # instant-ngp reads it; it takes +Z else
-TRAIN_RATIO = 0.7  # part of the timesteps that are not for testing, where there are several
-
-# FLAME's topology without and with VHAP's teeth: what GaussianAvatars binds its Gaussians to.
-_FLAME_TOPOLOGIES = {(5023, 9976), (5143, 10144)}
-_FLAME_SHAPE, _FLAME_EXPR = 300, 100
-
-_OUR_ENTRIES = (
+DATASET_ENTRIES = (
     *("images", "fg_masks", "flame_param", "canonical_flame_param.npz", "canonical.obj", "meshes", "flame"),
     *("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"),
+    *("sequences_trainval.txt", "sequences_test.txt"),
 )
+"""What an export or a union may leave in its folder."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +48,20 @@ class ExportOptions:
     background_color: tuple[float, float, float] | None = None
     """sRGB 0..1; None keeps the capture's."""
     subset: str | None = None
-    """VHAP's subset grammar, see `subset.select`."""
+    """VHAP's subset grammar, see `capture/subset.select`."""
     scale_factor: float | None = None
     """Pictures are scaled by this, 0 < factor <= 1."""
     flame_mode: Literal["param", "mesh"] = "param"
     mask_below_line: bool = True
-    """Whether pictures and masks are cut below the neck line."""
+    """Whether pictures and masks are cut below the neck."""
     landmark_views: bool = False
     """Whether the views made for landmark detection are exported too (for training)."""
+    train_ratio: float = TRAIN_RATIO
+    """Over time: part of the timesteps, from the first, that are not for testing; above 0, at most 1."""
+    val_camera: str | None = None
+    """Over time: the camera that validates, by name or index, or none; None is VHAP's: 8, else the last."""
+    recenter: bool = True
+    """Over time: whether the mean of the translations becomes the origin, as in VHAP."""
 
 
 @dataclass
@@ -80,15 +74,6 @@ class ExportSummary:
     opens_in: str
     """One line for the user: which programs read this dataset."""
     warnings: list[str]
-
-
-@dataclass(frozen=True)
-class _Frame:
-    view: View
-    timestep_index: int
-    camera_index: int
-    row: int
-    split: str
 
 
 def export_nerf_dataset(
@@ -104,261 +89,91 @@ def export_nerf_dataset(
 ) -> ExportSummary:
     """Writes the dataset of a fit to the folder `target`, which appears whole or not at all.
 
-    `progress` is called with the number of pictures written and their total. `plan` makes the manifest anew, to see
-    whether an input has changed.
+    Row k of the fit is the k-th timestep of the capture (`fit/alignment.aligned`). `progress` is called with the number
+    of pictures written and their total. `plan` makes the manifest anew, to see whether an input has changed.
     """
     options = options or ExportOptions()
-    if options.scale_factor is not None and not 0 < options.scale_factor <= 1:
-        raise InputError(f"--scale-factor {options.scale_factor}: must be above 0 and at most 1.")
-    frames = _plan(fit, capture, options)
+    _check(fit, capture, options)
+    frames = plan_frames(capture, options.subset, options.landmark_views, options.train_ratio, options.val_camera)
+    rows = dict(sorted({frame.timestep_index: frame.row for frame in frames}.items()))
     warnings = []
-    vertices = fit.vertices_head(head)
-    cuts = [neck_cut(head, vertices[t], _neck_up(fit, t)) for t in range(len(vertices))]
-    if options.mask_below_line and cuts and cuts[0] is None:
-        warnings.append(f"The head model {head.name} has no neck points; pictures are not cut below the neck line.")
-    with staged_folder(target, force, stale=_OUR_ENTRIES) as folder:
-        entries = _write_pictures(folder, fit, capture, frames, cuts, options, progress)
-        if options.flame_mode == "param":
-            _write_parameters(folder, fit, head, frames)
-        else:
-            _write_meshes(folder, fit, head, frames, vertices)
-        _write_transforms(folder, fit, frames, entries, options)
+    surface: NeckSurface | None = None
+    if options.mask_below_line:
+        try:
+            surface = NeckSurface(head, fit.parameters["shape"], fit.parameters["static_offset"][:1])
+        except ValueError:
+            warnings.append(f"The head model {head.name} has no neck points; pictures are not cut below the neck.")
+    moved, dataset_from_world = _recentred(fit, options)
+    work = PictureWork(
+        dataset_from_world=dataset_from_world,
+        background_color=options.background_color or capture.background_color,
+        scale_factor=options.scale_factor,
+        is_mesh=options.flame_mode == "mesh",
+    )
+    with staged_folder(target, force, stale=DATASET_ENTRIES) as folder:
+        entries = write_pictures(folder, capture, frames, work, moved, head, surface, progress)
+        (write_meshes if work.is_mesh else write_parameters)(folder, moved, head, rows)
+        provenance = _provenance(fit, dataset_from_world, options)
+        write_transforms(folder, entries, [frame.split for frame in frames], _up(moved), provenance)
         if manifest is not None:
             manifest.transforms["head_from_world"] = fit.head_from_world.tolist()
+            manifest.transforms["dataset_from_world"] = dataset_from_world.tolist()
             warnings += manifest.finish(plan or (lambda: manifest))
             manifest.write(folder)
     warnings += _camera_warnings(entries) if is_flame(head) else []
-    counts = {split: sum(frame.split == split for frame in frames) for split in SPLITS}
+    counts: dict[str, int] = {split: sum(frame.split == split for frame in frames) for split in SPLITS}
     return ExportSummary(Path(target), counts, _opens_in(head, options), warnings)
 
 
-def is_flame(head: HeadModel) -> bool:
-    """Whether the head has FLAME's vertices and faces, which GaussianAvatars needs."""
-    return (head.n_vertices, head.faces.shape[0]) in _FLAME_TOPOLOGIES
-
-
-def split_cameras(fit_cameras: list[int], heldout_cameras: list[int]) -> dict[int, str]:
-    """Split by camera of a static avatar: every 8th fit view (the last one, where there are fewer) validates."""
-    split = dict.fromkeys(heldout_cameras, "test")
-    validation = fit_cameras[VAL_EVERY - 1 :: VAL_EVERY] or fit_cameras[1:][-1:]
-    return split | {camera: "val" if camera in validation else "train" for camera in fit_cameras}
-
-
-def split_timesteps(timesteps: list[int], cameras: list[int]) -> Callable[[int, int], str]:
-    """VHAP's split over time: the last 30 % of the timesteps test, one camera (8, else the last) validates."""
-    trained = set(timesteps[: math.ceil(TRAIN_RATIO * len(timesteps))])
-    validating = None if len(cameras) < 2 else 8 if 8 in cameras else cameras[-1]
-
-    def split(timestep: int, camera: int) -> str:
-        return "test" if timestep not in trained else "val" if camera == validating else "train"
-
-    return split
-
-
-def flame_parameters(fit: FitResult, head: HeadModel, row: int) -> dict[str, NDArray[np.float32]]:
-    """One timestep's parameters with VHAP's keys and shapes, leading dimension 1 except `shape`."""
-    p = fit.parameters
-    out = {key: p[key][row : row + 1] for key in POSES}
-    out["shape"], out["expr"] = p["shape"], p["expr"][row : row + 1]
-    out["static_offset"] = p["static_offset"]
-    if is_flame(head):  # its readers expect the full bases
-        out["shape"] = _padded(out["shape"], _FLAME_SHAPE)
-        out["expr"] = _padded(out["expr"], _FLAME_EXPR)
-    return {key: np.asarray(value, dtype=np.float32) for key, value in out.items()}
-
-
-def canonical_parameters(fit: FitResult, head: HeadModel) -> dict[str, NDArray[np.float32]]:
-    """The neutral head with the fitted shape and offsets and the jaw slightly open."""
-    out = {key: np.zeros_like(value) for key, value in flame_parameters(fit, head, 0).items()}
-    fitted = flame_parameters(fit, head, 0)
-    out |= {"shape": fitted["shape"], "static_offset": fitted["static_offset"]}
-    out["jaw_pose"] = np.array([[CANONICAL_JAW, 0, 0]], dtype=np.float32)
-    return out
-
-
-def _plan(fit: FitResult, capture: Capture, options: ExportOptions) -> list[_Frame]:
-    roles: list[Any] = ["fit", "heldout"] + (["landmark"] if options.landmark_views else [])
-    views = capture.views_of(*roles)
-    if not views:
-        raise InputError(f"{capture.root}: has no fit views to export. Render the avatar again.")
+def _check(fit: FitResult, capture: Capture, options: ExportOptions) -> None:
+    if options.scale_factor is not None and not 0 < options.scale_factor <= 1:
+        raise InputError(f"--scale-factor {options.scale_factor}: must be above 0 and at most 1.")
+    if not 0 < options.train_ratio <= 1:
+        raise InputError(f"--train-ratio {options.train_ratio}: must be above 0 and at most 1.")
     steps = len(fit.parameters["expr"])
     if steps != len(capture.timesteps):
         raise InputError(
             f"{fit.folder}: the fit has {steps} timesteps, its capture {capture.root} has {len(capture.timesteps)}."
             " Fit the capture again."
         )
-    order = {"fit": 0, "heldout": 1, "landmark": 2}
-    role_of = {view.camera: view.role for view in reversed(views)}
-    cameras = sorted(role_of, key=lambda camera: (order[role_of[camera]], camera))
-    numbers = {camera: index for index, camera in enumerate(cameras)}
-    if steps > 1:
-        by_time = split_timesteps(capture.timesteps, cameras)
-    else:
-        of_role = {role: [c for c in cameras if role_of[c] == role] for role in order}
-        by_camera = split_cameras(of_role["fit"], of_role["heldout"]) | dict.fromkeys(of_role["landmark"], "train")
-    timesteps, chosen = select(options.subset, list(capture.timesteps), cameras)
-    indices = {timestep: index for index, timestep in enumerate(timesteps)}
-    return [
-        _Frame(
-            view=view,
-            timestep_index=indices[view.timestep],
-            camera_index=numbers[view.camera],
-            row=capture.timesteps.index(view.timestep),
-            split=by_time(view.timestep, view.camera) if steps > 1 else by_camera[view.camera],
-        )
-        for view in sorted(views, key=lambda view: (view.timestep, numbers[view.camera]))
-        if view.timestep in indices and view.camera in chosen
-    ]
 
 
-def _write_pictures(
-    folder: Path,
-    fit: FitResult,
-    capture: Capture,
-    frames: list[_Frame],
-    cuts: list[NeckCut | None],
-    options: ExportOptions,
-    progress: Callable[[int, int], None] | None,
-) -> list[dict[str, Any]]:
-    for name in ("images", "fg_masks"):
-        (folder / name).mkdir()
+def _recentred(fit: FitResult, options: ExportOptions) -> tuple[FitResult, NDArray[np.float64]]:
+    """The fit in the dataset's world, and `dataset_from_world` (4, 4).
 
-    def write(frame: _Frame) -> dict[str, Any]:
-        view = _in_head_space(frame.view, fit.head_from_world)
-        image, alpha = capture.image(frame.view), capture.alpha(frame.view)
-        image, alpha, view = _scaled(image, alpha, view, options.scale_factor)
-        cut = cuts[frame.row] if options.mask_below_line else None
-        above = None if cut is None else cut.keep(view.K, view.world_to_camera, view.width, view.height)
-        new = options.background_color or capture.background_color
-        image, mask = replace_background(image, alpha, capture.background_color, new, above)
-        name = f"{frame.timestep_index:05d}_{frame.camera_index:02d}.png"
-        write_png(folder / "images" / name, picture_as_uint8(image))
-        write_png(folder / "fg_masks" / name, to_uint8(mask))
-        return _entry(fit, frame, view, name, options)
-
-    entries = []
-    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
-        jobs: list[Future[dict[str, Any]]] = [pool.submit(write, frame) for frame in frames]
-        try:
-            for done, job in enumerate(jobs, start=1):
-                entries.append(job.result())
-                if progress is not None:
-                    progress(done, len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return entries
+    The mean is over all timesteps of the fit, so that parts of it have one world. A static avatar stays in head space.
+    """
+    translation = fit.parameters["translation"].astype(np.float64)
+    if not options.recenter or len(translation) < 2:
+        return fit, fit.head_from_world
+    mean = translation.mean(axis=0)
+    back = np.eye(4)
+    back[:3, 3] = -mean
+    moved = replace(fit, parameters=fit.parameters | {"translation": translation - mean})
+    return moved, back @ fit.head_from_world
 
 
-def _in_head_space(view: View, head_from_world: NDArray[np.float64]) -> View:
-    return replace(view, world_to_camera=move_camera(view.world_to_camera, head_from_world))
+def _up(fit: FitResult) -> list[float]:
+    """The head's upward direction, mean over time, in the dataset's world; instant-ngp takes +Z where none is said."""
+    rotation = torch.as_tensor(np.asarray(fit.parameters["rotation"], dtype=np.float64))
+    mean = rotation_matrix(rotation)[:, :, 1].mean(0)
+    length = float(mean.norm())
+    return (mean / length).tolist() if length > 1e-6 else [0.0, 1.0, 0.0]
 
 
-def _scaled(
-    image: NDArray[np.float32], alpha: NDArray[np.float32], view: View, factor: float | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], View]:
-    if factor is None or factor == 1:
-        return image, alpha, view
-    import cv2
-
-    width, height = max(1, round(view.width * factor)), max(1, round(view.height * factor))
-    K = np.diag([width / view.width, height / view.height, 1.0]) @ view.K
-    small = cv2.resize(image.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_AREA)
-    scaled = replace(view, K=K, width=width, height=height)
-    return np.ascontiguousarray(small.transpose(2, 0, 1)), np.asarray(mask, dtype=np.float32), scaled
-
-
-def _entry(fit: FitResult, frame: _Frame, view: View, name: str, options: ExportOptions) -> dict[str, Any]:
-    stem = f"{frame.timestep_index:05d}"
-    entry: dict[str, Any] = {
-        "timestep_index": frame.timestep_index,
-        "timestep_index_original": frame.row,
-        "timestep_id": fit.timestep_id[frame.row] if frame.row < len(fit.timestep_id) else stem,
-        "camera_index": frame.camera_index,
-        "camera_id": f"{frame.view.camera:02d}",
-        **_intrinsics(view),
-        "transform_matrix": opengl_camera_to_world(view.world_to_camera).tolist(),
-        "file_path": f"images/{name}",
-        "fg_mask_path": f"fg_masks/{name}",
-    }
-    if options.flame_mode == "param":
-        entry["flame_param_path"] = f"flame_param/{stem}.npz"
-    else:
-        entry["mesh_path"], entry["exp_path"] = f"meshes/{stem}.obj", f"flame/exp/{stem}.txt"
-    return entry
-
-
-def _intrinsics(view: View) -> dict[str, float]:
-    values = intrinsics_as_dict(view.K, view.width, view.height)
-    values["camera_angle_x"] = 2 * math.atan(0.5 * view.width / values["fl_x"])
-    values["camera_angle_y"] = 2 * math.atan(0.5 * view.height / values["fl_y"])
-    return values
-
-
-def _write_transforms(
-    folder: Path, fit: FitResult, frames: list[_Frame], entries: list[dict[str, Any]], options: ExportOptions
-) -> None:
-    provenance = {
-        "world": "head space: metres, right-handed, +Y up, face toward +Z",
+def _provenance(fit: FitResult, dataset_from_world: NDArray[np.float64], options: ExportOptions) -> dict[str, Any]:
+    still = len(fit.parameters["expr"]) < 2
+    return {
+        "world": "head space: metres, right-handed, +Y up, face toward +Z"
+        if still
+        else "the frame that the head moves in, metres"
+        + (", with the mean of its translations at the origin" if options.recenter else ""),
         "head_from_world": fit.head_from_world.tolist(),
+        "dataset_from_world": dataset_from_world.tolist(),
         "head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity,
         "scale_source": fit.scale_source,
         "mask_below_line": options.mask_below_line,
     }
-    by_split = {split: [e for e, f in zip(entries, frames, strict=True) if f.split == split] for split in SPLITS}
-    for split, chosen in {"": entries, **by_split}.items():
-        data: dict[str, Any] = {"camera_model": "PINHOLE", "up": list(WORLD_UP)}
-        # A key at the top level hides the frames' own from nerfstudio, so it must hold for every frame of the dataset.
-        for key in (*INTRINSIC_KEYS, "camera_angle_x", "camera_angle_y"):
-            if all(entry[key] == entries[0][key] for entry in entries):
-                data[key] = entries[0][key]
-        data["timestep_indices"] = sorted({entry["timestep_index"] for entry in chosen})
-        data["camera_indices"] = sorted({entry["camera_index"] for entry in chosen})
-        if not split:
-            names = {name: [entry["file_path"] for entry in part] for name, part in by_split.items()}
-            names = {name: part or names["test"] or names["train"] for name, part in names.items()}
-            data |= {f"{name}_filenames": part for name, part in names.items()}
-        data["provenance"] = provenance
-        data["frames"] = chosen
-        path = folder / (f"transforms_{split}.json" if split else "transforms.json")
-        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_parameters(folder: Path, fit: FitResult, head: HeadModel, frames: list[_Frame]) -> None:
-    (folder / "flame_param").mkdir()
-    for index, row in sorted({frame.timestep_index: frame.row for frame in frames}.items()):
-        np.savez(folder / "flame_param" / f"{index:05d}.npz", **flame_parameters(fit, head, row))  # type: ignore[arg-type]
-    np.savez(folder / "canonical_flame_param.npz", **canonical_parameters(fit, head))  # type: ignore[arg-type]
-
-
-def _write_meshes(
-    folder: Path, fit: FitResult, head: HeadModel, frames: list[_Frame], vertices: NDArray[np.float64]
-) -> None:
-    faces = head.faces.cpu().numpy()
-    (folder / "flame" / "exp").mkdir(parents=True)
-    (folder / "meshes").mkdir()
-    for index, row in sorted({frame.timestep_index: frame.row for frame in frames}.items()):
-        write_obj(folder / "meshes" / f"{index:05d}.obj", vertices[row], faces)
-        np.savetxt(folder / "flame" / "exp" / f"{index:05d}.txt", fit.parameters["expr"][row], fmt="%.9g")
-    with torch.no_grad():
-        rest = {
-            "shape": fit.parameters["shape"],
-            "static_offset": fit.parameters["static_offset"],
-            "jaw_pose": np.array([[CANONICAL_JAW, 0, 0]]),
-        }
-        posed = head(**{key: torch.as_tensor(value).to(head.v_template) for key, value in rest.items()})
-    write_obj(folder / "canonical.obj", posed.vertices[0].double().cpu().numpy(), faces)
-
-
-def _neck_up(fit: FitResult, row: int) -> NDArray[np.float64]:
-    rotation = torch.as_tensor(np.asarray(fit.parameters["rotation"][row], dtype=np.float64))
-    return rotation_matrix(rotation)[:, 1].numpy()
-
-
-def _padded(values: NDArray[Any], size: int) -> NDArray[Any]:
-    missing = max(0, size - values.shape[-1])
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
 
 
 def _camera_warnings(entries: list[dict[str, Any]]) -> list[str]:
@@ -370,7 +185,7 @@ def _camera_warnings(entries: list[dict[str, Any]]) -> list[str]:
     if not off:
         return []
     text = "have an off-centre principal point or pixels that are not square, which GaussianAvatars ignores"
-    return [f"{len(off)} of {len(entries)} cameras {text}; other programs read them right."]
+    return [f"{len(off)} of {len(entries)} pictures {text}; other programs read them right."]
 
 
 # given a folder, instant-ngp trains on every .json in it, that of the test views too

@@ -54,6 +54,11 @@ def folded_triangles(
     head: HeadModel, parameters: FitParameters, pairs: Int[Tensor, "P 2"] | None = None
 ) -> Bool[Tensor, " F"]:
     """Triangles that the offsets turned or folded at any timestep; `pairs` are `adjacent_faces`."""
-    bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
+    folded = torch.zeros(len(head.faces), dtype=torch.bool, device=head.faces.device)
+    if not bool(parameters.static_offset.any()):
+        return folded
     pairs = adjacent_faces(head.faces) if pairs is None else pairs
-    return folded_faces(parameters.vertices(head), bare.vertices(head), head.faces, pairs).any(0)
+    for some in parameters.batches():
+        bare = replace(some, static_offset=torch.zeros_like(some.static_offset))
+        folded |= folded_faces(some.vertices(head), bare.vertices(head), head.faces, pairs).any(0)
+    return folded

@@ -8,7 +8,7 @@ end it is folded into `head_from_world`. For a static avatar it carries all plac
 stay zero; over time these two carry the motion, and of the placement only the scale may move (`moving_parts`).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -23,6 +23,8 @@ from flame_fitting.head.rotations import rotation_matrix
 
 JAW_SHUT = -0.02
 """Least opening of the jaw, rad: it does not close further than shut."""
+_AT_ONCE = 8
+"""Timesteps in a batch."""
 VERGENCE = 0.05
 """Prior of the difference of the two eyes, one standard deviation, rad."""
 
@@ -49,6 +51,8 @@ class Part:
     """What that is multiplied by, for all coefficients or for each."""
     least: tuple[float, ...] = ()
     """Least value of each coefficient, where there is one."""
+    change: str | None = None
+    """Field of the options' `PriorConfig`: standard deviation of its change from a timestep to the next."""
 
     @property
     def span(self) -> slice:
@@ -60,6 +64,11 @@ class Part:
         if self.prior is None:
             return ()
         return tuple(getattr(prior, self.prior) * factor for factor in self.prior_factors)
+
+    def change_sigma(self, prior: PriorConfig) -> float | None:
+        """Standard deviation of a change, in its unit; None where timesteps are independent."""
+        value: float | None = None if self.change is None else getattr(prior, self.change)
+        return value
 
 
 @dataclass(frozen=True)
@@ -98,10 +107,27 @@ PARAMETERS: tuple[Parameter, ...] = (
         ),
     ),
     Parameter("shape", "identity", ("n_shape",), (Part("shape", "shape", "shape", "sigma", prior="shape"),)),
-    Parameter("expr", "frame", ("n_expr",), (Part("expr", "expr", "expr", "sigma", prior="expr"),)),
-    Parameter("rotation", "frame", (3,), (Part("rotation", "pose", "rotation", "rad", moves="sequence"),)),
-    Parameter("translation", "frame", (3,), (Part("translation", "pose", "translation", "m", moves="sequence"),)),
-    Parameter("neck_pose", "frame", (3,), (Part("neck_pose", "joints", "neck", "rad", prior="neck"),)),
+    Parameter(
+        "expr", "frame", ("n_expr",), (Part("expr", "expr", "expr", "sigma", prior="expr", change="expr_change"),)
+    ),
+    Parameter(
+        "rotation",
+        "frame",
+        (3,),
+        (Part("rotation", "pose", "rotation", "rad", moves="sequence", change="rotation_change"),),
+    ),
+    Parameter(
+        "translation",
+        "frame",
+        (3,),
+        (Part("translation", "pose", "translation", "m", moves="sequence", change="translation_change"),),
+    ),
+    Parameter(
+        "neck_pose",
+        "frame",
+        (3,),
+        (Part("neck_pose", "joints", "neck", "rad", prior="neck", change="neck_change"),),
+    ),
     Parameter(
         "jaw_pose",
         "frame",
@@ -112,10 +138,16 @@ PARAMETERS: tuple[Parameter, ...] = (
                 prior="jaw",
                 prior_factors=(1.0, 1 / 3, 1 / 3),  # opening; sideways and roll
                 least=(JAW_SHUT, -np.inf, -np.inf),
+                change="jaw_change",
             ),
         ),
     ),
-    Parameter("eyes_pose", "frame", (6,), (Part("eyes_pose", "joints", "eyes", "rad", prior="eyes"),)),
+    Parameter(
+        "eyes_pose",
+        "frame",
+        (6,),
+        (Part("eyes_pose", "joints", "eyes", "rad", prior="eyes", change="eyes_change"),),
+    ),
     Parameter(
         "static_offset",
         "identity",
@@ -204,6 +236,14 @@ class FitParameters:
     def vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in the reference frame, metres."""
         return place(self.placement, self.head_vertices(head))
+
+    def batches(self) -> Iterator["FitParameters"]:
+        """A few timesteps at a time, in order: what is posed of many must not all be held at once."""
+        if self.timesteps <= _AT_ONCE:
+            yield self
+            return
+        for start in range(0, self.timesteps, _AT_ONCE):
+            yield self.of_frames(range(start, min(start + _AT_ONCE, self.timesteps)))
 
 
 def with_frames(

@@ -51,7 +51,7 @@ class Quality:
 
 def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarget]) -> Quality:
     """Landmark and surface distances of the current parameters."""
-    posed = parameters.vertices(head)
+    posed = (vertices for some in parameters.batches() for vertices in some.vertices(head))
     landmark, surface, areas = [], [], []
     face = torch.nonzero(head.region_mask("face"))[:, 0]
     for vertices, target in zip(posed, targets, strict=True):

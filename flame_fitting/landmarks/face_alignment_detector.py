@@ -154,7 +154,7 @@ class FaceAlignmentDetector(BoxedDetector):
 def peaks_of(heat: Float[Tensor, "B N H W"]) -> tuple[Float[Tensor, "B N 2"], Float[Tensor, "B N"]]:
     """Places x, y of the peaks, in cells from the map's top-left corner (centres at +0.5), and their heights.
 
-    Between cells as of a Gaussian, which is what the network was trained to draw: through the logarithms beside the peak.
+    Between cells as of a Gaussian, which the network was trained to draw: through the logarithms beside the peak.
     """
     height, width = heat.shape[-2:]
     peak, index = heat.flatten(2).max(-1)
@@ -218,7 +218,7 @@ def find_finder(network: Path) -> Path | None:
 
 def _import_package() -> None:
     try:
-        import face_alignment.models
+        import face_alignment.models  # noqa: F401
     except (ImportError, OSError) as error:
         raise InputError(
             f"face-alignment cannot be loaded ({error}). Install it with: {INSTALL}. "

@@ -1,12 +1,18 @@
 """Where a face is in a picture: MediaPipe's points serve detectors that have to be shown a box."""
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from flame_fitting.landmarks.schemes import INNER_51, Scheme, scheme_named
+
+if TYPE_CHECKING:
+    from flame_fitting.landmarks.mediapipe_detector import MediaPipeDetector
 
 _LEAST_CONFIDENCE = 0.05
 """Of points that are turned away, as MediaPipe's here."""
@@ -38,9 +44,9 @@ class FaceFinder:
     """The most prominent face of every picture, by MediaPipe's points."""
 
     def __init__(self) -> None:
-        from flame_fitting.landmarks.mediapipe_detector import MediaPipeDetector
+        from flame_fitting.landmarks.mediapipe_detector import find_model
 
-        self._detector = MediaPipeDetector()
+        self._detector = _mediapipe(find_model())
 
     @property
     def version(self) -> str:
@@ -52,6 +58,14 @@ class FaceFinder:
         scheme = scheme_named(self._detector.scheme)
         found = self._detector.detect_quickly(images)[:, scheme.ibug68].astype(np.float64)
         return [face_of(points) if np.isfinite(points).all() else None for points in found]
+
+
+@cache
+def _mediapipe(model: Path) -> "MediaPipeDetector":
+    """One for all detectors: each starts threads of its own."""
+    from flame_fitting.landmarks.mediapipe_detector import MediaPipeDetector
+
+    return MediaPipeDetector(model)
 
 
 def face_of(points: Float[ndarray, "68 3"]) -> Face:
@@ -89,8 +103,8 @@ def nearest_ibug(scheme: Scheme) -> ndarray:
 def side_visibility(points: Float[ndarray, "N 2"], scheme: Scheme) -> Float[ndarray, " N"]:
     """How far each point's surface may face the camera, told by the foreshortening of one half of the face.
 
-    A point and its mirror twin are equally far from the nose's line in a face that looks at the camera; the half that is
-    turned away is narrow. 1 on the mid-line, and where a half is no narrower than half of the other one.
+    A point and its mirror twin are equally far from the nose's line in a face that looks at the camera; the half that
+    is turned away is narrow. 1 on the mid-line, and where a half is no narrower than half of the other one.
     """
     bridge = points[scheme.ibug68[[27, 28, 29, 30]]]
     across = points[scheme.ibug68[45]] - points[scheme.ibug68[36]]

@@ -117,20 +117,20 @@ def write_landmarks(capture: Capture, landmarks: Landmarks2D) -> Path:
     """
     path = landmarks_path(capture.root, landmarks.detector)
     found = landmarks.landmarks.astype(np.float32)
-    more: dict[str, Any] = {} if landmarks.searched is None else {"searched": landmarks.searched}
+    arrays: dict[str, Any] = {
+        "landmarks": found,
+        "scheme": landmarks.scheme,
+        "detector": landmarks.detector,
+        "detector_version": landmarks.detector_version,
+    }
+    if landmarks.searched is not None:
+        arrays["searched"] = landmarks.searched
     if landmarks.scores is not None:
-        more |= {"scores": landmarks.scores.astype(np.float32), "score_names": np.array(landmarks.score_names)}
+        arrays |= {"scores": landmarks.scores.astype(np.float32), "score_names": np.array(landmarks.score_names)}
     if len(landmarks.others):
-        more |= landmarks.others.arrays()
+        arrays |= landmarks.others.arrays()
     with atomic_write(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            landmarks=found,
-            scheme=landmarks.scheme,
-            detector=landmarks.detector,
-            detector_version=landmarks.detector_version,
-            **more,
-        )
+        np.savez_compressed(temporary, **arrays)
     if landmarks.scheme == "ibug68" and (capture.kind == "monocular" or capture.kind.startswith("nersemble")):
         write_vhap(capture, landmarks.detector, found)
     return path

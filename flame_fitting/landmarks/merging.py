@@ -1,8 +1,8 @@
 """Several detectors' points as one: what each means by a point is made the same, and the surer one counts more.
 
 Every detector has its own embedding, so its points are moved, in each picture, by what lies between its place of a
-point and the first detector's on the template (as the head stands there). Then the points are averaged, weighted by how much
-each detector's disagree on this very capture: over views, or over time.
+point and the first detector's on the template (as the head stands there). Then the points are averaged, weighted by how
+much each detector's disagree on this very capture: over views or over time, and with every face of the head model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -208,8 +208,12 @@ def merge(
 ) -> Merged:
     """Merges two detectors or more into the order of the one with the most points.
 
-    `lifted` are each source's points in space by timestep, where cameras are calibrated. The inner points that all orders have in common are averaged; the rest (contours, which are no fixed points, irises,
+    The inner points that all orders have in common are averaged; the rest (contours, which are no fixed points, irises,
     points that one alone has) stays the first one's. Where that found no face, the others' points stand alone.
+
+    Args:
+        spreads: `spread_of` each; None: measured here.
+        lifted: each source's points in space by timestep, where cameras are calibrated.
     """
     if len(sources) < 2:
         raise InputError("merging needs the landmarks of two detectors at least.")

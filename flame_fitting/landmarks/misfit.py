@@ -1,8 +1,8 @@
 """How far each detector's points lie from any face that a head model can make, on the very capture.
 
-A detector that agrees with itself over views or frames may still be off, always alike. All detectors' points in space are
-fitted together by the head model (similarity, jaw, the first components of shape and expression under their priors);
-what is left of each is the part of its error that no face explains.
+A detector that agrees with itself over views or frames may still be off, always alike. All detectors' points in space
+are fitted together by the head model (similarity, jaw, the first components of shape and expression under their
+priors); what is left of each is the part of its error that no face explains.
 """
 
 from collections.abc import Sequence

@@ -8,9 +8,9 @@ brows, 27..30 bridge of the nose, 31..35 its lower edge, 36..47 eyes, 48..59 out
 starts on the subject's right. iBUG-70 has the pupils behind them. The jaw line of a turned head is a contour, not a
 fixed set of points: only the 51 inner points are corresponding surface points.
 
-WFLW-98 (Wu et al., "Look at Boundary", 2018): 0..32 jaw line, 33..50 brows, all around, 51..59 nose, 60..75 eyes, 76..87
-outer and 88..95 inner lip contour, 96 and 97 the pupils. Its iBUG points are those that many programs take; jaw line,
-brows and lids lie close to iBUG's, not on them.
+WFLW-98 (Wu et al., "Look at Boundary", 2018): 0..32 jaw line, 33..50 brows, all around, 51..59 nose, 60..75 eyes,
+76..87 outer and 88..95 inner lip contour, 96 and 97 the pupils. Its iBUG points are those that many programs take; jaw
+line, brows and lids lie close to iBUG's, not on them.
 
 MediaPipe's 478: points 0..467 lie on the face, 468..472 on the subject's right iris, 473..477 on the left one (centre
 first). Its iBUG points were chosen by anatomical meaning.

@@ -35,7 +35,7 @@ WEIGHTS = WeightFile(
 _BOX = 1.05
 """Side of the crop over the smaller side of the box of the 68 points."""
 _NARROWEST = 0.9
-"""Boxes narrower than this part of their longer side, of profiles, count as that: else brow and chin would be cut off."""
+"""Boxes narrower than this part of their longer side, of profiles, count as that: else brow and chin were cut off."""
 _SCHEMES = {68: "ibug68", 98: "wflw98"}
 _AGAIN = (
     f"Give the file {WEIGHTS.names[0]} of STAR's authors with {WEIGHTS.option}; if it was downloaded here, delete it."
@@ -48,7 +48,7 @@ class StarDetector(BoxedDetector):
     """Points of STAR's network.
 
     Args:
-        weights: the checkpoint, or a folder with it; None: looked for, else downloaded. Which one it is, its shapes say.
+        weights: the checkpoint, or a folder with it; None: looked for, else downloaded. Shapes say which it is.
         device: auto, cpu, cuda or cuda:N.
         half: half precision, on a GPU.
 

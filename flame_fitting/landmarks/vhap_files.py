@@ -1,7 +1,7 @@
 """VHAP's landmark files: `landmark2d/<NAME>.npz` of a single camera, `landmark2d/<NAME>/<camera>.npz` of several.
 
 `face_landmark_2d` (T, 68, 3): x and y over the picture's width and height, a confidence; iBUG-68; -1 where nothing was
-found. A row for each timestep of the folder, in the order of their names. `bounding_box` (T, 5) is written and not read.
+found. A row for each timestep of the folder, in the order of their names. `bounding_box` (T, 5) is written, not read.
 """
 
 from pathlib import Path
@@ -53,7 +53,7 @@ def vhap_names(capture: Capture) -> list[str]:
 
 
 def read_vhap(capture: Capture, path: Path) -> Float32[ndarray, "T C 68 3"]:
-    """x px, y px of the full pictures and a confidence, for all timesteps and cameras of the folder; NaN where missing."""
+    """x px, y px of the full pictures and a confidence; all timesteps and cameras of the folder, NaN where missing."""
     steps, cameras = list(capture.timestep_ids), list(capture.camera_ids)
     landmarks = np.full((len(steps), len(cameras), _POINTS, 3), np.nan, dtype=np.float32)
     sizes = {view.camera: view.full_size for view in capture.views}

@@ -87,8 +87,8 @@ def missing(file: WeightFile, why: str = "") -> str:
     """What is said where a file of weights is not there."""
     why = f" and {why}" if why else ""
     return (
-        f"{weight_folder() / file.names[0]}: the weights of {file.title} (about {file.megabytes} MB) are not there{why}. "
-        f"Put the file there, or name it with {file.option}. The detector that works now is mediapipe."
+        f"{weight_folder() / file.names[0]}: the weights of {file.title}, about {file.megabytes} MB, are not there{why}"
+        f". Put the file there, or name it with {file.option}. The detector that works now is mediapipe."
     )
 
 

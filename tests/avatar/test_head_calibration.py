@@ -30,9 +30,9 @@ from flame_fitting.landmarks.calibration import (
     spread_table,
 )
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.registry import Settings
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
+from flame_fitting.landmarks.registry import Settings
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 

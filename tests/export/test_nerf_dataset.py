@@ -12,13 +12,12 @@ from flame_fitting.capture.camera import project, world_to_camera_from_opengl
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
+from flame_fitting.export.flame_files import flame_parameters
 from flame_fitting.export.nerf_dataset import (
     ExportOptions,
     export_nerf_dataset,
-    flame_parameters,
-    split_cameras,
-    split_timesteps,
 )
+from flame_fitting.export.splits import split_cameras, split_timesteps
 from flame_fitting.export_as_nerf_dataset import ExportConfig, export
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel

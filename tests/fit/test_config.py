@@ -132,7 +132,7 @@ def test_help_leaves_out_what_exists_and_help_all_leaves_out_nothing(capsys: pyt
     everything = capsys.readouterr().out
     for name in hidden(FitConfig):
         assert f"--{name.replace('_', '-')}" in everything
-    for flag in ("--pipeline.rgb-init-all.num-steps", "--data.subset", "--w.smooth-trans", "--w.landmark-visible"):
+    for flag in ("--pipeline.rgb-init-all.num-steps", "--data.calibrated", "--w.smooth-trans", "--w.landmark-visible"):
         assert flag in everything
         assert flag not in short
     for flag in ("--preset", "--w.photo", "--photometric", "--model.occluded", "--begin-stage"):

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from flame_fitting import progress
 from flame_fitting.fit import driver
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
 from flame_fitting.fit.observations import Observations
-from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.parameters import PARAMETERS, FitParameters
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
@@ -107,3 +108,64 @@ def test_three_timesteps_are_found_with_every_parameter(tmp_path: Path) -> None:
     assert (state.parameters.placement[:6] == 0).all() and abs(
         state.parameters.placement[6] - truth.placement[6]
     ) < 0.02
+
+
+def _by_landmarks(config: FitConfig) -> FitConfig:
+    """A user's schedule where there are landmarks alone: the first timestep, one after the other, all together."""
+    config.exp.photometric = config.model.use_static_offset = config.data.use_geometry = False
+    stages = config.pipeline
+    stages.lmk_init_all = replace(stages.lmk_init_all, num_steps=40, frames="first")
+    for name in ("lmk_sequential_tracking", "lmk_global_tracking"):
+        setattr(stages, name, replace(getattr(stages, name), num_steps=40, solver="gauss_newton"))
+    return config
+
+
+@pytest.mark.parametrize("timesteps", [1, 3])
+def test_landmarks_alone_give_every_parameter(timesteps: int, tmp_path: Path) -> None:
+    """Exact landmarks that outweigh the priors; the placement moves at one timestep only."""
+    head, truth, targets, surface = sequence(timesteps)
+    targets = [replace(target, surface=None) for target in targets]
+    config = _by_landmarks(FitConfig(tmp_path))
+    config.w.landmark_count = 1e7
+    start = FitState(FitParameters.neutral(head, timesteps), np.eye(4))
+    with progress.silent():
+        state = run_stages(start, Observations(head, targets, surface), config)
+    assert [r.name for r in state.records if r.accepted] == [
+        "lmk_init_rigid",
+        "lmk_init_all",
+        "lmk_sequential_tracking",
+        "lmk_global_tracking",
+    ]
+    within = {"shape": 2e-3, "expr": 2e-3, "static_offset": 0.0}
+    for parameter in PARAMETERS:
+        value, true = getattr(state.parameters, parameter.name), getattr(truth, parameter.name)
+        assert float((value - true).abs().max()) <= within.get(parameter.name, 2e-4), parameter.name
+        assert (true != 0).any() or parameter.name in ("rotation", "translation", "placement", "static_offset")
+    moved = (
+        {p.name for p in PARAMETERS} - {"static_offset"} - ({"rotation", "translation"} if timesteps == 1 else set())
+    )
+    assert set(state.uncertainty) == moved
+    assert all((sigma[np.isfinite(sigma)] > 0).all() for sigma in state.uncertainty.values())
+
+
+def test_a_timestep_without_a_face_is_carried_and_known_worse(tmp_path: Path) -> None:
+    """What is known of single timesteps in sequence stands beside what all share; together, neighbours carry."""
+    head, _, targets, surface = sequence(3)
+    nothing = np.full((80, 3), np.nan)
+    marks = make_landmark_target(head, embedding_on(head), nothing, nothing[:, 0], np.ones(80))
+    targets = [replace(target, surface=None) for target in targets]
+    targets[1] = FrameTarget((SourceTarget(marks),))
+    config = _by_landmarks(FitConfig(tmp_path))
+    kept: dict[str, FitState] = {}
+    start = FitState(FitParameters.neutral(head, 3), np.eye(4))
+    with progress.silent():
+        seen = Observations(head, targets, surface)
+        run_stages(start, seen, config, keep=lambda state: kept.update({state.records[-1].name: state}))
+    first, each, together = (kept[name] for name in list(kept)[1:])
+    assert np.isfinite(first.uncertainty["expr"][0]).all() and np.isnan(first.uncertainty["expr"][1:]).all()
+    assert np.isfinite(each.uncertainty["expr"][[0, 2]]).all() and np.isnan(each.uncertainty["expr"][1]).all()
+    np.testing.assert_array_equal(each.uncertainty["shape"], first.uncertainty["shape"])
+    for name in ("rotation", "translation"):
+        value, sigma = getattr(together.parameters, name), together.uncertainty[name]
+        np.testing.assert_allclose(value[1], (value[0] + value[2]) / 2, atol=1e-6)
+        assert np.isfinite(sigma).all() and (sigma[1] > sigma[[0, 2]].max(axis=0)).all(), name

@@ -1,6 +1,6 @@
 """The specification of parameters: it agrees with the tensors and the options, and settles the gauge."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -37,7 +37,8 @@ def test_groups_rates_and_priors_are_options():
     parts = [part for parameter in PARAMETERS for part in parameter.parts]
     assert {part.group for part in parts} <= set(GROUPS)
     assert {part.rate for part in parts} <= rates
-    assert {part.prior for part in parts} - {None} == priors, "every prior holds something"
+    named = {part.prior for part in parts} | {part.change for part in parts}
+    assert named - {None} == priors, "every prior holds something"
     jaw = next(part for part in parts if part.name == "jaw_pose")
     assert jaw.prior_sigmas(PriorConfig(jaw=0.3)) == pytest.approx((0.3, 0.1, 0.1)) and jaw.least[0] == JAW_SHUT
 
@@ -86,3 +87,12 @@ def test_columns_put_what_is_shared_first_and_carry_values_there_and_back():
         torch.testing.assert_close(value, torch.where(moved, drawn[name], 0.0), atol=0, rtol=0)
     assert all((value == 0).all() for value in neutral.items().values()), "a copy"
     assert Columns.of(head, []).count == 0
+
+
+@pytest.mark.parametrize("timesteps", [1, 8, 19])
+def test_batches_are_all_timesteps_in_order(timesteps: int) -> None:
+    head = toy_head().double()
+    parameters = replace(FitParameters.neutral(head, timesteps), expr=torch.randn(timesteps, head.n_expr).double())
+    batches = list(parameters.batches())
+    assert max(some.timesteps for some in batches) <= 8
+    torch.testing.assert_close(torch.cat([some.vertices(head) for some in batches]), parameters.vertices(head))

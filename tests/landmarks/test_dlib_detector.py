@@ -11,8 +11,8 @@ dlib = pytest.importorskip("dlib", reason="dlib is not installed")
 from flame_fitting.errors import InputError  # noqa: E402
 from flame_fitting.landmarks import dlib_detector  # noqa: E402
 from flame_fitting.landmarks.dlib_detector import WEIGHTS, DlibDetector, find_dlib_weights  # noqa: E402
-from flame_fitting.landmarks.schemes import INNER_51, SCHEMES  # noqa: E402
 from flame_fitting.landmarks.faces import Face  # noqa: E402
+from flame_fitting.landmarks.schemes import INNER_51, SCHEMES  # noqa: E402
 from tests.landmarks.found_faces import Faces, faces  # noqa: E402
 
 pytestmark = pytest.mark.skipif(find_dlib_weights() is None, reason="face_recognition_models is not installed")
@@ -74,14 +74,13 @@ def test_its_own_finder_serves_where_mediapipe_finds_nothing(head_pictures, dete
     assert np.isnan(DlibDetector(faces=faces(None)).detect(np.zeros((1, 96, 96, 3), np.uint8))).all()
 
 
-def test_an_answer_far_from_the_face_is_none(head_pictures):
-    image = head_pictures.images[:1]
-    finder = DlibDetector().faces
-    face = finder.find(image)[0]
-    assert face is not None and face.inner is not None
-    astray = Face(face.box, face.visible, face.inner + [0.3 * face.size[0], 0])
-    assert np.isnan(DlibDetector(faces=Faces(astray)).detect(image)).all()
-    assert np.isfinite(DlibDetector(faces=Faces(face)).detect(image)).all()
+def test_an_answer_far_from_the_face_is_none():
+    """On a blank picture the trees stay where they start, in the middle of the box."""
+    blank = np.full((1, 200, 200, 3), 128, np.uint8)
+    box, inner = np.array([50.0, 50, 150, 150]), np.array([100.0, 90.0])
+    assert np.isfinite(DlibDetector(faces=Faces(Face(box, np.ones(68), inner))).detect(blank)).all()
+    below = box + [0, 40, 0, 40]
+    assert np.isnan(DlibDetector(faces=Faces(Face(below, np.ones(68), inner))).detect(blank)).all()
 
 
 def test_weights_are_found_without_importing_their_package(monkeypatch):

@@ -54,7 +54,7 @@ def test_a_detector_that_is_named_and_missing_is_an_error(monkeypatch, tmp_path)
     assert not registry.is_ready("star", WEIGHTS) and registry.version_now("star", WEIGHTS) is None
     with pytest.raises(InputError, match=r"300W_STARLoss_NME_2_87\.pkl.*246 MB.*--star-weights.*mediapipe"):
         make_detector("star")
-    with pytest.raises(InputError, match="stars: no such landmark detector.*star, face-alignment, dlib"):
+    with pytest.raises(InputError, match=r"stars: no such landmark detector.*star, face-alignment, dlib"):
         make_detector("stars")
 
 

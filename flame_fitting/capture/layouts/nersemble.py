@@ -1,9 +1,9 @@
 """NeRSemble's folders, v1 and v2, as VHAP reads them.
 
-v1: `<root>/<subject>/<sequence>/images/cam_<camera>_<6 digits>.jpg`, `<root>/camera_params/<subject>/camera_params.json`,
-`<root>/color_correction/<subject>/<camera>.npy`. v2: `<root>/<subject>/sequences/<sequence>/images/...`,
-`<root>/<subject>/calibration/camera_params.json` and `color_calibration.json`. Extrinsics are world to camera, OpenCV
-axes, metres.
+v1: `<root>/<subject>/<sequence>/images/cam_<camera>_<6 digits>.jpg`,
+`<root>/camera_params/<subject>/camera_params.json`, `<root>/color_correction/<subject>/<camera>.npy`.
+v2: `<root>/<subject>/sequences/<sequence>/images/...`, `<root>/<subject>/calibration/camera_params.json` and
+`color_calibration.json`. Extrinsics are world to camera, OpenCV axes, metres.
 """
 
 import re
@@ -176,10 +176,10 @@ class _Calibration:
 
     def _size(self, camera: str) -> tuple[int, int]:
         """(H, W) px of the camera's pictures when it was calibrated."""
-        values = [value.get(camera) if isinstance(value, dict) else value for value in self._sizes]
-        if all(value is not None for value in values):
+        said: list[Any] = [value.get(camera) if isinstance(value, dict) else value for value in self._sizes]
+        if all(value is not None for value in said):
             try:
-                height, width = (int(value) for value in values)
+                height, width = (int(value) for value in said)
                 if height > 0 and width > 0:
                     return height, width
             except (TypeError, ValueError):

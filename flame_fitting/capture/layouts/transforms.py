@@ -58,7 +58,9 @@ def read_transforms(path: Path) -> Capture:
         wrong = "is not a capture, it has no transforms.json" if path.is_dir() else "no such file or folder"
         raise InputError(f"{path}: {wrong}. {_MAKE_ONE}")
     root = files[0].parent
-    headers, views, notes, seen = _Headers(root), [], [], dict[str, str]()
+    headers, seen = _Headers(root), dict[str, str]()
+    views: list[View] = []
+    notes: list[str] = []
     background: tuple[float, float, float] | None = None
     shading, mixed = "unlit", False
     for file in files:
@@ -235,7 +237,7 @@ class _Source:
         """What pictures were composited on; None where the file does not say."""
         color = self.data.get("background_color")
         if color is None:
-            # VHAP composites on white; a file of ours before that key was written stood for white, too
+            # VHAP composites on white
             return _WHITE if self._of_vhap else None
         try:
             red, green, blue = (float(value) for value in color)

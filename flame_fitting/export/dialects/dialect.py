@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_fitting.export.dialects.npz import Arrays, open_npz
+from flame_fitting.export.dialects.containers import open_arrays
+from flame_fitting.export.dialects.npz import Arrays
 from flame_fitting.export.dialects.parameters import FlameParams
 from flame_fitting.export.dialects.vocabulary import DialectName
 
@@ -66,14 +67,15 @@ def npz_dialect(
     frame_per_file: bool = False,
     flame: str | None = None,
 ) -> Dialect:
-    """A dialect whose files are .npz."""
+    """A dialect whose files are .npz, or the same arrays as lists in a .json."""
 
     known = frozenset(knows)
     prefixes = tuple(entry[:-1] for entry in known if entry.endswith("*"))
 
     def read_path(path: Path) -> FlameParams:
-        with open_npz(path) as arrays:
+        with open_arrays(path) as arrays:
             params = read(arrays)
+            params.notes += arrays.notes
             foreign = [name for name in arrays.unread() if name not in known and not name.startswith(prefixes)]
             if foreign:
                 params.notes.append(f"{name} has no {', '.join(foreign)}: left out, whatever they mean")

@@ -1,6 +1,6 @@
 """Reading and writing .npz files without pickles, one key at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from flame_fitting.files import atomic_write, reason, shown
 class Arrays:
     """The arrays of an open .npz file; only those that are asked for are read."""
 
-    def __init__(self, path: Path, file: Any) -> None:
+    def __init__(self, path: Path, file: Any, notes: Iterable[str] = (), others: Iterable[str] = ()) -> None:
+        """`notes` are what to say of how the file was read, `others` names in it that stand for no array."""
         self.path, self._file = path, file
         self.names = frozenset(file.files)
+        self.notes = list(notes)
+        self._others = frozenset(others)
         self._asked: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
     def unread(self) -> list[str]:
-        """Names of the arrays that nobody asked for."""
-        return sorted(self.names - self._asked)
+        """Names of what nobody asked for."""
+        return sorted((self.names | self._others) - self._asked)
 
     def get(self, name: str) -> ndarray | None:
         """An array, or None where the file has none of that name."""

@@ -16,14 +16,14 @@ from flame_fitting.export.dialects import (
     smplx,
     vhap,
 )
+from flame_fitting.export.dialects.containers import OF_NPZ, open_arrays
 from flame_fitting.export.dialects.dialect import Dialect
 from flame_fitting.export.dialects.frame_files import names_of
-from flame_fitting.export.dialects.npz import open_npz
 from flame_fitting.export.dialects.parameters import PER_TIMESTEP_EXTRAS, FlameParams
+from flame_fitting.export.dialects.places import parameter_files, timestep_ids
 from flame_fitting.files import shown
 from flame_fitting.fit.parameters import POSES
 
-# In the order of asking: the first one that recognises a file has it.
 DIALECTS: tuple[Dialect, ...] = (
     nersemble.DIALECT,
     smplx.DIALECT,
@@ -43,10 +43,14 @@ def dialect_named(name: str) -> Dialect:
 def recognise(path: Path) -> Dialect:
     """The dialect of a file, by the names in it: all that the dialect needs must be there."""
     names = _names_in(path)
-    alike = [dialect for dialect in DIALECTS if dialect.suffix == path.suffix]
-    for dialect in alike:
-        if dialect.recognises(names):
-            return dialect
+    suffix = ".npz" if path.suffix.lower() in OF_NPZ else path.suffix
+    alike = [dialect for dialect in DIALECTS if dialect.suffix == suffix]
+    own = [dialect for dialect in alike if dialect.recognises(names)]
+    if len(own) == 1:
+        return own[0]
+    if own:
+        found = " and ".join(dialect.name for dialect in own)
+        raise InputError(f"{path}: has all names of {found}: they may differ. Say which to take: --from {own[0].name}.")
     nearest = max(alike, key=lambda dialect: (dialect.matches(names), -len(dialect.lacks(names))))
     missing, strange = sorted(nearest.lacks(names)), sorted(nearest.excludes & names)
     why = f"without {', '.join(missing)}" if missing else f"with {', '.join(strange)}"
@@ -58,12 +62,12 @@ def recognise(path: Path) -> Dialect:
 
 
 def _names_in(path: Path) -> frozenset[str]:
-    if path.suffix == ".npz":
-        with open_npz(path) as arrays:
+    if path.suffix.lower() in OF_NPZ:
+        with open_arrays(path) as arrays:
             return arrays.names
     if path.suffix == ".frame":
         return names_of(path)
-    raise InputError(f"{path}: neither an .npz nor a .frame file. Other formats of parameters are not read.")
+    raise InputError(f"{path}: neither an .npz, a .json nor a .frame file. Other formats of parameters are not read.")
 
 
 def read_parameters(path: Path, name: str | None = None, timestep: int | None = None) -> tuple[FlameParams, Dialect]:
@@ -73,38 +77,13 @@ def read_parameters(path: Path, name: str | None = None, timestep: int | None = 
         files, timestep = [files[_checked(path, timestep, len(files))]], 0
     dialect = dialect_named(name) if name is not None else recognise(files[0])
     params = _joined(path, [dialect.read(file) for file in files])
+    if len(files) > 1 and not params.timestep_id and params.count == len(files):
+        params.timestep_id = timestep_ids(files)
     if name is not None and (lacking := dialect.lacks(_names_in(files[0]))):
         params.notes.append(f"lacks {', '.join(sorted(lacking))} of {name}: taken as zero, as --from {name} asks")
     if timestep is not None:
         params = params.at(_checked(path, timestep, params.count))
     return params, dialect
-
-
-def parameter_files(path: Path) -> list[Path]:
-    """The files of parameters that a file or folder stands for, in the order of their timesteps."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder. Check the path.")
-    # where a run of this program, GaussianAvatars and metrical-tracker keep them
-    for inner in ("fit", "flame_param", "checkpoint"):
-        if (path / inner).is_dir():
-            path = path / inner
-            break
-    tracked = list(path.glob("tracked_flame_params*.npz"))
-    if tracked:  # VHAP writes one after every so many epochs
-        return [max(tracked, key=lambda file: (_trailing_number(file), file.name))]
-    found = [file for file in path.iterdir() if file.suffix in (".npz", ".frame") and "canonical" not in file.name]
-    if not found:
-        raise InputError(f"{path}: no .npz or .frame files in this folder. Give the file of the parameters.")
-    if len({file.suffix for file in found}) > 1:
-        raise InputError(f"{path}: has .npz and .frame files. Give one file, or a folder of one kind.")
-    return sorted(found, key=lambda file: (_trailing_number(file), file.name))
-
-
-def _trailing_number(file: Path) -> int:
-    digits = file.stem[len(file.stem.rstrip("0123456789")) :]
-    return int(digits) if digits else -1
 
 
 def _checked(path: Path, timestep: int, count: int) -> int:

@@ -56,6 +56,14 @@ class Columns:
                     start += count
         return cls(tuple(blocks[False]), tuple(blocks[True]))
 
+    def frames_alone(self) -> "Columns":
+        """Those of the timesteps only."""
+        blocks = [
+            replace(b, columns=slice(b.columns.start - self.n_shared, b.columns.stop - self.n_shared))
+            for b in self.frame
+        ]
+        return Columns((), tuple(blocks))
+
     @property
     def blocks(self) -> tuple[Block, ...]:
         """All of one timestep."""

@@ -23,16 +23,19 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
         most = {name: min(count, COMPONENTS_BY_LANDMARKS[name]) for name, count in most.items()}
+    prior = priors(config)
     found = gauss_newton(
         seen.head,
         state.parameters,
         seen.targets,
         Columns.of(seen.head, [part.name for part in parts], most),
-        priors(config),
+        prior,
         GaussNewtonSettings(
             iterations=settings.num_steps,
             landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
             surface_count=config.w.surface_count,
+            smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
+            marginal=seen.timesteps > 1,
             seed=config.seed,
         ),
         seen.surface if geometry else None,

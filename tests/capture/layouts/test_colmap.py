@@ -14,14 +14,15 @@ from flame_fitting.errors import InputError
 from tests.capture.synthetic_folders import disc, distorted_gradient, gradient, psnr, rig, write_picture
 
 W, H = 60, 40
+_OPENCV, _FISHEYE = (-0.1, 0.02, 0.003, -0.002), (0.02, 0.01, 0.0, 0.001)
 # number in files, name, parameters, (fx, fy, cx, cy), OpenCV's coefficients
 MODELS = [
     (0, "SIMPLE_PINHOLE", (70.0, 31, 19), (70, 70, 31, 19), None),
     (1, "PINHOLE", (70.0, 72, 31, 19), (70, 72, 31, 19), None),
     (2, "SIMPLE_RADIAL", (70.0, 31, 19, -0.1), (70, 70, 31, 19), ("brown", (-0.1,))),
     (3, "RADIAL", (70.0, 31, 19, -0.1, 0.02), (70, 70, 31, 19), ("brown", (-0.1, 0.02))),
-    (4, "OPENCV", (70.0, 72, 31, 19, -0.1, 0.02, 0.003, -0.002), (70, 72, 31, 19), ("brown", (-0.1, 0.02, 3e-3, -2e-3))),
-    (5, "OPENCV_FISHEYE", (70.0, 72, 31, 19, 0.02, 0.01, 0.0, 0.001), (70, 72, 31, 19), ("fisheye", (0.02, 0.01, 0, 1e-3))),
+    (4, "OPENCV", (70.0, 72, 31, 19, *_OPENCV), (70, 72, 31, 19), ("brown", _OPENCV)),
+    (5, "OPENCV_FISHEYE", (70.0, 72, 31, 19, *_FISHEYE), (70, 72, 31, 19), ("fisheye", _FISHEYE)),
     (
         6,
         "FULL_OPENCV",
@@ -110,7 +111,7 @@ def test_unknown_models_are_refused(tmp_path: Path, number: int) -> None:
     pictures(tmp_path, MODELS[1])
     count = {7: 5, 10: 12}.get(number, 4)
     write_binary(tmp_path / "sparse" / "0", (number, "", (70.0,) * count))
-    with pytest.raises(InputError, match="cameras.bin.*known"):
+    with pytest.raises(InputError, match=r"cameras\.bin.*known"):
         open_capture(tmp_path)
 
 

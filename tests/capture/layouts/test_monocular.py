@@ -67,7 +67,7 @@ def test_a_reduced_folder_that_lacks_a_frame_or_has_another_size_is_named(tmp_pa
         open_capture(root, ReadOptions(n_downsample_rgb=2))
     for step in range(2):
         write_picture(root / "images_2" / f"{step:06d}.jpg", np.zeros((32, 24, 3)))
-    with pytest.raises(InputError, match="24 x 32.*not 2 times as large"):
+    with pytest.raises(InputError, match=r"24 x 32.*not 2 times as large"):
         open_capture(root, ReadOptions(n_downsample_rgb=2))
 
 

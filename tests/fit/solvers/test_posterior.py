@@ -68,8 +68,8 @@ def test_standard_deviations_are_those_of_the_dense_inverse():
     assert sigma["expr"].shape == truth.expr.shape and "static_offset" not in sigma
 
 
-def _drawn(head, timesteps, seed):
-    """Truth drawn from the priors, and landmarks with Gaussian noise of the stated standard deviation."""
+def _drawn(head, timesteps, seed, sigma=3e-4):
+    """Truth drawn from the priors, and landmarks with Gaussian noise of the stated standard deviation (m)."""
     rng = np.random.default_rng(seed)
 
     def chain(size, prior, step):
@@ -107,7 +107,7 @@ def _drawn(head, timesteps, seed):
             np.zeros((POINTS, 3)),
             np.zeros(POINTS),
             np.ones(POINTS),
-            3e-4,
+            sigma,
         )
         noise = torch.as_tensor(rng.normal(size=(POINTS, 3))) * marks.sigma[:, None]
         targets.append(FrameTarget((SourceTarget(replace(marks, points=marks.model_points(vertices) + noise)),)))

@@ -1,0 +1,43 @@
+"""transforms.json and its parts for training, validation and test, as VHAP, nerfstudio and instant-ngp read them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flame_fitting.capture.files import INTRINSIC_KEYS
+from flame_fitting.export.splits import SPLITS, Split
+
+Entry = dict[str, Any]
+
+
+def transforms_name(split: Split | None) -> str:
+    """The file of a split; None: of all."""
+    return f"transforms_{split}.json" if split else "transforms.json"
+
+
+def write_transforms(
+    folder: Path, entries: Sequence[Entry], splits: Sequence[Split], up: Sequence[float], provenance: Mapping[str, Any]
+) -> None:
+    """Writes the four files for pictures `entries`, whose splits stand row for row in `splits`.
+
+    `up` (3,) is the world's upward direction; `provenance` says where the data come from.
+    """
+    by_split = {split: [e for e, s in zip(entries, splits, strict=True) if s == split] for split in SPLITS}
+    shared = {}
+    # A key at the top level hides the frames' own from nerfstudio, so it must hold for every frame of the dataset.
+    for key in (*INTRINSIC_KEYS, "camera_angle_x", "camera_angle_y"):
+        if entries and all(key in entry and entry[key] == entries[0].get(key) for entry in entries):
+            shared[key] = entries[0][key]
+    for split, chosen in ((None, list(entries)), *by_split.items()):
+        data: dict[str, Any] = {"camera_model": "PINHOLE", "up": list(up), **shared}
+        data["timestep_indices"] = sorted({entry["timestep_index"] for entry in chosen})
+        data["camera_indices"] = sorted({entry["camera_index"] for entry in chosen})
+        if split is None:
+            names = {name: [entry["file_path"] for entry in part] for name, part in by_split.items()}
+            # nerfstudio wants some of each
+            names = {name: part or names["test"] or names["train"] or names["val"] for name, part in names.items()}
+            data |= {f"{name}_filenames": part for name, part in names.items()}
+        data["provenance"] = dict(provenance)
+        data["frames"] = chosen
+        (folder / transforms_name(split)).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Videos to pictures and alpha maps: decoding by presentation times, resampling, writing, matting."""
