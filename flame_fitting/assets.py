@@ -59,6 +59,11 @@ def open_head_path() -> Path:
     return asset_dir() / "open_head" / "open_head.npz"
 
 
+def shipped_evidence_path(detector: str) -> Path:
+    """The calibration of a detector's evidence on the open head that comes with the program."""
+    return asset_dir() / "open_head" / f"evidence_{detector}.npz"
+
+
 def shipped_embedding_path(detector_name: str, kind: str) -> Path:
     """Where the open head's landmark embedding for a detector and a kind of shading is, if it ships."""
     return asset_dir() / "open_head" / f"embedding_{detector_name}_{kind}.npz"

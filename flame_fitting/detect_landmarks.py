@@ -49,6 +49,8 @@ class DetectResult:
 def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResult:
     """Searches the pictures and writes `landmarks2d/<detector>.npz`; raises NoFaceError if none has a face.
 
+    `landmarks2d/overlays/<camera>.png` shows what was found; views that others contradict are listed as warnings.
+
     What an earlier run found in other views stays; a run that was stopped goes on. `manifest` is the `plan` of this
     very moment, where the caller has it.
     """
@@ -70,6 +72,7 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
                 raise NoFaceError(_no_face(config, capture, len(views)))
             warnings = manifest.finish(lambda: plan(config))
             paths = tuple(_written(capture, one) for one in made)
+            warnings += _judged(capture, [one.detector for one in made], folder)
             manifest.write(folder)
         counts = [
             f"{one.detector} {one.detector_version}: a face in {sum(which)} of {len(views)} views -> {path}"
@@ -132,6 +135,19 @@ def _searched(
     if made.found.any():  # another detector may be next
         keep()
     return made
+
+
+def _judged(capture: "Capture", names: list[str], folder: Path) -> list[str]:
+    """Draws what all detectors found over one picture of each camera; says which views others contradict."""
+    from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
+    from flame_fitting.landmarks.files import read_landmarks
+    from flame_fitting.landmarks.overlays import FOLDER, draw_overlays
+
+    found = [read_landmarks(capture, name) for name in names]
+    cameras = cameras_of(capture)
+    outliers = [outliers_of(capture, one, cameras) for one in found]
+    draw_overlays(capture, found, folder / FOLDER, outliers)
+    return [text for one, out in zip(found, outliers, strict=True) for text in told(capture, one.detector, out)]
 
 
 def _written(capture: "Capture", made: "Landmarks2D") -> Path:

@@ -192,6 +192,7 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
     from flame_fitting import progress
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.fit.landmark_sources import LandmarkSource
+    from flame_fitting.fit.refined_sources import refined
     from flame_fitting.landmarks.files import check_landmarks, read_landmarks
     from flame_fitting.landmarks.registry import DETECTORS, settings_of
 
@@ -206,7 +207,10 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
         )
         progress.say(f"landmarks: {detected.label}")
         sources.append(LandmarkSource(detected, embedding, weight))
-    return sources
+    found = refined(head, capture, sources, merge_them=config.data.merge_landmarks)
+    for text in found.notes:
+        progress.say(text)
+    return found.sources
 
 
 def chosen_sources(config: FitConfig, notify: "Callable[[str], None] | None" = None) -> FitConfig:

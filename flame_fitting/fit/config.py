@@ -36,6 +36,9 @@ class DataConfig(CaptureOptions):
     landmark_source: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--data.detector"])] = (AUTO_DETECTOR,)
     """Landmarks: of mediapipe, star, face-alignment, dlib, several of them, both (all that are there), auto (mediapipe;
     star where its weights are for captures over time), or names of files of your own: landmarks2d/<name>.npz."""
+    merge_landmarks: bool = True
+    """Several sources are averaged point by point, weighted by how much each disagrees on this very capture; else each
+    pulls on its own."""
     detector_weights: tuple[float, ...] = option((), above=0)
     """How much each of several landmark sources counts, in their order; without it all count the same."""
     use_landmark: bool = True

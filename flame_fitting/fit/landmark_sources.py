@@ -7,6 +7,7 @@ import numpy as np
 
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.landmarks.evidence import Evidence
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
 
@@ -20,6 +21,8 @@ class LandmarkSource:
     """Where on the head model this source means its points to be."""
     weight: float = 1.0
     """How much it counts beside the other sources, above 0."""
+    evidence: Evidence | None = None
+    """Of lids, lips and gaze in every picture, (T, C, Q); None where its detector has none."""
 
 
 @dataclass(eq=False)
@@ -57,6 +60,8 @@ class PlacedLandmarks:
     """Of the detector."""
     version: str = ""
     """Of the detector, which says its weights by their hash."""
+    evidence: Sequence[Evidence | None] = ()
+    """Of the views of each timestep together, (Q,); None where nothing was seen. Empty: none at all."""
 
     def found(self, timestep: int) -> bool:
         """Whether the source saw a face at a timestep."""
@@ -129,9 +134,28 @@ def placed(capture: Capture, source: LandmarkSource, use_geometry: bool = True) 
     found, scheme = detections_of(capture, source.detected), source.detected.scheme
     rough = capture.avatar.head_from_world
     landmarks = [lift_detections(capture, one, scheme, rough, use_geometry) for one in found]
+    detected = source.detected
     return PlacedLandmarks(
-        source.embedding, landmarks, found, source.weight, source.detected.detector, source.detected.detector_version
+        source.embedding,
+        landmarks,
+        found,
+        source.weight,
+        detected.detector,
+        detected.detector_version,
+        _evidence_by_timestep(source),
     )
+
+
+def _evidence_by_timestep(source: LandmarkSource) -> list[Evidence | None]:
+    if source.evidence is None:
+        return []
+    together, known = source.evidence.combined(), np.asarray(source.evidence.known.any(1))
+    return [
+        Evidence(together.values[row], together.own_std[row], together.shared_std, together.scores[row])
+        if known[row]
+        else None
+        for row in range(len(known))
+    ]
 
 
 def _stacked(maps: list[np.ndarray]) -> np.ndarray:

@@ -225,6 +225,7 @@ def _target(
             scheme=points.scheme,
         ),
         share=share,
+        evidence=source.evidence[timestep] if source.evidence else None,
     )
     found = source.detections[timestep] if source.detections else None
     if found is not None:

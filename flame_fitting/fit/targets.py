@@ -11,6 +11,7 @@ from flame_fitting.capture.camera import clip_from_world
 from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.evidence import Evidence
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.render.mesh import clip_positions
 
@@ -254,6 +255,8 @@ class SourceTarget:
     """All detections in the pictures."""
     share: float = 1.0
     """Its part of what all landmarks of the timestep count for; the parts of all sources make 1."""
+    evidence: Evidence | None = None
+    """Of lids, lips and gaze, (Q,), against the head itself, so in any frame; None where nothing was seen."""
 
     def zoomed(self, factor: float) -> "SourceTarget":
         """The same through cameras with so many times the focal length, principal points centred."""
@@ -268,7 +271,7 @@ class SourceTarget:
         """On another device."""
         pixels = self.pixels.to(device) if self.pixels is not None else None
         detections = self.detections.to(device) if self.detections is not None else None
-        return SourceTarget(self.landmarks.to(device), pixels, detections, self.share)
+        return SourceTarget(self.landmarks.to(device), pixels, detections, self.share, self.evidence)
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ Files count pixels of the folder's pictures at full size and have a row for each
 landmarks are those of the views that were chosen, at the size that these are read at.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from flame_fitting.capture.opening import open_capture
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz
+from flame_fitting.landmarks.other_faces import OtherFaces
 from flame_fitting.landmarks.registry import DETECTORS
 from flame_fitting.landmarks.schemes import SCHEMES
 from flame_fitting.landmarks.vhap_files import FOLDER as VHAP_FOLDER
@@ -40,6 +41,12 @@ class Landmarks2D:
     """Which weights and settings made them."""
     searched: Bool[ndarray, "T C"] | None = None
     """Where a face was looked for; None: nothing is known of that."""
+    scores: Float32[ndarray, "T C S"] | None = None
+    """The detector's expression scores of these faces; NaN where nothing was found. None: it has none."""
+    score_names: tuple[str, ...] = ()
+    """What the scores are called."""
+    others: OtherFaces = field(default_factory=OtherFaces)
+    """Further faces in the same pictures, in px of the full pictures."""
 
     @property
     def label(self) -> str:
@@ -118,6 +125,10 @@ def write_landmarks(capture: Capture, landmarks: Landmarks2D) -> Path:
     }
     if landmarks.searched is not None:
         arrays["searched"] = landmarks.searched
+    if landmarks.scores is not None:
+        arrays |= {"scores": landmarks.scores.astype(np.float32), "score_names": np.array(landmarks.score_names)}
+    if len(landmarks.others):
+        arrays |= landmarks.others.arrays()
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **arrays)
     if landmarks.scheme == "ibug68" and (capture.kind == "monocular" or capture.kind.startswith("nersemble")):
@@ -138,6 +149,8 @@ def read_landmarks(capture: Capture, detector: str) -> Landmarks2D:
         whole,
         landmarks=whole.landmarks[chosen] * _scale(capture),
         searched=None if whole.searched is None else whole.searched[chosen],
+        scores=None if whole.scores is None else whole.scores[chosen],
+        others=OtherFaces(),
     )
 
 
@@ -149,18 +162,24 @@ def read_whole_landmarks(capture: Capture, detector: str) -> Landmarks2D:
         raise InputError(f"{missing}: no such file. Make it with: flame-fitting detect {capture.root}")
     if path.is_relative_to(capture.root / VHAP_FOLDER):
         return Landmarks2D(read_vhap(capture, path), "ibug68", detector)
-    arrays = read_npz(path, again, ("landmarks",), ("scheme", "detector_version", "searched"))
+    optional = ("scheme", "detector_version", "searched", "scores", "score_names", *OtherFaces.NAMES)
+    arrays = read_npz(path, again, ("landmarks",), optional)
     landmarks, searched = arrays["landmarks"], arrays.get("searched")
     if landmarks.ndim != 4 or landmarks.shape[-1] != 3 or landmarks.dtype.kind not in "fiu":
         found = f"shape {landmarks.shape} of {landmarks.dtype}"
         raise InputError(f"{path}: landmarks have {found}, numbers (T, C, N, 3) are expected. {again}")
     if searched is not None and (searched.shape != landmarks.shape[:2] or searched.dtype != bool):
         raise InputError(f"{path}: searched is {searched.shape}, not that of its landmarks. {again}")
+    scores, names = arrays.get("scores"), tuple(map(str, np.atleast_1d(arrays.get("score_names", np.array([])))))
+    if scores is not None and (scores.shape != (*landmarks.shape[:2], len(names)) or scores.dtype.kind != "f"):
+        raise InputError(f"{path}: scores are {scores.shape}, not one for each view and name. {again}")
     count = landmarks.shape[2]
     scheme, version = str(arrays.get("scheme", _scheme_of(count))), str(arrays.get("detector_version", ""))
     if _POINTS.get(scheme, count) != count:
         raise InputError(f"{path}: has {count} points, and its scheme {scheme} has {_POINTS[scheme]}. {_KNOWN}")
-    return Landmarks2D(landmarks.astype(np.float32), scheme, detector, version, searched)
+    made = Landmarks2D(landmarks.astype(np.float32), scheme, detector, version, searched)
+    others = OtherFaces.of_arrays(arrays, landmarks.shape, len(names), f"{path}", again)
+    return replace(made, scores=None if scores is None else scores.astype(np.float32), score_names=names, others=others)
 
 
 def check_size(capture: Capture, whole: Landmarks2D) -> None:

@@ -22,8 +22,9 @@ from numpy import ndarray
 from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
+from flame_fitting.landmarks import iris
 from flame_fitting.landmarks import mediapipe_topology as topology
-from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.detector import FacesSeen, LandmarkDetector
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.log import quiet_native_stderr
 
@@ -65,11 +66,50 @@ _JITTER = (
 )
 
 
+SCORE_NAMES = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
+    "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
+    "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
+"""The 52 scores of the Face Landmarker's model file, in its order: ARKit's names, left and right the subject's."""
+
+
+MEASURES = SCORE_NAMES + iris.NAMES
+"""The scores, and where the irises are seen in the picture."""
+
+
+def mirrored_scores(names: tuple[str, ...] = MEASURES) -> ndarray:
+    """Which score each one becomes in a mirrored picture."""
+    swapped = {"Left": "Right", "Right": "Left"}
+    ends = {name: next((end for end in swapped if name.endswith(end)), "") for name in names}
+    return np.array([names.index(name.removesuffix(end) + swapped.get(end, "")) for name, end in ends.items()])
+
+
+_MIRRORED_SCORES = mirrored_scores(SCORE_NAMES)
+
+
+@dataclass(eq=False)
+class _Face:
+    """One face as the network sees it in one picture."""
+
+    points: ndarray
+    """(N, 3) px."""
+    scores: ndarray
+    """(52,)."""
+
+
 class MediaPipeDetector(LandmarkDetector):
     """The Face Landmarker task in image mode."""
 
     name = "mediapipe"
     scheme = "mediapipe478"
+    score_names = MEASURES
 
     def __init__(
         self,
@@ -80,7 +120,7 @@ class MediaPipeDetector(LandmarkDetector):
         self.model_path = find_model(model_path)
         self.config = config or MediaPipeConfig()
         self._log_file = log_file
-        self._landmarker: Any = None
+        self._landmarkers: dict[int, Any] = {}
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]
@@ -96,43 +136,61 @@ class MediaPipeDetector(LandmarkDetector):
         """See `LandmarkDetector.detect_quickly`: one pass over each whole picture."""
         return self._detect(images, False)
 
+    def look(self, images: UInt8[ndarray, "B H W 3"], most_faces: int = 1) -> list[FacesSeen]:
+        """See `LandmarkDetector.look`; scores are means over the crops, too."""
+        return [self._look(image, most_faces, self.config.jitter > 0) for image in images]
+
     def _detect(self, images: ndarray, refine: bool) -> ndarray:
         out = np.full((len(images), self.n_points, 3), np.nan, dtype=np.float32)
         for i, image in enumerate(images):
-            points = self._first(image)
-            if points is None:
-                continue
+            seen = self._look(image, 1, refine)
+            if len(seen.landmarks):
+                out[i] = seen.landmarks[0]
+        return out
+
+    def _look(self, image: ndarray, most_faces: int, refine: bool) -> FacesSeen:
+        faces = self._faces(image, most_faces)
+        landmarks = np.full((len(faces), self.n_points, 3), np.nan, dtype=np.float32)
+        scores = np.zeros((len(faces), len(MEASURES)), dtype=np.float32)
+        for i, face in enumerate(faces):
             spread = np.zeros(self.n_points)
             if refine:
-                points, spread = self._refine(image, points)
-            out[i, :, :2] = points[:, :2]
-            out[i, :, 2] = topology.visibility(points) * _agreement(points, spread)
-        return out
+                face, spread = self._refine(image, face)
+            landmarks[i, :, :2] = face.points[:, :2]
+            landmarks[i, :, 2] = topology.visibility(face.points) * _agreement(face.points, spread)
+            scores[i] = np.concatenate([face.scores, iris.find_irises(image, face.points[:, :2])])
+        return FacesSeen(landmarks, scores)
 
     def close(self) -> None:
         """Frees the network."""
-        if self._landmarker is not None:
-            landmarker, self._landmarker = self._landmarker, None
+        landmarkers, self._landmarkers = self._landmarkers, {}
+        for landmarker in landmarkers.values():
             with quiet_native_stderr(self._log_file):
                 landmarker.close()
 
-    def _first(self, image: ndarray) -> ndarray | None:
-        """Points (N, 3) of the most prominent face in a whole picture: x, y, z px."""
+    def _faces(self, image: ndarray, most_faces: int = 1) -> list[_Face]:
+        """The faces in a whole picture, the most prominent one first."""
         import mediapipe
 
-        if self._landmarker is None:
-            self._start()
+        if most_faces not in self._landmarkers:
+            self._start(most_faces)
         image = np.ascontiguousarray(image)
-        result = self._landmarker.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image))
-        if not result.face_landmarks:
-            return None
+        found = self._landmarkers[most_faces].detect(
+            mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
+        )
         height, width = image.shape[:2]
-        points = np.array([(p.x, p.y, p.z) for p in result.face_landmarks[0]], dtype=np.float64)
-        return points * (width, height, width)
+        out = []
+        for points, scores in zip(found.face_landmarks, found.face_blendshapes, strict=True):
+            places = np.array([(p.x, p.y, p.z) for p in points], dtype=np.float64) * (width, height, width)
+            # the file's order, whatever order they are handed out in
+            by_name = {one.category_name: one.score for one in scores}
+            out.append(_Face(places, np.array([by_name.get(name, 0.0) for name in SCORE_NAMES])))
+        return out
 
-    def _refine(self, image: ndarray, points: ndarray) -> tuple[ndarray, ndarray]:
-        """Median over jittered crops (N, 3) and the median distance from it (N,), px."""
-        found = []
+    def _refine(self, image: ndarray, face: _Face) -> tuple[_Face, ndarray]:
+        """Median of points and mean of scores over jittered crops, and the points' median distance from it (N,), px."""
+        found, scores = [], []
+        points = face.points
         for jitter in _JITTER[: self.config.jitter]:
             crop_from_image = _crop_matrix(points, jitter, self.config)
             size = self.config.crop_size
@@ -142,23 +200,26 @@ class MediaPipeDetector(LandmarkDetector):
             crop = cv2.warpAffine(
                 source, _to_cv(crop_from_image), (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
             )
-            local = self._first(crop)
-            if local is None:
+            seen = self._faces(crop)
+            if not seen:
                 continue
+            local = seen[0].points
             if jitter[4]:
                 local = local[scheme_named(self.scheme).mirror]
+            scores.append(seen[0].scores[_MIRRORED_SCORES] if jitter[4] else seen[0].scores)
             image_from_crop = np.linalg.inv(crop_from_image)
             mapped = np.empty_like(local)
             mapped[:, :2] = local[:, :2] @ image_from_crop[:2, :2].T + image_from_crop[:2, 2]
             mapped[:, 2] = local[:, 2] / scale
             found.append(mapped)
         if len(found) < max(1, self.config.jitter // 2):
-            return points, np.full(len(points), 0.02 * _face_size(points))
+            return face, np.full(len(points), 0.02 * _face_size(points))
         stack = np.stack(found)
         median = np.median(stack, axis=0)
-        return median, np.median(np.linalg.norm(stack[..., :2] - median[:, :2], axis=-1), axis=0)
+        spread = np.median(np.linalg.norm(stack[..., :2] - median[:, :2], axis=-1), axis=0)
+        return _Face(median, np.mean(scores, axis=0)), spread
 
-    def _start(self) -> None:
+    def _start(self, most_faces: int) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         with quiet_native_stderr(self._log_file):
@@ -173,20 +234,22 @@ class MediaPipeDetector(LandmarkDetector):
             options = vision.FaceLandmarkerOptions(
                 base_options=BaseOptions(model_asset_path=str(self.model_path)),
                 running_mode=vision.RunningMode.IMAGE,
-                num_faces=1,
+                num_faces=most_faces,
+                output_face_blendshapes=True,
                 min_face_detection_confidence=self.config.detection_confidence,
                 min_face_presence_confidence=self.config.presence_confidence,
             )
             try:
-                self._landmarker = vision.FaceLandmarker.create_from_options(options)
+                landmarker = vision.FaceLandmarker.create_from_options(options)
             except (RuntimeError, ValueError) as error:
                 raise InputError(
                     f"{self.model_path}: not a Face Landmarker model ({error}). Give another file with --model-path."
                 ) from error
             # The network's threads print when the first picture arrives: let that happen while nobody looks.
             blank = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.zeros((64, 64, 3), np.uint8))
-            self._landmarker.detect(blank)
-            atexit.register(_abandon, weakref.ref(self._landmarker))
+            landmarker.detect(blank)
+            atexit.register(_abandon, weakref.ref(landmarker))
+            self._landmarkers[most_faces] = landmarker
 
 
 def _abandon(landmarker: weakref.ref[Any]) -> None:

@@ -1,0 +1,190 @@
+"""Pictures of a head model with known lids, lips and gaze, as a detector sees them: what evidence is calibrated on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy import ndarray
+
+from flame_fitting.avatar.head_calibration import detector_input, head_frame, painted_colors
+from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
+from flame_fitting.avatar.view_planning import head_cameras
+from flame_fitting.capture.camera import intrinsics_from_fov
+from flame_fitting.head.apertures import LID_COLUMNS, Apertures, find_apertures, gaze_angles
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.evidence_fit import Samples
+
+
+@dataclass(frozen=True)
+class EvidencePictures:
+    """How many pictures, of what. Angles in degrees."""
+
+    identities: int = 56
+    expressions: int = 4
+    """Of each identity."""
+    views: int = 2
+    """Of each expression: the first one nearly from the front."""
+    size: int = 320
+    """Side of a picture, px."""
+    shape_sigma: float = 0.9
+    expr_sigma: float = 0.5
+    yaw: float = 50.0
+    """Largest angle of a camera around the head."""
+    pitch: float = 20.0
+    gaze: tuple[float, float] = (25.0, 15.0)
+    """Largest yaw and pitch of the eyes."""
+    jaw: float = 17.0
+    """Widest opening of the jaw."""
+    paints: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPose:
+    """Parameters of one head, as arrays without time."""
+
+    shape: ndarray
+    expr: ndarray
+    jaw_pose: ndarray
+    eyes_pose: ndarray
+
+    @property
+    def moves(self) -> ndarray:
+        """(E + 9,) as of `Samples.pose`."""
+        return np.concatenate([self.expr, self.jaw_pose, self.eyes_pose])
+
+
+def blink_direction(head: HeadModel, apertures: Apertures, ridge: float = 1e-7) -> tuple[ndarray, ndarray]:
+    """Smallest expression coefficients (E,) that shut the subject's right and left eye, to first order."""
+
+    def lids(expr: torch.Tensor) -> torch.Tensor:
+        return apertures.gaps(head(expr=expr[None]).vertices, head.faces)[0, : 2 * LID_COLUMNS]
+
+    neutral = torch.zeros(head.n_expr, dtype=head.v_template.dtype)
+    slope = torch.autograd.functional.jacobian(lids, neutral)
+    open_by = lids(neutral)
+    out = []
+    for eye in range(2):
+        wanted = torch.zeros_like(open_by)
+        columns = slice(eye * LID_COLUMNS, (eye + 1) * LID_COLUMNS)
+        wanted[columns] = -open_by[columns]
+        inverse = torch.linalg.solve(slope @ slope.T + ridge * torch.eye(len(open_by), dtype=slope.dtype), wanted)
+        out.append((slope.T @ inverse).numpy())
+    return out[0], out[1]
+
+
+def draw_poses(head: HeadModel, apertures: Apertures, config: EvidencePictures) -> Iterator[tuple[int, HeadPose]]:
+    """Random heads by identity: expressions, eyes half and fully shut, open mouths, eyes that look about."""
+    rng = np.random.default_rng(config.seed)
+    blinks = blink_direction(head, apertures)
+    used = min(head.n_shape, 60)
+    for identity in range(config.identities):
+        shape = config.shape_sigma * np.clip(rng.standard_normal(used), -2.5, 2.5)
+        for _ in range(config.expressions):
+            expr = config.expr_sigma * np.clip(rng.standard_normal(head.n_expr), -2.5, 2.5)
+            shut = np.full(2, rng.uniform(-0.2, 1.1) if rng.random() < 0.6 else 0.0)
+            if rng.random() < 0.15:
+                shut[rng.integers(2)] = rng.uniform(0, 1)
+            expr = expr + shut[0] * blinks[0] + shut[1] * blinks[1]
+            jaw = np.radians(rng.uniform(0, config.jaw)) if rng.random() < 0.6 else 0.02
+            yaw, pitch = np.radians(rng.uniform(-1, 1, 2) * config.gaze)
+            # both eyes look at one thing, up to a squint of two degrees
+            apart = np.radians(rng.normal(0, 2.0))
+            eyes = np.array([pitch, yaw + apart, 0.0, pitch, yaw - apart, 0.0])
+            yield identity, HeadPose(shape, expr, np.array([jaw, 0.0, 0.0]), eyes)
+
+
+def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vertices (1, V, 3) and eyes (1, 6)."""
+    kind = head.v_template.dtype
+    arrays = {name: torch.as_tensor(value, dtype=kind) for name, value in pose.__dict__.items()}
+    with torch.no_grad():
+        out = head(
+            shape=arrays["shape"],
+            expr=arrays["expr"][None],
+            jaw_pose=arrays["jaw_pose"][None],
+            eyes_pose=arrays["eyes_pose"][None],
+        )
+    return out.vertices, arrays["eyes_pose"][None]
+
+
+def truth_of(head: HeadModel, apertures: Apertures, pose: HeadPose) -> ndarray:
+    """(Q,) gaps in mm, then gaze in degrees."""
+    vertices, eyes = posed(head, pose)
+    # lids that have passed each other are shut, no more
+    gaps = np.maximum(1000 * apertures.gaps(vertices, head.faces)[0].numpy(), 0.0)
+    return np.concatenate([gaps, np.degrees(gaze_angles(eyes)[0].numpy())])
+
+
+def paints_of(head: HeadModel, embedding: LandmarkEmbedding, config: EvidencePictures) -> list[ndarray]:
+    """Textures (S, S, 3) of a model that has one, else vertex colours (V, 3), of other skins, lips and irises."""
+    from flame_fitting.avatar.demo_texture import paint_detail
+
+    rngs = np.random.default_rng([config.seed, 1]).spawn(config.paints)
+    if head.texture is not None and head.has_uv:
+        return [paint_detail(head, 512, rng) for rng in rngs]
+    plain = painted_colors(head, embedding)
+    return [np.clip(plain * rng.uniform(0.75, 1.1) * rng.uniform(0.93, 1.07, 3), 0, 1) for rng in rngs]
+
+
+def painted_avatar(head: HeadModel, vertices: ndarray, paint: ndarray) -> MeshAvatar:
+    """The head as an avatar with one of `paints_of`."""
+    faces = head.faces.cpu().numpy()
+    if paint.ndim == 2:
+        return avatar_from_arrays(vertices, faces, vertex_colors=paint)
+    return avatar_from_arrays(vertices, faces, head.uv.cpu().numpy(), head.uv_faces.cpu().numpy(), paint)
+
+
+def sample(
+    head: HeadModel,
+    detector: LandmarkDetector,
+    embedding: LandmarkEmbedding,
+    config: EvidencePictures | None = None,
+    progress: Callable[[Sequence], Sequence] = list,
+) -> Samples:
+    """Shows the head to the detector."""
+    config = config or EvidencePictures()
+    rng = np.random.default_rng([config.seed, 2])
+    apertures, frame = find_apertures(head), head_frame(head)
+    paints = paints_of(head, embedding, config)
+    landmarks, scores, truth, groups, intrinsics, moves = [], [], [], [], [], []
+    for number, (identity, pose) in enumerate(progress(list(draw_poses(head, apertures, config)))):
+        vertices = posed(head, pose)[0][0].numpy().astype(np.float64)
+        avatar = painted_avatar(head, vertices, paints[identity % len(paints)])
+        aims = rng.uniform(-1, 1, (config.views, 2)) * (config.yaw, config.pitch)
+        aims[0] *= 0.3
+        fov, near = rng.uniform(12, 30), rng.uniform(0.62, 0.9)
+        K = np.tile(intrinsics_from_fov(fov, config.size, config.size), (config.views, 1, 1))
+        cameras = head_cameras(aims, np.eye(4), frame, fov, near)
+        lit = rng.random() < 0.7
+        turn = _turn(rng.uniform(-70, 70)) if lit else None
+        views = avatar.draw(
+            K, cameras, config.size, config.size, "lit" if lit else "unlit", light_rotation=turn, outputs=("image",)
+        )
+        assert views.image is not None
+        for view, seen in enumerate(detector.look(detector_input(views.image))):
+            if len(seen.landmarks):
+                landmarks.append(seen.landmarks[0])
+                scores.append(seen.scores[0])
+                truth.append(truth_of(head, apertures, pose))
+                groups.append((identity, number))
+                intrinsics.append(K[view])
+                moves.append(pose.moves)
+    return Samples(
+        np.array(landmarks),
+        np.array(scores),
+        np.array(intrinsics),
+        np.array(truth),
+        np.array(groups, dtype=int),
+        np.array(moves),
+    )
+
+
+def _turn(degrees: float) -> ndarray:
+    """Rotation about the head's up axis."""
+    angle = np.radians(degrees)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])

@@ -1,0 +1,110 @@
+"""Sources as a fit takes them, and the overlays that show them, on a capture of the open head without pictures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flame_fitting.avatar.head_calibration import head_frame, shipped_embedding
+from flame_fitting.avatar.view_planning import head_cameras
+from flame_fitting.capture.camera import intrinsics_from_fov, project
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.fit.landmark_sources import LandmarkSource
+from flame_fitting.fit.prepare import start_from_capture
+from flame_fitting.fit.refined_sources import refined
+from flame_fitting.head.loading import load_head
+from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
+from flame_fitting.landmarks.evidence_fit import QUANTITIES
+from flame_fitting.landmarks.files import Landmarks2D
+from flame_fitting.landmarks.mediapipe_detector import MEASURES, MediaPipeDetector
+from flame_fitting.landmarks.merging import MERGED
+from flame_fitting.landmarks.overlays import draw_overlays
+from flame_fitting.landmarks.schemes import scheme_named
+
+ANGLES = np.array([(yaw, pitch) for pitch in (-8, 10) for yaw in (-30, 0, 30)], float)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory):
+    """Head, a capture of 2 timesteps x 6 cameras, and what MediaPipe would find in it."""
+    head = load_head("open")
+    cameras = head_cameras(ANGLES, np.eye(4), head_frame(head))
+    K = intrinsics_from_fov(25.0, 256, 256)
+    root = tmp_path_factory.mktemp("rig")
+    (root / "images").mkdir()
+    views = []
+    for step in range(2):
+        for number, camera in enumerate(cameras):
+            name = f"images/{step:05d}_{number:02d}.png"
+            Image.fromarray(np.full((256, 256, 3), 90, np.uint8)).save(root / name)
+            views.append(View(step, number, "fit", K, camera, 256, 256, name))
+    embedding = shipped_embedding(head, "mediapipe", "lit")
+    points = embedding.points(head.v_template[None], head.faces)[0].numpy().astype(np.float64)
+    pixels = np.tile(project(points, K, cameras)[None, ..., :2], (2, 1, 1, 1))
+    pixels = pixels + 0.3 * np.random.default_rng(0).standard_normal(pixels.shape)
+    landmarks = np.concatenate([pixels, np.ones((2, 6, 478, 1))], axis=-1).astype(np.float32)
+    scores = np.full((2, 6, len(MEASURES)), 0.1, np.float32)
+    version = MediaPipeDetector().version
+    found = Landmarks2D(landmarks, "mediapipe478", "mediapipe", version, None, scores, MEASURES)
+    return head, Capture(root, views), found, embedding
+
+
+def second(found: Landmarks2D, embedding) -> LandmarkSource:
+    """A detector of 68 points that agrees less with itself."""
+    index = scheme_named("mediapipe478").ibug68
+    noise = 1.5 * np.random.default_rng(1).standard_normal((2, 6, 68, 2))
+    landmarks = found.landmarks[:, :, index].copy()
+    landmarks[..., :2] += noise
+    names = ("face_index", "barycentric", "spread_mm", "n_views")
+    own = replace(embedding, scheme="ibug68", **{name: getattr(embedding, name)[index] for name in names})
+    return LandmarkSource(Landmarks2D(landmarks, "ibug68", "other", "1"), own)
+
+
+def test_evidence_reaches_the_targets_of_the_fit(rig):
+    head, capture, found, embedding = rig
+    made = refined(head, capture, [LandmarkSource(found, embedding)])
+    assert not made.notes and len(made.sources) == 1
+    evidence = made.sources[0].evidence
+    assert evidence.values.shape == (2, 6, len(QUANTITIES)) and evidence.known.all()
+    start = start_from_capture(head.double(), capture, made.sources)
+    head.float()
+    for target in start.targets:
+        own = target.sources[0].evidence
+        assert own.values.shape == (len(QUANTITIES),) and own.scores.shape == (len(MEASURES),)
+        assert (own.own_std[:13] > 0).all() and (own.own_std <= np.nanmax(evidence.own_std, axis=(0, 1))).all()
+    # points without scores, or of other weights: no evidence
+    for other in (replace(found, scores=None), replace(found, detector_version="other weights")):
+        assert refined(head, capture, [LandmarkSource(other, embedding)]).sources[0].evidence is None
+
+
+def test_several_sources_become_one_where_that_is_wanted(rig):
+    head, capture, found, embedding = rig
+    both = [LandmarkSource(found, embedding), second(found, embedding)]
+    made = refined(head, capture, both)
+    assert [one.detected.detector for one in made.sources] == [MERGED]
+    assert made.sources[0].evidence is not None and "mediapipe" in made.notes[-1] and "over views" in made.notes[-1]
+    assert made.sources[0].detected.detector_version == f"{found.label}+other 1"
+    apart = refined(head, capture, both, merge_them=False)
+    assert [one.detected.detector for one in apart.sources] == ["mediapipe", "other"]
+
+
+def test_views_that_others_contradict_are_named_left_out_and_shown(rig, tmp_path):
+    head, capture, found, embedding = rig
+    wrong = replace(found, landmarks=found.landmarks.copy())
+    wrong.landmarks[1, 4, :, 0] += 70
+    wrong.landmarks[0, 2, 5, :2] += 40
+    made = refined(head, capture, [LandmarkSource(wrong, embedding)])
+    clean = made.sources[0].detected
+    assert not clean.found[1, 4] and clean.found.sum() == 11 and np.isnan(clean.landmarks[0, 2, 5]).all()
+    assert made.sources[0].evidence.known.sum() == 11
+    assert any("00001/04" in text for text in made.notes) and len(made.notes) == 2
+    outliers = outliers_of(capture, wrong, cameras_of(capture))
+    assert told(capture, "mediapipe", outliers) == made.notes
+    paths = draw_overlays(capture, [wrong, second(found, embedding).detected], tmp_path, [outliers])
+    assert [path.name for path in paths] == [f"{number:02d}.png" for number in range(6)]
+    picture = np.asarray(Image.open(paths[2])).astype(int)
+    assert picture.shape == (512, 512, 3)
+    x, y = (2 * wrong.landmarks[0, 2, 5, :2]).round().astype(int)
+    near = picture[y - 3 : y + 4, x - 3 : x + 4].reshape(-1, 3)
+    assert (near[:, 0] > 200).any() and near[near[:, 0] > 200, 1].min() < 90, "crossed in red"

@@ -1,0 +1,238 @@
+"""Evidence of lids, lips and gaze: the regressions on made-up samples, the irises, and what ships on the open head."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting.avatar.evidence_pictures import EvidencePictures, HeadPose, painted_avatar, posed, truth_of
+from flame_fitting.avatar.head_calibration import detector_input, head_frame, shipped_embedding
+from flame_fitting.avatar.view_planning import head_cameras
+from flame_fitting.capture.camera import intrinsics_from_fov, project
+from flame_fitting.errors import InputError
+from flame_fitting.head.apertures import find_apertures
+from flame_fitting.head.loading import load_head
+from flame_fitting.landmarks import iris
+from flame_fitting.landmarks.evidence import Evidence, EvidenceCalibration, read_evidence, shipped_evidence
+from flame_fitting.landmarks.evidence_features import EvidenceGeometry, features_of
+from flame_fitting.landmarks.evidence_fit import (
+    QUANTITIES,
+    Samples,
+    fit_scores,
+    join_quantities,
+    regress,
+    split_quantities,
+    variance_parts,
+)
+from flame_fitting.landmarks.mediapipe_detector import MEASURES, SCORE_NAMES, MediaPipeDetector, mirrored_scores
+from flame_fitting.landmarks.schemes import scheme_named
+
+
+def groups(identities: int, expressions: int, views: int) -> np.ndarray:
+    rows = [(i, i * expressions + e) for i in range(identities) for e in range(expressions) for _ in range(views)]
+    return np.array(rows)
+
+
+def test_what_a_person_shares_is_told_from_each_pictures_own_error():
+    rng = np.random.default_rng(0)
+    group = groups(150, 4, 3)
+    residual = 2.0 * rng.standard_normal(150)[group[:, 0]] + 1.0 * rng.standard_normal(600)[group[:, 1]]
+    residual += 0.5 * rng.standard_normal(len(group))
+    np.testing.assert_allclose(np.sqrt(variance_parts(residual, group)), (2.0, 1.0, 0.5), rtol=0.15)
+
+
+def test_a_regression_gets_slopes_through_persons_biases_and_knows_its_errors():
+    rng = np.random.default_rng(1)
+    group = groups(80, 4, 2)
+    features = rng.standard_normal((len(group), 5)) * (1, 3, 0.1, 1, 1) + 2
+    slope = np.array([1.0, -0.5, 4.0, 0.0, 0.0])
+    truth = features @ slope + 1.5 * rng.standard_normal(80)[group[:, 0]]
+    truth += 0.4 * rng.standard_normal(len(group))
+    truth[::7] = np.nan
+    found = regress(features, truth[:, None], group, rng.uniform(-50, 50, len(group)))
+    np.testing.assert_allclose(found.slope[:, 0] / found.scale, slope, atol=0.4)
+    np.testing.assert_allclose((found.slope[:, 0] / found.scale)[[0, 1, 3, 4]], slope[[0, 1, 3, 4]], atol=0.05)
+    assert found.shared_std[0] == pytest.approx(1.5, rel=0.2)
+    np.testing.assert_allclose(found.own_std[:, 0], 0.4, rtol=0.5)
+    # far aside, it is known to know less
+    assert found.spread(np.array([80.0]))[0, 0] > 2 * found.spread(np.array([0.0]))[0, 0]
+
+
+def test_scores_are_told_by_the_models_parameters_about_a_persons_own_level():
+    rng = np.random.default_rng(2)
+    group = groups(60, 5, 1)
+    pose = rng.standard_normal((len(group), 8))
+    slope = np.zeros((8, 2))
+    slope[0, 0] = 0.3
+    scores = pose @ slope + 0.2 + 0.5 * rng.standard_normal((60, 2))[group[:, 0]] + 0.05 * rng.standard_normal((300, 2))
+    nothing = np.zeros((len(group), 0))
+    found = fit_scores(Samples(np.zeros((300, 1, 3)), scores, np.zeros((300, 3, 3)), nothing, group, pose))
+    np.testing.assert_allclose(found.slope, slope, atol=0.03)
+    assert found.explained[0] > 0.9 and found.explained[1] < 0.1
+    np.testing.assert_allclose(found.std, 0.05, rtol=0.25)
+    np.testing.assert_allclose(found.level_std, 0.5, rtol=0.25)
+
+
+def test_quantities_are_split_by_eye_and_joined_again():
+    values = np.random.default_rng(0).standard_normal((3, len(QUANTITIES)))
+    np.testing.assert_array_equal(join_quantities(*split_quantities(values)), values)
+    right, left, _ = split_quantities(values)
+    # a mirrored face: the eyes change places, gaze yaw its sign
+    mirrored = values[:, [5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 12, 11, 10, 15, 16, 13, 14]].copy()
+    mirrored[:, [13, 15]] *= -1
+    np.testing.assert_array_equal(split_quantities(mirrored)[0], left)
+    np.testing.assert_array_equal(split_quantities(mirrored)[1], right)
+
+
+def test_scores_mirror_by_name():
+    mirror = mirrored_scores()
+    assert MEASURES[mirror[MEASURES.index("eyeBlinkLeft")]] == "eyeBlinkRight"
+    assert MEASURES[mirror[MEASURES.index("jawOpen")]] == "jawOpen"
+    assert len(SCORE_NAMES) == 52 and (mirror[mirror] == np.arange(len(MEASURES))).all()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("place", [(0.0, 0.02), (0.06, -0.08), (-0.07, 0.12)])
+def test_an_iris_is_found_where_it_is_drawn(scale, place):
+    """Drawn eyes of several sizes; the network's iris lies 3 % of the eye's width aside and in its middle."""
+    scheme = scheme_named("mediapipe478")
+    side = int(400 * scale)
+    picture = np.full((side, side, 3), 190, np.uint8)
+    points = np.zeros((478, 2))
+    for sign, name in ((-1, "right"), (1, "left")):
+        width = 120 * scale
+        middle = np.array([side / 2 + sign * 90 * scale, side / 2])
+        ring = scheme.groups[f"{name}_eye"]
+        # outer corner, upper lid, inner corner, lower lid
+        angle = np.pi - np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        outline = np.stack([np.cos(angle) * -sign * -1, 0.42 * np.sin(angle) * -1], axis=1) * width / 2
+        if sign > 0:
+            outline = np.stack([-np.cos(angle), -0.42 * np.sin(angle)], axis=1) * width / 2
+        else:
+            outline = np.stack([np.cos(angle), -0.42 * np.sin(angle)], axis=1) * width / 2
+        points[ring] = middle + outline
+        mask = np.zeros((side, side), np.uint8)
+        cv2.fillPoly(mask, [np.round(16 * (middle + outline - 0.5)).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        eye = np.full_like(picture, 235)
+        inward = -sign
+        center = middle + width * np.array([inward * place[0], -place[1]])
+        at = tuple(int(v) for v in np.round(16 * (center - 0.5)))
+        cv2.circle(eye, at, int(16 * 0.2 * width), (90, 60, 40), -1, cv2.LINE_AA, 4)
+        share = mask[..., None] / 255.0
+        picture = np.round(picture * (1 - share) + eye * share).astype(np.uint8)
+        points[scheme.groups[f"{name}_iris"]] = middle + width * np.array([inward * (place[0] + 0.03), 0.0])
+    found = iris.find_irises(picture, points)
+    np.testing.assert_allclose(found, [*place, *place], atol=0.025 if scale < 1 else 0.015)
+    centers = iris.place_of(points, found)
+    assert centers[0, 0] < centers[1, 0]
+
+
+def test_shut_eyes_keep_the_networks_iris():
+    points = np.random.default_rng(0).uniform(0, 100, (478, 2))
+    scheme = scheme_named("mediapipe478")
+    for name, x in (("right", 30.0), ("left", 70.0)):
+        sign = 1 if name == "left" else -1
+        ring = scheme.groups[f"{name}_eye"]
+        points[ring] = np.stack(
+            [x + sign * 12 * np.cos(np.linspace(0, 2 * np.pi, 16, endpoint=False)), np.full(16, 50.0)], 1
+        )
+        points[scheme.groups[f"{name}_iris"]] = (x + 2.0, 50.0)
+    found = iris.find_irises(np.full((100, 100, 3), 128, np.uint8), points)
+    np.testing.assert_allclose(iris.place_of(points, found), [[32, 50], [72, 50]], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def open_head():
+    head = load_head("open")
+    return head, EvidenceGeometry(head, shipped_embedding(head, "mediapipe", "lit"))
+
+
+def test_pose_and_places_of_the_template_are_found_from_any_side(open_head):
+    head, geometry = open_head
+    angles = np.array([(0, 0), (35, -10), (-50, 15)], float)
+    cameras = head_cameras(angles, np.eye(4), head_frame(head))
+    K = intrinsics_from_fov(25.0, 512, 512)
+    for angle, camera in zip(angles, cameras, strict=True):
+        pixels = project(geometry.points, K, camera)[:, :2]
+        landmarks = np.concatenate([pixels, np.ones((478, 1))], axis=1)
+        pose = geometry.pose(landmarks, K)
+        np.testing.assert_allclose(pose.rotation, camera[:3, :3], atol=1e-4)
+        np.testing.assert_allclose(geometry.in_head(landmarks, K, pose), 1000 * geometry.points, atol=0.05)
+        np.testing.assert_allclose(pose.angles, angle, atol=8)
+    landmarks[:] = np.nan
+    assert geometry.pose(landmarks, K) is None
+    assert features_of(geometry, landmarks, np.zeros(len(MEASURES)), K) is None
+
+
+def test_combined_views_are_surer_but_not_of_what_they_share():
+    values = np.array([[[4.0], [6.0]], [[5.0], [np.nan]], [[np.nan], [np.nan]]])
+    own = np.where(np.isfinite(values), 1.0, np.nan)
+    own[0, 1] = 2.0
+    both = Evidence(values, own, np.array([0.7]), np.ones((3, 2, 4))).combined(same=0.5)
+    np.testing.assert_allclose(both.values[:, 0], [4.4, 5.0, np.nan])
+    assert both.own_std[1, 0] == 1.0 and 0.9 < both.own_std[0, 0] < 1.2
+    assert np.isnan(both.own_std[2, 0]) and both.known.tolist() == [True, True, False]
+    np.testing.assert_allclose(both.std[1], np.hypot(1.0, 0.7))
+
+
+def test_calibration_round_trip_and_damage(tmp_path):
+    shipped = shipped_evidence("mediapipe", MediaPipeDetector().version)
+    assert shipped is not None, "made with the weights and features of this version: scripts/calibrate_evidence.py"
+    shipped.save(tmp_path / "a.npz")
+    again = EvidenceCalibration.load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(again.eye.slope, shipped.eye.slope)
+    assert (again.detector_version, again.head_hash) == (shipped.detector_version, load_head("open").file_hash)
+    assert shipped_evidence("mediapipe", "other weights") is None and shipped_evidence("dlib", "1") is None
+    np.savez(tmp_path / "b.npz", eye_mean=np.zeros(3))
+    with pytest.raises(InputError, match=r"b\.npz: not a calibration"):
+        EvidenceCalibration.load(tmp_path / "b.npz")
+
+
+def test_pictures_of_the_open_head_are_read(open_head):
+    """Shut and open lids, an open mouth, eyes to the side and up, on a paint that no calibration saw."""
+    head, geometry = open_head
+    apertures, calibration = find_apertures(head), shipped_evidence("mediapipe", MediaPipeDetector().version)
+    from flame_fitting.avatar.evidence_pictures import blink_direction
+
+    blinks = blink_direction(head, apertures)
+    rest = np.zeros(head.n_expr)
+    still = np.array([0.02, 0.0, 0.0])
+
+    def pose(expr=rest, jaw=still, yaw=0.0, pitch=0.0):
+        return HeadPose(np.zeros(1), expr, jaw, np.array([-pitch, yaw, 0.0, -pitch, yaw, 0.0]))
+
+    poses = [
+        pose(),
+        pose(expr=0.9 * (blinks[0] + blinks[1])),
+        pose(jaw=np.array([0.22, 0.0, 0.0])),
+        pose(yaw=0.35),
+        pose(pitch=0.22),
+    ]
+    K = intrinsics_from_fov(20.0, EvidencePictures.size, EvidencePictures.size)
+    camera = head_cameras(np.array([[6.0, 2.0]]), np.eye(4), head_frame(head), 20.0, 0.7)
+    pictures, truth = [], []
+    for one in poses:
+        vertices = posed(head, one)[0][0].numpy().astype(np.float64)
+        avatar = painted_avatar(head, vertices, np.clip(0.9 * head.texture, 0, 255).astype(np.uint8))
+        drawn = avatar.draw(K[None], camera, EvidencePictures.size, EvidencePictures.size, "lit", outputs=("image",))
+        pictures.append(detector_input(drawn.image)[0])
+        truth.append(truth_of(head, apertures, one))
+    seen = MediaPipeDetector().look(np.stack(pictures))
+    landmarks = np.stack([one.landmarks[0] for one in seen])
+    scores = np.stack([one.scores[0] for one in seen])
+    found = read_evidence(calibration, geometry, landmarks, scores, np.tile(K, (5, 1, 1)))
+    names, truth = list(QUANTITIES), np.array(truth)
+    error = (found.values - truth) / found.std
+    assert np.nanmax(np.abs(error)) < 5 and np.sqrt(np.nanmean(error**2)) < 1.8, "as sure as it says"
+    lids = found.values[:, [names.index("right_lid_2"), names.index("left_lid_2")]]
+    assert (lids[1] < lids[0] - 3).all()
+    assert found.values[2, names.index("middle_lip")] > 12 > 6 > found.values[0, names.index("middle_lip")]
+    gaze = found.values[:, 13:]
+    assert (np.abs(gaze[3] - gaze[0])[[0, 2]] > 10).all() and (gaze[3] - gaze[0])[[0, 2]].min() > 0
+    assert ((gaze[4] - gaze[0])[[1, 3]] > 4).all()
+    assert np.isnan(gaze[1]).all(), "nobody sees where shut eyes look"
+    # nothing where no face is
+    landmarks[0] = np.nan
+    again = read_evidence(calibration, geometry, landmarks, scores, np.tile(K, (5, 1, 1)))
+    assert again.known.tolist() == [False, True, True, True, True] and np.isnan(again.scores[0]).all()
+    assert torch.is_tensor(head.v_template)
