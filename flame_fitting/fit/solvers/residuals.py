@@ -63,14 +63,21 @@ class Measurements:
         rho = geman_mcclure(residuals.square().sum(-1), self._scale(residuals))
         return 0.5 * (self.weight * rho).sum()
 
-    def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
-        """The same around the current vertices, by iteratively reweighted least squares."""
-        residuals = self.residuals(vertices)
+    def rows(self, jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
+        """Derivative of the residuals."""
         moved = jacobian[self.corners[:, 0]] * self.shares[:, 0, None, None]
         for k in range(1, self.corners.shape[1]):
             moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
-        rows = moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
-        weight = self.weight * geman_mcclure_weight(residuals.norm(dim=-1), self._scale(residuals))
+        return moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
+
+    def robust_weight(self, residuals: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """1 / m^2: what the squares of the residuals are weighted by."""
+        return self.weight * geman_mcclure_weight(residuals.norm(dim=-1), self._scale(residuals))
+
+    def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
+        """The same around the current vertices, by iteratively reweighted least squares."""
+        residuals, rows = self.residuals(vertices), self.rows(jacobian)
+        weight = self.robust_weight(residuals)
         flat = rows.flatten(0, 1)
         weighted = (rows * weight[:, None, None]).flatten(0, 1)
         return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
