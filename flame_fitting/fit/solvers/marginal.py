@@ -1,9 +1,10 @@
 """What timesteps share, estimated with the timesteps' own unknowns integrated out.
 
-The joint mode of both is biased, more certainly the more timesteps there are (Neyman and Scott 1948): errors of necks,
-jaws and eyes bend what they move, all the same way, and the shape follows. (The largest such bias, of the scale, is
-gone before by what the unknowns are: `Columns.metric`.) The mode of the shared unknowns' own posterior pays for the volume that it leaves the timesteps' unknowns x: to the cost C comes half the
-logarithm of the determinant of their Hessian at their mode (Laplace's approximation; Tierney and Kadane 1986),
+The joint mode of both is biased, more certainly the more timesteps there are (Neyman and Scott 1948): how far a turn of
+a joint moves a point depends on the shape, so that the shape is drawn to where turns explain noise best. (The same bias
+of the scale, by expressions and translations, is gone by what the unknowns are: `Columns.metric`.) The mode of the
+shared unknowns' own posterior pays for the volume that it leaves the timesteps' unknowns x: to the cost C comes half
+the logarithm of the determinant of their Hessian at their mode (Laplace's approximation; Tierney and Kadane 1986),
     C(s, x(s)) + 1/2 log det H(s, x(s)),    H = sum of J' W J and the priors.
 """
 
