@@ -94,6 +94,42 @@ STAGES = (
         defaults="defaults",
     ),
     Stage(
+        "track",
+        "track",
+        "TrackConfig",
+        "track",
+        "Fits the head model to a video or a rig's recording, over time.",
+        (
+            "track --data.root_folder data/monocular --data.sequence obama --exp.output_folder output/obama",
+            "track data/monocular/obama --exp.no-photometric",
+        ),
+        defaults="defaults",
+    ),
+    Stage(
+        "track-nersemble",
+        "track_nersemble",
+        "TrackConfig",
+        "track",
+        "The same with the defaults for NeRSemble, first version.",
+        (
+            "track-nersemble --data.root_folder data/nersemble --data.subject 074 --data.sequence EMO-1",
+            "track-nersemble data/nersemble/074/EMO-1 --exp.no-photometric",
+        ),
+        defaults="defaults_of_rig",
+    ),
+    Stage(
+        "track-nersemble-v2",
+        "track_nersemble_v2",
+        "TrackConfig",
+        "track",
+        "The same with the defaults for NeRSemble, second version.",
+        (
+            "track-nersemble-v2 --data.root_folder data/nersemble --data.subject 074 --data.sequence EMO-1",
+            "track-nersemble-v2 data/nersemble/074/EMO-1 --exp.no-photometric",
+        ),
+        defaults="defaults_of_rig",
+    ),
+    Stage(
         "export",
         "export_as_nerf_dataset",
         "ExportConfig",
@@ -321,7 +357,7 @@ def _how_to_go_on(stage: Stage) -> str:
         return "Finished stages are kept: run the same command again to go on where it stopped."
     if stage.name == "preprocess":
         return "Finished pictures are kept: run the same command again to go on where it stopped."
-    if stage.name == "fit":
+    if stage.name == "fit" or stage.name.startswith("track"):
         return "Finished stages of the fit are kept: run the same command again to go on where it stopped."
     return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."
 

@@ -1,5 +1,6 @@
 """`detect`: face landmarks in the pictures of a capture."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from flame_fitting.shared_options import DetectorOptions, SubsetOptions
 if TYPE_CHECKING:
     from flame_fitting.capture.capture import Capture, View
     from flame_fitting.capture.read_options import ReadOptions
+    from flame_fitting.landmarks.detector import LandmarkDetector
     from flame_fitting.landmarks.files import Landmarks2D
 
 LANDMARK_FOLDER = "landmarks2d"
@@ -35,12 +37,12 @@ class DetectConfig(DetectorOptions, SubsetOptions):
 class DetectResult:
     """What was found."""
 
-    path: Path
-    """The landmark file."""
+    paths: tuple[Path, ...]
+    """The landmark files, one of each detector."""
     searched: int
     """Views searched."""
     found: int
-    """Views with a face."""
+    """Views in which some detector found a face."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -52,53 +54,94 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
     """
     from flame_fitting import progress
     from flame_fitting.capture.opening import open_capture
-    from flame_fitting.landmarks.files import read_landmarks, write_landmarks
-    from flame_fitting.landmarks.registry import make_detector
-    from flame_fitting.landmarks.searching import nothing_found, search, take_earlier
+    from flame_fitting.landmarks.files import read_landmarks
 
     config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
         manifest = manifest or plan(config)
         capture = open_capture(config.capture, _reading(config), notify=progress.say)
         views = views_to_search(capture, config.all_views)
+        detectors = _detectors(config, capture, progress.say)
         with locked_folder(capture.root / LANDMARK_FOLDER, force=True) as folder:
-            detector = make_detector(config.detector, config.model_path)
-            made, earlier = nothing_found(capture, detector), read_manifest(folder)
-            left = take_earlier(capture, made, views, unfinished=earlier is not None and not earlier.finished)
-
-            def keep() -> None:
-                manifest.write(folder)
-                write_landmarks(capture, made)
-
-            with progress.Bar(len(views), "detect", "view") as bar:
-                bar.advance(len(views) - len(left))
-                search(capture, left, detector, made, bar.advance, keep)
-            found = sum(bool(made.found[capture.row_of[v.timestep], capture.column_of[v.camera]]) for v in views)
+            made = [_searched(detector, capture, views, manifest, folder) for detector in detectors]
+            seen = [[_at(one, capture, view) for view in views] for one in made]
+            found = sum(map(any, zip(*seen, strict=True)))
             if found == 0:
                 raise NoFaceError(_no_face(config, capture, len(views)))
             warnings = manifest.finish(lambda: plan(config))
-            path = write_landmarks(capture, made)
+            paths = tuple(_written(capture, one) for one in made)
             manifest.write(folder)
-        line.result(f"a face in {found} of {len(views)} views -> {path}")
-    warnings += _of_cameras(capture, read_landmarks(capture, detector.name))
+        counts = [
+            f"{one.detector} {one.detector_version}: a face in {sum(which)} of {len(views)} views -> {path}"
+            for one, which, path in zip(made, seen, paths, strict=True)
+        ]
+        line.result("; ".join(counts))
+    for one, which in zip(made, seen, strict=True):
+        if not any(which):
+            warnings.append(f"{one.detector} found no face in any of {len(views)} views")
+        else:
+            warnings += _of_cameras(capture, read_landmarks(capture, one.detector))
     for text in warnings:
         progress.warn(text)
-    return DetectResult(path, len(views), found, warnings)
+    return DetectResult(paths, len(views), found, warnings)
 
 
 def plan(config: DetectConfig) -> Manifest:
-    """What decides the result, for the manifest beside the landmark file."""
+    """What decides the result, for the manifest beside the landmark files."""
     from flame_fitting.capture.hashing import capture_hash
-    from flame_fitting.landmarks.registry import make_detector
+    from flame_fitting.capture.opening import open_capture
 
     folder = config.capture / LANDMARK_FOLDER
-    detector = make_detector(config.detector, config.model_path)
+    detectors = _detectors(config, open_capture(config.capture, _reading(config)))
     return Manifest(
         stage="detect",
         config=config_as_dict(config),
         inputs={"capture": input_record(config.capture, folder, capture_hash(config.capture, _reading(config)))},
-        detector=f"{detector.name} {detector.version}",
+        detector=", ".join(f"{detector.name} {detector.version}" for detector in detectors),
     )
+
+
+def _detectors(
+    config: DetectConfig, capture: "Capture", notify: Callable[[str], None] | None = None
+) -> "list[LandmarkDetector]":
+    from flame_fitting.landmarks.registry import choose_detectors, make_detector, settings_of
+
+    chosen = choose_detectors((config.detector,), config, tracking=len(capture.timestep_ids) > 1)
+    if notify is not None and chosen.why:
+        notify(chosen.why)
+    return [make_detector(name, settings_of(name, config)) for name in chosen.names]
+
+
+def _searched(
+    detector: "LandmarkDetector", capture: "Capture", views: "list[View]", manifest: Manifest, folder: Path
+) -> "Landmarks2D":
+    """What a detector finds in the views, and what it found in others before."""
+    from flame_fitting import progress
+    from flame_fitting.landmarks.searching import nothing_found, search, take_earlier
+
+    made, earlier = nothing_found(capture, detector), read_manifest(folder)
+    left = take_earlier(capture, made, views, unfinished=earlier is not None and not earlier.finished)
+
+    def keep() -> None:
+        manifest.write(folder)
+        _written(capture, made)
+
+    with progress.Bar(len(views), "detect", "view") as bar:
+        bar.advance(len(views) - len(left))
+        search(capture, left, detector, made, bar.advance, keep)
+    if made.found.any():  # another detector may be next
+        keep()
+    return made
+
+
+def _written(capture: "Capture", made: "Landmarks2D") -> Path:
+    from flame_fitting.landmarks.files import write_landmarks
+
+    return write_landmarks(capture, made)
+
+
+def _at(made: "Landmarks2D", capture: "Capture", view: "View") -> bool:
+    return bool(made.found[capture.row_of[view.timestep], capture.column_of[view.camera]])
 
 
 def views_to_search(capture: "Capture", all_views: bool = False) -> "list[View]":

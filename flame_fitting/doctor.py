@@ -42,12 +42,15 @@ CORE = (
 )
 OPTIONAL = {
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),
+    "dlib-bin": ("dlib", "a second landmark detector", "detect, fit, run"),
+    "face-alignment": ("face-alignment", "a landmark detector, as in VHAP", "detect, fit, run"),
 }
 """Package: extra of this project, what for, which commands."""
 SYSTEM_LIBRARIES = "apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"
 INSTALL_AGAIN = "pip install --force-reinstall flame-fitting"
 """Brings the files that come with the package."""
 HEAD_USERS = "run, render, fit"
+DETECTOR_USERS = "render, detect, fit, run"
 COMPANIONS = (
     (
         "FLAME masks",
@@ -136,7 +139,7 @@ def examine(flame_dir: Path | None = None) -> Iterator[Finding]:
     yield _opencv_twins()
     yield _loads("cv2", _load_cv2, "opencv-contrib-python")
     yield _loads("mediapipe", _load_mediapipe)
-    yield _detector_model()
+    yield from _detectors()
     yield _device()
     yield _nvdiffrast()
     yield _open_head()
@@ -227,17 +230,14 @@ def _load_mediapipe() -> None:
         ctypes.CDLL(str(library))
 
 
-def _detector_model() -> Finding:
-    users = "render, detect, fit, run"
+def _detectors() -> Iterator[Finding]:
     try:
-        from flame_fitting.landmarks.mediapipe_detector import find_model
+        from flame_fitting.landmarks.inventory import detector_files
 
-        path = find_model()
-        return Finding("detector model", "ok", f"MediaPipe Face Landmarker, {path} ({_short_hash(path)})", "", users)
-    except InputError as error:
-        return Finding("detector model", "missing", str(error), INSTALL_AGAIN, users)
+        for name, state, text, mend in detector_files(INSTALL_AGAIN):
+            yield Finding(name, state, text, mend, DETECTOR_USERS)
     except (ImportError, OSError) as error:
-        return Finding("detector model", "missing", f"cannot be looked for ({error})", INSTALL_AGAIN, users)
+        yield Finding("detector model", "missing", f"cannot be looked for ({error})", INSTALL_AGAIN, DETECTOR_USERS)
 
 
 def _device() -> Finding:

@@ -9,9 +9,11 @@ from flame_fitting.fit.command_line import defaults, without_effect
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
-from flame_fitting.options import not_deciding
+from flame_fitting.options import not_deciding, values_of
+from flame_fitting.shared_options import BOTH_DETECTORS, DetectorWeights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -60,16 +62,16 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.render.backend import choose_device
 
     check(config)
-    config = replace(config, capture=capture_of(config))
+    config = chosen_sources(replace(config, capture=capture_of(config)), progress.say)
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
-    with progress.stage("fit") as line, locked_folder(folder, config.force):
+    with progress.stage(_name(config)) as line, locked_folder(folder, config.force):
         device = choose_device(config.device)
         ready = with_landmarks(config)
         if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
             manifest = plan(config)
-        underway = Resumable(folder, manifest, not_deciding(FitConfig))
+        underway = Resumable(folder, manifest, not_deciding(type(config)))
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
@@ -108,8 +110,20 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
             result.warnings = list(result.metrics.get("warnings", result.warnings))
         last = state.records[-1].summary
         surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry
-        line.result(f"{surface}landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
+        marks = f"landmarks {last['landmark_mm']:.2f} mm" if last["landmark_mm"] == last["landmark_mm"] else ""
+        marks = marks or f"landmarks {_pixels(result):.2f} px"  # one camera: none has a point in space
+        line.result(f"{surface}{marks} (medians) -> {folder}")
     return result
+
+
+def _name(config: FitConfig) -> str:
+    """The command's."""
+    return "track" if config.over_time else "fit"
+
+
+def _pixels(result: "FitResult") -> float:
+    """Median distance of the head's landmarks from the detected ones, px."""
+    return float(result.metrics.get("landmarks", {}).get("reprojection_px", {}).get("median", float("nan")))
 
 
 def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | None" = None) -> PreparedFit:
@@ -152,6 +166,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         surface=surface,
         lit=capture.shading == "lit",
         name=str(capture.root),
+        calibrated=capture.calibrated,
+        of_sequence=config.over_time,
     )
     state = left
     if state is None:
@@ -164,7 +180,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     if double.has_uv:
-        seen = _with_pictures(seen, start.reference_from_world, capture, device)
+        limit = int(config.data.picture_cache * 1e9)
+        seen = _with_pictures(seen, start.reference_from_world, capture, device, limit)
     return PreparedFit(config, capture, head, start, seen, state)
 
 
@@ -174,28 +191,49 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.fit.landmark_sources import LandmarkSource
     from flame_fitting.landmarks.files import check_landmarks, read_landmarks
+    from flame_fitting.landmarks.registry import DETECTORS, settings_of
 
-    kind, data = shading_kind(capture.landmark_shading), config.data
+    kind, names = shading_kind(capture.landmark_shading), chosen_sources(config).data.landmark_source
     sources = []
-    for name, weight in zip(data.detector, data.detector_weights or (1.0,) * len(data.detector), strict=True):
+    for name, weight in zip(names, config.data.detector_weights or (1.0,) * len(names), strict=True):
         detected = read_landmarks(capture, name)
         check_landmarks(capture, detected)
+        settings = settings_of(name if detected.made_here else DETECTORS[0], config)
         embedding = embedding_of_landmarks(
-            head, detected, kind, config.model_path, notify=progress.say, licensed=config.landmark_embedding
+            head, detected, kind, settings, notify=progress.say, licensed=config.landmark_embedding
         )
+        progress.say(f"landmarks: {detected.label}")
         sources.append(LandmarkSource(detected, embedding, weight))
     return sources
+
+
+def chosen_sources(config: FitConfig, notify: "Callable[[str], None] | None" = None) -> FitConfig:
+    """The configuration with the landmark sources that auto or both stand for."""
+    from flame_fitting.capture.opening import open_capture
+    from flame_fitting.landmarks.files import landmark_names
+    from flame_fitting.landmarks.registry import choose_detectors
+
+    asked = config.data.landmark_source
+    present = []
+    if asked == (BOTH_DETECTORS,):
+        present = landmark_names(open_capture(config.capture, reading_options(config)))
+    chosen = choose_detectors(asked, config, present=present)
+    if notify is not None and chosen.why:
+        notify(chosen.why)
+    if chosen.names == asked:
+        return config
+    return replace(config, data=replace(config.data, landmark_source=chosen.names))
 
 
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.capture.hashing import capture_hash
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.files import landmarks_in
+    from flame_fitting.landmarks.files import label_in, landmarks_in
 
-    options = reading_options(config)
+    config, options = chosen_sources(config), reading_options(config)
     inputs = {"capture": input_record(config.capture, config.folder, capture_hash(config.capture, options))}
-    for name in config.data.detector:
+    for name in config.data.landmark_source:
         if (landmarks := landmarks_in(config.capture, name, options)) is not None:
             inputs[f"landmarks {name}"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
@@ -205,11 +243,11 @@ def plan(config: FitConfig) -> Manifest:
     if config.landmark_embedding is not None:
         inputs["landmark_embedding"] = input_record(config.landmark_embedding, config.folder)
     return Manifest(
-        stage="fit",
+        stage=_name(config),
         config=config_as_dict(config),
         inputs=inputs,
         head=head_identity(*chosen, add_teeth=config.model.add_teeth),
-        detector=", ".join(config.data.detector),
+        detector=", ".join(label_in(config.capture, name) for name in config.data.landmark_source),
         seeds={"seed": config.seed},
     )
 
@@ -238,23 +276,24 @@ def reading_options(config: FitConfig) -> "ReadOptions":
 def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
-    They are wanted anew, too, where `--model-path` names other weights than they were detected with. Refuses a capture
-    over time, and one whose cameras do not fit its landmarks.
+    They are wanted anew, too, where a detector has other weights or settings now than they were detected with.
+    Refuses a capture over time, and one whose cameras do not fit its landmarks.
     """
     from flame_fitting.capture.opening import open_capture
 
     capture = open_capture(config.capture, reading_options(config))
-    if len(capture.timesteps) > 1:
+    if len(capture.timesteps) > 1 and not config.over_time:
         raise InputError(
             f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
-            "Give a capture with one timestep, or choose one with --data.subset ti<number>."
+            "Give a capture with one timestep, choose one with --data.subset ti<number>, or use: flame-fitting track"
         )
-    if not capture.calibrated:
+    if not capture.calibrated and not config.over_time:
         raise InputError(
             f"{config.capture}: is a video, of whose camera nothing is known; a fit takes pictures with known cameras. "
-            "Give a folder with transforms.json, of NeRSemble or of COLMAP."
+            "Give a folder with transforms.json, of NeRSemble or of COLMAP, or use: flame-fitting track"
         )
-    detected = [_detected(config, capture, name) for name in config.data.detector]
+    config = chosen_sources(config)
+    detected = [_detected(config, capture, name) for name in config.data.landmark_source]
     return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if any(detected) else config
 
 
@@ -263,20 +302,22 @@ def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
     from flame_fitting import progress
     from flame_fitting.detect_landmarks import DetectConfig, detect, views_to_search
     from flame_fitting.landmarks.files import find_landmarks, landmarks_path, read_landmarks
-    from flame_fitting.landmarks.registry import DETECTORS, make_detector
+    from flame_fitting.landmarks.registry import DETECTORS, version_now
 
-    model_path, path = config.model_path, find_landmarks(capture, name)
+    path = find_landmarks(capture, name)
     if path is not None and (config.exp.reuse_landmarks or name not in DETECTORS):
         found = read_landmarks(capture, name)
-        other = model_path is not None and found.made_here
-        if other and found.detector_version != make_detector(name, model_path).version:
-            progress.say(f"{path}: was not detected with the weights {model_path}, which are used now")
+        now = version_now(name, config) if found.made_here else None
+        if now is not None and found.detector_version != now:
+            progress.say(f"{path}: was detected with {found.detector_version}, {name} is {now} now")
         elif found.covers(capture, views_to_search(capture)):
             _check_cameras(capture, found)
             return False
     missing = landmarks_path(config.capture, name)
     if name not in DETECTORS and path is None:
-        raise InputError(f"{missing}: no such file. Put landmarks of your own there, or leave --data.detector out.")
+        raise InputError(
+            f"{missing}: no such file. Put landmarks of your own there, or leave --data.landmark-source out."
+        )
     if not config.detect:
         raise InputError(f"{missing}: no landmarks there. Run: flame-fitting detect {config.capture}")
     options = reading_options(config)
@@ -284,7 +325,7 @@ def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
         DetectConfig(
             config.capture,
             detector=name,
-            model_path=model_path,
+            **values_of(config, DetectorWeights),
             subset=options.subset,
             division=options.division,
             n_downsample_rgb=options.n_downsample_rgb,
@@ -314,8 +355,9 @@ def _with_pictures(
     reference_from_world: "np.ndarray",
     capture: "Capture",
     device: "torch.device",
+    limit: int,
 ) -> "Observations":
-    """With a rasterizer and pictures, for texture and photometric stages."""
+    """With a rasterizer and pictures, for texture and photometric stages; `limit` bytes of them are kept."""
     from flame_fitting.fit.dense import DenseMaps
     from flame_fitting.fit.pictures import load_pictures
     from flame_fitting.fit.texture import TexelMaps
@@ -323,7 +365,6 @@ def _with_pictures(
 
     rasterizer = make_rasterizer(device)
     chosen = capture.views_of("fit") or capture.views
-    limit = int(config.data.picture_cache * 1e9)
     pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
     dense: DenseMaps | None = None
     if any(view.dense_path for view in chosen):

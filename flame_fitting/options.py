@@ -7,7 +7,7 @@ its default; what is refused, what help leaves out and what manifests compare fo
 import inspect
 import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -33,6 +33,14 @@ class Rule:
     """Why it is accepted and does nothing, or what does it instead; what is said of it, once."""
     refused: str = ""
     """What is said of every value but the default, where to go on would mislead."""
+    only_static: bool = False
+    """Whether the last two are said of static captures alone: over time the option does what it says."""
+
+    def of(self, config_type: type) -> "Rule":
+        """The rule as it is for a command's configuration, which is over time where it has a true `over_time`."""
+        if not (self.only_static and getattr(config_type, "over_time", False)):
+            return self
+        return replace(self, without_effect="", refused="")
 
     @property
     def hidden(self) -> bool:
@@ -93,15 +101,18 @@ class Option:
 
 
 @cache
-def options_of(config_type: type, prefix: str = "") -> tuple[Option, ...]:
+def options_of(config_type: type) -> tuple[Option, ...]:
     """All options of a configuration, each group before what it holds."""
-    hints, found = typing.get_type_hints(config_type), []
+    return tuple(replace(one, rule=one.rule.of(config_type)) for one in _options_below(config_type))
+
+
+def _options_below(config_type: type, prefix: str = "") -> Iterator[Option]:
+    hints = typing.get_type_hints(config_type)
     for one in fields(config_type):
         name, hint = prefix + one.name, hints[one.name]
-        found.append(Option(name, one, one.metadata.get(_KEY, Rule()), hint))
+        yield Option(name, one, one.metadata.get(_KEY, Rule()), hint)
         if isinstance(hint, type) and is_dataclass(hint):
-            found += options_of(hint, f"{name}.")
-    return tuple(found)
+            yield from _options_below(hint, f"{name}.")
 
 
 def value_of(config: Any, name: str) -> Any:

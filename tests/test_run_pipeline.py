@@ -240,12 +240,22 @@ def test_where_things_lie_and_what_only_names_an_input_does_not_decide(config: R
     """The head stands in the manifest by its hash, the detector by its version, inputs by their content."""
     head = {"head", "flame_dir", "flame_masks"}
     machine = {"device", "force"}
+    detectors = {"model_path", "star_weights", "face_alignment_weights", "dlib_weights"}
+    detectors |= {"detector_device", "detector_half"}
     expected = {
         "render": {"avatar", "output", "model_path", "landmark_embedding"} | head | machine,
-        "detect": {"capture", "model_path"},
-        "fit": {"capture", "output", "model_path", "landmark_embedding", "detect", "log", "data.root_folder"}
-        | {"data.sequence", "data.subject", "data.picture_cache", "model.flame_params_path"}
-        | {"exp.output_folder", "exp.reuse_landmarks", "exp.checkpoint_seconds"}
+        "detect": {"capture"} | detectors,
+        "fit": {"capture", "output", "landmark_embedding", "detect", "log", "data.root_folder"}
+        | detectors
+        | {
+            "data.picture_cache",
+            "data.subject",
+            "model.flame_params_path",
+            "exp.checkpoint_seconds",
+            "data.sequence",
+            "exp.output_folder",
+            "exp.reuse_landmarks",
+        }
         | head
         | machine,
         "export": {"src_folder", "tgt_folder", "capture_folder", "force"} | head,
@@ -262,6 +272,6 @@ def test_what_commands_share_is_handed_on(config: RunConfig) -> None:
     steps = {step.name: step.config for step in run_pipeline.chain(config)}
     for stage in ("render", "fit"):
         assert {name: getattr(steps[stage], name) for name in shared} == shared
-    assert (steps["render"].views, steps["render"].resolution, steps["render"].detector) == (7, 99, "mine")
+    assert (steps["render"].views, steps["render"].resolution) == (7, 99)
     assert (steps["detect"].detector, steps["detect"].model_path) == ("mine", Path("d"))
-    assert (steps["fit"].data.detector, steps["fit"].scale, steps["export"].force) == (("mine",), "fixed", True)
+    assert (steps["fit"].data.landmark_source, steps["fit"].scale, steps["export"].force) == (("mine",), "fixed", True)

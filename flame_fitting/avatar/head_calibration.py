@@ -22,7 +22,7 @@ from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.licensed_embeddings import load_licensed_embedding
-from flame_fitting.landmarks.registry import DETECTORS, make_detector
+from flame_fitting.landmarks.registry import DETECTORS, Settings, make_detector
 from flame_fitting.landmarks.schemes import scheme_named
 
 CALIBRATION_SHADING = {"textured": "unlit", "lit": "lit", "clay": "clay"}
@@ -114,7 +114,7 @@ def embedding_of_landmarks(
     head: HeadModel,
     landmarks: Landmarks2D,
     kind: str,
-    model_path: Path | None = None,
+    settings: Settings | None = None,
     notify: Callable[[str], None] | None = None,
     licensed: Path | None = None,
 ) -> LandmarkEmbedding:
@@ -130,11 +130,11 @@ def embedding_of_landmarks(
     shipped = shipped_embedding(head, landmarks.detector if made_here else DETECTORS[0], kind)
     if shipped is not None and (not made_here or landmarks.detector_version == shipped.detector_version):
         return for_scheme(shipped, landmarks.scheme, head)
-    detector = make_detector(landmarks.detector if made_here else DETECTORS[0], model_path)
+    detector = make_detector(landmarks.detector if made_here else DETECTORS[0], settings)
     if made_here and landmarks.detector_version != detector.version:
         raise InputError(
-            f"The landmarks of {landmarks.detector} were detected with other weights than are found now. Give the same "
-            "file with --model-path, or detect again: --exp.no-reuse-landmarks."
+            f"The landmarks of {landmarks.detector} were detected with other weights or settings than are found now. "
+            "Give the same ones, or detect again: --exp.no-reuse-landmarks."
         )
     return for_scheme(landmark_embedding(head, detector, kind, notify=notify), landmarks.scheme, head)
 

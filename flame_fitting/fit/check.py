@@ -8,9 +8,11 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.scale import contradiction
 from flame_fitting.fit.stage_config import GROUPS, StageConfig
 from flame_fitting.options import flag, refusals
+from flame_fitting.shared_options import AUTO_DETECTOR, BOTH_DETECTORS
 
 _CAN_MOVE: dict[str, tuple[str, ...]] = {
     "closed_form": ("cam", "pose", "scale"),
+    "focal": ("cam", "pose"),
     "gauss_newton": ("cam", "pose", "scale", "joints", "shape", "expr"),
     "bake": ("texture", "lights"),
     "registration": ("static_offset",),
@@ -47,15 +49,14 @@ def _contradictions(config: FitConfig) -> Iterator[str]:
         if getattr(config.data, name) and config.data.root_folder is None:
             yield f"--data.{name} needs --data.root-folder. Give both, or the capture's path alone."
     data = config.data
-    if isinstance(data.detector, str):
-        yield f"data.detector is the text {data.detector!r}: give a tuple of names, ({data.detector!r},)."
-    elif not data.detector or len(set(data.detector)) < len(data.detector):
-        yield f"--data.detector {' '.join(data.detector)}: give one or several detectors, each once."
-    if data.detector_weights and len(data.detector_weights) != len(data.detector):
-        count = f"{len(data.detector_weights)} weights for {len(data.detector)} detectors"
+    names = data.landmark_source
+    if not names or len(set(names)) < len(names):
+        yield f"--data.landmark-source {' '.join(names)}: give one or several sources, each once."
+    if len(names) > 1 and {AUTO_DETECTOR, BOTH_DETECTORS} & set(names):
+        yield f"--data.landmark-source {' '.join(names)}: auto and both stand alone. Name the detectors."
+    if data.detector_weights and len(data.detector_weights) != len(names):
+        count = f"{len(data.detector_weights)} weights for {len(names)} named sources"
         yield f"--data.detector-weights: {count}. Give one for each, or leave it out."
-    if config.model_path is not None and len(data.detector) > 1:
-        yield "--model-path: which of the detectors are these weights for? Detect with it first: flame-fitting detect."
     if not config.detect and not config.exp.reuse_landmarks:
         yield "--no-detect and --exp.no-reuse-landmarks leave no landmarks. Give one of them."
 

@@ -105,6 +105,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
     """Undoes `_split`."""
+    # a fit of before cameras were estimated knows them
+    tensors = {"parameters/log_focal": torch.zeros(1, dtype=torch.float64)} | tensors
     parameters = {entry.name: tensors[f"parameters/{entry.name}"] for entry in fields(FitParameters)}
     records = []
     for record in content["stages"]:

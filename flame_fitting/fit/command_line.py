@@ -10,6 +10,7 @@ import tyro
 
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import preset
+from flame_fitting.fit.track_config import TrackConfig, track_preset
 from flame_fitting.options import flag, options_of, value_of
 
 
@@ -19,12 +20,17 @@ def defaults(arguments: Sequence[str]) -> FitConfig:
     `capture` is tyro.MISSING where nothing names it.
     """
     config = preset(given_value(arguments, "preset") or FitConfig.preset)
-    config.capture = tyro.MISSING
-    root = given_value(arguments, "data.root_folder")
-    if root is not None:
-        subject, sequence = (given_value(arguments, f"data.{name}") or "" for name in ("subject", "sequence"))
-        config.capture = Path(root) / subject / sequence
+    config.capture = named_capture(arguments) or tyro.MISSING
     return config
+
+
+def named_capture(arguments: Sequence[str]) -> Path | None:
+    """The capture that VHAP's flags name."""
+    root = given_value(arguments, "data.root_folder")
+    if root is None:
+        return None
+    subject, sequence = (given_value(arguments, f"data.{name}") or "" for name in ("subject", "sequence"))
+    return Path(root) / subject / sequence
 
 
 def given_value(arguments: Sequence[str], name: str) -> str | None:
@@ -42,10 +48,13 @@ def given_value(arguments: Sequence[str], name: str) -> str | None:
 
 def without_effect(config: FitConfig) -> list[str]:
     """One line for each option that was changed from its preset's default and does nothing here."""
-    default = preset(config.preset, config.capture)
+    if isinstance(config, TrackConfig):
+        default: FitConfig = track_preset(config.preset, config.capture)
+    else:
+        default = preset(config.preset, config.capture)
     lines = [
         f"{one.flag} has no effect here: {one.rule.without_effect}"
-        for one in options_of(FitConfig)
+        for one in options_of(type(config))  # type: ignore[arg-type]  # a class can be hashed
         if one.rule.without_effect and value_of(config, one.name) != value_of(default, one.name)
     ]
     data = config.data

@@ -6,7 +6,7 @@ of a command line, and what is checked, stands in fit/command_line.py and fit/ch
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -17,7 +17,7 @@ from flame_fitting.fit.trust import GeometryKind
 from flame_fitting.fit.weight_config import LearningRates, PriorConfig, WeightConfig
 from flame_fitting.options import PLACE, option, own_first
 from flame_fitting.shared_options import (
-    DETECTOR,
+    AUTO_DETECTOR,
     CaptureOptions,
     ComputeOptions,
     DetectorWeights,
@@ -33,10 +33,11 @@ PresetName = Literal["static", "vhap", "fast", "high"]
 class DataConfig(CaptureOptions):
     """What is read of the capture."""
 
-    detector: tuple[str, ...] = (DETECTOR,)
-    """Landmark detectors whose points are used together, or names of files of your own: landmarks2d/<name>.npz."""
+    landmark_source: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--data.detector"])] = (AUTO_DETECTOR,)
+    """Landmarks: of mediapipe, star, face-alignment, dlib, several of them, both (all that are there), auto (mediapipe;
+    star where its weights are for captures over time), or names of files of your own: landmarks2d/<name>.npz."""
     detector_weights: tuple[float, ...] = option((), above=0)
-    """How much each of several detectors counts, in their order; without it all count the same."""
+    """How much each of several landmark sources counts, in their order; without it all count the same."""
     use_landmark: bool = True
     """Whether landmarks take part after the first alignment."""
     use_geometry: bool = True
@@ -47,14 +48,12 @@ class DataConfig(CaptureOptions):
     """Fit views farther than this from the front (degrees) are left out of the stages that use Adam."""
     picture_cache: float = option(4.0, at_least=0, decides=False)
     """Gigabytes of pictures that are kept on the device; others are read again when they are asked for."""
-    landmark_source: Literal["star", "face-alignment", "mediapipe"] | None = option(
-        None, without_effect="--data.detector chooses the landmark detector"
-    )
-    """VHAP's landmark detectors; here --data.detector chooses."""
     landmark_detector_njobs: int = option(8, without_effect="landmarks are detected in one process")
     """Processes of VHAP's landmark detection."""
     calibrated: bool = option(
-        True, refused="the cameras of a capture are its own and are not estimated. Leave the flag out."
+        True,
+        refused="the cameras of a capture are its own and are not estimated. Leave the flag out.",
+        only_static=True,
     )
     """Whether the cameras are known."""
     align_cameras_to_axes: bool = option(False, without_effect="world coordinates stay the avatar's own")
@@ -84,7 +83,9 @@ class ModelConfig:
     use_static_offset: Annotated[bool, tyro.conf.arg(aliases=["--use-static-offset"])] = True
     """Offsets of single vertices on top of the model."""
     use_dynamic_offset: bool = option(
-        False, refused="a static capture has one timestep: static offsets are all there is. Leave it out."
+        False,
+        refused="a static capture has one timestep: static offsets are all there is. Leave it out.",
+        only_static=True,
     )
     """Offsets of single vertices for every timestep."""
     tex_base: Literal["baked", "painted", "neutral"] = "baked"
@@ -175,7 +176,7 @@ class ExperimentConfig:
     """Take landmarks that were detected before."""
     checkpoint_seconds: float = option(60.0, at_least=0, decides=False)
     """A stage that takes longer saves how far it is once in so many seconds; 0: only after stages."""
-    keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP)
+    keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP, only_static=True)
     """Timesteps that are fitted first."""
     photometric: Annotated[bool, tyro.conf.arg(aliases=["--photometric"])] = True
     """Refinement against the pictures."""
@@ -196,6 +197,9 @@ class ScaleOptions:
 class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, OutputOptions):
     """Options of `flame-fitting fit`. In Python, `presets.preset(name, capture)` makes one from a preset."""
 
+    over_time: ClassVar[bool] = False
+    """Whether the capture has several timesteps (`fit.track_config`)."""
+
     capture: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Folder of a capture, as `render` writes it, or of a recording (NeRSemble, nerfstudio, COLMAP)."""
     output: Path | None = option(None, decides=False)
@@ -210,10 +214,13 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     """Detect landmarks first where the capture has none."""
     begin_stage: str | None = None
     """Stage to begin with; all before it are left out."""
-    begin_timestep: int = option(0, without_effect=ONE_TIMESTEP)
+    begin_timestep: int = option(0, without_effect=ONE_TIMESTEP, only_static=True)
     """Timestep to begin with."""
     batch_size: int = option(
-        16, without_effect=f"{ONE_TIMESTEP}; --render.views-per-step sets the pictures of one step"
+        16,
+        at_least=1,
+        without_effect=f"{ONE_TIMESTEP}; --render.views-per-step sets the pictures of one step",
+        only_static=True,
     )
     """Timesteps in one batch."""
     async_func: bool = option(True, without_effect="results are written when the fit is done")

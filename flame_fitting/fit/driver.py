@@ -16,7 +16,7 @@ from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, said
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.schedule import effective_pipeline
-from flame_fitting.fit.solvers import adam, bake, closed_form, registration, second_order
+from flame_fitting.fit.solvers import adam, bake, closed_form, focal, registration, second_order
 from flame_fitting.fit.solvers.interface import Diverged, Solver, Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState, Underway
@@ -27,6 +27,7 @@ SOLVERS: dict[str, Solver] = {
     "bake": bake.solve,
     "adam": adam.solve,
     "registration": registration.solve,
+    "focal": focal.solve,
 }
 """By their names in the options."""
 
@@ -64,7 +65,8 @@ def run_stages(
         state = replace(state, lights=None, texture_is_final=False)
     if seen.rasterizer is not None and not state.texture_is_final:
         with progress.Bar(1, "texture", "step") as shown:
-            state = bake.solve(state, seen, Stage("texture", StageConfig(), config), shown)
+            last = Stage("texture", StageConfig(solver="bake"), config)
+            state = bake.solve(state, _through_cameras(seen, state, last), last, shown)
     return state.to(cpu)
 
 
@@ -125,7 +127,8 @@ def _solved(
                 keeper.keep(0, {})
         stage = replace(stage, keeper=keeper)
         if len(rows) == timesteps:
-            return solve(replace(state, parameters=state.parameters.clone(), underway=underway), seen, stage, shown)
+            whole = replace(state, parameters=state.parameters.clone(), underway=underway)
+            return solve(whole, _through_cameras(seen, state, stage), stage, shown)
         start = state.parameters.of_frames(rows)
         if stage.settings.frames == "sequential":
             if number > 0 and not seen_before:
@@ -135,13 +138,21 @@ def _solved(
                 continue
             if number + 1 < len(batches) and seen.pictures is not None:
                 seen.pictures.prefetch(seen.pictures.rows(batches[number + 1]))
-        found = solve(replace(state, parameters=start, underway=underway), seen.of_frames(rows), stage, shown)
+        shows = _through_cameras(seen.of_frames(rows), state, stage)
+        found = solve(replace(state, parameters=start, underway=underway), shows, stage, shown)
         uncertainty = state.uncertainty
         if found.uncertainty is not uncertainty:  # that solver has some of its own
             uncertainty = with_frames(uncertainty, rows, found.uncertainty, timesteps)
         parameters = state.parameters.with_frames(rows, found.parameters)
         state = replace(found, parameters=parameters, uncertainty=uncertainty, underway=None)
     return state
+
+
+def _through_cameras(seen: Observations, state: FitState, stage: Stage) -> Observations:
+    """Observations through cameras with the focal length so far; solvers that look for it are given the assumed one."""
+    if stage.settings.solver in ("gauss_newton", "focal"):
+        return seen
+    return seen.zoomed(float(state.parameters.log_focal[0]))
 
 
 def _saw_all(name: str, stage: Stage) -> bool:

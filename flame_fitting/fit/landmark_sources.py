@@ -55,6 +55,8 @@ class PlacedLandmarks:
     """As of the source."""
     name: str = ""
     """Of the detector."""
+    version: str = ""
+    """Of the detector, which says its weights by their hash."""
 
     def found(self, timestep: int) -> bool:
         """Whether the source saw a face at a timestep."""
@@ -127,7 +129,9 @@ def placed(capture: Capture, source: LandmarkSource, use_geometry: bool = True) 
     found, scheme = detections_of(capture, source.detected), source.detected.scheme
     rough = capture.avatar.head_from_world
     landmarks = [lift_detections(capture, one, scheme, rough, use_geometry) for one in found]
-    return PlacedLandmarks(source.embedding, landmarks, found, source.weight, source.detected.detector)
+    return PlacedLandmarks(
+        source.embedding, landmarks, found, source.weight, source.detected.detector, source.detected.detector_version
+    )
 
 
 def _stacked(maps: list[np.ndarray]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a capture says about a head, whatever kind of capture it is, in the reference frame; stages only read it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ class Observations:
     """Whether the pictures show a light that stands still, to be told apart from the skin's colour."""
     name: str = "the capture"
     """What messages call it."""
+    calibrated: bool = True
+    """Whether the cameras are known; else their common focal length is estimated."""
     of_sequence: bool = False
     """Whether these are some timesteps of a capture over time; where there are several, they are anyway."""
 
@@ -54,10 +57,19 @@ class Observations:
         targets = [self.targets[row] for row in rows]
         return replace(self, targets=targets, pictures=pictures, dense=dense, of_sequence=self.is_sequence)
 
+    def zoomed(self, log_focal: float) -> "Observations":
+        """What a camera shows with exp(log_focal) times the assumed focal length; of calibrated ones the same."""
+        if self.calibrated or not log_focal:
+            return self
+        factor = math.exp(log_focal)
+        targets = [replace(t, sources=tuple(source.zoomed(factor) for source in t.sources)) for t in self.targets]
+        pictures = None if self.pictures is None else self.pictures.zoomed(factor)
+        return replace(self, targets=targets, pictures=pictures)
+
     @property
     def valid(self) -> list[bool]:
         """(T,) whether anything was seen of a timestep; one without is carried by its neighbours and the priors."""
-        return [target.surface is not None or target.n_landmarks > 0 for target in self.targets]
+        return [target.surface is not None or target.n_seen > 0 for target in self.targets]
 
     def to(self, device: torch.device) -> "Observations":
         """With everything that stages compute with on a device; pictures are on the rasterizer's already."""

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from flame_fitting.fit.weight_config import PriorConfig
@@ -43,8 +44,8 @@ class Part:
     start: int = 0
     stop: int | None = None
     """Coefficients of the parameter, along its last dimension."""
-    moves: Literal["always", "static", "sequence"] = "always"
-    """Gauge: whether it moves at one timestep only, or at several only."""
+    moves: Literal["always", "static", "sequence", "uncalibrated"] = "always"
+    """Gauge: whether it moves at one timestep only, at several only, or where the cameras are not known."""
     prior: str | None = None
     """Field of the options' `PriorConfig`: standard deviation of its Gaussian prior around 0."""
     prior_factors: tuple[float, ...] = (1.0,)
@@ -107,6 +108,12 @@ PARAMETERS: tuple[Parameter, ...] = (
             # a face alone fixes the scale to a few percent: the prior is around the landmarks' first estimate
             Part("placement_scale", "scale", "scale", "log", 6, 7, prior="log_scale"),
         ),
+    ),
+    Parameter(
+        "log_focal",
+        "camera",
+        (1,),
+        (Part("log_focal", "cam", "camera", "log", moves="uncalibrated", prior="log_focal"),),
     ),
     Parameter("shape", "identity", ("n_shape",), (Part("shape", "shape", "shape", "sigma", prior="shape"),)),
     Parameter(
@@ -172,18 +179,20 @@ PARAMETERS: tuple[Parameter, ...] = (
 POSES = {p.name: int(p.size[0]) for p in PARAMETERS if p.role == "frame" and isinstance(p.size[0], int)}
 """Parameters of every timestep whose size no head model decides, and their number of coefficients."""
 
-PARAMETER_KEYS = tuple(p.name for p in PARAMETERS if p.name != "placement")
-"""What a fit's file holds: the placement is folded into `head_from_world`."""
+PARAMETER_KEYS = tuple(p.name for p in PARAMETERS if p.name not in ("placement", "log_focal"))
+"""What a fit's file holds: the placement is folded into `head_from_world`, the focal length is that of the cameras."""
 
 
-def moving_parts(groups: Collection[str], is_sequence: bool, joints: Collection[str]) -> list[Part]:
+def moving_parts(
+    groups: Collection[str], is_sequence: bool, joints: Collection[str], calibrated: bool = True
+) -> list[Part]:
     """What moves where `groups` of the options are free; of the group `joints` only those named.
 
     The one place that settles the gauge: placement carries a static avatar, rotation and translation carry a sequence.
     """
-    only = "sequence" if is_sequence else "static"
+    allowed = {"always", "sequence" if is_sequence else "static"} | (set() if calibrated else {"uncalibrated"})
     parts = [part for parameter in PARAMETERS for part in parameter.parts if part.group in groups]
-    return [p for p in parts if p.moves in ("always", only) and (p.group != "joints" or p.name in joints)]
+    return [p for p in parts if p.moves in allowed and (p.group != "joints" or p.name in joints)]
 
 
 @dataclass
@@ -192,6 +201,8 @@ class FitParameters:
 
     placement: Float[Tensor, "7"]
     """Axis-angle (3, rad), translation (3, m) and log scale: reference frame from head space."""
+    log_focal: Float[Tensor, "1"]
+    """Logarithm of the focal length over the assumed one, of all cameras; 0 where these are known."""
     shape: Float[Tensor, " S"]
     expr: Float[Tensor, "T E"]
     rotation: Float[Tensor, "T 3"]
@@ -242,7 +253,7 @@ class FitParameters:
 
     def head_vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in head space, metres."""
-        rest = {name: value for name, value in self.items().items() if name != "placement"}
+        rest = {name: value for name, value in self.items().items() if name in PARAMETER_KEYS}
         return head(**rest).vertices
 
     def vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
@@ -256,6 +267,24 @@ class FitParameters:
             return
         for start in range(0, self.timesteps, _AT_ONCE):
             yield self.of_frames(range(start, min(start + _AT_ONCE, self.timesteps)))
+
+
+def in_metric_world(head: HeadModel, parameters: FitParameters, head_from_world: np.ndarray) -> FitParameters:
+    """The same head where head space is the world itself: rotation and translation take over a rigid motion.
+
+    `head_from_world` (4, 4) has the scale 1; the placement is left at the identity.
+    """
+    inverse = torch.as_tensor(np.linalg.inv(head_from_world)).to(parameters.rotation)
+    turn, shift = inverse[:3, :3], inverse[:3, 3]
+    still = {name: torch.zeros_like(getattr(parameters, name)) for name in ("rotation", "translation")}
+    rest = {name: value for name, value in replace(parameters, **still).items().items() if name in PARAMETER_KEYS}
+    # R (x - joint) + joint + translation, then turned and shifted
+    joint = head(**rest).joints[:, 0]
+    turned = turn @ rotation_matrix(parameters.rotation)
+    rotation = torch.as_tensor(Rotation.from_matrix(turned.cpu().numpy()).as_rotvec()).to(parameters.rotation)
+    translation = (joint + parameters.translation) @ turn.T + shift - joint
+    placement = torch.zeros_like(parameters.placement)
+    return replace(parameters, rotation=rotation, translation=translation, placement=placement)
 
 
 def with_frames(

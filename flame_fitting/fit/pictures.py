@@ -85,6 +85,12 @@ class Pictures:
         out._row = [self._row[row] for row in rows]
         return out
 
+    def zoomed(self, factor: float) -> "Pictures":
+        """The same through cameras with so many times the focal length; the cache is shared."""
+        out = copy.copy(self)
+        out._all = self._all.zoomed(factor)
+        return out
+
     def batch(self, rows: Sequence[int]) -> ViewSet:
         """Cameras and pixels of some rows; reads those that are not there yet."""
         wanted = [self._row[row] for row in rows]
@@ -138,6 +144,8 @@ def load_pictures(
     size = common_size(views)
     distance = np.linalg.norm(np.linalg.inv(camera)[:, :3, 3], axis=1)
     near, far = np.maximum(distance - NEAR, 0.05), distance + FAR
+    if not capture.calibrated:  # another focal length moves the head as far as that is longer
+        near, far = distance / 5, distance * 5
     clip = np.stack(
         [
             clip_from_world(view.K, c, view.width, view.height, n, f)

@@ -8,9 +8,9 @@ import torch
 
 from flame_fitting.capture.camera import move_camera, transform_points
 from flame_fitting.capture.capture import Capture
-from flame_fitting.capture.similarity import decompose_similarity, robust_umeyama
+from flame_fitting.capture.similarity import decompose_similarity, invert_similarity, robust_umeyama
 from flame_fitting.errors import InputError, NoFaceError
-from flame_fitting.fit.landmark_sources import LandmarkSource, PlacedLandmarks, placed, shares_of
+from flame_fitting.fit.landmark_sources import Detections, LandmarkSource, PlacedLandmarks, placed, shares_of
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
 from flame_fitting.fit.surface import SurfaceCloud, SurfaceView, fuse_surface, surface_views
@@ -26,10 +26,13 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.lifting import Landmarks3D
 from flame_fitting.landmarks.schemes import inner_weights, scheme_named
+from flame_fitting.maths.resection import resect
 
 GROUP_WEIGHT = {"outline": 0.0, "jawline": 0.0, "brows": 0.2, "irises": 0.3}
 """Weight of named groups of landmarks where it is not 1: an outline is no fixed set of points of the head."""
 
+_FEWEST = 20
+"""Landmarks that a fit needs at one timestep, at least."""
 _MOST_SIZE = 1.6
 """A face so many times larger or smaller than the head model's mean is no person's, children included."""
 
@@ -108,6 +111,8 @@ def make_start(
     target; raises NoFaceError where none has enough.
     """
     timesteps = range(len(sources[0].landmarks))
+    if not any(one.landmarks[t].valid.any() for one in sources for t in timesteps):
+        return _start_by_pictures(head, sources)
     first = next((t for t in timesteps if any(one.landmarks[t].valid.any() for one in sources)), 0)
     shares = [shares_of(sources, t) for t in timesteps]
     aligned = [(one.embedding, one.landmarks[first], share) for one, share in zip(sources, shares[first], strict=True)]
@@ -121,11 +126,56 @@ def make_start(
             cloud = fuse_surface(surfaces[t], reference, spacing)
         own = zip(sources, shares[t], strict=True)
         targets.append(FrameTarget(tuple(_target(head, one, t, reference, share) for one, share in own), cloud))
-    if max(target.n_landmarks for target in targets) < 20:
+    if max(target.n_landmarks for target in targets) < _FEWEST:
         raise NoFaceError(
-            "fewer than 20 landmarks could be placed in space: the face is seen from too few sides. Give more views."
+            f"fewer than {_FEWEST} landmarks could be placed in space: the face is seen from too few sides. "
+            "Give more views."
         )
     return Start(reference, list(sources), targets)
+
+
+def _start_by_pictures(head: HeadModel, sources: Sequence[PlacedLandmarks]) -> Start:
+    """A start where each timestep is seen from one side: the head at its own size, placed by the fullest picture.
+
+    A single camera tells no size: distances are those of a head as large as the head model.
+    """
+    timesteps = range(len(sources[0].landmarks))
+    shown = [(one, found) for one in sources for found in one.detections if found is not None]
+    reference: np.ndarray | None = None
+    for source, found in sorted(shown, key=lambda pair: -_found(pair[1])):
+        reference = _head_from_world(head, source, found)
+        if reference is not None:
+            break
+    if reference is None:
+        raise NoFaceError("no picture shows landmarks that agree with a head. Look at the pictures.")
+    shares = [shares_of(sources, t) for t in timesteps]
+    targets = []
+    for t in timesteps:
+        own = zip(sources, shares[t], strict=True)
+        targets.append(FrameTarget(tuple(_target(head, one, t, reference, share) for one, share in own)))
+    if max(target.n_seen for target in targets) < _FEWEST:
+        raise NoFaceError(f"fewer than {_FEWEST} landmarks were found in each picture. Look at the pictures.")
+    return Start(reference, list(sources), targets)
+
+
+def _found(detections: Detections) -> int:
+    """Landmarks in the view of a timestep that shows most of them."""
+    return int(np.isfinite(detections.landmarks).all(-1).sum(1).max())
+
+
+def _head_from_world(head: HeadModel, source: PlacedLandmarks, found: Detections) -> np.ndarray | None:
+    """The rigid motion (4, 4) from the world to head space by the inner landmarks of a timestep's fullest view."""
+    view = int(np.isfinite(found.landmarks).all(-1).sum(1).argmax())
+    inner = scheme_named(source.landmarks[0].scheme).inner
+    points = source.embedding.points(head.v_template[None], head.faces)[0].double().numpy()[inner]
+    pixels = found.landmarks[view, inner]
+    good = np.isfinite(points).all(1) & np.isfinite(pixels).all(1) & source.embedding.valid[inner]
+    homogeneous = np.concatenate([pixels[good, :2], np.ones((int(good.sum()), 1))], axis=1)
+    rays = (homogeneous @ np.linalg.inv(found.K[view]).T)[:, :2]
+    camera_from_head = resect(points[good], rays)
+    if camera_from_head is None:
+        return None
+    return invert_similarity(camera_from_head) @ found.world_to_camera[view]
 
 
 def start_from_capture(

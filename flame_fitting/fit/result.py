@@ -227,7 +227,7 @@ def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:
 
 def _uncertainty(path: Path, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     arrays = read_npz(path, FIT_AGAIN)
-    shapes = {key: value.shape for key, value in parameters.items()} | {"placement": (7,)}
+    shapes = {key: value.shape for key, value in parameters.items()} | {"placement": (7,), "log_focal": (1,)}
     found = {key: value for key, value in arrays.items() if key != "units"}
     for key, value in found.items():
         if value.shape != shapes.get(key) or value.dtype.kind != "f" or (value < 0).any():

@@ -7,13 +7,15 @@ import numpy as np
 from torch import Tensor
 
 from flame_fitting.capture.camera import transform_points
-from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import to_uint8
+from flame_fitting.capture.similarity import decompose_similarity
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.landmark_sources import PlacedLandmarks
 from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import in_metric_world
 from flame_fitting.fit.prepare import Start
 from flame_fitting.fit.result import FitResult, save_parameters, save_uncertainty
 from flame_fitting.fit.state import FitState, StageRecord
@@ -22,9 +24,11 @@ from flame_fitting.fit.targets import LandmarkTarget
 
 def make_result(state: FitState, seen: Observations, start: Start, capture: Capture) -> FitResult:
     """The finished fit in memory: the placement is folded into `head_from_world`."""
-    parameters = {name: value.detach().cpu().numpy() for name, value in state.parameters.items().items()}
-    del parameters["placement"]
-    head_from_world = state.head_from_world
+    moved, head_from_world = state.parameters, state.head_from_world
+    if seen.is_sequence and abs(decompose_similarity(head_from_world)[0] - 1) < 1e-6:
+        moved, head_from_world = in_metric_world(seen.head, moved, head_from_world), np.eye(4)
+    parameters = {name: value.detach().cpu().numpy() for name, value in moved.items().items()}
+    del parameters["placement"], parameters["log_focal"]
     view = (capture.views_of("fit") or capture.views)[0]
     vertices = state.parameters.vertices(seen.head).detach()
     world_from_reference = np.linalg.inv(state.reference_from_world)
@@ -38,7 +42,8 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         parameters=parameters,
         head_from_world=head_from_world,
         image_size=(view.height, view.width),
-        timestep_id=[f"{t:05d}" for t in capture.timesteps],
+        timestep_id=[capture.timestep_ids[t] for t in capture.timesteps],
+        focal_length=None if capture.calibrated else _focal_length(view, float(state.parameters.log_focal[0])),
         texture=texture,
         lights=None if state.lights is None else state.lights.numpy(),
         stages=list(state.records),
@@ -53,6 +58,11 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         # the first source's by their plain names, as where there is one alone
         result.landmarks3d |= {f"{source.name}/{key}" if number else key: value for key, value in placed.items()}
     return result
+
+
+def _focal_length(view: View, log_focal: float) -> float:
+    """In units of the picture's longer side."""
+    return float(np.exp(log_focal)) * float(view.K[0, 0]) / max(view.width, view.height)
 
 
 def _landmarks3d(
@@ -79,6 +89,7 @@ def _landmarks3d(
         "used": used,
         "scheme": np.array(marks[0].scheme),
         "detector": np.array(source.name),
+        "detector_version": np.array(source.version),
     }
 
 

@@ -17,7 +17,7 @@ Group = Literal[
     "static_offset",
     "dynamic_offset",
 ]
-Solver = Literal["closed_form", "gauss_newton", "bake", "adam", "registration"]
+Solver = Literal["closed_form", "focal", "gauss_newton", "bake", "adam", "registration"]
 Observed = Literal["landmarks", "surface", "pictures"]
 Frames = Literal["first", "sequential", "global"]
 
@@ -92,6 +92,10 @@ GEOMETRY: tuple[Observed, ...] = ("landmarks", "surface")
 
 def _closed_form() -> StageConfig:
     return StageConfig(1, solver="closed_form", optimizable_params=("pose", "scale"), looks_at=LANDMARKS)
+
+
+def _focal() -> StageConfig:
+    return StageConfig(solver="focal", optimizable_params=("cam", "pose"), looks_at=LANDMARKS)
 
 
 def _gauss_newton() -> StageConfig:
@@ -195,6 +199,8 @@ class PipelineConfig:
 
     lmk_init_rigid: StageConfig = field(default_factory=_closed_form)
     """Placement from landmarks."""
+    lmk_init_focal: StageConfig = field(default_factory=_focal)
+    """Focal length of a camera that is not known, by landmarks."""
     lmk_init_all: StageConfig = field(default_factory=_gauss_newton)
     """Landmarks: placement, shape, expression, joints."""
     geo_init_all: StageConfig = field(default_factory=_gauss_newton_on_geometry)

@@ -88,6 +88,10 @@ class PixelTarget:
     """(m, 3) vertex ids."""
     barycentric: Tensor
     """(m, 3)."""
+    view: Tensor
+    """(m,) number of the view that saw it."""
+    points: int
+    """Different landmarks among them."""
     sigma: float = 0.002
     """Standard deviation at the head's distance, m."""
 
@@ -124,6 +128,8 @@ def make_pixel_target(
         weight=torch.as_tensor(weight[point] * detections[view, point, 2], dtype=kind),
         corners=head.faces[torch.as_tensor(embedding.face_index[point])],
         barycentric=torch.as_tensor(embedding.barycentric[point], dtype=kind),
+        view=torch.as_tensor(view),
+        points=len(np.unique(point)),
     )
 
 
@@ -249,6 +255,15 @@ class SourceTarget:
     share: float = 1.0
     """Its part of what all landmarks of the timestep count for; the parts of all sources make 1."""
 
+    def zoomed(self, factor: float) -> "SourceTarget":
+        """The same through cameras with so many times the focal length, principal points centred."""
+        pixels, found = self.pixels, self.detections
+        if pixels is not None:
+            pixels = replace(pixels, rays=pixels.rays / factor)
+        if found is not None:
+            found = replace(found, clip=found.clip.new_tensor([factor, factor, 1.0, 1.0])[:, None] * found.clip)
+        return replace(self, pixels=pixels, detections=found)
+
     def to(self, device: torch.device) -> "SourceTarget":
         """On another device."""
         pixels = self.pixels.to(device) if self.pixels is not None else None
@@ -269,6 +284,11 @@ class FrameTarget:
     def n_landmarks(self) -> int:
         """Landmarks with a point in space, of all sources."""
         return sum(len(source.landmarks.index) for source in self.sources)
+
+    @property
+    def n_seen(self) -> int:
+        """Landmarks with a point in space or only with pixels, of all sources."""
+        return self.n_landmarks + sum(source.pixels.points for source in self.sources if source.pixels is not None)
 
     def to(self, device: torch.device) -> "FrameTarget":
         """On another device; the surface goes where it is asked for."""

@@ -65,7 +65,7 @@ class ViewSet:
     def subset(self, index: list[int] | np.ndarray) -> "ViewSet":
         """Some of the views."""
         chosen = [int(i) for i in index]
-        return self.of_rows(chosen, self.rgba[torch.as_tensor(chosen, device=self.rgba.device)])
+        return self.of_rows(chosen, self.rgba[torch.as_tensor(chosen, dtype=torch.long, device=self.rgba.device)])
 
     def of_rows(self, rows: Sequence[int], rgba: Tensor) -> "ViewSet":
         """Cameras of some of the views with pixels for them."""
@@ -79,6 +79,13 @@ class ViewSet:
             camera=self.camera[list(rows)],
             timestep=self.timestep[index],
         )
+
+    def zoomed(self, factor: float) -> "ViewSet":
+        """The same pictures through cameras with so many times the focal length, principal points centred."""
+        K = self.K.copy()
+        K[:, [0, 1], [0, 1]] *= factor
+        scale = self.clip.new_tensor([factor, factor, 1.0, 1.0])
+        return replace(self, clip=scale[:, None] * self.clip, K=K)
 
     def downsampled(self, factor: int) -> "ViewSet":
         """Area-averaged to a `factor`-th of the size, rounded to whole pixels; half precision.

@@ -32,9 +32,9 @@ class LearningRates:
     """Texture, sRGB."""
     static_offset: float = option(3e-4, at_least=0)
     """Static offsets, m."""
-    dynamic_offset: float = option(5e-4, at_least=0, without_effect=ONE_TIMESTEP)
+    dynamic_offset: float = option(5e-4, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """Dynamic offsets, m."""
-    camera: float = option(5e-3, at_least=0, without_effect=KNOWN_CAMERAS)
+    camera: float = option(5e-3, at_least=0, without_effect=KNOWN_CAMERAS, only_static=True)
     """Cameras."""
     light: float = option(5e-3, at_least=0)
     """Light."""
@@ -117,21 +117,21 @@ class WeightConfig:
     """Variance of the offsets inside each of the regions below."""
     reg_offset_rigid_for: tuple[str, ...] = ("left_ear", "right_ear", "neck", "left_eye", "right_eye", "lips_tight")
     """Regions that may only be translated."""
-    reg_offset_dynamic: float = option(3e5, at_least=0, without_effect=ONE_TIMESTEP)
+    reg_offset_dynamic: float = option(3e5, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """Change of the offsets from a timestep to the next."""
     blur_iter: int = option(0, at_least=0)
     """Rounds of smoothing of the regions' factors over the mesh."""
-    smooth_trans: float = option(300.0, at_least=0, without_effect=ONE_TIMESTEP)
+    smooth_trans: float = option(300.0, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """Change of the translation from a timestep to the next."""
-    smooth_rot: float = option(30.0, at_least=0, without_effect=ONE_TIMESTEP)
+    smooth_rot: float = option(30.0, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """The same for the rotation."""
-    smooth_neck: float = option(30.0, at_least=0, without_effect=ONE_TIMESTEP)
+    smooth_neck: float = option(30.0, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """The same for the neck."""
-    smooth_jaw: float = option(0.1, at_least=0, without_effect=ONE_TIMESTEP)
+    smooth_jaw: float = option(0.1, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """The same for the jaw."""
-    smooth_eyes: float = option(0.0, at_least=0, without_effect=ONE_TIMESTEP)
+    smooth_eyes: float = option(0.0, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """The same for the eyes."""
-    smooth_expr: float = option(0.0, at_least=0, without_effect=ONE_TIMESTEP)
+    smooth_expr: float = option(0.0, at_least=0, without_effect=ONE_TIMESTEP, only_static=True)
     """The same for the expression."""
 
 
@@ -149,6 +149,8 @@ class PriorConfig:
     """Opening of the jaw, rad (0.3 with --expressive)."""
     eyes: float = option(0.15, above=0)
     """Rotation of the eyes, rad."""
+    log_focal: float = option(0.5, above=0, without_effect=KNOWN_CAMERAS, only_static=True)
+    """Logarithm of the focal length over the assumed one, where it is estimated."""
     log_scale: float = option(0.03, above=0)
     """Logarithm of the scale, where it is estimated."""
     rotation_change: float | None = option(0.1, above=0, seldom=True)

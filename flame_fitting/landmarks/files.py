@@ -42,6 +42,11 @@ class Landmarks2D:
     """Where a face was looked for; None: nothing is known of that."""
 
     @property
+    def label(self) -> str:
+        """The detector, and the version that says its weights by their hash."""
+        return f"{self.detector} {self.detector_version}".strip()
+
+    @property
     def made_here(self) -> bool:
         """Whether one of this program's detectors made them, so that its weights are known."""
         return self.detector in DETECTORS and bool(self.detector_version)
@@ -77,6 +82,18 @@ def landmarks_in(path: Path, detector: str, options: ReadOptions) -> Path | None
     if ours.is_file() or not (Path(path) / VHAP_FOLDER).is_dir():
         return ours if ours.is_file() else None
     return find_vhap(open_capture(path, options), detector)
+
+
+def label_in(path: Path, detector: str) -> str:
+    """`Landmarks2D.label` of a folder's landmarks, the detector alone where they are missing or damaged."""
+    ours = landmarks_path(path, detector)
+    try:
+        version = (
+            str(read_npz(ours, "", (), ("detector_version",)).get("detector_version", "")) if ours.is_file() else ""
+        )
+    except InputError:
+        version = ""
+    return f"{detector} {version}".strip()
 
 
 def landmark_names(capture: Capture) -> list[str]:

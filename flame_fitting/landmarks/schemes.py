@@ -8,6 +8,10 @@ brows, 27..30 bridge of the nose, 31..35 its lower edge, 36..47 eyes, 48..59 out
 starts on the subject's right. iBUG-70 has the pupils behind them. The jaw line of a turned head is a contour, not a
 fixed set of points: only the 51 inner points are corresponding surface points.
 
+WFLW-98 (Wu et al., "Look at Boundary", 2018): 0..32 jaw line, 33..50 brows, all around, 51..59 nose, 60..75 eyes,
+76..87 outer and 88..95 inner lip contour, 96 and 97 the pupils. Its iBUG points are those that many programs take; jaw
+line, brows and lids lie close to iBUG's, not on them.
+
 MediaPipe's 478: points 0..467 lie on the face, 468..472 on the subject's right iris, 473..477 on the left one (centre
 first). Its iBUG points were chosen by anatomical meaning.
 """
@@ -76,6 +80,37 @@ _IBUG_GROUPS: dict[str, ndarray] = {
 }
 _IBUG_MIRROR = np.r_[
     16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, [47, 46], 39:35:-1, [41, 40], 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1
+]
+
+_IBUG68_OF_WFLW = np.array(
+    [
+        *range(0, 33, 2),  # jaw line
+        *(*range(33, 38), *range(42, 47)),  # upper rims of the brows
+        *range(51, 60),  # nose
+        *(60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75),  # eyes
+        *range(76, 96),  # lips
+    ]
+)
+_WFLW_GROUPS: dict[str, ndarray] = {
+    "jawline": np.arange(0, 33),
+    "right_brow": np.arange(33, 42),
+    "left_brow": np.arange(42, 51),
+    "brows": np.arange(33, 51),
+    "nose": np.arange(51, 60),
+    "right_eye": np.arange(60, 68),
+    "left_eye": np.arange(68, 76),
+    "eyes": np.arange(60, 76),
+    "outer_lips": np.arange(76, 88),
+    "inner_lips": np.arange(88, 96),
+    "lips": np.arange(76, 96),
+    "right_iris": np.array([96]),
+    "left_iris": np.array([97]),
+    "irises": np.array([96, 97]),
+}
+_WFLW_MIRROR = np.r_[
+    np.r_[32:-1:-1, 46:41:-1, 50:46:-1, 37:32:-1, 41:37:-1, 51:55, 59:54:-1],
+    np.r_[72:67:-1, 75:72:-1, 64:59:-1, 67:64:-1],
+    np.r_[82:75:-1, 87:82:-1, 92:87:-1, 95:92:-1, [97, 96]],
 ]
 
 _IBUG68_OF_MEDIAPIPE = np.array(
@@ -163,6 +198,7 @@ def _mediapipe() -> Scheme:
 _ALL = (
     _mediapipe(),
     Scheme("ibug68", 68, _IBUG_GROUPS, np.arange(68), _IBUG_MIRROR, "jawline"),
+    Scheme("wflw98", 98, _WFLW_GROUPS, _IBUG68_OF_WFLW, _WFLW_MIRROR, "jawline", (96, 97)),
     # FLAME's landmark_embedding_with_eyes.npy
     Scheme("ibug70", 70, _IBUG_GROUPS, np.arange(68), np.r_[_IBUG_MIRROR, 69, 68], "jawline", (68, 69), False),
 )

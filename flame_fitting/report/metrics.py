@@ -151,14 +151,14 @@ def region_metrics(
     return out
 
 
-def landmark_metrics(fit: FitResult, capture: Capture, mm_per_unit: float) -> dict[str, dict[str, float]]:
-    """`reprojection_px` (detections against the fitted head's points), `spread_mm` and `error_mm`."""
+def landmark_metrics(fit: FitResult, capture: Capture, mm_per_unit: float) -> dict[str, Any]:
+    """`reprojection_px` (detections against the fitted head's points), `spread_mm`, `error_mm`, and the `sources`."""
     found = fit.landmarks3d
     if not {"points", "model", "spread_mm", "used"} <= found.keys():
         return {}
     used = np.asarray(found["used"], dtype=bool)
     error = np.linalg.norm(found["points"] - found["model"], axis=-1) * mm_per_unit
-    out: dict[str, dict[str, float]] = {}
+    out: dict[str, Any] = {"sources": landmark_sources(fit)}
     pixels = _reprojection(fit, capture, used)
     for name, values in (
         ("reprojection_px", pixels),
@@ -169,6 +169,13 @@ def landmark_metrics(fit: FitResult, capture: Capture, mm_per_unit: float) -> di
         if len(finite):
             out[name] = {"median": float(np.median(finite)), "p95": float(np.percentile(finite, 95))}
     return out
+
+
+def landmark_sources(fit: FitResult) -> dict[str, str]:
+    """What the fit's landmarks were detected with: versions, which begin with the weights' hash, by detector."""
+    found = fit.landmarks3d
+    names = [key for key in found if key == "detector" or key.endswith("/detector")]
+    return {str(found[name]): str(found.get(f"{name}_version", "")) for name in names}
 
 
 def picture_metrics(fit: FitResult, capture: Capture, head: HeadModel) -> dict[str, float | None]:

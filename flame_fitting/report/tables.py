@@ -68,6 +68,9 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         if "mm_per_unit_by_face" in metrics:
             source += f"; by the face alone {metrics['mm_per_unit_by_face']:.4g} mm"
         pairs.append(("scale", f"1 unit of the avatar = {metrics['mm_per_unit']:.4g} mm ({source})"))
+    if sources := metrics.get("landmarks", {}).get("sources"):
+        named = [f"{name} ({version})" if version else name for name, version in sources.items()]
+        pairs.append(("landmarks of", ", ".join(named)))
     if "head_model" in metrics:
         pairs.append(("head model", str(metrics["head_model"].get("name"))))
     return pairs

@@ -445,9 +445,9 @@ def _embedding(
     head: "HeadModel", kind: str, model_path: Path | None, licensed: Path | None = None
 ) -> "LandmarkEmbedding":
     from flame_fitting.avatar.head_calibration import landmark_embedding
-    from flame_fitting.landmarks.registry import make_detector
+    from flame_fitting.landmarks.registry import Settings, make_detector
 
-    return landmark_embedding(head, make_detector("mediapipe", model_path), kind, licensed=licensed)
+    return landmark_embedding(head, make_detector("mediapipe", Settings(model_path)), kind, licensed=licensed)
 
 
 def _painted(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024) -> ndarray:

@@ -36,14 +36,14 @@ def register(capture_folder: Path, mesh: Path, head_spec: str, model_path: Path 
     from flame_fitting.fit.prepare import similarity_from_landmarks
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.files import read_landmarks
-    from flame_fitting.landmarks.registry import make_detector
+    from flame_fitting.landmarks.registry import Settings, make_detector
     from flame_fitting.landmarks.schemes import scheme_named
 
     capture = open_capture(capture_folder)
     detected = read_landmarks(capture, "mediapipe")
     head = load_head(head_spec, add_teeth=False)
     kind = shading_kind(capture.landmark_shading)
-    embedding = landmark_embedding(head, make_detector("mediapipe", model_path), kind)
+    embedding = landmark_embedding(head, make_detector("mediapipe", Settings(model_path)), kind)
     frame = capture.avatar.head_from_world
     lifted = lift_detections(capture, detections_of(capture, detected)[0], detected.scheme, frame)
     reference = similarity_from_landmarks(head.double(), [(embedding, lifted, 1.0)])

@@ -32,6 +32,7 @@ from flame_fitting.landmarks.calibration import (
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
+from flame_fitting.landmarks.registry import Settings
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 
@@ -232,9 +233,9 @@ def test_detected_landmarks_take_the_embedding_of_their_own_weights(head, tmp_pa
     shipped = landmark_embedding(head, MediaPipeDetector(), "clay")
     asked = []
 
-    def make(name, model_path=None):
-        asked.append(model_path)
-        return stand_in("other" if model_path is not None else shipped.detector_version)
+    def make(name, settings=None):
+        asked.append(settings)
+        return stand_in("other" if settings is not None else shipped.detector_version)
 
     monkeypatch.setattr(head_calibration, "make_detector", make)
     monkeypatch.setattr(
@@ -243,8 +244,8 @@ def test_detected_landmarks_take_the_embedding_of_their_own_weights(head, tmp_pa
         lambda head, detector, *_: replace(shipped, detector_version=detector.version),
     )
     detected = landmarks_of("mediapipe478", "mediapipe", "other")
-    found = embedding_of_landmarks(head, detected, "clay", tmp_path / "other.task")
-    assert found.detector_version == "other" and asked == [tmp_path / "other.task"]
+    found = embedding_of_landmarks(head, detected, "clay", Settings(tmp_path / "other.task"))
+    assert found.detector_version == "other" and asked == [Settings(tmp_path / "other.task")]
     with pytest.raises(InputError, match="other weights"):
         embedding_of_landmarks(head, detected, "clay")
 

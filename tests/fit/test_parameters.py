@@ -29,7 +29,7 @@ def test_tensors_are_as_specified():
             assert len(part.least) in (0, width) and len(part.prior_factors) in (1, width)
         assert (covered == 1).all(), "each coefficient belongs to one part"
     assert POSES == {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
-    assert set(PARAMETER_KEYS) == {f.name for f in fields(FitParameters)} - {"placement"}
+    assert set(PARAMETER_KEYS) == {f.name for f in fields(FitParameters)} - {"placement", "log_focal"}
 
 
 def test_groups_rates_and_priors_are_options():

@@ -47,6 +47,14 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
         jaw=w.reg_jaw,
         eyes=w.reg_eyes,
         offset=offset,
+        smooth=(
+            ("translation", w.smooth_trans),
+            ("rotation", w.smooth_rot),
+            ("neck_pose", w.smooth_neck),
+            ("jaw_pose", w.smooth_jaw),
+            ("eyes_pose", w.smooth_eyes),
+            ("expr", w.smooth_expr),
+        ),
     )
     return PhotometricWeights(
         photo=w.photo,

@@ -18,8 +18,10 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     """
     assert seen.rasterizer is not None and seen.pictures is not None and seen.texels is not None
     texels = seen.texels(stage.config.model.tex_resolution)
-    vertices = state.parameters.vertices(seen.head).detach()
-    views = seen.pictures.batch(seen.pictures.rows(sample_of(range(seen.timesteps))))
+    rows = sample_of(range(seen.timesteps))
+    vertices = state.parameters.of_frames(rows).vertices(seen.head).detach()
+    pictures = seen.pictures.of_frames(rows)
+    views = pictures.batch(pictures.rows())
     baked, lights = bake(seen.rasterizer, seen.head, vertices, views, texels), state.lights
     if seen.lit:
         in_head_space = state.parameters.head_vertices(seen.head)[0].detach()

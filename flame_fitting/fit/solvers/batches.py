@@ -1,7 +1,6 @@
 """The pictures of a long capture in batches of timesteps: an epoch sees each once, and only a few are held at once."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -66,7 +65,5 @@ class Batches:
         return {"chosen": self._chosen, "generator": self._generator, **within("order", self._order.changing())}
 
     def _views_of(self, rows: list[int]) -> ViewSet:
-        views = self._pictures.batch(self._pictures.rows(rows, self._max_yaw))
-        place = {row: number for number, row in enumerate(rows)}
-        local = torch.tensor([place[int(row)] for row in views.timestep], device=views.timestep.device)
-        return replace(views, timestep=local)
+        pictures = self._pictures.of_frames(rows)
+        return pictures.batch(pictures.rows(max_yaw=self._max_yaw))

@@ -31,6 +31,7 @@ from flame_fitting.fit.solvers.residuals import (
     Measurements,
     landmarks_in_pictures,
     landmarks_in_space,
+    projected_landmarks,
     surface_distances,
     surface_distances_back,
 )
@@ -89,6 +90,8 @@ class Solution(NamedTuple):
     """Systems that were solved."""
     refused: int
     """Steps that made the cost larger and were not taken."""
+    cost: float
+    """What is minimised, at the parameters."""
 
 
 def gauss_newton(
@@ -138,8 +141,8 @@ def gauss_newton(
         parameters = columns.with_values(parameters, there)
     if settings.marginal and done and columns.shared and columns.frame:
         parameters = _to_marginal_mode(problem, parameters)
-    system, *_ = problem.linearised(parameters, settings.cut(settings.iterations))
-    return Solution(parameters, posterior_of(columns, system), done, damping.refused)
+    system, _, cost, _ = problem.linearised(parameters, settings.cut(settings.iterations))
+    return Solution(parameters, posterior_of(columns, system), done, damping.refused, cost)
 
 
 def _to_marginal_mode(problem: "_Problem", parameters: FitParameters) -> FitParameters:
@@ -188,7 +191,7 @@ class _Problem:
         )
         chosen: Tensor | None = None
         if not self.dense:  # only the vertices that carry landmarks are posed
-            marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target)]
+            marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target, like)]
             chosen = torch.unique(torch.cat([head.faces.new_zeros(0), *marks]))
             self._position = head.faces.new_zeros(head.n_vertices)
             self._position[chosen] = torch.arange(len(chosen), device=chosen.device)
@@ -202,20 +205,27 @@ class _Problem:
         count = len(target.surface.points)
         return np.random.default_rng(self.settings.seed + timestep).choice(count, min(_SAMPLE, count), False)
 
-    def _landmarks(self, target: FrameTarget) -> list[Measurements]:
+    def _landmarks(self, target: FrameTarget, parameters: FitParameters) -> list[Measurements]:
         """Landmarks of one timestep: in space where they have a point, else in the pictures."""
         cut, out = self.settings.landmark_cut, []
         for source in target.sources:
             count = self.settings.landmark_count * source.share
             out.append(landmarks_in_space(source.landmarks, count, cut))
             if source.pixels is not None:
-                out.append(landmarks_in_pictures(source.pixels, count / max(len(source.landmarks.points), 1), cut))
+                # one that only pictures show counts as one in space does
+                share = count / max(len(source.landmarks.points), source.pixels.points)
+                if len(source.landmarks.points):
+                    out.append(landmarks_in_pictures(source.pixels, share, cut))
+                else:
+                    column = self.columns.slices().get("log_focal")
+                    args = (parameters.log_focal[0], None if column is None else column.start)
+                    out.append(projected_landmarks(source.pixels, share, cut, *args))
         return out
 
-    def _measure(self, timestep: int, vertices: Tensor, cut: float) -> list[Measurements]:
+    def _measure(self, timestep: int, vertices: Tensor, cut: float, parameters: FitParameters) -> list[Measurements]:
         """Everything at one timestep, with correspondences of the vertices as they are."""
         target, surface, settings = self.targets[timestep], self.surface, self.settings
-        out = self._landmarks(target)
+        out = self._landmarks(target, parameters)
         if surface is None:
             return [measured.among(self._position) for measured in out]
         if target.surface is not None:
@@ -243,7 +253,7 @@ class _Problem:
         terms = []
         for t in range(steps):
             vertices, jacobian = self._linearizer(parameters, t)
-            terms.append(self._measure(t, vertices, cut))
+            terms.append(self._measure(t, vertices, cut, parameters))
             for measured in terms[-1]:
                 term = measured.quadratic(vertices, jacobian)
                 corner += term.hessian[:size, :size]
@@ -259,7 +269,7 @@ class _Problem:
         parameters, cost = self.columns.with_values(parameters, x), self.priors.cost(x)
         for t, measurements in enumerate(terms):
             vertices = self._linearizer.vertices(parameters, t)
-            cost += sum(float(measured.cost(vertices)) for measured in measurements)
+            cost += sum(float(measured.at(parameters).cost(vertices)) for measured in measurements)
         return cost
 
     def tilted_cost_at(

@@ -60,6 +60,8 @@ class GeometryWeights:
     """The same for each eye, and the mean squared difference of the two."""
     offset: OffsetWeights
     """Static offsets."""
+    smooth: tuple[tuple[str, float], ...]
+    """Mean squared change of parameters since the timestep before, which does not move with it, by name, as in VHAP."""
 
 
 @dataclass(eq=False)
@@ -181,10 +183,11 @@ class GeometryStep:
 
     def __call__(self) -> Projected:
         """Everything at the current values."""
-        now = self._looked_at(self.current())
+        whole = self.current()
+        now = self._looked_at(whole)
         vertices = now.vertices(self.head)
         weights = self._weights
-        loss = self._prior(now)
+        loss = self._prior(now) + self._changes(whole, now)
         for place, row in enumerate(self._rows):
             target = self._targets[row]
             for source, marks in zip(target.sources, self._marks[row], strict=True):
@@ -197,6 +200,18 @@ class GeometryStep:
             loss = loss + self._regulariser(now.static_offset[0])
         pos = self._project(vertices)
         return Projected(pos, front_faces(pos, self._faces), vertices, loss)
+
+    def _changes(self, whole: FitParameters, now: FitParameters) -> Tensor:
+        """The terms of smoothness over time."""
+        loss = self.values.new_zeros(())
+        if whole.timesteps == 1:
+            return loss
+        before = torch.tensor([max(row - 1, 0) for row in self._rows], device=self.values.device)
+        for name, weight in self._weights.smooth:
+            if weight and name in self._shapes:
+                previous = getattr(whole, name).detach().index_select(0, before)
+                loss = loss + weight * (getattr(now, name) - previous).square().mean()
+        return loss
 
     def _by_landmarks(self, vertices: Float[Tensor, "V 3"], source: SourceTarget, marks: "_Marks") -> Tensor:
         """The terms of one source's landmarks at one timestep."""

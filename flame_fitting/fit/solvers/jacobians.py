@@ -88,6 +88,8 @@ class Linearizer:
             turned = cross_columns(left_jacobian(placement[:3]), centred)
             identity = torch.eye(3).to(centred).expand(len(centred), 3, 3)
             of_parameter["placement"] = torch.cat([turned, identity, centred[..., None]], dim=-1)
+        if "log_focal" in moving:  # moves what cameras show, and no vertex
+            of_parameter["log_focal"] = vertices.new_zeros(*vertices.shape, 1)
         blocks = [of_parameter[block.parameter][..., block.coefficients] for block in self.columns.blocks]
         jacobian = torch.cat([vertices.new_zeros(*vertices.shape, 0), *blocks], dim=-1)
         if self.columns.metric:

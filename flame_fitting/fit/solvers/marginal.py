@@ -69,7 +69,7 @@ class FrameVolume:
         vertices, jacobian = self._linearizer(self._columns.with_values(one, at))
         total = at.shared.sum() * 0 + at.frames.sum() * 0
         for measured in terms:
-            rows = measured.rows(jacobian)
+            rows = measured.rows(vertices, jacobian)
             weight = measured.robust_weight(measured.residuals(vertices.detach()))
             total = total + 0.5 * (((rows @ covariance) * rows).sum((1, 2)) * weight).sum()
         return BlockVector(*torch.autograd.grad(total, tuple(at)))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flame_fitting.fit.losses.robust import geman_mcclure, geman_mcclure_weight
+from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget
@@ -63,12 +64,17 @@ class Measurements:
         rho = geman_mcclure(residuals.square().sum(-1), self._scale(residuals))
         return 0.5 * (self.weight * rho).sum()
 
-    def rows(self, jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
-        """Derivative of the residuals."""
+    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
+        """Derivative of the residuals around the current vertices."""
+        moved = self._moved(jacobian)
+        return moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
+
+    def _moved(self, jacobian: Tensor) -> Tensor:
+        """(n, 3, P) derivative of the points."""
         moved = jacobian[self.corners[:, 0]] * self.shares[:, 0, None, None]
         for k in range(1, self.corners.shape[1]):
             moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
-        return moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
+        return moved
 
     def robust_weight(self, residuals: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """1 / m^2: what the squares of the residuals are weighted by."""
@@ -76,11 +82,15 @@ class Measurements:
 
     def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
         """The same around the current vertices, by iteratively reweighted least squares."""
-        residuals, rows = self.residuals(vertices), self.rows(jacobian)
+        residuals, rows = self.residuals(vertices), self.rows(vertices, jacobian)
         weight = self.robust_weight(residuals)
         flat = rows.flatten(0, 1)
         weighted = (rows * weight[:, None, None]).flatten(0, 1)
         return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
+
+    def at(self, parameters: FitParameters) -> "Measurements":
+        """The same through the cameras of these parameters."""
+        return self
 
     def among(self, position: Int[Tensor, " V"]) -> "Measurements":
         """The same on a choice of vertices; `position` is where each is in it."""
@@ -90,6 +100,48 @@ class Measurements:
         if self.scale_below is None:
             return self.scale
         return torch.where(residuals[:, 0] < 0, self.scale_below, self.scale)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Projections(Measurements):
+    """Residuals in pictures, r_i = (s (x, y)_i / z_i - o_i / d_i) d_i: pixels' noise does not depend on the depth.
+
+    o_i / d_i is the ray that was detected, s the factor of the focal length, and d_i the depth (m) at which the noise
+    is stated.
+    """
+
+    camera: Float[Tensor, "n 3 4"]
+    """From the reference frame."""
+    depth: Float[Tensor, " n"]
+    log_focal: Float[Tensor, ""]
+    focal_column: int | None = None
+    """Where log_focal is in the unknowns, if it moves."""
+
+    def _in_cameras(self, vertices: Tensor) -> Tensor:
+        points = torch.einsum("nmc,nm->nc", vertices[self.corners], self.shares)
+        found = torch.einsum("nkc,nc->nk", self.camera[..., :3], points) + self.camera[..., 3]
+        # what is behind the camera does not come over to its front
+        return torch.cat([found[:, :2], found[:, 2:].clamp_min(0.05)], dim=1)
+
+    def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
+        """m at the stated depth."""
+        seen = self._in_cameras(vertices)
+        return (self.log_focal.exp() * self.depth / seen[:, 2])[:, None] * seen[:, :2] - self.offsets
+
+    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
+        """Derivative of the residuals around the current vertices."""
+        seen = self._in_cameras(vertices)
+        moved = torch.einsum("nkc,ncp->nkp", self.camera[..., :3], self._moved(jacobian))
+        ratio = seen[:, :2] / seen[:, 2:]
+        factor = (self.log_focal.exp() * self.depth)[:, None]
+        out = (factor / seen[:, 2:])[..., None] * (moved[:, :2] - ratio[..., None] * moved[:, 2:])
+        if self.focal_column is not None:
+            out[..., self.focal_column] = factor * ratio
+        return out
+
+    def at(self, parameters: FitParameters) -> "Projections":
+        """The same through the cameras of these parameters."""
+        return replace(self, log_focal=parameters.log_focal[0])
 
 
 def landmarks_in_space(target: LandmarkTarget, count: float, cut: float) -> Measurements:
@@ -110,6 +162,28 @@ def landmarks_in_pictures(target: PixelTarget, share: float, cut: float) -> Meas
     weight = share * target.weight / target.sigma**2
     scale = torch.full_like(target.weight, cut * target.sigma)
     return Measurements(target.corners, target.barycentric, offsets, weight, scale, directions)
+
+
+def projected_landmarks(
+    target: PixelTarget, share: float, cut: float, log_focal: Tensor, focal_column: int | None
+) -> Projections:
+    """Landmarks of heads that are seen from one side: nothing but pictures tells their depth.
+
+    The noise is stated at the depth of the reference frame's origin; `share` is what one such landmark counts for.
+    """
+    depth = target.camera[:, 2, 3].clamp_min(0.05)
+    weight = share * target.weight / target.sigma**2
+    return Projections(
+        corners=target.corners,
+        shares=target.barycentric,
+        offsets=target.rays * depth[:, None],
+        weight=weight,
+        scale=torch.full_like(weight, cut * target.sigma),
+        camera=target.camera,
+        depth=depth,
+        log_focal=log_focal,
+        focal_column=focal_column,
+    )
 
 
 def surface_distances(

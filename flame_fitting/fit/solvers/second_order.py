@@ -19,7 +19,7 @@ COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it."""
     config, settings = stage.config, stage.settings
-    parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config))
+    parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config), seen.calibrated)
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
         most = {name: min(count, COMPONENTS_BY_LANDMARKS[name]) for name, count in most.items()}
@@ -34,7 +34,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             iterations=settings.num_steps,
             landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
             surface_count=config.w.surface_count,
-            marginal=seen.timesteps > 1,
+            # how volumes change with the focal length is not known to it
+            marginal=seen.timesteps > 1 and seen.calibrated,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
             seed=config.seed,
         ),

@@ -1,0 +1,81 @@
+"""Options of tracking: those of the fit, with defaults for captures over time. Values only; no heavy import here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast, get_args
+
+from flame_fitting.errors import InputError
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.presets import PRESETS
+from flame_fitting.fit.stage_config import LANDMARKS, Group, PipelineConfig, StageConfig
+from flame_fitting.options import own_first
+
+TrackPreset = Literal["track", "vhap"]
+
+
+@own_first
+@dataclass
+class TrackConfig(FitConfig):
+    """Options of `flame-fitting track`: VHAP's, and ours."""
+
+    over_time: ClassVar[bool] = True
+
+    preset: TrackPreset = "track"  # type: ignore[assignment]
+    """Defaults of all other options: track (second order, then a few epochs of pictures) or vhap (VHAP's schedule)."""
+
+
+def track_preset(name: str, capture: Path | None = None, monocular: bool = True) -> TrackConfig:
+    """The options of a preset, for a video or for a rig (None: the capture is to be filled in)."""
+    if name not in get_args(TrackPreset):
+        raise InputError(f"--preset {name}: no such preset. The presets are: {', '.join(get_args(TrackPreset))}.")
+    config = TrackConfig(Path())
+    config.capture = cast(Path, capture)
+    PRESETS["vhap"](config)
+    config.preset = cast(Any, name)
+    config.scale, config.unit = "fixed", "m"
+    w = config.w
+    if monocular:
+        w.landmark, w.always_enable_jawline_landmarks, w.reg_expr, w.reg_tex_tv = 10.0, True, 0.03, 1e4
+        w.smooth_expr = 1.0
+    if name == "track":
+        _track(config)
+    return config
+
+
+def _track(config: TrackConfig) -> None:
+    config.model.tex_base, config.model.tex_resolution, config.model.tex_bake = "baked", 1024, True
+    config.lr.texture = 5e-3
+    # people speak and laugh: wider than a static avatar at rest
+    config.prior.expr, config.prior.jaw, config.prior.neck = 0.7, 0.2, 0.15
+    # from a timestep to the next at 25 pictures a second; they carry what is hidden for a moment
+    change = config.prior
+    change.expr_change, change.jaw_change, change.neck_change, change.eyes_change = 0.3, 0.08, 0.05, 0.1
+    tracked: tuple[Group, ...] = ("pose", "joints", "expr")
+    everything: tuple[Group, ...] = ("cam", *tracked, "shape")
+    landmarks: dict[str, Any] = {"looks_at": LANDMARKS}
+    none = StageConfig(looks_at=LANDMARKS)
+    config.pipeline = PipelineConfig(
+        lmk_init_rigid=StageConfig(1, solver="closed_form", optimizable_params=("pose",), **landmarks),
+        lmk_init_focal=StageConfig(6, solver="focal", optimizable_params=("cam", "pose"), **landmarks),
+        lmk_init_all=StageConfig(12, solver="gauss_newton", optimizable_params=everything, **landmarks),
+        geo_init_all=none,
+        rgb_init_texture=StageConfig(
+            1, solver="bake", optimizable_params=("texture", "lights"), looks_at=("pictures",)
+        ),
+        rgb_init_outline=none,
+        rgb_init_all=none,
+        rgb_init_offset=none,
+        geo_init_offset=none,
+        rgb_sequential_tracking=none,
+        rgb_global_tracking=StageConfig(
+            num_epochs=4,
+            optimizable_params=(*tracked, "shape", "static_offset", "texture"),
+            lr_scale=0.3,
+            lr_schedule="cosine",
+            average_last=0.25,
+            align_boundary_except=("boundary",),
+            rebake=20,
+        ),
+        lmk_sequential_tracking=none,
+        lmk_global_tracking=none,
+    )

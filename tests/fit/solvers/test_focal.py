@@ -1,0 +1,146 @@
+"""Heads that one camera of unknown focal length sees: residuals in pictures, keyframes, the first focal length."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flame_fitting import progress
+from flame_fitting.capture.camera import look_at
+from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.driver import run_stage
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import FitParameters, in_metric_world
+from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.focal import TRIED, keyframes, lowest
+from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.residuals import projected_landmarks
+from flame_fitting.fit.stage_config import LANDMARKS, StageConfig
+from flame_fitting.fit.state import FitState
+from flame_fitting.fit.targets import FrameTarget, PixelTarget, SourceTarget, make_landmark_target, make_pixel_target
+from flame_fitting.head.model import HeadModel
+from flame_fitting.head.rotations import rotation_matrix
+from tests.fit.known_truth import embedding_on, sequence
+from tests.synthetic import similarity
+
+CAMERA = look_at([[0.05, 0.02, 0.8]], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+ASSUMED, TRUE = 300.0, 420.0
+"""Focal length, px of a picture of 200."""
+
+
+def pixels_of(head: HeadModel, vertices: torch.Tensor) -> PixelTarget:
+    """What a camera with the true focal length shows, read with the assumed one."""
+    embedding = embedding_on(head)
+    points = embedding.points(vertices[None], head.faces)[0].numpy()
+    seen = points @ CAMERA[0, :3, :3].T + CAMERA[0, :3, 3]
+    found = np.concatenate([TRUE * seen[:, :2] / seen[:, 2:] + 100, np.ones((len(seen), 1))], axis=1)
+    K = np.array([[[ASSUMED, 0, 100], [0, ASSUMED, 100], [0, 0, 1.0]]])
+    target = make_pixel_target(head, embedding, np.ones(80, bool), found[None], K, CAMERA, np.ones(80))
+    assert target is not None and target.points == 80
+    return target
+
+
+def seen_by_one_camera(timesteps: int) -> tuple[FitParameters, Observations]:
+    head, truth, _, surface = sequence(timesteps, seed=3)
+    truth = replace(truth, placement=torch.zeros_like(truth.placement))
+    nothing = np.full((80, 3), np.nan)
+    empty = make_landmark_target(head, embedding_on(head), nothing, nothing[:, 0], np.ones(80))
+    targets = [FrameTarget((SourceTarget(empty, pixels_of(head, v)),)) for v in truth.vertices(head)]
+    return truth, Observations(head, targets, surface, calibrated=False, of_sequence=True)
+
+
+def test_residuals_vanish_at_the_truth_and_their_rows_are_their_slopes() -> None:
+    truth, seen = seen_by_one_camera(1)
+    columns = Columns.of(seen.head, ("log_focal", "shape", "rotation", "translation", "jaw_pose"))
+    linearizer, column = Linearizer(seen.head, columns), columns.slices()["log_focal"].start
+    pixels = seen.targets[0].sources[0].pixels
+    assert pixels is not None
+
+    def residuals(parameters: FitParameters) -> torch.Tensor:
+        measured = projected_landmarks(pixels, 1.0, 4.0, parameters.log_focal[0], column)
+        return measured.residuals(linearizer.vertices(parameters))
+
+    true = replace(truth, log_focal=torch.tensor([np.log(TRUE / ASSUMED)]))
+    assert residuals(true).abs().max() < 1e-9
+    at = replace(truth.clone(), log_focal=torch.tensor([0.1], dtype=torch.float64), shape=truth.shape + 0.3)
+    vertices, jacobian = linearizer(at)
+    rows = projected_landmarks(pixels, 1.0, 4.0, at.log_focal[0], column).rows(vertices, jacobian)
+    for block in columns.blocks:
+        for k in range(block.columns.start, block.columns.stop):
+            moved = []
+            for sign in (1, -1):
+                value = getattr(at, block.parameter).clone()
+                value.view(-1)[block.coefficients.start + k - block.columns.start] += sign * 1e-6
+                moved.append(residuals(replace(at, **{block.parameter: value})))
+            numeric = (moved[0] - moved[1]) / 2e-6
+            torch.testing.assert_close(rows[..., k], numeric, rtol=1e-4, atol=1e-6 * float(rows.abs().max()))
+
+
+def test_pixels_do_not_pull_a_head_to_the_camera() -> None:
+    """The same error in pixels costs the same at any depth."""
+    truth, seen = seen_by_one_camera(1)
+    head, pixels = seen.head, seen.targets[0].sources[0].pixels
+    assert pixels is not None
+    vertices, away = truth.vertices(head)[0], torch.as_tensor(CAMERA[0, 2, :3])
+    costs = []
+    for depth in (0.0, 0.4):
+        shifted = vertices + depth * away
+        points = torch.einsum("nkc,nk->nc", shifted[pixels.corners], pixels.barycentric)
+        shown = torch.einsum("nkc,nc->nk", pixels.camera[..., :3], points) + pixels.camera[..., 3]
+        off = replace(pixels, rays=shown[:, :2] / shown[:, 2:] + 0.003)
+        costs.append(float(projected_landmarks(off, 1.0, 1e3, torch.zeros(()).double(), None).cost(shifted)))
+    assert costs[0] > 0 and abs(costs[1] / costs[0] - 1) < 1e-9
+
+
+def test_a_course_before_one_camera_is_found_from_an_assumed_focal_length(tmp_path: Path) -> None:
+    truth, seen = seen_by_one_camera(6)
+    config = FitConfig(tmp_path)
+    config.w.landmark_count, config.prior.log_focal = 1e5, 1.0
+    state = FitState(FitParameters.neutral(seen.head, 6), np.eye(4))
+    moves = ("cam", "pose", "shape", "joints", "expr")
+    stages = {
+        "lmk_init_rigid": StageConfig(1, solver="closed_form", optimizable_params=("pose",), looks_at=LANDMARKS),
+        "lmk_init_focal": StageConfig(6, solver="focal", optimizable_params=("cam", "pose"), looks_at=LANDMARKS),
+        "lmk_init_all": StageConfig(40, solver="gauss_newton", optimizable_params=moves, looks_at=LANDMARKS),
+    }
+    with progress.silent():
+        for name, settings in stages.items():
+            state = run_stage(state, seen, Stage(name, settings, config))
+    found = state.parameters
+    assert abs(float(found.log_focal[0]) - np.log(TRUE / ASSUMED)) < 0.05
+    assert 0 < float(state.uncertainty["log_focal"][0]) < 0.05
+    apart = (found.vertices(seen.head) - truth.vertices(seen.head)).norm(dim=-1)
+    assert 1000 * float(apart.median()) < 20  # depth and focal length go together
+    turned = rotation_matrix(found.rotation) @ rotation_matrix(truth.rotation).transpose(1, 2)
+    angle = torch.rad2deg(torch.arccos(((turned.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)))
+    assert float(angle.max()) < 3
+
+
+def test_keyframes_are_far_from_one_another_and_show_a_face() -> None:
+    truth, seen = seen_by_one_camera(3)
+    many = [replace(seen.targets[t % 3]) for t in range(30)]
+    many[4] = FrameTarget()
+    neutral = FitParameters.neutral(seen.head, 30)
+    neutral.rotation[:, 1] = torch.linspace(0, 1, 30, dtype=torch.float64)
+    chosen = keyframes(replace(seen, targets=many), neutral)
+    assert len(chosen) == 12 and 4 not in chosen and {0, 29} <= set(chosen)
+    assert np.diff(chosen).max() <= 4
+    assert truth.timesteps == 3
+
+
+def test_the_lowest_place_is_that_of_a_parabola() -> None:
+    places = np.array(TRIED)
+    assert abs(lowest(TRIED, list((places - 0.4) ** 2)) - 0.4) < 1e-9
+    assert lowest(TRIED, list(places)) == TRIED[0] and lowest(TRIED, list(-places)) == TRIED[-1]
+
+
+def test_a_metric_world_is_head_space_and_nothing_moves_in_it() -> None:
+    head, truth, _, _ = sequence(4)
+    truth = replace(truth, placement=torch.zeros_like(truth.placement))
+    frame = similarity(1.0)
+    moved = in_metric_world(head, truth, frame)
+    inverse = np.linalg.inv(frame)
+    expected = truth.vertices(head).numpy() @ inverse[:3, :3].T + inverse[:3, 3]
+    np.testing.assert_allclose(moved.vertices(head).numpy(), expected, atol=1e-7)
