@@ -44,10 +44,8 @@ def combine(config: CombineConfig, manifest: "Manifest | None" = None) -> "Union
     if not config.src_folders:
         raise InputError("--src-folders: names no folder. Give one or more folders that export wrote.")
     target = config.tgt_folder
-    if any(folder.resolve() == target.resolve() for folder in config.src_folders):
-        raise InputError(f"{target}: is a source and the target. Give a target of its own.")
     options = UnionOptions(config.division_mode, config.copy_images, config.subject)
-    with progress.stage("combine") as line, locked_folder(target, config.force):
+    with progress.stage("combine") as line, locked_folder(target, config.force, "combine", config.src_folders):
         manifest = manifest or plan(config)
         sources = [read_source(folder) for folder in config.src_folders]
         total = sum(len(source.entries) for source in sources) if config.copy_images else 0

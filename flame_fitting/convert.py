@@ -137,8 +137,13 @@ def _head_of(config: ConvertConfig, params: "FlameParams", source: "Dialect") ->
 
 def _check_output(config: ConvertConfig, timesteps: int, target: "Dialect") -> None:
     """Refuses an output that this dialect cannot be written to."""
-    output = config.output
-    if output.suffix in _SUFFIXES:
+    from flame_fitting.export.dialects.places import parameter_files
+    from flame_fitting.folders import check_apart
+
+    output, files = config.output, parameter_files(config.input)
+    is_file = output.suffix in _SUFFIXES
+    check_apart(output, files if is_file or config.input.is_file() else {file.parent for file in files})
+    if is_file:
         if output.suffix != target.suffix:
             raise InputError(f"--output {output}: files of {target.name} end in {target.suffix}.")
         if target.frame_per_file and timesteps > 1:
@@ -162,7 +167,8 @@ def _write(config: ConvertConfig, params: "FlameParams", target: "Dialect", mani
     if output.suffix in _SUFFIXES:
         target.write(params, output)
         return
-    with staged_folder(output, config.force, stale=("flame_param", "canonical_flame_param.npz")) as folder:
+    stale = ("flame_param", "canonical_flame_param.npz")
+    with staged_folder(output, config.force, stale, "convert") as folder:
         if target is vhap.DIALECT:
             vhap.write_folder(params, folder)
         else:

@@ -67,7 +67,7 @@ def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportS
     target = config.tgt_folder
     if config.epoch >= 0:
         target = target.with_name(f"{target.name}_epoch{config.epoch}")
-    with progress.stage("export") as line, locked_folder(target, config.force):
+    with progress.stage("export") as line, locked_folder(target, config.force, "export", _read_of(config)):
         color = _background(config.background_color)
         options = ExportOptions(
             background_color=color,
@@ -108,6 +108,15 @@ def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportS
     for text in summary.warnings:
         progress.warn(text)
     return summary
+
+
+def _read_of(config: ExportConfig) -> tuple[Path, Path]:
+    """The folders of the fit and of its capture."""
+    from flame_fitting.fit.result import find_fit_folder
+    from flame_fitting.fit.sources import find_capture
+
+    folder = find_fit_folder(config.src_folder)
+    return folder, config.capture_folder or find_capture(folder)
 
 
 def plan(config: ExportConfig) -> "Manifest":

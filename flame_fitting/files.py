@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PARTIAL_MARK = "-partial-"
 """In the names of files that are being written."""
+SMALLEST_PICTURE = 16
+"""Pixels of the shorter side; options that would make smaller pictures are refused."""
 _umask_lock = threading.Lock()
 """The umask is the whole process's and can only be read by setting it."""
 
@@ -123,7 +125,8 @@ def read_json_object(path: Path | str, advice: str) -> dict[str, Any]:
 
 def reason(error: BaseException) -> str:
     """What an error says in one short line."""
-    lines = str(error).splitlines()
+    said = getattr(error, "strerror", None)  # of the system's errors and of FFmpeg's: without number and path
+    lines = (said if isinstance(said, str) else str(error)).splitlines()
     return lines[0][:200] if lines and lines[0].strip() else type(error).__name__
 
 

@@ -66,7 +66,9 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
-    with progress.stage(_name(config)) as line, locked_folder(folder, config.force):
+    read = (config.capture, config.model.flame_params_path)
+    name = _name(config)
+    with progress.stage(name) as line, locked_folder(folder, config.force, name, read):
         device = choose_device(config.device)
         ready = with_landmarks(config)
         if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan

@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flame_fitting.errors import InputError
@@ -24,15 +24,21 @@ _held_guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def locked_folder(folder: str | os.PathLike, force: bool = False) -> Iterator[Path]:
+def locked_folder(
+    folder: str | os.PathLike,
+    force: bool = False,
+    stage: str | None = None,
+    inputs: Iterable[str | os.PathLike | None] = (),
+) -> Iterator[Path]:
     """Keeps everybody else out of an output folder while the block runs; yields the folder that links lead to.
 
     What killed runs left of this folder is removed. Blocks of one thread may be nested. The lock ends with the process
-    that holds it, however it ends. Raises InputError where another process or thread holds the folder, and where
-    `check_output_folder` does.
+    that holds it, however it ends. Raises InputError where another process or thread holds the folder, where
+    `check_output_folder` does for the `stage`, and where `check_apart` does for its `inputs`.
     """
     target = resolved(folder)
-    check_output_folder(target, force)
+    check_apart(folder, inputs)
+    check_output_folder(target, force, stage)
     with _held_guard:
         thread, depth = _held.get(target, (threading.get_ident(), 0))
         if thread != threading.get_ident():
@@ -54,14 +60,20 @@ def locked_folder(folder: str | os.PathLike, force: bool = False) -> Iterator[Pa
 
 
 @contextlib.contextmanager
-def staged_folder(target: str | os.PathLike, force: bool = False, stale: tuple[str, ...] = ()) -> Iterator[Path]:
+def staged_folder(
+    target: str | os.PathLike,
+    force: bool = False,
+    stale: tuple[str, ...] = (),
+    stage: str | None = None,
+    inputs: Iterable[str | os.PathLike | None] = (),
+) -> Iterator[Path]:
     """A temporary folder whose content becomes `target`'s when the block ends without an error; `target` is locked.
 
     A target that does not exist appears by one rename. In one that exists, entries that the new content also has are
     replaced, entries named in `stale` go, and others stay; its manifest says that it is unfinished meanwhile. `target`
     may be a link or a mount point. Raises InputError where `locked_folder` does.
     """
-    with locked_folder(target, force) as folder:
+    with locked_folder(target, force, stage, inputs) as folder:
         try:
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=_workplace(folder)))
         except OSError as error:
@@ -71,6 +83,27 @@ def staged_folder(target: str | os.PathLike, force: bool = False, stale: tuple[s
             _publish(temporary, folder, stale)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
+    """Raises InputError where an output folder is one of the inputs of its stage, contains one or lies in one.
+
+    Nothing allows that, for what is written would replace what is read. None stands for an input that is not there.
+    """
+    target = resolved(output)
+    for one in inputs:
+        if one is None:
+            continue
+        source = resolved(one)
+        if target == source:
+            what = "is what this command reads"
+        elif source.is_relative_to(target):
+            what = f"contains {one}, which this command reads"
+        elif target.is_relative_to(source):
+            what = f"lies in {one}, which this command reads"
+        else:
+            continue
+        raise InputError(f"{output}: {what}. Choose an output folder outside of it, such as one beside it.")
 
 
 def hidden_folder(target: str | os.PathLike, use: str) -> Path:
@@ -127,14 +160,17 @@ def _lock_file(target: Path) -> Iterator[None]:
 
 
 def _open_locked(target: Path, made: list[Path]) -> tuple[int, Path]:
+    lost: OSError | None = None
     for _ in range(1000):
         _make_parents(target, made)
         place = _workplace(target)
         path = place / (".lock" if place == target else f".{target.name}.lock")
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # another run removed the folder that it had made for its own lock
+        except FileNotFoundError as error:  # another run removed the folder that it had made for its own lock
+            lost = error
             continue
+        lost = None
         try:
             if not _try_lock(descriptor):
                 raise InputError(_busy(target, os.read(descriptor, 200).decode("utf-8", "replace").strip()))
@@ -147,6 +183,8 @@ def _open_locked(target: Path, made: list[Path]) -> tuple[int, Path]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its file was removed between opening and locking: that lock holds nothing
+    if lost is not None:  # no run takes a folder away so often: no file can be made there, as in /proc
+        raise lost
     raise InputError(_busy(target, "many that come and go"))
 
 

@@ -58,7 +58,7 @@ def make_demo_avatar(config: MakeDemoAvatarConfig) -> Path:
     from flame_fitting.head.loading import load_head
 
     start = time.monotonic()
-    with progress.stage("make-demo-avatar") as line, locked_folder(config.output, config.force):
+    with progress.stage("make-demo-avatar") as line, locked_folder(config.output, config.force, "make-demo-avatar"):
         head = load_head(config.head)
         if not head.has_uv or head.texture is None:
             raise InputError(f"{config.head}: has no texture coordinates or no texture. Use --head open.")

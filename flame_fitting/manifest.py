@@ -216,8 +216,11 @@ def resolved(folder: str | os.PathLike) -> Path:
     return path
 
 
-def check_output_folder(folder: str | os.PathLike, force: bool = False) -> None:
-    """Raises InputError unless a stage may write into `folder`: absent, empty, ours (it has a manifest), or forced."""
+def check_output_folder(folder: str | os.PathLike, force: bool = False, stage: str | None = None) -> None:
+    """Raises InputError unless a stage may write into `folder`: absent, empty, ours (it has a manifest), or forced.
+
+    With `stage` only what that stage made is ours.
+    """
     path = resolved(folder)
     if path.exists() and not path.is_dir():
         raise InputError(f"{folder}: is a file, but a folder is to be written here. Choose another output folder.")
@@ -226,7 +229,14 @@ def check_output_folder(folder: str | os.PathLike, force: bool = False) -> None:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
         raise InputError(f"{folder}: cannot be written ({existing} is not writable). Choose another output folder.")
-    if force or not path.exists() or (path / MANIFEST_NAME).is_file():
+    if force or not path.exists():
+        return
+    if (path / MANIFEST_NAME).is_file():
+        if stage is not None and (made := read_manifest(path)) is not None and made.stage != stage:
+            raise InputError(
+                f"{folder}: holds the result of '{made.stage}', and '{stage}' would write over it. Choose another "
+                "output folder, or add --force."
+            )
         return
     if not any(_counts(entry) for entry in path.iterdir()):
         return

@@ -1,5 +1,6 @@
 """`preprocess`: a video, or those of a rig, to pictures and alpha maps in VHAP's folders."""
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flame_fitting.errors import InputError
+from flame_fitting.files import shown
 from flame_fitting.folders import locked_folder
-from flame_fitting.manifest import Manifest, compare, config_as_dict, input_record, read_manifest
+from flame_fitting.manifest import MANIFEST_NAME, Manifest, compare, config_as_dict, input_record, read_manifest
 from flame_fitting.options import not_deciding, option, own_first, refusals
 from flame_fitting.shared_options import OutputOptions
 
@@ -70,6 +72,7 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
     A run that was stopped goes on where it stopped, if nothing that decides its result has changed since.
     """
     from flame_fitting import progress
+    from flame_fitting.video.clips import check_clip
     from flame_fitting.video.methods import MattingOptions, make_matting
     from flame_fitting.video.sources import find_sequence
 
@@ -78,13 +81,24 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
     with progress.stage(STAGE) as line:
         sequence = find_sequence(config.input)
         options = MattingOptions(config.matting_weights, config.background_folder, config.device, workers())
+        scales = tuple(sorted(set(config.downsample_scales)))
+        for clip in sequence.clips:
+            check_clip(clip, scales, None)
         matting = make_matting(config.matting_method, sequence, options)
         try:
+            for clip in sequence.clips if matting is not None else ():
+                check_clip(clip, scales, matting)
             with locked_folder(sequence.folder, force=True) as root:
                 manifest = plan(config, sequence, matting)
+                is_new = read_manifest(root) is None
                 stale = _settle(manifest, root, config.force)
                 started, before = time.perf_counter(), _pictures_there(manifest)
-                _write_clips(config, sequence, root, matting, manifest)
+                try:
+                    _write_clips(config, sequence, root, matting, manifest)
+                except InputError:
+                    if is_new:
+                        _take_back(root)
+                    raise
                 seconds = time.perf_counter() - started
                 warnings = _sentences(sequence, manifest.result["clips"]) + stale
                 warnings += manifest.finish(lambda: plan(config, sequence, matting))
@@ -144,6 +158,17 @@ def _settle(manifest: Manifest, root: Path, force: bool) -> list[str]:
     return [f"{folder}: its landmarks are those of earlier pictures. Delete it, and detect again." for folder in stale]
 
 
+def _take_back(root: Path) -> None:
+    """Removes all that a run wrote whose input turned out to be bad in the middle."""
+    from flame_fitting.video import writing
+
+    writing.remove_partial(root)
+    writing.remove_pictures(root)
+    (root / MANIFEST_NAME).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other files are in it
+        root.rmdir()
+
+
 def _write_clips(
     config: PreprocessConfig, sequence: "Sequence", root: Path, matting: "Matting | None", manifest: Manifest
 ) -> None:
@@ -201,7 +226,7 @@ def _sentences(sequence: "Sequence", records: dict[str, Any]) -> list[str]:
     """All warnings of the clips, each with the name of its video."""
     from flame_fitting.video.watching import warnings_about_faces
 
-    found = []
+    cameras: dict[str, list[str]] = {}
     anybody = any(boxes for record in records.values() for boxes in record["faces"])
     for clip in sequence.clips:
         record = records[clip.path.name]
@@ -210,7 +235,9 @@ def _sentences(sequence: "Sequence", records: dict[str, Any]) -> list[str]:
             texts += ["no face is seen by this camera"] if record["faces"] else []
         elif anybody or len(sequence.clips) == 1:
             texts += warnings_about_faces(record["faces"])
-        found += [f"{clip.path.name}: {text}." for text in texts]
+        for text in texts:
+            cameras.setdefault(text, []).append(clip.path.name)
+    found = [f"{shown(names, 4)}: {text}." for text, names in cameras.items()]  # once where several cameras see it
     if not anybody and len(sequence.clips) > 1:
         every = [boxes for record in records.values() for boxes in record["faces"]]
         found += [f"{sequence.folder}: {text}." for text in warnings_about_faces(every)]

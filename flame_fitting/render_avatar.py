@@ -77,7 +77,7 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
     from flame_fitting.landmarks.registry import DETECTORS, Settings, make_detector
 
     _check(config)
-    with progress.stage("render") as line, locked_folder(config.output, config.force):
+    with progress.stage("render") as line, locked_folder(config.output, config.force, "render", (config.avatar,)):
         manifest = manifest or plan(config)
         # Everything is found and drawn in the unit frame; what is written is in the avatar's own coordinates.
         avatar, world_from_unit = in_unit_frame(load_avatar(config.avatar))

@@ -102,7 +102,8 @@ def run(config: RunConfig, *, export: bool = True) -> RunResult:
     with locked_folder(config.output, force=True):  # checked above, by the rules of this stage
         steps = chain(config, export)
         for step in steps:
-            check_output_folder(step.folder, config.force or step.name in _WRITE_BESIDE_OTHERS)
+            beside = step.name in _WRITE_BESIDE_OTHERS
+            check_output_folder(step.folder, config.force or beside, step.name)
         first = steps[0].module.plan(steps[0].config)  # refuses a bad avatar before anything is written
         result.reused, result.ran = _run_steps(steps, first, own, config)
         own.finished = True
@@ -183,7 +184,8 @@ def what_differs(step: Step, plan: Manifest) -> str | None:
 def check_folder(folder: Path, force: bool = False) -> None:
     """Raises InputError unless `folder` is absent, empty, ours, or holds nothing but results of ours."""
     ours = folder.is_dir() and all((entry / MANIFEST_NAME).is_file() for entry in _visible(folder))
-    check_output_folder(folder, force or ours)
+    held = read_manifest(folder) if folder.is_dir() and not force else None
+    check_output_folder(folder, force or (ours and held is None), "run")
 
 
 def _run_steps(steps: list[Step], first: Manifest, own: Manifest, config: RunConfig) -> tuple[list[str], list[str]]:

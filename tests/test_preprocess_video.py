@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 import torch
 
 from flame_fitting import cli
+from flame_fitting.errors import InputError
 from flame_fitting.video import writing
 from flame_fitting.video.clips import write_clip
+from flame_fitting.video.decoding import TimedFrame, VideoFile
 from flame_fitting.video.matting import Matting
 from flame_fitting.video.sources import Clip
 from tests.video.making import number_in, numbered, times_at, write_video
@@ -193,7 +196,7 @@ def test_pictures_of_somebody_else_stay(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["--target-fps", "0"], "--target-fps 0"),
         (["--downsample-scales", "1"], "--downsample-scales 1"),
-        (["--downsample-scales", "100"], "nothing is left of 96x64 px"),
+        (["--downsample-scales", "100"], "next to nothing is left of 96x64 px"),
         (["--matting-method", "selfie", "--matting-weights", "x.pth"], "selfie comes with its own"),
     ],
 )
@@ -201,6 +204,80 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags
     video = write_video(tmp_path / "a.mp4", times_at(25, 3))
     assert run("--input", video, *flags) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--downsample-scales", "1000"],
+        ["--matting-method", "robust_video_matting", "--matting-weights", "none.pth"],
+        ["--matting-method", "background_matting_v2", "--background-folder", "nowhere"],
+    ],
+)
+def test_what_cannot_be_done_clears_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    video = write_video(tmp_path / "a.mp4", times_at(25, 3))
+    assert run("--input", video) == 0
+    before = files(tmp_path / "a") | {"manifest.json": (tmp_path / "a" / "manifest.json").read_bytes()}
+    assert len(before) == 4
+    capsys.readouterr()
+    for force in ([], ["--force"]):
+        assert run("--input", video, *flags, *force) == 2
+        assert "starting over" not in capsys.readouterr().err
+        after = files(tmp_path / "a") | {"manifest.json": (tmp_path / "a" / "manifest.json").read_bytes()}
+        assert after == before
+
+
+def test_a_video_that_became_unreadable_clears_nothing(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", times_at(25, 3))
+    assert run("--input", video) == 0
+    before = files(tmp_path / "a")
+    video.write_bytes(video.read_bytes()[:300])
+    assert run("--input", video) == 2
+    assert files(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize("content", ["text", "empty", "cut", "a size that changes"])
+def test_nothing_is_left_of_a_video_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    video = write_video(tmp_path / "a.mp4", times_at(25, 30))
+    whole = video.read_bytes()
+    if content == "a size that changes":  # found only in the middle, when pictures were written
+        real = VideoFile.frames
+
+        def frames(self: VideoFile) -> Iterator[TimedFrame]:
+            for number, frame in enumerate(real(self)):
+                if number == 20:
+                    raise InputError(f"{self.path}: the size of its pictures changes")
+                yield frame
+
+        monkeypatch.setattr(VideoFile, "frames", frames)
+    else:
+        video.write_bytes({"text": b"no video\n", "empty": b"", "cut": whole[: len(whole) // 2]}[content])
+    assert run("--input", video) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    said = capsys.readouterr().err
+    assert str(video) in said and "Errno" not in said
+
+
+def test_an_input_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--input", "") == 2
+    assert "--input: is empty" in capsys.readouterr().err
+
+
+def test_what_all_cameras_see_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    shot = np.kron(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), np.ones((12, 12, 1), np.uint8))
+    (tmp_path / "rig").mkdir()
+    for camera in ("1", "2"):
+        pictures = [*[shot] * 10, np.zeros((72, 96, 3), np.uint8), *[shot] * 4]
+        write_video(tmp_path / "rig" / f"cam_{camera}.mp4", times_at(25, 15), pictures)
+    assert run("--input", tmp_path / "rig") == 0
+    said = capsys.readouterr().err
+    assert said.count("blank") == 1 and "cam_1.mp4, cam_2.mp4: blank (one colour) at picture 10:" in said
+    assert "the shot changes" not in said
 
 
 def test_what_spoils_tracking_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

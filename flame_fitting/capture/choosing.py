@@ -9,6 +9,7 @@ from flame_fitting.capture.making import Backdrop, PictureMaking
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
+from flame_fitting.files import SMALLEST_PICTURE
 
 _TRAINED = (8, 7, 9, 4, 10, 5, 13, 2, 12, 1, 14, 0)
 RIG_SIZE = 16
@@ -34,7 +35,7 @@ def with_options(capture: Capture, options: ReadOptions) -> Capture:
     if options.n_downsample_rgb is not None and options.n_downsample_rgb > 1:
         views = _downsampled(out, options.n_downsample_rgb, options.prefix)
     if options.scale_factor != 1:
-        views = [_resized(view, *_times(view, options.scale_factor)) for view in views]
+        views = [_resized(view, *_times(view, options)) for view in views]
     out = replace(out, views=views)
     if options.background is not None:
         out, said = _on_background(out, options.background)
@@ -78,7 +79,7 @@ def _downsampled(capture: Capture, n: int, prefix: str) -> list[View]:
     sizes: dict[tuple[int, tuple[int, int]], tuple[int, int]] = {}
     out = []
     for view in capture.views:
-        if (view.width // n, view.height // n) < (1, 1):
+        if min(view.width, view.height) < n:
             raise InputError(f"{prefix}n-downsample-rgb {n}: leaves nothing of {capture.root / view.file_path}.")
         making = view.making or _as_stored(view)
         name = None if view.file_path.startswith(f"images_{n}/") else reduced_name(capture.root, view.file_path, n)
@@ -100,8 +101,14 @@ def _downsampled(capture: Capture, n: int, prefix: str) -> list[View]:
     return out
 
 
-def _times(view: View, factor: float) -> tuple[int, int]:
-    return max(1, round(view.width * factor)), max(1, round(view.height * factor))
+def _times(view: View, options: ReadOptions) -> tuple[int, int]:
+    width, height = round(view.width * options.scale_factor), round(view.height * options.scale_factor)
+    if min(width, height) < SMALLEST_PICTURE:
+        raise InputError(
+            f"{options.prefix}scale-factor {options.scale_factor}: next to nothing is left of {view.width} x "
+            f"{view.height} px (less than {SMALLEST_PICTURE}). Give a larger one."
+        )
+    return width, height
 
 
 def _resized(view: View, width: int, height: int) -> View:

@@ -13,6 +13,7 @@ from flame_fitting.capture.files import intrinsics_as_dict
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
 from flame_fitting.export.splits import Split, named_camera, split_cameras, split_timesteps
+from flame_fitting.files import SMALLEST_PICTURE
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,18 @@ def in_dataset(view: View, dataset_from_world: NDArray[np.float64]) -> View:
 
 
 def scaled_size(view: View, factor: float | None) -> View:
-    """The view with its picture scaled by `factor`; its intrinsics follow the true ratio of the sizes."""
+    """The view with its picture scaled by `factor`; its intrinsics follow the true ratio of the sizes.
+
+    InputError where next to nothing is left.
+    """
     if factor is None or factor == 1:
         return view
-    width, height = max(1, round(view.width * factor)), max(1, round(view.height * factor))
+    width, height = round(view.width * factor), round(view.height * factor)
+    if min(width, height) < SMALLEST_PICTURE:
+        raise InputError(
+            f"--scale-factor {factor}: next to nothing is left of {view.width} x {view.height} px (less than "
+            f"{SMALLEST_PICTURE}). Give a larger one."
+        )
     K = np.diag([width / view.width, height / view.height, 1.0]) @ view.K
     return replace(view, K=K, width=width, height=height)
 

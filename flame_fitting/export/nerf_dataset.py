@@ -23,7 +23,7 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.export.flame_files import is_flame, write_meshes, write_parameters
 from flame_fitting.export.frame_pictures import PictureWork, write_pictures
-from flame_fitting.export.frames import plan_frames
+from flame_fitting.export.frames import Frame, plan_frames, scaled_size
 from flame_fitting.export.neck_surface import NeckSurface
 from flame_fitting.export.splits import SPLITS, TRAIN_RATIO
 from flame_fitting.export.transforms_files import write_transforms
@@ -96,7 +96,9 @@ def export_nerf_dataset(
     _check(fit, capture, options)
     frames = plan_frames(capture, options.subset, options.landmark_views, options.train_ratio, options.val_camera)
     rows = dict(sorted({frame.timestep_index: frame.row for frame in frames}.items()))
-    warnings = []
+    for frame in frames:
+        scaled_size(frame.view, options.scale_factor)  # refused before anything is written
+    warnings = _background_warnings(capture, frames, options)
     surface: NeckSurface | None = None
     if options.mask_below_line:
         try:
@@ -174,6 +176,18 @@ def _provenance(fit: FitResult, dataset_from_world: NDArray[np.float64], options
         "scale_source": fit.scale_source,
         "mask_below_line": options.mask_below_line,
     }
+
+
+def _background_warnings(capture: Capture, frames: list[Frame], options: ExportOptions) -> list[str]:
+    if options.background_color is None:
+        return []
+    lacking = [frame for frame in frames if frame.view.mask_path is None]
+    if not lacking:
+        return []
+    return [
+        f"{capture.root}: {len(lacking)} of {len(frames)} pictures have no alpha map: their background stays, and "
+        "--background-color has no effect. Make alpha maps: flame-fitting preprocess --matting-method selfie"
+    ]
 
 
 def _camera_warnings(entries: list[dict[str, Any]]) -> list[str]:

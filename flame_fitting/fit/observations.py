@@ -1,5 +1,6 @@
 """What a capture says about a head, whatever kind of capture it is, in the reference frame; stages only read it."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,4 +75,7 @@ class Observations:
     def to(self, device: torch.device) -> "Observations":
         """With everything that stages compute with on a device; pictures are on the rasterizer's already."""
         targets = [target.to(device) for target in self.targets]
-        return replace(self, head=self.head.to(device), targets=targets, surface=self.surface.to(device))
+        head = copy.deepcopy(self.head).to(
+            device
+        )  # a module moves in place, and these observations stay where they are
+        return replace(self, head=head, targets=targets, surface=self.surface.to(device))

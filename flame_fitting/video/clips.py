@@ -1,5 +1,6 @@
 """One video to its pictures and alpha maps, decoded once; goes on where a killed run stopped."""
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,7 +15,7 @@ from flame_fitting.video.matting import Matting, Tagged
 from flame_fitting.video.resampling import RateCounts, resample
 from flame_fitting.video.sources import Clip
 from flame_fitting.video.watching import Watcher, warnings_about
-from flame_fitting.video.writing import PictureWriter
+from flame_fitting.video.writing import PictureWriter, check_scales
 
 
 @dataclass
@@ -27,6 +28,15 @@ class ClipResult:
     """Frames of the video."""
     warnings: list[str] = field(default_factory=list)
     """Sentences without the clip's name and the full stop."""
+
+
+def check_clip(clip: Clip, scales: tuple[int, ...], matting: Matting | None) -> None:
+    """Raises InputError for what can be told before anything is written: the first frame, the scales, the matting."""
+    with contextlib.closing(VideoFile(clip.path).frames()) as frames:
+        height, width = next(frames).picture().shape[:2]
+    check_scales(scales, width, height)
+    if matting is not None:
+        matting.begin(clip.camera_id)  # reads what the camera needs, such as its background
 
 
 def write_clip(

@@ -5,7 +5,7 @@ and many files claim nothing.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +60,7 @@ class VideoFile:
     remarks: list[str] = field(default_factory=list)
     """What is unusual and changes what pictures look like."""
 
-    def frames(self) -> Iterator[TimedFrame]:
+    def frames(self) -> Generator[TimedFrame, None, None]:
         """All frames in the order of their times. Raises InputError where none can be decoded."""
         try:
             container = av.open(str(self.path))

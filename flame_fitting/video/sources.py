@@ -39,6 +39,8 @@ def find_sequence(given: str | Path) -> Sequence:
     folder with videos. A folder has `cam_*.mp4` in it or in its `images`. The last part of a path may be a pattern
     that matches exactly one folder. Raises InputError.
     """
+    if not str(given):
+        raise InputError(f"--input: is empty. {_ADVICE}")
     path = Path(given)
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:

@@ -29,6 +29,8 @@ class Watcher:
     def __init__(self) -> None:
         self.blank_start = 0
         """Pictures at the beginning that are of one colour."""
+        self.blank: list[int] = []
+        """Later pictures that are."""
         self.cuts: list[int] = []
         """Pictures at which a new shot begins."""
         self._before: ndarray | None = None
@@ -47,6 +49,9 @@ class Watcher:
             change = color_change(self._before, thumbnail)
             usual = float(np.median(self._changes)) if self._changes else 0.0
             if change >= max(_CUT_AT_LEAST, _CUT_TIMES_USUAL * usual):
+                if is_blank(picture):  # what comes after it is compared with what came before it
+                    self.blank += numbers
+                    return
                 self.cuts.append(numbers.start)
             else:
                 self._changes.append(change)
@@ -79,11 +84,12 @@ def warnings_about(watcher: Watcher, counts: RateCounts, rate: float | None, usu
             f"the first {_plural(watcher.blank_start, 'picture is', 'pictures are')} blank (one colour). Cut the "
             "beginning off: tracking starts with the first picture"
         )
+    if watcher.blank:
+        found.append(f"blank (one colour) at picture {_named(watcher.blank)}: no face can be tracked there")
     if watcher.cuts:
-        at = ", ".join(str(number) for number in watcher.cuts[:_MOST_NAMED])
-        more = f" and {len(watcher.cuts) - _MOST_NAMED} more" if len(watcher.cuts) > _MOST_NAMED else ""
         found.append(
-            f"the shot changes at picture {at}{more}: tracking takes it for one motion. Preprocess each shot as a video"
+            f"the shot changes at picture {_named(watcher.cuts)}: tracking takes it for one motion. Preprocess each "
+            "shot as a video"
         )
     if counts.longest_gap > max(_LONG_GAP, 2.0 * usual_step):
         found.append(
@@ -131,6 +137,11 @@ def _area(box: tuple[float, float, float, float]) -> float:
 def _place(boxes: list[tuple[float, float, float, float]]) -> str:
     center = float(np.median([0.5 * (box[0] + box[2]) for box in boxes]))
     return "at the left edge" if center < 0.25 else "at the right edge" if center > 0.75 else "in the middle"
+
+
+def _named(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
+    return ", ".join(str(number) for number in numbers[:_MOST_NAMED]) + more
 
 
 def _plural(count: int, one: str, many: str) -> str:

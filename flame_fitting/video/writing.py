@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
-from flame_fitting.files import PARTIAL_MARK, atomic_write
+from flame_fitting.files import PARTIAL_MARK, SMALLEST_PICTURE, atomic_write
 
 IMAGES, ALPHA_MAPS = "images", "alpha_maps"
 PICTURE_NAME = re.compile(r"(cam_.+_)?\d{6}\.(jpg|png)")
@@ -40,6 +40,16 @@ def picture_name(prefix: str, number: int) -> str:
 def alpha_name(prefix: str, number: int) -> str:
     """The name of an alpha map: `<prefix>000000.png`."""
     return f"{prefix}{number:06d}.png"
+
+
+def check_scales(scales: tuple[int, ...], width: int, height: int) -> None:
+    """Raises InputError for scales that leave next to nothing of pictures of that size (px)."""
+    for scale in scales:
+        if min(width, height) // scale < SMALLEST_PICTURE:
+            raise InputError(
+                f"--downsample-scales {scale}: next to nothing is left of {width}x{height} px (less than "
+                f"{SMALLEST_PICTURE}). Leave it out."
+            )
 
 
 class PictureWriter:
@@ -94,8 +104,6 @@ class PictureWriter:
         height, width = bgr.shape[:2]
         for scale in self._scales:
             size = (width // scale, height // scale)
-            if min(size) < 1:
-                raise InputError(f"--downsample-scales {scale}: nothing is left of {width}x{height} px. Leave it out.")
             sized = bgr if scale == 1 else cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
             folder = image_folder(self._root, scale)
             _write([folder / picture_name(self._prefix, n) for n in numbers], ".jpg", sized, _JPEG)

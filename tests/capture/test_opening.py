@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flame_fitting.capture import choosing
 from flame_fitting.capture.camera import project
 from flame_fitting.capture.choosing import DIVISIONS
 from flame_fitting.capture.opening import find_sequence, kind_of, open_capture
@@ -101,7 +103,8 @@ def test_scaled_cameras_see_the_same_directions(
         recording(root, 1, 1)
     (full,) = open_capture(root / "074" / "sequences" / "EMO-1").views
     options = ReadOptions(n_downsample_rgb=n, scale_factor=factor)
-    capture = open_capture(root / "074" / "sequences" / "EMO-1", options)
+    with mock.patch.object(choosing, "SMALLEST_PICTURE", 1):
+        capture = open_capture(root / "074" / "sequences" / "EMO-1", options)
     (view,) = capture.views
     assert view.width == max(1, round(24 // n * factor)) and view.height == max(1, round(16 // n * factor))
     points = np.random.default_rng(0).normal(size=(20, 3)) * 0.1
@@ -200,3 +203,12 @@ def test_sequences_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=said):
             find_sequence(tmp_path, subject, sequence)
+
+
+def test_a_scale_that_leaves_next_to_nothing_is_refused(tmp_path: Path) -> None:
+    root = monocular(tmp_path / "obama", size=(48, 32))
+    assert open_capture(root, ReadOptions(scale_factor=0.5)).views[0].height == 16
+    with pytest.raises(InputError, match=r"--data\.scale-factor 0\.45: next to nothing is left of 48 x 32 px"):
+        open_capture(root, ReadOptions(scale_factor=0.45))
+    with pytest.raises(InputError, match=r"--data\.n-downsample-rgb 40: leaves nothing"):
+        open_capture(root, ReadOptions(n_downsample_rgb=40))

@@ -221,6 +221,8 @@ def test_scale_factor_scales_pictures_and_intrinsics(case: Case, dataset: Path) 
     assert small["camera_angle_x"] == pytest.approx(full["camera_angle_x"])
     with Image.open(folder / "half/images/00000_00.png") as picture:
         assert picture.size == (48, 48)
+    with pytest.raises(InputError, match=r"scale-factor 0\.1: next to nothing is left of 96 x 96 px"):
+        export_nerf_dataset(fit, capture, head, folder / "no", ExportOptions(scale_factor=0.1))
     with pytest.raises(InputError, match="scale-factor"):
         export_nerf_dataset(fit, capture, head, folder / "no", ExportOptions(scale_factor=2.0))
 
@@ -302,3 +304,16 @@ def test_missing_epoch_and_missing_fit_are_input_errors(
     with pytest.raises(InputError, match="nowhere"):
         export(ExportConfig(src_folder=tmp_path / "nowhere", tgt_folder=tmp_path / "b"))
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_a_background_that_cannot_be_put_behind_is_said(case: Case, tmp_path: Path) -> None:
+    fit, capture, head, _ = case
+    bare = dataclasses.replace(
+        capture, views=[dataclasses.replace(view, mask_path=None) for view in capture.views[:12]] + capture.views[12:]
+    )
+    options = ExportOptions(background_color=(0.0, 0.0, 0.0), mask_below_line=False)
+    said = [export_nerf_dataset(fit, one, head, tmp_path / "out", options, True).warnings for one in (bare, capture)]
+    assert len(said[0]) == len(said[1]) + 1
+    assert f"{capture.root}: 12 of 13 pictures have no alpha map: their background stays" in said[0][0]
+    plain = ExportOptions(mask_below_line=False)
+    assert export_nerf_dataset(fit, bare, head, tmp_path / "out", plain, True).warnings == said[1]

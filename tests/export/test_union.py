@@ -199,7 +199,7 @@ def test_places_that_make_no_sense(case: Case, tmp_path: Path) -> None:
     one = case[2] / "074_A_x"
     for folders, target, text in (
         ((one, one), case[2] / "UNION_no", "given twice"),
-        ((one,), one, "source and the target"),
+        ((one,), one, "is what this command reads"),
         ((tmp_path / "074_none",), case[2] / "UNION_no", "no such folder"),
         ((), case[2] / "UNION_no", "names no folder"),
     ):

@@ -358,3 +358,12 @@ def test_every_preset_reaches_the_stages_with_neutral_and_component_counts(name:
             settings = photometric_config(config, stage, True, views, torch.device("cpu"), False)
             assert not {"expr", "jaw_pose"} & dict(settings.lr).keys(), stage_name
             assert dict(settings.components) == {"shape": 7, "expr": 3}
+
+
+def test_moving_observations_leaves_their_head_where_it_is() -> None:
+    """A fit computes on a GPU, and what is made of its result on the CPU; `meta` stands for a GPU."""
+    head, _, targets, surface = problem()
+    seen = Observations(head, targets, surface)
+    moved = seen.to(torch.device("meta"))
+    assert moved.head.v_template.device.type == "meta" and moved.targets[0].sources[0].landmarks.points.is_meta
+    assert seen.head.v_template.device.type == "cpu" and not seen.targets[0].sources[0].landmarks.points.is_meta

@@ -1,10 +1,12 @@
 """VHAP's landmark files: read as VHAP writes them, written as VHAP reads them."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from flame_fitting.capture import choosing
 from flame_fitting.capture.opening import open_capture
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
@@ -46,7 +48,8 @@ def test_a_video_s_file(tmp_path: Path, name: str) -> None:
 def test_rows_follow_the_choice_of_timesteps_and_pixels_the_size(tmp_path: Path) -> None:
     root, found = monocular(tmp_path / "obama", size=(48, 32)), points(5)
     vhap_file(root / "landmark2d" / "STAR.npz", found)
-    capture = open_capture(root, ReadOptions(subset="ti2tj4ts2", n_downsample_rgb=2, scale_factor=0.5))
+    with mock.patch.object(choosing, "SMALLEST_PICTURE", 1):
+        capture = open_capture(root, ReadOptions(subset="ti2tj4ts2", n_downsample_rgb=2, scale_factor=0.5))
     assert capture.timesteps == [2, 4]
     read = read_landmarks(capture, "STAR")
     np.testing.assert_allclose(read.landmarks[:, 0], found[[2, 4]] * np.float32([12, 8, 1]), rtol=1e-6)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from flame_fitting.errors import InputError
 from flame_fitting.video import writing
 from flame_fitting.video.writing import PictureWriter
 
@@ -65,10 +66,17 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_an_error_in_the_background_is_raised(tmp_path: Path) -> None:
-    writer = PictureWriter(tmp_path, "", (200,), 1)
+    (tmp_path / "images").write_text("in the way")
+    writer = PictureWriter(tmp_path, "", (), 1)
     writer.picture(range(1), natural())
-    with pytest.raises(Exception, match="nothing is left of 131x97 px"):
+    with pytest.raises(FileExistsError):
         writer.close()
+
+
+def test_scales_that_leave_next_to_nothing_are_refused() -> None:
+    writing.check_scales((2, 6), 131, 97)
+    with pytest.raises(InputError, match="--downsample-scales 8: next to nothing is left of 131x97 px"):
+        writing.check_scales((2, 8), 131, 97)
 
 
 def test_only_pictures_of_ours_are_removed(tmp_path: Path) -> None:
