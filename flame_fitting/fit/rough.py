@@ -41,6 +41,7 @@ def rough_head_frame(
             landmark_count=weight.landmark_count,
             surface_count=weight.surface_count,
             smoothness={},
+            marginal=False,
             seed=0,
         )
         parameters = gauss_newton(head, parameters, start.targets, few, PriorConfig(), settings, dense).parameters

@@ -64,6 +64,10 @@ class BlockArrow:
         below = self.below * free[1:, :, None] * free[:-1, None]
         return replace(self, arrow=self.arrow * free[..., None], diagonal=diagonal, below=below)
 
+    def frames_alone(self) -> "BlockArrow":
+        """Of the frames, the shared unknowns held."""
+        return replace(self, corner=self.corner[:0, :0], arrow=self.arrow[..., :0])
+
     def factorised(self) -> "Factors":
         """Cholesky factors. Raises torch.linalg.LinAlgError where the matrix is not positive definite."""
         count, size = self.diagonal.shape[:2]

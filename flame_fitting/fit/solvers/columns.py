@@ -69,6 +69,12 @@ class Columns:
                     start += count
         return cls(tuple(blocks[False]), tuple(blocks[True]), metric)
 
+    def frames_alone(self) -> "Columns":
+        """Those of the timesteps only."""
+        start = self.n_shared
+        blocks = [replace(b, columns=slice(b.columns.start - start, b.columns.stop - start)) for b in self.frame]
+        return Columns((), tuple(blocks), self.metric)
+
     @property
     def blocks(self) -> tuple[Block, ...]:
         """All of one timestep."""

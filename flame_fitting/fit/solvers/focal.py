@@ -78,6 +78,7 @@ def _cost_at(log_focal: float, parameters: FitParameters, seen: Observations, st
         landmark_count=config.w.landmark_count,
         surface_count=0.0,
         smoothness={},
+        marginal=False,
         seed=config.seed,
     )
     return gauss_newton(seen.head, parameters, seen.targets, columns, priors(config), settings).cost

@@ -24,6 +24,7 @@ from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.jacobians import Linearizer
 from flame_fitting.fit.solvers.levenberg_marquardt import Damping, step
+from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.priors import make_priors
 from flame_fitting.fit.solvers.residuals import (
@@ -42,6 +43,10 @@ from flame_fitting.render.shading import vertex_normals
 
 _SAMPLE = 6000
 """Points of an avatar's surface that look for the model."""
+_ROUNDS = 6
+"""Newton steps toward the marginal mode, at most."""
+_SETTLED = 0.1
+"""Step of the shared unknowns, in standard deviations, that ends them."""
 _CONVERGED = 1e-7
 """Relative change of a cost without correspondences that ends the iterations."""
 
@@ -65,6 +70,8 @@ class GaussNewtonSettings:
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
     smoothness: Mapping[str, float]
     """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
+    marginal: bool
+    """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
     seed: int
     """Of the sample of the avatar's points."""
 
@@ -132,8 +139,31 @@ def gauss_newton(
             problem.least,
         )
         parameters = columns.with_values(parameters, there)
+    if settings.marginal and done and columns.shared and columns.frame:
+        parameters = _to_marginal_mode(problem, parameters)
     system, _, cost, _ = problem.linearised(parameters, settings.cut(settings.iterations))
     return Solution(parameters, posterior_of(columns, system), done, damping.refused, cost)
+
+
+def _to_marginal_mode(problem: "_Problem", parameters: FitParameters) -> FitParameters:
+    """From the joint mode to that of the shared unknowns alone, by Newton steps; the timesteps follow."""
+    columns, cut = problem.columns, problem.settings.cut(problem.settings.iterations)
+    volume = FrameVolume(problem.head, columns, problem.chosen)
+    for _ in range(_ROUNDS):
+        system, gradient, cost, terms = problem.linearised(parameters, cut)
+        at = columns.values(parameters)
+        held = (at.frames <= problem.least) & (gradient.frames > 0)
+        pull = volume.pull(parameters, terms, system, held)
+        if pull is None:
+            break
+        tilted = gradient._replace(shared=gradient.shared + pull)
+        cost_at = partial(problem.tilted_cost_at, parameters, terms, pull)
+        there = step(system, tilted, cost + float(pull @ at.shared), at, cost_at, Damping(), problem.least)
+        parameters = columns.with_values(parameters, there)
+        moved = (there.shared - at.shared) @ system.damped(0.0).factorised().corner
+        if float(moved.norm()) < _SETTLED:
+            break
+    return parameters
 
 
 class _Problem:
@@ -165,6 +195,7 @@ class _Problem:
             chosen = torch.unique(torch.cat([head.faces.new_zeros(0), *marks]))
             self._position = head.faces.new_zeros(head.n_vertices)
             self._position[chosen] = torch.arange(len(chosen), device=chosen.device)
+        self.chosen = chosen
         self._linearizer = Linearizer(head, columns, chosen)
         self._samples = [self._sample(t, target) for t, target in enumerate(targets)]
 
@@ -240,3 +271,9 @@ class _Problem:
             vertices = self._linearizer.vertices(parameters, t)
             cost += sum(float(measured.at(parameters).cost(vertices)) for measured in measurements)
         return cost
+
+    def tilted_cost_at(
+        self, parameters: FitParameters, terms: list[list[Measurements]], pull: Tensor, x: BlockVector
+    ) -> float:
+        """The same, and a pull on the shared unknowns."""
+        return self.cost_at(parameters, terms, x) + float(pull @ x.shared)

@@ -76,10 +76,14 @@ class Measurements:
             moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
         return moved
 
+    def robust_weight(self, residuals: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """1 / m^2: what the squares of the residuals are weighted by."""
+        return self.weight * geman_mcclure_weight(residuals.norm(dim=-1), self._scale(residuals))
+
     def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
         """The same around the current vertices, by iteratively reweighted least squares."""
         residuals, rows = self.residuals(vertices), self.rows(vertices, jacobian)
-        weight = self.weight * geman_mcclure_weight(residuals.norm(dim=-1), self._scale(residuals))
+        weight = self.robust_weight(residuals)
         flat = rows.flatten(0, 1)
         weighted = (rows * weight[:, None, None]).flatten(0, 1)
         return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))

@@ -1,0 +1,74 @@
+"""The mode of what timesteps share with the timesteps integrated out: its slope, and that it is not biased."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting.fit.solvers.block_arrow import BlockVector
+from flame_fitting.fit.solvers.gauss_newton import _Problem, gauss_newton
+from flame_fitting.fit.solvers.marginal import FrameVolume
+from tests.fit.known_truth import sequence
+from tests.fit.settings import second_order_of
+from tests.fit.solvers.test_posterior import POINTS, PRIOR, SMOOTH, _columns, _drawn
+from tests.toy import toy_head
+
+
+def _half_log_determinant(problem, parameters) -> float:
+    """Of the Hessian of the timesteps, with one Cholesky factorisation of the dense matrix."""
+    system, *_ = problem.linearised(parameters, 0.01)
+    steps, size = system.diagonal.shape[:2]
+    dense = torch.block_diag(*system.diagonal)
+    for t, (a, b) in enumerate(pairwise(range(0, steps * size, size))):
+        dense[b : b + size, a : a + size] = system.below[t]
+        dense[a : a + size, b : b + size] = system.below[t].mT
+    return float(torch.linalg.cholesky(dense).diagonal().log().sum())
+
+
+@pytest.mark.parametrize("metric", [False, True])
+def test_pull_is_the_slope_of_the_half_log_determinant_along_the_timesteps_mode(metric):
+    """By central differences at exact data; the timesteps follow by -H^-1 A ds."""
+    head, truth, targets, _ = sequence(3)
+    columns = replace(_columns(head, 3, shape=4), metric=metric)
+    settings = second_order_of(iterations=0, landmark_cut=1e6, smoothness=SMOOTH)
+    problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
+    system, gradient, _, terms = problem.linearised(truth, 0.01)
+    held = torch.zeros_like(gradient.frames, dtype=torch.bool)
+    pull = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, held)
+    at, factors = columns.values(truth), system.frames_alone().factorised()
+    assert pull is not None and pull.shape == at.shared.shape == (5,)
+    for k, slope in enumerate(pull):
+        along = torch.eye(5, dtype=torch.float64)[k] * 1e-4
+        followed = factors.solve(BlockVector(along[:0], -system.arrow @ along)).frames
+        ahead, behind = (
+            columns.with_values(truth, BlockVector(at.shared + sign * along, at.frames + sign * followed))
+            for sign in (1, -1)
+        )
+        expected = (_half_log_determinant(problem, ahead) - _half_log_determinant(problem, behind)) / 2e-4
+        assert float(slope) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    # nothing is integrated out where every unknown of the timesteps is held
+    none = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, ~held)
+    assert none is not None and not none.any()
+
+
+def test_the_scale_is_not_biased_by_the_timesteps():
+    """Truth drawn from the model, unknowns in the head's own unit: scores have mean 0, those of the joint mode do not.
+
+    The first identity component is a head's size, as in real models: expressions alone tell it from the scale.
+    """
+    head, steps, scores = toy_head().double(), 20, {False: [], True: []}
+    head.shapedirs[..., 0] = 0.05 * head.v_template
+    columns = _columns(head, steps)
+    for seed in range(4):
+        truth, targets = _drawn(head, steps, seed, sigma=4e-3)
+        for marginal, found in scores.items():
+            settings = second_order_of(
+                iterations=20, landmark_count=POINTS, landmark_cut=1e6, smoothness=SMOOTH, marginal=marginal
+            )
+            solution = gauss_newton(head, truth, targets, columns, PRIOR, settings)
+            sigma = solution.posterior.standard_deviations(truth)["placement"][6]
+            found.append(float(solution.parameters.placement[6] - truth.placement[6]) / sigma)
+    # of four standard normal scores the mean is larger than 1.25 once in eighty times
+    assert abs(np.mean(scores[True])) < 1.25 < 2.0 < np.mean(scores[False])
