@@ -7,8 +7,6 @@ set -euo pipefail
 # shellcheck source=scripts/_setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
 setup_environment dev
-# without its dependencies: it asks for another OpenCV wheel than mediapipe does
-"$BIN/python" -m pip install --quiet --no-deps -c "$CONSTRAINTS" face-alignment
 cd "$ROOT"
 
 say "== ruff"
