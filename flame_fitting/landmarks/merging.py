@@ -305,7 +305,7 @@ def _whole_error(
 
 def _lasting(
     head: HeadModel, sources: Sequence[Detected], lifted: Sequence[Sequence[Landmarks3D]]
-) -> list[Float[ndarray, " 51"] | None]:
+) -> list[ndarray | None]:
     """`misfits` of each source, their root mean square over some timesteps; None where nothing is in space."""
     if not lifted or not all(len(one) for one in lifted):
         return [None] * len(sources)
