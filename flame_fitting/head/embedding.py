@@ -32,9 +32,6 @@ class LandmarkEmbedding:
     head_hash: str
     detector_version: str = ""
     """Which weights and settings of the detector it was calibrated with; empty where it was not calibrated."""
-    people_mm: np.ndarray | None = None
-    """(N,) distance of one face's points from those of all that were shown, root mean square, mm; NaN where fewer than
-    two faces had the point. None: not known."""
 
     @property
     def valid(self) -> np.ndarray:
@@ -51,7 +48,7 @@ class LandmarkEmbedding:
     def save(self, path: Path) -> None:
         """Writes an .npz file."""
         with atomic_write(path) as temporary:
-            np.savez_compressed(temporary, **{name: v for name, v in self.__dict__.items() if v is not None})
+            np.savez_compressed(temporary, **self.__dict__)
 
     @classmethod
     def load(cls, path: Path) -> "LandmarkEmbedding":

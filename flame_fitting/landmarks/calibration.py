@@ -106,9 +106,6 @@ def calibrate(
     center[seen.sum(0) < 0.5 * len(points)] = np.nan
     face, barycentric, _ = nearest_on_surface(center, template, faces, allowed)
     n_seen = np.maximum(seen.sum(0), 1)
-    # what the calibration cannot take away: a detector means its points a little differently on every face
-    off = np.where(seen, np.linalg.norm(np.nan_to_num(points - center), axis=-1), 0.0)
-    people = 1000 * np.sqrt((off**2).sum(0) / np.maximum(n_seen - 1, 1))
     spread = 1000 * np.where(seen, np.nan_to_num(spreads), 0).sum(0) / n_seen
     return LandmarkEmbedding(
         face_index=face,
@@ -120,7 +117,6 @@ def calibrate(
         shading=shading,
         head_hash=head.file_hash,
         detector_version=detector.version,
-        people_mm=np.where((face >= 0) & (seen.sum(0) > 1), people, np.nan),
     )
 
 

@@ -49,6 +49,5 @@ def _rearranged(embedding: LandmarkEmbedding, scheme: Scheme, source: ndarray, t
         barycentric=barycentric,
         spread_mm=spread,
         n_views=views,
-        people_mm=None,
         scheme=scheme.name,
     )

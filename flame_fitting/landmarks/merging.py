@@ -288,12 +288,9 @@ def _whole_error(
 ) -> Float[ndarray, " N"]:
     """Standard deviation of the combined point, in face sizes: what views or frames disagree in averages out; what the
     detector means differently on every face does not. That is how far it is from all faces of the head model, on this
-    capture; where its points are not known in space, what its calibration saw."""
+    capture; where its points are not known in space, what views disagreed by when it was calibrated."""
     order = scheme_named(source.embedding.scheme)
-    people = source.embedding.people_mm
-    if people is None or np.isfinite(people).sum() <= 10:
-        people = source.embedding.spread_mm
-    lasting_mm = people.astype(np.float64)
+    lasting_mm = source.embedding.spread_mm.astype(np.float64)
     if misfit is not None and np.isfinite(misfit).sum() > 20:
         lasting_mm = np.full(order.n_points, np.nan)
         lasting_mm[order.inner] = 1000 * misfit
@@ -305,7 +302,7 @@ def _whole_error(
 
 def _lasting(
     head: HeadModel, sources: Sequence[Detected], lifted: Sequence[Sequence[Landmarks3D]]
-) -> list[Float[ndarray, " 51"] | None]:
+) -> list[ndarray | None]:
     """`misfits` of each source, their root mean square over some timesteps; None where nothing is in space."""
     if not lifted or not all(len(one) for one in lifted):
         return [None] * len(sources)

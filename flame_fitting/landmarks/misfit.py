@@ -33,10 +33,10 @@ class _Basis(NamedTuple):
 
 
 def misfits(
-    head: HeadModel, embeddings: Sequence[LandmarkEmbedding], points: Sequence[Float[ndarray, "N 3"]]
-) -> list[Float[ndarray, " 51"]]:
-    """Distance (m, of the model) of each detector's inner points (world, any unit) from what all of them and the head
-    model make together; NaN where a point is missing, or fewer than 20 points are there in all."""
+    head: HeadModel, embeddings: Sequence[LandmarkEmbedding], points: Sequence[Float[ndarray, "_ 3"]]
+) -> list[ndarray]:
+    """Distances (51,) of each detector's inner points (world, any unit) from what all of them and the head model make
+    together, m of the model; NaN where a point is missing, or fewer than 20 are there in all."""
     bases = [_basis(head, embedding) for embedding in embeddings]
     found = [one[scheme_named(e.scheme).inner] for one, e in zip(points, embeddings, strict=True)]
     rest = np.concatenate([basis.rest for basis in bases])

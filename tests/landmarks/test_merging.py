@@ -13,6 +13,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.lifting import triangulate
 from flame_fitting.landmarks.merging import Cameras, Detected, merge, spread_of
+from flame_fitting.landmarks.misfit import misfits
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 
@@ -162,3 +163,17 @@ def test_merged_points_triangulate(world):
         return float(np.median(np.linalg.norm(found.points - truth, axis=1)))
 
     assert off(merge(head, [first, second], cameras).landmarks) < off(first.landmarks)
+
+
+def test_a_detector_that_is_always_off_alike_is_known_by_the_head_model(world):
+    """It agrees with itself over all views; no face has its points."""
+    head, vertices, _, embedding = world
+    truth = embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy()
+    rng = np.random.default_rng(3)
+    good, bad = truth + 0.0005 * rng.standard_normal(truth.shape), truth + 0.003 * rng.standard_normal(truth.shape)
+    to_world = np.array([0.3, -2.0, 1.0])
+    first, second = misfits(head, [embedding, embedding], [10 * good + to_world, 10 * bad + to_world])
+    assert np.median(second) > 2.5 * np.median(first)
+    good[INNER[5]] = np.nan
+    assert np.isnan(misfits(head, [embedding], [good])[0][5])
+    assert np.isnan(misfits(head, [embedding], [np.full_like(good, np.nan)])[0]).all()
