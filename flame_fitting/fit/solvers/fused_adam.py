@@ -62,26 +62,33 @@ class Adam:
         """
         self._count += 1
         for number, (moving, gradient) in enumerate(zip(self._moving, gradients, strict=True)):
-            fused, some = kernels(moving.parameter), active if number == 0 else None
-            if fused is not None and some is None:
-                fused.adam_step(
-                    moving.parameter,
-                    gradient,
-                    moving.mean,
-                    moving.square,
-                    self._count,
-                    self._factor,
-                    moving.rate,
-                    BETAS,
-                    moving.eps,
-                )
+            if active is None or number > 0:
+                self._move(moving, gradient)
                 continue
-            mean = moving.mean.lerp(gradient, 1 - BETAS[0])
-            square = (BETAS[1] * moving.square).addcmul_(gradient, gradient, value=1 - BETAS[1])
-            moving.mean.copy_(mean if some is None else torch.where(some, mean, moving.mean))
-            moving.square.copy_(square if some is None else torch.where(some, square, moving.square))
-            # 1 - beta^t without cancellation
-            first, second = (-torch.expm1(self._count * math.log(beta)) for beta in BETAS)
-            step = moving.mean / first / (moving.square / second).sqrt_().add_(moving.eps)
-            step = step * (moving.rate * self._factor)
-            moving.parameter.sub_(step if some is None else step * some)
+            tensors = (moving.parameter, moving.mean, moving.square)
+            before = [tensor.clone() for tensor in tensors]
+            self._move(moving, gradient)
+            for tensor, old in zip(tensors, before, strict=True):
+                tensor.copy_(torch.where(active, tensor, old))
+
+    def _move(self, moving: _Moving, gradient: Tensor) -> None:
+        fused = kernels(moving.parameter)
+        if fused is not None:
+            fused.adam_step(
+                moving.parameter,
+                gradient,
+                moving.mean,
+                moving.square,
+                self._count,
+                self._factor,
+                moving.rate,
+                BETAS,
+                moving.eps,
+            )
+            return
+        moving.mean.lerp_(gradient, 1 - BETAS[0])
+        moving.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        # 1 - beta^t without cancellation
+        first, second = (-torch.expm1(self._count * math.log(beta)) for beta in BETAS)
+        step = moving.mean / first / (moving.square / second).sqrt_().add_(moving.eps)
+        moving.parameter.sub_(step * (moving.rate * self._factor))
