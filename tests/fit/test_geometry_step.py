@@ -179,3 +179,23 @@ def test_a_bound_that_is_not_reached_changes_nothing(scene) -> None:
         step.values += 1.0
     step.keep_possible()
     torch.testing.assert_close(step.values, torch.ones_like(step.values), rtol=0, atol=0.02)
+
+
+def test_smoothness_ties_a_timestep_to_the_one_before_which_stays(scene) -> None:
+    """Over all timesteps, and over those that a batch looks at."""
+    head, _, target, views, surface = scene
+    start = FitParameters.neutral(head, 3)
+    start.translation[:] = torch.tensor([[0.0, 0.0, 0.0], [0.01, 0.0, 0.0], [0.03, 0.02, 0.0]])
+    weights = replace(NONE, smooth=(("translation", 2.0), ("expr", 0.0)))
+    step = GeometryStep(head, start, [target] * 3, views, surface, priors_of(), weights, {"translation": 1e-3})
+    squares = torch.tensor([0.0, 1e-4, 4e-4 + 4e-4])
+    for rows in ([0, 1, 2], [2]):
+        if len(rows) < 3:
+            step.turn_to(rows, views)
+        loss = step().loss
+        assert float(loss) == pytest.approx(2.0 * float(squares[rows].sum()) / (3 * len(rows)), rel=1e-4)
+        slope = step.unpack(torch.autograd.grad(loss, step.values)[0])["translation"]
+        apart = (start.translation - start.translation[[0, 0, 1]]).float()
+        expected = torch.zeros(3, 3)
+        expected[rows] = 2.0 * 2 * apart[rows] * 1e-3 / (3 * len(rows))
+        torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-9)

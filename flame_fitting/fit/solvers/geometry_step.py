@@ -163,6 +163,8 @@ class GeometryStep:
         self._clip, self._timestep = views.clip, views.timestep
         self._rows = list(range(len(targets)))
         self._index: Tensor | None = None
+        self._before = _timesteps_before(self._rows, device)
+        self._smooth = [(name, weight) for name, weight in weights.smooth if weight and len(targets) > 1]
         self.active: Tensor | None = None
         """Which of the values belong to the timesteps that are looked at, where these are not all."""
         self._counted = torch.ones_like(self._scale)
@@ -204,12 +206,9 @@ class GeometryStep:
     def _changes(self, whole: FitParameters, now: FitParameters) -> Tensor:
         """The terms of smoothness over time."""
         loss = self.values.new_zeros(())
-        if whole.timesteps == 1:
-            return loss
-        before = torch.tensor([max(row - 1, 0) for row in self._rows], device=self.values.device)
-        for name, weight in self._weights.smooth:
-            if weight and name in self._shapes:
-                previous = getattr(whole, name).detach().index_select(0, before)
+        for name, weight in self._smooth:
+            if name in self._shapes:
+                previous = getattr(whole, name).detach().index_select(0, self._before)
                 loss = loss + weight * (getattr(now, name) - previous).square().mean()
         return loss
 
@@ -251,6 +250,7 @@ class GeometryStep:
         """
         device = self._scale.device
         self._rows, self._index = rows, torch.tensor(rows, device=device)
+        self._before = _timesteps_before(rows, device)
         self._clip, self._timestep = views.clip, views.timestep
         self._counted.fill_(len(rows) / len(self._targets))
         active = torch.ones_like(self._scale, dtype=torch.bool)
@@ -353,6 +353,11 @@ class GeometryStep:
             # VHAP takes the difference once for each eye
             loss = loss + weights.eyes * (_turning(left) + _turning(right) + 2 * (left - right).square().mean())
         return loss
+
+
+def _timesteps_before(rows: list[int], device: torch.device) -> Tensor:
+    """Row of the timestep before each; the first is its own."""
+    return torch.tensor([max(row - 1, 0) for row in rows], device=device)
 
 
 def _turning(rotations: Tensor) -> Tensor:
