@@ -112,20 +112,13 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
             result.warnings = list(result.metrics.get("warnings", result.warnings))
         last = state.records[-1].summary
         surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry
-        marks = f"landmarks {last['landmark_mm']:.2f} mm" if last["landmark_mm"] == last["landmark_mm"] else ""
-        marks = marks or f"landmarks {_pixels(result):.2f} px"  # one camera: none has a point in space
-        line.result(f"{surface}{marks} (medians) -> {folder}")
+        line.result(f"{surface}landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
     return result
 
 
 def _name(config: FitConfig) -> str:
     """The command's."""
     return "track" if config.over_time else "fit"
-
-
-def _pixels(result: "FitResult") -> float:
-    """Median distance of the head's landmarks from the detected ones, px."""
-    return float(result.metrics.get("landmarks", {}).get("reprojection_px", {}).get("median", float("nan")))
 
 
 def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | None" = None) -> PreparedFit:

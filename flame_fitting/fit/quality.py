@@ -11,6 +11,7 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.pictures import Pictures
 from flame_fitting.fit.region_weights import vertex_areas
 from flame_fitting.fit.rendering import HeadRenderer
+from flame_fitting.fit.solvers.residuals import projected_landmarks
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps, bake, complete
 from flame_fitting.head.model import HeadModel
@@ -30,6 +31,7 @@ class Quality:
     """Medians over all timesteps, head-space millimetres; NaN where there is nothing to measure."""
 
     landmark_mm: float
+    """Of landmarks in space; where a head is seen from one side alone, across the rays at the head's depth."""
     face_mm: float
     """Face vertices to the avatar's visible surface, weighted by area."""
     face_p95_mm: float
@@ -56,7 +58,11 @@ def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarge
     face = torch.nonzero(head.region_mask("face"))[:, 0]
     for vertices, target in zip(posed, targets, strict=True):
         for source in target.sources:
-            apart = source.landmarks.model_points(vertices) - source.landmarks.points
+            if len(source.landmarks.points) or source.pixels is None:
+                apart = source.landmarks.model_points(vertices) - source.landmarks.points
+            else:  # seen from one side: across the rays, at the depth of the reference frame
+                seen = projected_landmarks(source.pixels, 1.0, 1.0, parameters.log_focal[0], None)
+                apart = seen.residuals(vertices)
             landmark.append(apart.norm(dim=-1).cpu().numpy())
         if target.surface is not None and len(face):
             normals = vertex_normals(vertices[None], head.faces)[0]

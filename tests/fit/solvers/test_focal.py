@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from flame_fitting import progress
@@ -12,6 +13,7 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import run_stage
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters, in_metric_world
+from flame_fitting.fit.quality import measure, worsened
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import TRIED, keyframes, lowest
 from flame_fitting.fit.solvers.interface import Stage
@@ -144,3 +146,15 @@ def test_a_metric_world_is_head_space_and_nothing_moves_in_it() -> None:
     inverse = np.linalg.inv(frame)
     expected = truth.vertices(head).numpy() @ inverse[:3, :3].T + inverse[:3, 3]
     np.testing.assert_allclose(moved.vertices(head).numpy(), expected, atol=1e-7)
+
+
+def test_a_head_that_pictures_alone_show_is_measured_and_a_worse_one_is_found_out() -> None:
+    truth, seen = seen_by_one_camera(2)
+    true = replace(truth, log_focal=torch.tensor([np.log(TRUE / ASSUMED)]))
+    at_truth = measure(seen.head, true, seen.targets)
+    assert at_truth.landmark_mm < 1e-6
+    # 10 mm to the side of the camera, in both timesteps; nothing of that is along a ray
+    aside = torch.as_tensor(10e-3 * CAMERA[0, 0, :3])
+    moved = measure(seen.head, replace(true, translation=true.translation + aside), seen.targets)
+    assert moved.landmark_mm == pytest.approx(10 * TRUE / ASSUMED, rel=0.1)
+    assert "landmarks went from" in str(worsened(at_truth, moved))
