@@ -28,7 +28,11 @@ def look_at(eye: ArrayLike, target: ArrayLike, up: ArrayLike) -> Array:
 
 def intrinsics_from_fov(fov_y_deg: float, width: int, height: int) -> Array:
     """K (3, 3) of a camera with square pixels, centred principal point and a vertical field of view in degrees."""
-    focal = 0.5 * height / np.tan(0.5 * np.radians(fov_y_deg))
+    return centred_intrinsics(0.5 * height / np.tan(0.5 * np.radians(fov_y_deg)), width, height)
+
+
+def centred_intrinsics(focal: float, width: int, height: int) -> Array:
+    """K (3, 3) of a camera with square pixels, centred principal point and a focal length in px."""
     return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
 
 

@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.camera import centred_intrinsics
+from flame_fitting.capture.capture import Capture, View
 from flame_fitting.errors import InputError
 from flame_fitting.fit.result import FitResult
 
@@ -29,16 +27,14 @@ def aligned(fit: FitResult, capture: Capture) -> tuple[FitResult, Capture]:
     if len(fitted) < len(capture.timesteps):
         capture = replace(capture, views=[view for view in capture.views if view.timestep in fitted])
     if not capture.calibrated and fit.focal_length is not None:
-        focal = fit.focal_length
-        views = [replace(view, K=centred_intrinsics(focal, view.width, view.height)) for view in capture.views]
-        capture = replace(capture, views=views)
+        capture = replace(capture, views=[_refocused(view, fit.focal_length) for view in capture.views])
     return fit.of_rows(list(fitted.values())), capture
 
 
-def centred_intrinsics(focal_length: float, width: int, height: int) -> NDArray[np.float64]:
-    """K (3, 3) px of a camera with square pixels; the focal length is in units of the picture's longer side."""
-    focal = focal_length * max(width, height)
-    return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
+def _refocused(view: View, focal_length: float) -> View:
+    """Through a lens of a focal length in units of the picture's longer side."""
+    focal = focal_length * max(view.width, view.height)
+    return replace(view, K=centred_intrinsics(focal, view.width, view.height))
 
 
 def _by_name(names: list[str], fitted: list[str]) -> list[int | None] | None:

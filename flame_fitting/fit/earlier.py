@@ -11,7 +11,7 @@ from flame_fitting.capture.similarity import decompose_similarity, invert_simila
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
-from flame_fitting.fit.parameters import PARAMETERS, POSES, FitParameters, placement_matrix
+from flame_fitting.fit.parameters import PARAMETERS, FitParameters, placement_matrix, root_joints
 from flame_fitting.fit.state import FitState
 from flame_fitting.head.model import HeadModel
 
@@ -81,8 +81,7 @@ def _standing(parameters: FitParameters, head: HeadModel) -> FitParameters:
     """One timestep in a static head's gauge: the placement takes over rotation and translation."""
     if not (parameters.rotation.any() or parameters.translation.any()):
         return parameters
-    own = {name: getattr(parameters, name) for name in ("expr", *POSES) if name not in ("rotation", "translation")}
-    joint = head(shape=parameters.shape, static_offset=parameters.static_offset, **own).joints[0, 0].numpy()
+    joint = root_joints(head, parameters)[0].numpy()
     turn = Rotation.from_rotvec(parameters.rotation[0].numpy()).as_matrix()
     moved = np.eye(4)  # R x + t = R (x - joint) + joint + translation
     moved[:3, :3], moved[:3, 3] = turn, joint - turn @ joint + parameters.translation[0].numpy()

@@ -75,7 +75,6 @@ class Observations:
     def to(self, device: torch.device) -> "Observations":
         """With everything that stages compute with on a device; pictures are on the rasterizer's already."""
         targets = [target.to(device) for target in self.targets]
-        head = copy.deepcopy(self.head).to(
-            device
-        )  # a module moves in place, and these observations stay where they are
+        # a module moves in place, and these observations stay where they are
+        head = copy.deepcopy(self.head).to(device)
         return replace(self, head=head, targets=targets, surface=self.surface.to(device))

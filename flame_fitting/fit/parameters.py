@@ -276,15 +276,19 @@ def in_metric_world(head: HeadModel, parameters: FitParameters, head_from_world:
     """
     inverse = torch.as_tensor(np.linalg.inv(head_from_world)).to(parameters.rotation)
     turn, shift = inverse[:3, :3], inverse[:3, 3]
-    still = {name: torch.zeros_like(getattr(parameters, name)) for name in ("rotation", "translation")}
-    rest = {name: value for name, value in replace(parameters, **still).items().items() if name in PARAMETER_KEYS}
     # R (x - joint) + joint + translation, then turned and shifted
-    joint = head(**rest).joints[:, 0]
+    joint = root_joints(head, parameters)
     turned = turn @ rotation_matrix(parameters.rotation)
     rotation = torch.as_tensor(Rotation.from_matrix(turned.cpu().numpy()).as_rotvec()).to(parameters.rotation)
     translation = (joint + parameters.translation) @ turn.T + shift - joint
     placement = torch.zeros_like(parameters.placement)
     return replace(parameters, rotation=rotation, translation=translation, placement=placement)
+
+
+def root_joints(head: HeadModel, parameters: FitParameters) -> Float[Tensor, "T 3"]:
+    """What `rotation` turns the head about at each timestep: the root joint without rotation and translation."""
+    own = {name: getattr(parameters, name) for name in ("expr", *POSES) if name not in ("rotation", "translation")}
+    return head(shape=parameters.shape, static_offset=parameters.static_offset, **own).joints[:, 0]
 
 
 def with_frames(

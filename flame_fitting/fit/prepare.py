@@ -13,7 +13,7 @@ from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.landmark_sources import Detections, LandmarkSource, PlacedLandmarks, placed, shares_of
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
-from flame_fitting.fit.surface import SurfaceCloud, SurfaceView, fuse_surface, surface_views
+from flame_fitting.fit.surface import SurfaceView, fuse_surface, surface_views
 from flame_fitting.fit.targets import (
     FrameTarget,
     SourceTarget,
@@ -111,21 +111,19 @@ def make_start(
     target; raises NoFaceError where none has enough.
     """
     timesteps = range(len(sources[0].landmarks))
-    if not any(one.landmarks[t].valid.any() for one in sources for t in timesteps):
+    if not any(_placed(sources, t) for t in timesteps):
         return _start_by_pictures(head, sources)
-    first = next((t for t in timesteps if any(one.landmarks[t].valid.any() for one in sources)), 0)
-    shares = [shares_of(sources, t) for t in timesteps]
-    aligned = [(one.embedding, one.landmarks[first], share) for one, share in zip(sources, shares[first], strict=True)]
+    first = next(t for t in timesteps if _placed(sources, t))
+    shares = shares_of(sources, first)
+    aligned = [(one.embedding, one.landmarks[first], share) for one, share in zip(sources, shares, strict=True)]
     if metres_per_unit is not None:
         _check_unit(metres_per_unit, similarity_from_landmarks(head, aligned))
     reference = similarity_from_landmarks(head, aligned, metres_per_unit)
-    targets = []
-    for t in timesteps:
-        cloud: SurfaceCloud | None = None
-        if surfaces is not None and any(one.landmarks[t].valid.any() for one in sources):
-            cloud = fuse_surface(surfaces[t], reference, spacing)
-        own = zip(sources, shares[t], strict=True)
-        targets.append(FrameTarget(tuple(_target(head, one, t, reference, share) for one, share in own), cloud))
+    targets = [_frame_target(head, sources, t, reference) for t in timesteps]
+    if surfaces is not None:
+        for t, target in enumerate(targets):
+            if _placed(sources, t):
+                target.surface = fuse_surface(surfaces[t], reference, spacing)
     if max(target.n_landmarks for target in targets) < _FEWEST:
         raise NoFaceError(
             f"fewer than {_FEWEST} landmarks could be placed in space: the face is seen from too few sides. "
@@ -139,7 +137,6 @@ def _start_by_pictures(head: HeadModel, sources: Sequence[PlacedLandmarks]) -> S
 
     A single camera tells no size: distances are those of a head as large as the head model.
     """
-    timesteps = range(len(sources[0].landmarks))
     shown = [(one, found) for one in sources for found in one.detections if found is not None]
     reference: np.ndarray | None = None
     for source, found in sorted(shown, key=lambda pair: -_found(pair[1])):
@@ -148,14 +145,15 @@ def _start_by_pictures(head: HeadModel, sources: Sequence[PlacedLandmarks]) -> S
             break
     if reference is None:
         raise NoFaceError("no picture shows landmarks that agree with a head. Look at the pictures.")
-    shares = [shares_of(sources, t) for t in timesteps]
-    targets = []
-    for t in timesteps:
-        own = zip(sources, shares[t], strict=True)
-        targets.append(FrameTarget(tuple(_target(head, one, t, reference, share) for one, share in own)))
+    targets = [_frame_target(head, sources, t, reference) for t in range(len(sources[0].landmarks))]
     if max(target.n_seen for target in targets) < _FEWEST:
         raise NoFaceError(f"fewer than {_FEWEST} landmarks were found in each picture. Look at the pictures.")
     return Start(reference, list(sources), targets)
+
+
+def _placed(sources: Sequence[PlacedLandmarks], timestep: int) -> bool:
+    """Whether any landmark of a timestep has a place in space."""
+    return any(one.landmarks[timestep].valid.any() for one in sources)
 
 
 def _found(detections: Detections) -> int:
@@ -207,6 +205,14 @@ def start_from_capture(
     start = make_start(head, marks, surfaces(), metres_per_unit)
     chosen = choose_scale(start) if choose_scale is not None else None
     return start if chosen is None else make_start(head, marks, surfaces(), chosen)
+
+
+def _frame_target(
+    head: HeadModel, sources: Sequence[PlacedLandmarks], timestep: int, reference_from_world: np.ndarray
+) -> FrameTarget:
+    """What all sources say of one timestep, each by its share, in the reference frame."""
+    own = zip(sources, shares_of(sources, timestep), strict=True)
+    return FrameTarget(tuple(_target(head, one, timestep, reference_from_world, share) for one, share in own))
 
 
 def _target(

@@ -98,8 +98,7 @@ class FitResult:
 
 def save_parameters(path: Path, result: FitResult) -> None:
     """Writes `tracked_flame_params.npz`: VHAP's keys, `head_from_world` and `head_model`."""
-    held = [key for key in (*PARAMETER_KEYS, "dynamic_offset") if key in result.parameters]
-    arrays: dict[str, Any] = {key: result.parameters[key].astype(np.float32) for key in held}
+    arrays: dict[str, Any] = {key: value.astype(np.float32) for key, value in _held(result.parameters).items()}
     arrays["timestep_id"] = np.array(result.timestep_id)
     arrays["n_processed_frames"] = np.array(len(result.timestep_id))
     arrays["image_size"] = np.array(result.image_size)
@@ -212,8 +211,12 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
             raise InputError(f"{path}: {found}: not what a fit writes. {FIT_AGAIN}")
     if np.linalg.det(matrix[:3, :3]) <= 0:
         raise InputError(f"{path}: head_from_world has no size or mirrors. {FIT_AGAIN}")
-    held = [key for key in (*PARAMETER_KEYS, "dynamic_offset") if key in arrays]
-    return {key: arrays[key] for key in held}, matrix.astype(np.float64)
+    return _held(arrays), matrix.astype(np.float64)
+
+
+def _held(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What of a head a parameter file holds; dynamic offsets only where there are some (VHAP's runs)."""
+    return {key: arrays[key] for key in (*PARAMETER_KEYS, "dynamic_offset") if key in arrays}
 
 
 def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.evidence import Evidence
 from flame_fitting.landmarks.schemes import scheme_named
-from flame_fitting.render.mesh import clip_positions
+from flame_fitting.render.mesh import clip_positions, zoomed_clip
 
 
 @dataclass(eq=False)
@@ -264,7 +264,7 @@ class SourceTarget:
         if pixels is not None:
             pixels = replace(pixels, rays=pixels.rays / factor)
         if found is not None:
-            found = replace(found, clip=found.clip.new_tensor([factor, factor, 1.0, 1.0])[:, None] * found.clip)
+            found = replace(found, clip=zoomed_clip(found.clip, factor))
         return replace(self, pixels=pixels, detections=found)
 
     def to(self, device: torch.device) -> "SourceTarget":

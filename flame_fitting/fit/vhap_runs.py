@@ -17,12 +17,12 @@ from flame_fitting.capture.capture import View
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, reason
+from flame_fitting.fit.parameters import POSES
 
 CONFIG_NAME = "config.yml"
 FLAT_NAME = "tracked_flame_params.npz"
 _EPOCH = re.compile(r"tracked_flame_params_(\d+)\.npz")
 _ADVICE = "Give the folder of a finished run, with config.yml and tracked_flame_params_<epoch>.npz."
-_FRAME = {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
 _LARGEST_CONFIG = 1 << 20
 """Bytes; a configuration has a few thousand."""
 
@@ -112,13 +112,13 @@ def read_run_data(folder: Path) -> RunData:
 
 def read_run(path: Path, data: RunData) -> RunParameters:
     """One epoch's parameters; InputError where arrays are missing, of other shapes or not finite."""
-    wanted = (*_FRAME, "shape", "expr")
+    wanted = (*POSES, "shape", "expr")
     optional = ("static_offset", "dynamic_offset", "timestep_id", "image_size", "focal_length")
     arrays = read_npz(path, _ADVICE, wanted, optional)
     expr = arrays["expr"]
     steps = len(expr) if expr.ndim == 2 else 0
     arrays["shape"] = arrays["shape"].reshape(-1)
-    right = {"expr": steps > 0} | {key: arrays[key].shape == (steps, width) for key, width in _FRAME.items()}
+    right = {"expr": steps > 0} | {key: arrays[key].shape == (steps, width) for key, width in POSES.items()}
     if "static_offset" in arrays:
         right["static_offset"] = _is_offset(arrays["static_offset"], 1)
     if "dynamic_offset" in arrays:

@@ -11,6 +11,7 @@ from torch import Tensor
 from flame_fitting.capture.camera import scaled_intrinsics
 from flame_fitting.capture.capture import View
 from flame_fitting.capture.pictures import to_uint8
+from flame_fitting.render.mesh import zoomed_clip
 
 
 @dataclass(eq=False)
@@ -84,8 +85,7 @@ class ViewSet:
         """The same pictures through cameras with so many times the focal length, principal points centred."""
         K = self.K.copy()
         K[:, [0, 1], [0, 1]] *= factor
-        scale = self.clip.new_tensor([factor, factor, 1.0, 1.0])
-        return replace(self, clip=scale[:, None] * self.clip, K=K)
+        return replace(self, clip=zoomed_clip(self.clip, factor), K=K)
 
     def downsampled(self, factor: int) -> "ViewSet":
         """Area-averaged to a `factor`-th of the size, rounded to whole pixels; half precision.

@@ -43,6 +43,11 @@ def clip_positions(
     return (vertices @ rotation.transpose(1, 2) + offset[:, None]).float()
 
 
+def zoomed_clip(clip: Float[Tensor, "*batch 4 4"], factor: float) -> Float[Tensor, "*batch 4 4"]:
+    """`clip_from_world` of the same cameras with so many times the focal length, principal points centred."""
+    return clip.new_tensor([factor, factor, 1.0, 1.0])[:, None] * clip
+
+
 def render_mesh(
     rasterizer: Rasterizer,
     vertices: Float[Tensor, "B_or_1 V 3"],

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flame_fitting.capture.camera import look_at
+from flame_fitting.capture.camera import centred_intrinsics, look_at
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.layouts.folder import ALPHA_MAPS, IMAGES, picture_size, pictures_in
 from flame_fitting.capture.making import PictureMaking
@@ -20,8 +20,7 @@ _AGAIN = "Make the folder anew: flame-fitting preprocess --input VIDEO"
 
 def guessed_intrinsics(width: int, height: int) -> NDArray[np.float64]:
     """K (3, 3) px of a camera that nothing is known of: square pixels, centred, `FOCAL`."""
-    focal = FOCAL * max(width, height)
-    return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
+    return centred_intrinsics(FOCAL * max(width, height), width, height)
 
 
 def resting_camera() -> NDArray[np.float64]:
