@@ -37,7 +37,6 @@ def combine(config: CombineConfig, manifest: "Manifest | None" = None) -> "Union
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
     from flame_fitting.errors import InputError
-    from flame_fitting.export.nerf_dataset import DATASET_ENTRIES
     from flame_fitting.export.union import UnionOptions, write_union
     from flame_fitting.export.union_sources import read_source
 
@@ -57,7 +56,6 @@ def combine(config: CombineConfig, manifest: "Manifest | None" = None) -> "Union
                 config.force,
                 manifest,
                 lambda: plan(config),
-                DATASET_ENTRIES,
                 lambda: bar.advance(),
             )
         counts = ", ".join(f"{count} {split}" for split, count in summary.counts.items())

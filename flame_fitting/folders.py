@@ -17,7 +17,7 @@ from flame_fitting.files import PARTIAL_MARK
 from flame_fitting.log import get_logger
 from flame_fitting.manifest import MANIFEST_NAME, check_output_folder, read_manifest, resolved
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".avi")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
 _held: dict[Path, tuple[int, int]] = {}
 """Folders that this process holds: the thread that does, and how many blocks deep."""
 _held_guard = threading.Lock()

@@ -83,11 +83,12 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
         options = MattingOptions(config.matting_weights, config.background_folder, config.device, workers())
         scales = tuple(sorted(set(config.downsample_scales)))
         for clip in sequence.clips:
-            check_clip(clip, scales, None)
+            check_clip(clip, scales)
         matting = make_matting(config.matting_method, sequence, options)
         try:
-            for clip in sequence.clips if matting is not None else ():
-                check_clip(clip, scales, matting)
+            if matting is not None:
+                for clip in sequence.clips:
+                    matting.begin(clip.camera_id)  # reads what the camera needs, such as its background
             with locked_folder(sequence.folder, force=True) as root:
                 manifest = plan(config, sequence, matting)
                 is_new = read_manifest(root) is None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from flame_fitting.capture.color_correction import linear_to_srgb
+
 WRAP_MODES = ("repeat", "clamp", "mirror")
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
@@ -72,5 +74,4 @@ def fan_triangles(sizes: Int[np.ndarray, " P"]) -> Int[np.ndarray, "F 3"]:
 
 def srgb_from_linear(linear: np.ndarray) -> np.ndarray:
     """The sRGB transfer function (IEC 61966-2-1) on values in 0..1."""
-    linear = np.clip(linear, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return linear_to_srgb(np.asarray(np.clip(linear, 0.0, 1.0)))

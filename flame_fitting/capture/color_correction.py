@@ -77,11 +77,11 @@ def polynomial_terms() -> tuple[int, ...]:
     return tuple(_PRODUCTS)
 
 
-def srgb_to_linear(values: Picture) -> Picture:
+def srgb_to_linear(values: np.ndarray) -> np.ndarray:
     """IEC 61966-2-1, decoding of 0..1."""
     return np.where(values <= 0.04045, values / 12.92, ((np.maximum(values, 0) + 0.055) / 1.055) ** 2.4)
 
 
-def linear_to_srgb(values: Picture) -> Picture:
+def linear_to_srgb(values: np.ndarray) -> np.ndarray:
     """IEC 61966-2-1, encoding of 0..1."""
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * np.maximum(values, 0) ** (1 / 2.4) - 0.055)

@@ -9,7 +9,7 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.choosing import with_options
 from flame_fitting.capture.layouts.folder import IMAGES, pictures_in, videos_in
 from flame_fitting.capture.layouts.monocular import read_monocular
-from flame_fitting.capture.layouts.nersemble import is_picture_of_rig, read_nersemble
+from flame_fitting.capture.layouts.nersemble import is_picture_of_rig, read_nersemble, recording_files
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
 
@@ -101,7 +101,7 @@ def _kind_of_pictures(root: Path) -> str:
         )
     if not any(is_picture_of_rig(stem) for stem in stems):
         return "monocular"
-    return "nersemble-v2" if root.absolute().parent.name == "sequences" else "nersemble-v1"
+    return f"nersemble-v{recording_files(root).version}"
 
 
 def _read(path: Path, options: ReadOptions) -> Capture:

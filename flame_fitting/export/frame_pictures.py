@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flame_fitting.capture.capture import Capture, View
-from flame_fitting.capture.pictures import picture_as_uint8, replace_background, to_uint8, write_png
+from flame_fitting.capture.making import resized
+from flame_fitting.capture.pictures import replace_background, to_uint8, write_png
 from flame_fitting.export.frames import Frame, entry_of, in_dataset, scaled_size
 from flame_fitting.export.neck_surface import NeckPlane, NeckSurface, keep_above
 from flame_fitting.fit.result import FitResult
@@ -66,8 +67,8 @@ def write_pictures(
         keep = None if neck is None else _keep(capture, frame.view, view, work, neck)
         image, mask = replace_background(image, alpha, capture.background_color, work.background_color, keep)
         view = scaled_size(view, work.scale_factor)
-        write_png(folder / "images" / frame.name, picture_as_uint8(_resized(image.transpose(1, 2, 0), view, True)))
-        write_png(folder / "fg_masks" / frame.name, to_uint8(_resized(mask, view)))
+        for name, picture in (("images", image.transpose(1, 2, 0)), ("fg_masks", mask)):
+            write_png(folder / name / frame.name, to_uint8(resized(picture, view.width, view.height)))
         return entry_of(frame, view, work.is_mesh)
 
     entries: list[dict[str, Any]] = []
@@ -112,13 +113,3 @@ def _keep(capture: Capture, stored: View, view: View, work: PictureWork, neck: _
         scale = np.cbrt(np.linalg.det(work.dataset_from_world[:3, :3]))
         depth = capture.geometry(stored)[0] * scale
     return keep_above(neck.plane, view, depth, neck.vertices, neck.faces)
-
-
-def _resized(picture: NDArray[np.floating], view: View, channels_first: bool = False) -> NDArray[np.float32]:
-    """A picture (H, W[, 3]) at the view's size; as (3, H, W) where asked for."""
-    import cv2
-
-    out = np.asarray(picture, dtype=np.float32)
-    if out.shape[:2] != (view.height, view.width):
-        out = np.asarray(cv2.resize(out, (view.width, view.height), interpolation=cv2.INTER_AREA), dtype=np.float32)
-    return np.ascontiguousarray(out.transpose(2, 0, 1)) if channels_first else out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flame_fitting.capture.camera import move_camera, opengl_camera_to_world
+from flame_fitting.capture.camera import move_camera, opengl_camera_to_world, scaled_intrinsics
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.files import intrinsics_as_dict
 from flame_fitting.capture.subset import select
@@ -101,7 +101,7 @@ def scaled_size(view: View, factor: float | None) -> View:
             f"--scale-factor {factor}: next to nothing is left of {view.width} x {view.height} px (less than "
             f"{SMALLEST_PICTURE}). Give a larger one."
         )
-    K = np.diag([width / view.width, height / view.height, 1.0]) @ view.K
+    K = scaled_intrinsics(view.K, (view.height, view.width), (height, width))
     return replace(view, K=K, width=width, height=height)
 
 

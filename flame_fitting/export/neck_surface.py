@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flame_fitting.capture.camera import project, transform_points
+from flame_fitting.capture.camera import project, scaled_intrinsics, transform_points
 from flame_fitting.capture.capture import View
 from flame_fitting.capture.similarity import umeyama
 from flame_fitting.export.neck_line import BLUR_FRACTION, REGIONS, neck_cut
@@ -114,7 +114,7 @@ def _drawn_heights(plane: NeckPlane, view: View, vertices: Array, faces: NDArray
 
     factor = min(1.0, _LONGEST / max(view.width, view.height))
     width, height = max(1, round(view.width * factor)), max(1, round(view.height * factor))
-    K = np.diag([width / view.width, height / view.height, 1.0]) @ view.K
+    K = scaled_intrinsics(view.K, (view.height, view.width), (height, width))
     z = project(vertices, K, view.world_to_camera)[:, 2]
     middle = float(project(plane.center[None], K, view.world_to_camera)[0, 2])
     far = float(z.max()) + _CLIP_MARGIN

@@ -26,19 +26,12 @@ from flame_fitting.export.frame_pictures import PictureWork, write_pictures
 from flame_fitting.export.frames import Frame, plan_frames, scaled_size
 from flame_fitting.export.neck_surface import NeckSurface
 from flame_fitting.export.splits import SPLITS, TRAIN_RATIO
-from flame_fitting.export.transforms_files import write_transforms
+from flame_fitting.export.transforms_files import DATASET_ENTRIES, write_transforms
 from flame_fitting.fit.result import FitResult
 from flame_fitting.folders import staged_folder
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.manifest import Manifest
-
-DATASET_ENTRIES = (
-    *("images", "fg_masks", "flame_param", "canonical_flame_param.npz", "canonical.obj", "meshes", "flame"),
-    *("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"),
-    *("sequences_trainval.txt", "sequences_test.txt"),
-)
-"""What an export or a union may leave in its folder."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,12 @@ from flame_fitting.capture.files import INTRINSIC_KEYS
 from flame_fitting.export.splits import SPLITS, Split
 
 Entry = dict[str, Any]
+DATASET_ENTRIES = (
+    *("images", "fg_masks", "flame_param", "canonical_flame_param.npz", "canonical.obj", "meshes", "flame"),
+    *("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"),
+    *("sequences_trainval.txt", "sequences_test.txt"),
+)
+"""What an export or a union may leave in its folder."""
 
 
 def transforms_name(split: Split | None) -> str:

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Literal
 
 from flame_fitting.export.splits import SPLITS, Split
-from flame_fitting.export.transforms_files import Entry, write_transforms
+from flame_fitting.export.transforms_files import DATASET_ENTRIES, Entry, write_transforms
 from flame_fitting.export.union_checks import check_placement, consistent_cameras, differences, subject_of
 from flame_fitting.export.union_sources import FILE_KEYS, Source, canonical_name
 from flame_fitting.folders import staged_folder
@@ -77,10 +77,9 @@ def write_union(
     force: bool,
     manifest: Manifest,
     plan: Callable[[], Manifest],
-    stale: tuple[str, ...],
     progress: Callable[[], None] | None = None,
 ) -> UnionSummary:
-    """Writes the union to the folder `target`, which appears whole or not at all; `stale` entries of it go.
+    """Writes the union to the folder `target`, which appears whole or not at all.
 
     Timesteps are counted on from source to source, those that train first. A source of several timesteps trains with
     all of them, and the cameras that validate in it validate; one of a single timestep keeps its split. A source that
@@ -99,7 +98,7 @@ def write_union(
     splits: list[Split] = []
     records: list[dict[str, Any]] = []
     start = 0
-    with staged_folder(target, force, stale=stale) as folder:
+    with staged_folder(target, force, stale=DATASET_ENTRIES) as folder:
         for source in ordered:
             tests = source.name in test and len(sources) > 1
             split_of = _splits(source, tests, alone=len(sources) == 1)

@@ -54,13 +54,9 @@ def differences(sources: list[Source]) -> list[str]:
             shown = ", ".join(f"{n}: {m.get('name')}" for n, m in known.items())
             raise InputError(f"{name}: was made with another head model than {next(iter(known))} ({shown}). Fit again.")
     if not first.is_mesh:
-        heads = {
-            s.name: read_npz(s.folder / canonical_name(s), "Export it again.", ("shape",), ("static_offset",))
-            for s in sources
-        }
-        reference = heads[first.name]
+        shape = _canonical(first)
         for source in sources[1:]:
-            warnings += _shape_differences(first, source, reference, heads[source.name])
+            warnings += _shape_differences(first, source, shape, _canonical(source))
     return warnings
 
 

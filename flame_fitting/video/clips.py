@@ -30,13 +30,11 @@ class ClipResult:
     """Sentences without the clip's name and the full stop."""
 
 
-def check_clip(clip: Clip, scales: tuple[int, ...], matting: Matting | None) -> None:
-    """Raises InputError for what can be told before anything is written: the first frame, the scales, the matting."""
+def check_clip(clip: Clip, scales: tuple[int, ...]) -> None:
+    """Raises InputError for what can be told before anything is written: the first frame, the scales."""
     with contextlib.closing(VideoFile(clip.path).frames()) as frames:
         height, width = next(frames).picture().shape[:2]
     check_scales(scales, width, height)
-    if matting is not None:
-        matting.begin(clip.camera_id)  # reads what the camera needs, such as its background
 
 
 def write_clip(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import shown
+from flame_fitting.folders import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
 CAMERA_PREFIX = "cam_"
 _ADVICE = "Give a video file, a folder with cam_*.mp4, or a pattern that one folder matches."
 

@@ -4,6 +4,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from flame_fitting.avatar.mesh import srgb_from_linear
+from flame_fitting.capture.color_correction import srgb_to_linear
+
 STEPS = 6
 """Each brings the products' part ten times nearer."""
 Picture = Float[ndarray, "H W 3"]
@@ -39,25 +42,13 @@ def before_polynomial(picture: Picture, matrix: Float[ndarray, "3 7"]) -> Pictur
 
     Exact for colours of skin, hair and walls; what is all but one primary colour was never within the camera's range.
     """
-    wanted = linear_from_srgb(picture).reshape(-1, 3).astype(np.float32) - matrix[:, 6].astype(np.float32)
+    wanted = srgb_to_linear(picture).reshape(-1, 3).astype(np.float32) - matrix[:, 6].astype(np.float32)
     inverse, products = np.linalg.inv(matrix[:, :3]).T.astype(np.float32), matrix[:, 3:6].T.astype(np.float32)
     found = wanted @ inverse
     for _ in range(STEPS):
         red, green, blue = found.T
         found = (wanted - np.stack([red * green, red * blue, green * blue], axis=1) @ products) @ inverse
     return srgb_from_linear(found.reshape(picture.shape))
-
-
-def srgb_from_linear(linear: ndarray) -> ndarray:
-    """The sRGB transfer function (IEC 61966-2-1)."""
-    from flame_fitting.avatar import mesh
-
-    return mesh.srgb_from_linear(linear)
-
-
-def linear_from_srgb(values: ndarray) -> ndarray:
-    """Its inverse."""
-    return np.where(values <= 0.04045, values / 12.92, ((np.maximum(values, 0) + 0.055) / 1.055) ** 2.4)
 
 
 def draw_plate(width: int, height: int, rng: np.random.Generator) -> Picture:

@@ -93,13 +93,11 @@ def write_fit(folder: Path, subject: Subject, track: Track, capture: Path) -> No
         texture=subject.texture,
         lights=track.lights,
         scale_source="truth",
+        focal_length=track.focal_length,
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_parameters(folder / "tracked_flame_params.npz", result)
     Image.fromarray(subject.texture).save(folder / "texture.png")
-    arrays = {} if track.focal_length is None else {"focal_length": np.array([track.focal_length], np.float32)}
-    if arrays:
-        _add_arrays(folder / "tracked_flame_params.npz", arrays)
     record = input_record(capture, folder)
     identity = {"name": head.name, "sha256": head.file_hash}
     Manifest(
@@ -184,12 +182,6 @@ _Dumper.add_multi_representer(
     PurePosixPath,
     lambda dumper, path: dumper.represent_sequence(f"{_PYTHON}object/apply:pathlib.PosixPath", list(path.parts)),
 )
-
-
-def _add_arrays(path: Path, more: dict[str, ndarray]) -> None:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    np.savez(path, **arrays | more)  # type: ignore[arg-type]  # one of its keywords is a bool
 
 
 def _axis_angle(matrix: Float[ndarray, "3 3"]) -> Float[ndarray, " 3"]:

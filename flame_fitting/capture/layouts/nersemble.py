@@ -26,7 +26,7 @@ from flame_fitting.capture.layouts.folder import ALPHA_MAPS, IMAGES, picture_siz
 from flame_fitting.capture.making import PictureMaking
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
-from flame_fitting.files import read_json_object, reason
+from flame_fitting.files import read_json_object, reason, shown
 
 Array = NDArray[np.float64]
 
@@ -81,13 +81,13 @@ def read_nersemble(root: Path, options: ReadOptions) -> Capture:
     notes = list[str]()
     if not cameras:
         raise InputError(
-            f"{files.cameras}: has the cameras {_few(calibration.world_to_camera)}, {root / folder} pictures of "
-            f"{_few(with_pictures)}. Put the calibration of this recording there."
+            f"{files.cameras}: has the cameras {shown(calibration.world_to_camera, 4)}, {root / folder} pictures of "
+            f"{shown(with_pictures, 4)}. Put the calibration of this recording there."
         )
     if unknown := sorted(with_pictures - set(cameras)):
-        notes.append(f"{files.cameras}: lacks the camera {_few(unknown)}; its pictures are left out")
+        notes.append(f"{files.cameras}: lacks the camera {shown(unknown, 4)}; its pictures are left out")
     if unseen := sorted(calibration.world_to_camera.keys() - with_pictures):
-        notes.append(f"{root / folder}: has no pictures of the camera {_few(unseen)}")
+        notes.append(f"{root / folder}: has no pictures of the camera {shown(unseen, 4)}")
     timesteps = sorted({match["timestep"] for match in found.values()})
     numbers = {name: number for number, name in enumerate(timesteps)}
     places = {name: number for number, name in enumerate(cameras)}
@@ -233,7 +233,7 @@ def _corrections(files: RecordingFiles, cameras: list[str]) -> tuple[dict[str, C
             if camera in cameras:
                 found[camera] = PolynomialCorrection(_polynomial(files.colors, camera, value))
     lacking = [camera for camera in cameras if camera not in found]
-    said = [f"{files.colors}: has no correction for the camera {_few(lacking)}; its colours are left as they are"]
+    said = [f"{files.colors}: has no correction for the camera {shown(lacking, 4)}; its colours are left as they are"]
     return found, said if lacking else []
 
 
@@ -267,8 +267,3 @@ def _read_array(path: Path) -> Array:
         return np.asarray(array, dtype=np.float64)
     except Exception as error:  # NumPy raises many kinds over damaged bytes
         raise InputError(f"{path}: not a readable .npy file ({reason(error)}). {_COPY}") from error
-
-
-def _few(names: Any) -> str:
-    found = sorted(names)
-    return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
