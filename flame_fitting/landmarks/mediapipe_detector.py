@@ -138,28 +138,31 @@ class MediaPipeDetector(LandmarkDetector):
 
     def look(self, images: UInt8[ndarray, "B H W 3"], most_faces: int = 1) -> list[FacesSeen]:
         """See `LandmarkDetector.look`; scores are means over the crops, too."""
-        return [self._look(image, most_faces, self.config.jitter > 0) for image in images]
+        return [self._look(image, most_faces) for image in images]
 
     def _detect(self, images: ndarray, refine: bool) -> ndarray:
         out = np.full((len(images), self.n_points, 3), np.nan, dtype=np.float32)
         for i, image in enumerate(images):
-            seen = self._look(image, 1, refine)
-            if len(seen.landmarks):
-                out[i] = seen.landmarks[0]
+            for face in self._faces(image):
+                out[i] = self._landmarks(image, face, refine)[0]
         return out
 
-    def _look(self, image: ndarray, most_faces: int, refine: bool) -> FacesSeen:
+    def _look(self, image: ndarray, most_faces: int) -> FacesSeen:
         faces = self._faces(image, most_faces)
         landmarks = np.full((len(faces), self.n_points, 3), np.nan, dtype=np.float32)
         scores = np.zeros((len(faces), len(MEASURES)), dtype=np.float32)
         for i, face in enumerate(faces):
-            spread = np.zeros(self.n_points)
-            if refine:
-                face, spread = self._refine(image, face)
-            landmarks[i, :, :2] = face.points[:, :2]
-            landmarks[i, :, 2] = topology.visibility(face.points) * _agreement(face.points, spread)
+            landmarks[i], face = self._landmarks(image, face, self.config.jitter > 0)
             scores[i] = np.concatenate([face.scores, iris.find_irises(image, face.points[:, :2])])
         return FacesSeen(landmarks, scores)
+
+    def _landmarks(self, image: ndarray, face: _Face, refine: bool) -> tuple[ndarray, _Face]:
+        """x px, y px and confidence (N, 3) of a face, and that face, refined where asked."""
+        spread = np.zeros(self.n_points)
+        if refine:
+            face, spread = self._refine(image, face)
+        confidence = topology.visibility(face.points) * _agreement(face.points, spread)
+        return np.column_stack([face.points[:, :2], confidence]), face
 
     def close(self) -> None:
         """Frees the network."""
