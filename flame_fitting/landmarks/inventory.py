@@ -6,7 +6,7 @@ from typing import Literal
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
-from flame_fitting.landmarks import dlib_detector, face_alignment_detector, star_detector
+from flame_fitting.landmarks import dlib_detector, face_alignment_detector, star_weights
 from flame_fitting.landmarks.mediapipe_detector import find_model
 from flame_fitting.landmarks.weights import find_weights, weight_folder
 
@@ -24,7 +24,7 @@ def detector_files(install_again: str) -> Iterator[tuple[str, State, str, str]]:
     except InputError as error:
         yield "detector model", "missing", str(error), install_again
     for name, file, find in (
-        ("STAR weights", star_detector.WEIGHTS, lambda: find_weights(star_detector.WEIGHTS)),
+        ("STAR weights", star_weights.WEIGHTS, lambda: find_weights(star_weights.WEIGHTS)),
         ("face-alignment weights", face_alignment_detector.WEIGHTS, face_alignment_detector.find_network),
         ("dlib weights", dlib_detector.WEIGHTS, dlib_detector.find_dlib_weights),
     ):

@@ -58,7 +58,7 @@ def _dlib(settings: Settings) -> LandmarkDetector:
 
 
 def _star_is_ready(path: Path | None) -> bool:
-    from flame_fitting.landmarks.star_detector import WEIGHTS
+    from flame_fitting.landmarks.star_weights import WEIGHTS
     from flame_fitting.landmarks.weights import find_weights
 
     return find_weights(WEIGHTS, path) is not None
@@ -158,7 +158,7 @@ def _default(weights: DetectorWeights, tracking: bool, present: Collection[str])
         return Chosen((first,))
     if "star" in present or is_ready("star", weights):
         return Chosen(("star",), "landmarks of star, as in VHAP")
-    from flame_fitting.landmarks.star_detector import WEIGHTS
+    from flame_fitting.landmarks.star_weights import WEIGHTS
     from flame_fitting.landmarks.weights import weight_folder
 
     place = weight_folder() / WEIGHTS.names[0]

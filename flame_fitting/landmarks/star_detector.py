@@ -17,21 +17,10 @@ from flame_fitting.files import sha256_of_file
 from flame_fitting.landmarks.boxed_detector import BoxedDetector
 from flame_fitting.landmarks.faces import Face, FaceFinder, agreement
 from flame_fitting.landmarks.star_network import INPUT, StarNetwork, decode, points_of_state_dict
+from flame_fitting.landmarks.star_weights import WEIGHTS
 from flame_fitting.landmarks.torch_device import detector_device, detector_precision
-from flame_fitting.landmarks.weights import WeightFile, need_weights
+from flame_fitting.landmarks.weights import need_weights
 
-WEIGHTS = WeightFile(
-    title="STAR",
-    names=(
-        "300W_STARLoss_NME_2_87.pkl",
-        "WFLW_STARLoss_NME_4_02_FR_2_32_AUC_0_605.pkl",
-        "WFLW_STARLoss_NME_4_02.pkl",
-    ),
-    megabytes=246,
-    option="--star-weights",
-    # Where the authors put the 300W checkpoint. They publish no hash.
-    url="https://drive.usercontent.google.com/download?id=1NFcZ9jzql_jnn3ulaSzUlyhS05HWB9n_&export=download&confirm=t",
-)
 _BOX = 1.05
 """Side of the crop over the smaller side of the box of the 68 points."""
 _NARROWEST = 0.9

@@ -1,5 +1,8 @@
 """Which detectors names stand for."""
 
+import subprocess
+import sys
+
 import pytest
 
 from flame_fitting.errors import InputError
@@ -70,3 +73,16 @@ def test_each_detector_has_weights_of_its_own(tmp_path):
     assert [settings_of(name, weights).path for name in DETECTORS] == [tmp_path / name for name in "abcd"]
     assert settings_of("star", weights) == Settings(tmp_path / "b", "cpu", True)
     assert settings_of("mine", weights).path is None
+
+
+def test_looking_for_stars_weights_does_not_load_torch(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("FLAME_FITTING_STAR_WEIGHTS", raising=False)
+    code = (
+        "import sys\n"
+        "from flame_fitting.landmarks.registry import choose_detectors\n"
+        "from flame_fitting.shared_options import DetectorWeights\n"
+        "assert choose_detectors(('auto',), DetectorWeights(), tracking=True).names == ('mediapipe',)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
