@@ -24,7 +24,7 @@ from flame_fitting.landmarks.boxed_detector import BoxedDetector
 from flame_fitting.landmarks.faces import Face, FaceFinder
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.landmarks.torch_device import detector_device, detector_precision
-from flame_fitting.landmarks.weights import WeightFile, find_weights, in_folder, need_weights, weight_folder
+from flame_fitting.landmarks.weights import WeightFile, find_weights, in_folder, in_short, need_weights, weight_folder
 
 INSTALL = "pip install 'flame-fitting[face-alignment]' && pip install --no-deps face-alignment"
 _SITE = "https://www.adrianbulat.com/downloads/python-fan/"
@@ -114,7 +114,7 @@ class FaceAlignmentDetector(BoxedDetector):
         try:
             return FaceDetector(device=str(self.device), path_to_detector=str(self._finder_path))
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self._finder_path}: not the weights of S3FD ({_short(error)}). {_AGAIN}") from error
+            raise InputError(f"{self._finder_path}: not the weights of S3FD ({in_short(error)}). {_AGAIN}") from error
 
     def face_by_itself(self, image: UInt8[ndarray, "H W 3"]) -> Face | None:
         """The largest face that S3FD sees, profiles among them; None where its weights are not there."""
@@ -197,7 +197,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the weights of face-alignment ({_short(error)}). {_AGAIN}") from error
+        raise InputError(f"{path}: not the weights of face-alignment ({in_short(error)}). {_AGAIN}") from error
 
 
 def torch_cache() -> Path:
@@ -224,10 +224,6 @@ def _import_package() -> None:
             f"face-alignment cannot be loaded ({error}). Install it with: {INSTALL}. "
             "The detector that works now is mediapipe."
         ) from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 _AGAIN = f"Give the folder of the package's own files with {WEIGHTS.option}; if they were downloaded here, delete them."

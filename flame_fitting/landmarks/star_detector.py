@@ -13,13 +13,13 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
-from flame_fitting.files import sha256_of_file
+from flame_fitting.files import reason, sha256_of_file
 from flame_fitting.landmarks.boxed_detector import BoxedDetector
 from flame_fitting.landmarks.faces import Face, FaceFinder, agreement
 from flame_fitting.landmarks.star_network import INPUT, StarNetwork, decode, points_of_state_dict
 from flame_fitting.landmarks.star_weights import WEIGHTS
 from flame_fitting.landmarks.torch_device import detector_device, detector_precision
-from flame_fitting.landmarks.weights import need_weights
+from flame_fitting.landmarks.weights import in_short, need_weights
 
 _BOX = 1.05
 """Side of the crop over the smaller side of the box of the 68 points."""
@@ -107,13 +107,13 @@ def load_network(path: Path) -> StarNetwork:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]}). {_AGAIN}") from error
+        raise InputError(f"{path}: cannot be read as weights ({reason(error)}). {_AGAIN}") from error
     try:
         state = _state_dict(content)
         network = StarNetwork(points_of_state_dict(state))
         network.load_state_dict(state)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: is no checkpoint of STAR ({_short(error)}). {_AGAIN}") from error
+        raise InputError(f"{path}: is no checkpoint of STAR ({in_short(error)}). {_AGAIN}") from error
     return network.eval().requires_grad_(False)
 
 
@@ -153,7 +153,3 @@ def _state_dict(content: Any) -> Mapping[str, torch.Tensor]:
     if not isinstance(inside, Mapping):
         raise ValueError("it holds no state dict")
     return {str(name).removeprefix("module."): value for name, value in inside.items()}
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

@@ -92,6 +92,11 @@ def missing(file: WeightFile, why: str = "") -> str:
     )
 
 
+def in_short(error: Exception) -> str:
+    """What torch says of weights that do not fit, several lines of it, in one."""
+    return " ".join(str(error).split())[:160]
+
+
 def download(file: WeightFile, target: Path) -> None:
     """Downloads a file; whole or not at all. ValueError where it is not the one that is expected, OSError where the
     network or the disk fails."""
