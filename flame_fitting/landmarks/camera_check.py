@@ -16,6 +16,7 @@ from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.lifting import triangulate
+from flame_fitting.landmarks.outliers import face_sizes
 from flame_fitting.landmarks.schemes import EYE_CORNERS, INNER_51, SCHEMES
 
 FileConvention = Literal["w2c opencv", "c2w opengl"]
@@ -173,11 +174,7 @@ class _Views:
         self._weights = np.where(self._usable, np.clip(points[..., 2], 0.0, None), 0.0)
         self._usable &= self._weights > 0
         self._pixels = np.where(self._usable[..., None], points[..., :2], 0.0)
-        middle = np.where(self._usable[..., None], points[..., :2], np.nan)
-        with np.errstate(all="ignore"):
-            center = np.nansum(middle, 2) / np.maximum(self._usable.sum(2), 1)[..., None]
-            square = np.where(self._usable, ((middle - center[:, :, None]) ** 2).sum(-1), 0.0)
-            self._size = np.sqrt(square.sum(2) / np.maximum(self._usable.sum(2), 1))
+        self._size = face_sizes(np.where(self._usable[..., None], points, np.nan))
 
     def error(self, K: ndarray, world_to_camera: ndarray) -> tuple[float, float]:
         """`CameraReport.error` and `eye_distance` under cameras (T, C, 3, 3) and (T, C, 4, 4)."""
