@@ -57,6 +57,7 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
     from flame_fitting import progress
     from flame_fitting.capture.opening import open_capture
     from flame_fitting.landmarks.files import read_landmarks
+    from flame_fitting.landmarks.searching import position
 
     config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
@@ -66,7 +67,7 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
         detectors = _detectors(config, capture, progress.say)
         with locked_folder(capture.root / LANDMARK_FOLDER, force=True) as folder:
             made = [_searched(detector, capture, views, manifest, folder) for detector in detectors]
-            seen = [[_at(one, capture, view) for view in views] for one in made]
+            seen = [[bool(one.found[position(capture, view)]) for view in views] for one in made]
             found = sum(map(any, zip(*seen, strict=True)))
             if found == 0:
                 raise NoFaceError(_no_face(config, capture, len(views)))
@@ -154,10 +155,6 @@ def _written(capture: "Capture", made: "Landmarks2D") -> Path:
     from flame_fitting.landmarks.files import write_landmarks
 
     return write_landmarks(capture, made)
-
-
-def _at(made: "Landmarks2D", capture: "Capture", view: "View") -> bool:
-    return bool(made.found[capture.row_of[view.timestep], capture.column_of[view.camera]])
 
 
 def views_to_search(capture: "Capture", all_views: bool = False) -> "list[View]":
