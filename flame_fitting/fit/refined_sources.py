@@ -7,13 +7,12 @@ import numpy as np
 from numpy import ndarray
 
 from flame_fitting.capture.capture import Capture
-from flame_fitting.fit.landmark_sources import LandmarkSource, detections_of, lift_detections
+from flame_fitting.fit.landmark_sources import LandmarkSource, placed
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
 from flame_fitting.landmarks.evidence import Evidence, read_evidence, shipped_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.lifting import Landmarks3D
 from flame_fitting.landmarks.merging import MERGED, Cameras, Detected, Spread, merge, spread_of
 
 
@@ -71,10 +70,10 @@ def merged_source(
 ) -> tuple[LandmarkSource, str]:
     """Several sources as one, and what is said of it."""
     given = [Detected(one.detected.detector, one.detected.landmarks, one.embedding, one.weight) for one in sources]
-    lifted = [_lifted(capture, source) for source in sources] if capture.calibrated else []
-    on_surface = lifted if all(view.geometry_path is not None for view in capture.views) else [[]] * len(sources)
+    in_space = [placed(capture, source).landmarks for source in sources] if capture.calibrated else []
+    on_surface = in_space if all(view.geometry_path is not None for view in capture.views) else [[]] * len(sources)
     spreads = [spread_of(one, cameras, own) for one, own in zip(given, on_surface or [[]] * len(given), strict=True)]
-    found = merge(head, given, cameras, spreads, lifted)
+    found = merge(head, given, cameras, spreads, in_space)
     searched = [one.detected.searched for one in sources if one.detected.searched is not None]
     together = Landmarks2D(
         found.landmarks,
@@ -85,13 +84,6 @@ def merged_source(
     )
     evidence = next((one.evidence for one in sources if one.evidence is not None), None)
     return LandmarkSource(together, found.embedding, 1.0, evidence), _of_merging(found.shares, found.spreads)
-
-
-def _lifted(capture: Capture, source: LandmarkSource) -> list[Landmarks3D]:
-    """The points in space: on the capture's own surface where it has one, else where rays meet."""
-    rough = capture.avatar.head_from_world
-    found = detections_of(capture, source.detected)
-    return [lift_detections(capture, one, source.detected.scheme, rough) for one in found]
 
 
 def _of_merging(shares: dict[str, ndarray], spreads: dict[str, Spread]) -> str:
