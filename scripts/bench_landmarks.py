@@ -85,8 +85,7 @@ def look(head: HeadModel, one: BenchHead, kind: str, paint: ndarray, detectors: 
     if not missing:
         return
     vertices = true_vertices(head, one.seed)
-    K = np.tile(intrinsics_from_fov(FOV, SIZE, SIZE), (len(ANGLES), 1, 1))
-    cameras = head_cameras(ANGLES, np.eye(4), head_frame(head), FOV)
+    K, cameras = cameras_of(head)
     clay = avatar_from_arrays(vertices, head.faces.numpy())
     avatar = clay if kind == "clay" else painted_avatar(head, vertices, paint)
     turn = side_light(one.seed) if kind == "side" else np.eye(3)
