@@ -173,7 +173,7 @@ def over_time(landmarks: Float[ndarray, "T N 3"], config: OutlierConfig | None =
     own = np.linalg.norm(jump, axis=-1)
     apart = _from_neighbours(local, jump, config.neighbours)
     with np.errstate(all="ignore"):
-        usual = np.nanmedian(own, axis=0)
+        usual = _nanmedian(own)
         limit = np.maximum(config.over_time, config.spreads * np.nan_to_num(usual))
         bad = (own > limit) & (apart > limit)
     # a face whose shape is another for a moment, at the same place
