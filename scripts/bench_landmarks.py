@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from flame_fitting.avatar.evidence_pictures import EvidencePictures, painted_avatar, paints_of, sample
-from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, render_views
+from flame_fitting.avatar.evidence_pictures import EvidencePictures, paints_of, sample
+from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, painted_avatar, render_views
 from flame_fitting.avatar.mesh_avatar import avatar_from_arrays
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, project

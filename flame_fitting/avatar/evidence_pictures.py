@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from flame_fitting.avatar.head_calibration import detector_input, head_frame, painted_colors
-from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
+from flame_fitting.avatar.head_calibration import detector_input, head_frame, painted_avatar, painted_colors
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov
 from flame_fitting.head.apertures import LID_COLUMNS, Apertures, find_apertures, gaze_angles
@@ -128,14 +127,6 @@ def paints_of(head: HeadModel, embedding: LandmarkEmbedding, config: EvidencePic
         return [paint_detail(head, 512, rng) for rng in rngs]
     plain = painted_colors(head, embedding)
     return [np.clip(plain * rng.uniform(0.75, 1.1) * rng.uniform(0.93, 1.07, 3), 0, 1) for rng in rngs]
-
-
-def painted_avatar(head: HeadModel, vertices: ndarray, paint: ndarray) -> MeshAvatar:
-    """The head as an avatar with one of `paints_of`."""
-    faces = head.faces.cpu().numpy()
-    if paint.ndim == 2:
-        return avatar_from_arrays(vertices, faces, vertex_colors=paint)
-    return avatar_from_arrays(vertices, faces, head.uv.cpu().numpy(), head.uv_faces.cpu().numpy(), paint)
 
 
 def sample(

@@ -192,16 +192,20 @@ def head_avatar(
     head: HeadModel, vertices: Float[ndarray, "V 3"], kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None
 ) -> MeshAvatar:
     """The head model as an avatar in memory, with its texture where the kind of shading wants one."""
-    faces = head.faces.cpu().numpy()
     if kind == "clay":
-        return avatar_from_arrays(vertices, faces)
-    if vertex_colors is not None:
-        return avatar_from_arrays(vertices, faces, vertex_colors=vertex_colors)
-    if head.texture is None:
+        return avatar_from_arrays(vertices, head.faces.cpu().numpy())
+    paint = head.texture if vertex_colors is None else vertex_colors
+    if paint is None:
         raise ValueError(f"the head model {head.name} has no texture")
-    return avatar_from_arrays(
-        vertices, faces, head.uv.cpu().numpy(), head.uv_faces.cpu().numpy(), np.ascontiguousarray(head.texture)
-    )
+    return painted_avatar(head, vertices, np.ascontiguousarray(paint))
+
+
+def painted_avatar(head: HeadModel, vertices: Float[ndarray, "V 3"], paint: ndarray) -> MeshAvatar:
+    """The head model as an avatar in memory, with vertex colours (V, 3) in 0..1 or a texture (S, S, 3) uint8."""
+    faces = head.faces.cpu().numpy()
+    if paint.ndim == 2:
+        return avatar_from_arrays(vertices, faces, vertex_colors=paint)
+    return avatar_from_arrays(vertices, faces, head.uv.cpu().numpy(), head.uv_faces.cpu().numpy(), paint)
 
 
 def painted_colors(head: HeadModel, clay: LandmarkEmbedding) -> Float[ndarray, "V 3"]:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.avatar.evidence_pictures import EvidencePictures, HeadPose, painted_avatar, posed, truth_of
-from flame_fitting.avatar.head_calibration import detector_input, head_frame, shipped_embedding
+from flame_fitting.avatar.evidence_pictures import EvidencePictures, HeadPose, posed, truth_of
+from flame_fitting.avatar.head_calibration import detector_input, head_frame, painted_avatar, shipped_embedding
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.errors import InputError
