@@ -200,7 +200,7 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
         )
         progress.say(f"landmarks: {detected.label}")
         sources.append(LandmarkSource(detected, embedding, weight))
-    found = refined(head, capture, sources, merge_them=config.data.merge_landmarks)
+    found = refined(head, capture, sources, config.data.merge_landmarks, config.data.use_geometry)
     for text in found.notes:
         progress.say(text)
     return found.sources

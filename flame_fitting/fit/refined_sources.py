@@ -26,9 +26,16 @@ class RefinedSources:
 
 
 def refined(
-    head: HeadModel, capture: Capture, sources: Sequence[LandmarkSource], merge_them: bool = True
+    head: HeadModel,
+    capture: Capture,
+    sources: Sequence[LandmarkSource],
+    merge_them: bool = True,
+    use_geometry: bool = True,
 ) -> RefinedSources:
-    """The sources of a capture, cleaned, with evidence, and merged to one where there are several."""
+    """The sources of a capture, cleaned, with evidence, and merged to one where there are several.
+
+    Without `use_geometry` its depth and normals are not looked at.
+    """
     cameras, notes, cleaned = cameras_of(capture), [], []
     for source in sources:
         found = outliers_of(capture, source.detected, cameras)
@@ -38,7 +45,7 @@ def refined(
         cleaned.append(replace(one, evidence=evidence_of(head, one, cameras)))
     if len(cleaned) < 2 or not merge_them:
         return RefinedSources(cleaned, notes)
-    merged, note = merged_source(head, capture, cleaned, cameras)
+    merged, note = merged_source(head, capture, cleaned, cameras, use_geometry)
     return RefinedSources([merged], [*notes, note])
 
 
@@ -66,12 +73,13 @@ def evidence_of(head: HeadModel, source: LandmarkSource, cameras: Cameras) -> Ev
 
 
 def merged_source(
-    head: HeadModel, capture: Capture, sources: Sequence[LandmarkSource], cameras: Cameras
+    head: HeadModel, capture: Capture, sources: Sequence[LandmarkSource], cameras: Cameras, use_geometry: bool = True
 ) -> tuple[LandmarkSource, str]:
     """Several sources as one, and what is said of it."""
     given = [Detected(one.detected.detector, one.detected.landmarks, one.embedding, one.weight) for one in sources]
-    in_space = [placed(capture, source).landmarks for source in sources] if capture.calibrated else []
-    on_surface = in_space if all(view.geometry_path is not None for view in capture.views) else [[]] * len(sources)
+    in_space = [placed(capture, source, use_geometry).landmarks for source in sources] if capture.calibrated else []
+    has_geometry = use_geometry and all(view.geometry_path is not None for view in capture.views)
+    on_surface = in_space if has_geometry else [[]] * len(sources)
     spreads = [spread_of(one, cameras, own) for one, own in zip(given, on_surface or [[]] * len(given), strict=True)]
     found = merge(head, given, cameras, spreads, in_space)
     searched = [one.detected.searched for one in sources if one.detected.searched is not None]

@@ -10,6 +10,7 @@ from flame_fitting.avatar.head_calibration import head_frame, shipped_embedding
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.errors import InputError
 from flame_fitting.fit.landmark_sources import LandmarkSource
 from flame_fitting.fit.prepare import start_from_capture
 from flame_fitting.fit.refined_sources import refined
@@ -87,6 +88,18 @@ def test_several_sources_become_one_where_that_is_wanted(rig):
     assert made.sources[0].detected.detector_version == f"{found.label}+other 1"
     apart = refined(head, capture, both, merge_them=False)
     assert [one.detected.detector for one in apart.sources] == ["mediapipe", "other"]
+
+
+def test_merging_leaves_geometry_alone_where_it_is_not_to_be_used(rig):
+    head, capture, found, embedding = rig
+    both = [LandmarkSource(found, embedding), second(found, embedding)]
+    # geometry that cannot be read: whoever looks at it fails
+    views = [replace(view, geometry_path="geometry/none.npz") for view in capture.views]
+    with_geometry = replace(capture, views=views)
+    with pytest.raises(InputError, match=r"none\.npz"):
+        refined(head, with_geometry, both)
+    made = refined(head, with_geometry, both, use_geometry=False).sources[0].detected
+    np.testing.assert_array_equal(made.landmarks, refined(head, capture, both).sources[0].detected.landmarks)
 
 
 def test_views_that_others_contradict_are_named_left_out_and_shown(rig, tmp_path):
