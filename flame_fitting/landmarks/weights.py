@@ -2,21 +2,13 @@
 
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_fitting import assets, progress
+from flame_fitting import assets, downloads, progress
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, sha256_of_file
-
-OFFLINE_VARIABLE = "FLAME_FITTING_OFFLINE"
-"""Where it is set, nothing is downloaded."""
-_SECONDS = 20.0
-"""A server that says nothing for so long is not there."""
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ def need_weights(file: WeightFile, given: Path | str | None = None, also: Iterab
     found = find_weights(file, given, also)
     if found is not None:
         return found
-    if not file.url or os.environ.get(OFFLINE_VARIABLE):
+    if not file.url or os.environ.get(downloads.OFFLINE_VARIABLE):
         raise InputError(missing(file))
     target = weight_folder() / file.names[0]
     try:
@@ -101,18 +93,7 @@ def download(file: WeightFile, target: Path) -> None:
     """Downloads a file; whole or not at all. ValueError where it is not the one that is expected, OSError where the
     network or the disk fails."""
     progress.say(f"downloading the weights of {file.title}, about {file.megabytes} MB, from {file.url}")
-    with urllib.request.urlopen(_request(file.url), timeout=_SECONDS) as answer, atomic_write(target) as temporary:
-        kind = answer.headers.get("Content-Type", "")
-        if kind.startswith("text/html"):
-            raise ValueError("a web page came instead of the file")
-        with open(temporary, "wb") as out, progress.Bar(file.megabytes, "download", "MB") as bar:
-            for chunk in iter(lambda: answer.read(_CHUNK), b""):
-                out.write(chunk)
-                bar.advance(1)
-        length = answer.headers.get("Content-Length", "")
-        if length.isdigit() and temporary.stat().st_size != int(length):
-            raise ValueError(f"it ended after {temporary.stat().st_size} of {length} bytes")
-        check_hash(file, temporary, target)
+    downloads.download(file.url, target, lambda path: check_hash(file, path, target), file.megabytes << 20)
 
 
 def check_hash(file: WeightFile, path: Path, target: Path | None = None) -> None:
@@ -129,7 +110,3 @@ def check_hash(file: WeightFile, path: Path, target: Path | None = None) -> None
     if note is not None and not expected:
         with atomic_write(note) as temporary:
             temporary.write_text(f"{found}  {file.names[0]}\n")
-
-
-def _request(url: str) -> urllib.request.Request:
-    return urllib.request.Request(url, headers={"User-Agent": "flame-fitting"})

@@ -1,15 +1,11 @@
 """Weights that their authors publish: downloaded once, checked, kept in the cache."""
 
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_fitting import assets, progress
+from flame_fitting import assets, downloads, progress
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write, reason, sha256_of_file
-
-_TIMEOUT = 30.0
-_CHUNK = 1 << 20
+from flame_fitting.files import reason, sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -63,21 +59,18 @@ def find_weights(given: Path | None, published: PublishedWeights) -> Path:
 
 def _download(published: PublishedWeights, path: Path) -> None:
     progress.say(f"{published.title}, licence {published.licence}: downloading {published.url}")
+
+    def check(downloaded: Path) -> None:
+        found = sha256_of_file(downloaded)
+        if found != published.sha256:
+            raise InputError(
+                f"{published.url}: the download is not the file that is known (SHA-256 {found}, expected "
+                f"{published.sha256}). Give one that you trust with --matting-weights, or use --matting-method "
+                "selfie, which needs no download."
+            )
+
     try:
-        with atomic_write(path) as temporary:
-            with urllib.request.urlopen(published.url, timeout=_TIMEOUT) as answer, open(temporary, "wb") as file:
-                length = int(answer.headers.get("Content-Length") or 0) or published.size
-                with progress.Bar(length, published.file, "B") as bar:
-                    while chunk := answer.read(_CHUNK):
-                        file.write(chunk)
-                        bar.advance(len(chunk))
-            found = sha256_of_file(temporary)
-            if found != published.sha256:
-                raise InputError(
-                    f"{published.url}: the download is not the file that is known (SHA-256 {found}, expected "
-                    f"{published.sha256}). Give one that you trust with --matting-weights, or use --matting-method "
-                    "selfie, which needs no download."
-                )
+        downloads.download(published.url, path, check, published.size)
     except (OSError, ValueError) as error:  # URLError is an OSError
         raise InputError(
             f"{published.title}: its weights cannot be downloaded here ({reason(error)}). Use --matting-method selfie, "

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from flame_fitting.downloads import OFFLINE_VARIABLE
 from flame_fitting.errors import InputError
 from flame_fitting.landmarks.weights import (
-    OFFLINE_VARIABLE,
     WeightFile,
     check_hash,
     download,

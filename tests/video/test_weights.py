@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from flame_fitting.downloads import OFFLINE_VARIABLE
 from flame_fitting.errors import InputError
 from flame_fitting.video.weights import PublishedWeights, find_weights
 
 
 @pytest.fixture()
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedWeights:
+    monkeypatch.delenv(OFFLINE_VARIABLE, raising=False)
     monkeypatch.setenv("FLAME_FITTING_CACHE", str(tmp_path / "cache"))
     source = tmp_path / "server" / "net.torchscript"
     source.parent.mkdir()
@@ -43,6 +45,18 @@ def test_without_a_network_the_method_that_works_is_named(published: PublishedWe
     (tmp_path / "server" / "net.torchscript").unlink()
     with pytest.raises(InputError, match="--matting-method selfie, which needs no download and works now"):
         find_weights(None, published)
+
+
+def test_nothing_is_downloaded_where_that_is_forbidden(
+    published: PublishedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OFFLINE_VARIABLE, "1")
+    with pytest.raises(InputError, match=f"{OFFLINE_VARIABLE} is set.*--matting-method selfie"):
+        find_weights(None, published)
+    assert not (tmp_path / "cache").exists()
+    own = tmp_path / "own.pth"
+    own.touch()
+    assert find_weights(own, published) == own
 
 
 def test_a_file_that_is_given_is_taken(published: PublishedWeights, tmp_path: Path) -> None:
