@@ -204,11 +204,11 @@ def make_subject(
         if rig:
             from .rig import plain_colors
 
-            head.texture = _painted(head, plain_colors(head))
+            head.texture = painted_texture(head, plain_colors(head))
         else:
             from flame_fitting.avatar.head_calibration import painted_colors
 
-            head.texture = _painted(head, painted_colors(head, _embedding(head, "clay", model_path)))
+            head.texture = painted_texture(head, painted_colors(head, _embedding(head, "clay", model_path)))
     keep = head.region_mask("ears", "lips_tight", "lip_inside", "eyelids").numpy()
     uv, uv_faces = head.uv.numpy().astype(np.float64), head.uv_faces.numpy()
     surface = remesh(demo.vertices_world, head.faces.numpy(), uv, uv_faces, for_mesh, keep)
@@ -450,7 +450,7 @@ def _embedding(
     return landmark_embedding(head, make_detector("mediapipe", Settings(model_path)), kind, licensed=licensed)
 
 
-def _painted(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024) -> ndarray:
+def painted_texture(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024) -> ndarray:
     """A texture for a model without one, from colours at its vertices."""
     import torch
     from scipy.ndimage import distance_transform_edt

@@ -150,24 +150,37 @@ def visible_landmarks(
 
 
 def make_subject(spec: str, rng: np.random.Generator, texture_size: int) -> Subject:
-    """Draws a person with the head model `spec` (see `assets.find_head`)."""
-    import torch
-
-    from flame_fitting.avatar.demo_head import outside_offsets
-    from flame_fitting.avatar.demo_texture import paint_detail
+    """Draws a person with the head model `spec` (see `assets.find_head`), which has a texture and landmarks."""
     from flame_fitting.avatar.head_calibration import shipped_embedding
     from flame_fitting.errors import InputError
     from flame_fitting.head.loading import load_head
-    from flame_fitting.head.mesh_graph import MeshGraph
-    from flame_fitting.landmarks.schemes import scheme_named
 
     head = load_head(spec)
     embedding = shipped_embedding(head, "mediapipe", "textured")
     if embedding is None or head.texture is None:
         raise InputError(f"--head {spec}: has no texture or landmarks of its own. Take the open head: --head open.")
+    return draw_subject(head, embedding, rng, texture_size)
+
+
+def draw_subject(
+    head: "HeadModel",
+    embedding: "LandmarkEmbedding",
+    rng: np.random.Generator,
+    texture_size: int,
+    shape_sigma: float = SHAPE_SIGMA,
+    offset_mm: float = OFFSET_MM,
+) -> Subject:
+    """Draws a person with a head model that has a texture; one with teeth gets no others. `head` becomes float64."""
+    import torch
+
+    from flame_fitting.avatar.demo_head import outside_offsets
+    from flame_fitting.avatar.demo_texture import paint_detail
+    from flame_fitting.head.mesh_graph import MeshGraph
+    from flame_fitting.landmarks.schemes import scheme_named
+
     for_shape, for_offset, for_skin = rng.spawn(3)
-    shape = SHAPE_SIGMA * for_shape.standard_normal(head.n_shape)
-    offset = outside_offsets(head, 1e-3 * OFFSET_MM, for_offset)[None]
+    shape = shape_sigma * for_shape.standard_normal(head.n_shape)
+    offset = outside_offsets(head, 1e-3 * offset_mm, for_offset)[None]
     texture = paint_detail(head, texture_size, for_skin)
     head = head.double()
     faces, uv_faces = head.faces.numpy(), head.uv_faces.numpy()
@@ -186,7 +199,7 @@ def make_subject(spec: str, rng: np.random.Generator, texture_size: int) -> Subj
         lids=BLINK * shut_eyes(head, embedding, ibug68, landmarks),
         texture=texture,
         lights=soft_light(),
-        mouth=make_mouth(landmarks[60:68]),
+        mouth=Mouth([]) if head.region_mask("teeth").any() else make_mouth(landmarks[60:68]),
         corners=(drawn, corner, uv),
         base=min(loops, key=lambda loop: template[loop, 1].mean()),
     )

@@ -1,0 +1,1 @@
+"""Sequences of known truth, tracked and measured: `scripts/bench_track.py`."""

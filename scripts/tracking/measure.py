@@ -1,0 +1,150 @@
+"""What is measured of a track against the truth of its sequence."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.opening import open_capture
+from flame_fitting.errors import InputError
+from flame_fitting.fit.alignment import aligned
+from flame_fitting.fit.result import FitResult, load_fit
+from flame_fitting.fit.sources import open_fit
+from flame_fitting.head.apertures import find_apertures
+from flame_fitting.head.embedding import LandmarkEmbedding
+from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.maths.closest import TriangleTree
+from flame_fitting.report.metrics import picture_metrics
+from flame_fitting.report.statistics import area_of_vertices, weighted_stats
+
+from . import motion
+
+if TYPE_CHECKING:
+    from flame_fitting.head.model import HeadModel
+
+PICTURES = 24
+"""Training views that count for the PSNR, evenly spread."""
+LID_GAPS, LIP_GAPS = slice(0, 10), slice(10, 13)
+"""Of `head.apertures.GAP_NAMES`."""
+JAW_WEIGHT = 0.9
+"""Skinning weight from which a vertex is the jaw's."""
+
+
+def measured(sequence: Path, fit_folder: Path, head_spec: str, left_out: ndarray, monocular: bool) -> dict[str, Any]:
+    """All numbers of a track of the sequence folder; `left_out` (T,) are timesteps that it was not shown."""
+    found, head, capture = open_fit(fit_folder, head_spec=head_spec)
+    truth = load_fit(sequence / "truth")
+    head = head.double()
+    out = surface_errors(found, truth, head, left_out, monocular)
+    out |= angles(found, truth, ~left_out)
+    out |= gains(found, truth, head, LandmarkEmbedding.load(sequence / "embedding.npz"), ~left_out)
+    if found.focal_length is not None and truth.focal_length is not None:
+        deviation = found.uncertainty.get("log_focal")
+        out["focal_ratio"] = found.focal_length / truth.focal_length
+        out["focal_stated"] = float("nan") if deviation is None else float(np.exp(np.ravel(deviation)[0]) - 1)
+    out["psnr_heldout"], out["psnr_training"] = psnr(sequence, found, head, capture, left_out)
+    return out
+
+
+def surface_errors(
+    found: FitResult, truth: FitResult, head: "HeadModel", left_out: ndarray, monocular: bool
+) -> dict[str, float]:
+    """Errors of the face in mm, of one camera after a similarity of each timestep, and how they change over time.
+
+    Every vertex of the face counts the same, but for `*_by_area`.
+    """
+    face, faces = head.region_mask("face").numpy(), head.faces.numpy()
+    ours, true = found.vertices_world(head), truth.vertices_world(head)
+    fitted = motion.by_similarity(ours[:, face], true[:, face]) if monocular else ours[:, face]
+    error = fitted - true[:, face]
+    apart = 1000 * np.linalg.norm(error, axis=-1)
+    areas = np.stack([area_of_vertices(vertices, faces)[face] for vertices in true])
+    shown = ~left_out
+    surface = np.stack([1000 * TriangleTree(a, faces).distance(b) for a, b in zip(true, fitted, strict=True)])
+    each, out = np.median(apart, axis=1), {}
+    for name, values in (("surface", surface[shown]), ("vertex", apart[shown])):
+        by_area = weighted_stats(values.ravel(), areas[shown].ravel())
+        out |= {f"{name}_median": float(np.median(values)), f"{name}_mean": float(values.mean())}
+        out |= {f"{name}_p95": float(np.percentile(values, 95)), f"{name}_by_area": by_area["median"] if by_area else 0}
+    out["vertex_worst"] = float(each[shown].max())
+    out["last_over_others"] = float(each[-1] / np.median(each[:-1][shown[:-1]])) if len(each) > 1 else float("nan")
+    out["vertex_left_out"] = float(np.median(each[left_out])) if left_out.any() else float("nan")
+    out["jitter"] = 1000 * motion.jitter(error)
+    return out
+
+
+def angles(found: FitResult, truth: FitResult, shown: ndarray) -> dict[str, float]:
+    """Mean errors of rotations, degrees: of the head in the world (by root and neck), of neck and jaw as joints."""
+
+    def chain(fit: FitResult) -> tuple[ndarray, ndarray, ndarray]:
+        frame = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
+        root, neck, jaw = (motion.turns(fit.parameters[name]) for name in ("rotation", "neck_pose", "jaw_pose"))
+        return frame.T @ root @ neck, neck, jaw
+
+    pairs = zip(("head", "neck", "jaw"), chain(found), chain(truth), strict=True)
+    return {f"{name}_degrees": float(motion.angle_between(a, b)[shown].mean()) for name, a, b in pairs}
+
+
+def gains(
+    found: FitResult, truth: FitResult, head: "HeadModel", embedding: LandmarkEmbedding, shown: ndarray
+) -> dict[str, float]:
+    """Gain of jaw, lids, lips and brows in the head's own frame, and how much each truly moves, mm."""
+    ours, true = (motionless(fit, head)[shown] for fit in (found, truth))
+    faces = head.faces
+    chin = (head.weights[:, 2] > JAW_WEIGHT) & head.region_mask("face") & ~head.region_mask("teeth")
+    parts = {"jaw": tuple(vertices[:, chin.numpy()] for vertices in (ours, true))}
+    tensors = torch.as_tensor(ours), torch.as_tensor(true)
+    try:
+        apertures = find_apertures(head)
+    except InputError:
+        pass
+    else:
+        gaps = [apertures.gaps(vertices, faces).numpy() for vertices in tensors]
+        parts |= {"lids": (gaps[0][:, LID_GAPS], gaps[1][:, LID_GAPS])}
+        parts |= {"lips": (gaps[0][:, LIP_GAPS], gaps[1][:, LIP_GAPS])}
+    brows = scheme_named(embedding.scheme).groups["brows"]
+    points = [embedding.points(vertices, faces)[:, brows].numpy() for vertices in tensors]
+    parts["brows"] = (points[0], points[1])
+    out = {}
+    for name, (a, b) in parts.items():
+        out[f"gain_{name}"], size = motion.gain(a, b)
+        out[f"moved_{name}"] = 1000 * size
+    return out
+
+
+def motionless(fit: FitResult, head: "HeadModel") -> Float[ndarray, "T V 3"]:
+    """The fit's vertices without its head's rotation, translation and neck: what moves in the face."""
+    still = {name: np.zeros_like(fit.parameters[name]) for name in ("rotation", "translation", "neck_pose")}
+    return replace(fit, parameters=fit.parameters | still).vertices_head(head)
+
+
+def psnr(
+    sequence: Path, found: FitResult, head: "HeadModel", capture: Capture, left_out: ndarray
+) -> tuple[float, float]:
+    """PSNR on the pixels of the true head, dB: on views that were held out, and on some that were seen."""
+    nothing = float("nan")
+    if found.texture is None:
+        return nothing, nothing
+    seen = [view for view in capture.views_of("fit") if not left_out[capture.timesteps.index(view.timestep)]]
+    training = picture_psnr(found, head, capture, seen[:: max(1, -(-len(seen) // PICTURES))])
+    if hidden := capture.views_of("heldout"):
+        return picture_psnr(found, head, capture, hidden), training
+    if not left_out.any():
+        return nothing, training
+    _, whole = aligned(found, open_capture(sequence / "whole"))
+    hidden = [view for view in whole.views if left_out[whole.timesteps.index(view.timestep)]]
+    return picture_psnr(found, head, whole, hidden), training
+
+
+def picture_psnr(found: FitResult, head: "HeadModel", capture: Capture, views: list[Any]) -> float:
+    """PSNR of the head's pixels in these views, dB."""
+    # timesteps are rows of the fit: only the roles of views change
+    chosen = {view.key for view in views}
+    roles = [replace(v, role="heldout" if v.key in chosen else "landmark") for v in capture.views]
+    value = picture_metrics(found, replace(capture, views=roles), head)["psnr_heldout_db"]
+    return float("nan") if value is None else value
