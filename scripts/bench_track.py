@@ -19,10 +19,10 @@ tracked picture: as they are, with noise of 1.2 px (at 512 px), or with that and
 
 Errors are of the face, all vertices alike; with one camera after a similarity of each timestep. Jitter is the root mean
 square of the error's second difference. Gain is the slope of fitted on true motion in the head's own frame. PSNR counts
-the true head's pixels. Frames left out count in their own line, in the jitter and in the PSNR held out only. Seconds are
-the program's own (from the folder to the result); each track runs in a process of its own, and its first use of a GPU
-counts. In --work sequences are kept, and tracks as long as the program does not change: a bench that was stopped goes
-on there.
+the true head's pixels. Frames left out count in their own line, in the jitter and in the PSNR held out only. Seconds
+are the program's own (from the folder to the result); each track runs in a process of its own, and its first use of a
+GPU counts. In --work sequences are kept, and tracks as long as the program does not change: a bench that was stopped
+goes on there.
 """
 
 import argparse
