@@ -19,10 +19,10 @@ tracked picture: as they are, with noise of 1.2 px (at 512 px), or with that and
 
 Errors are of the face, all vertices alike; with one camera after a similarity of each timestep. Jitter is the root mean
 square of the error's second difference. Gain is the slope of fitted on true motion in the head's own frame. PSNR counts
-the true head's pixels. Frames left out count in their own line, in the jitter and in the PSNR held out only. Seconds
+the true head's pixels. Frames left out count in lines of their own and in the PSNR held out. Seconds
 are the program's own (from the folder to the result); each track runs in a process of its own, and its first use of a
 GPU counts. In --work sequences are kept, and tracks as long as the program does not change: a bench that was stopped
-goes on there.
+goes on there. tracks/*/sheet.png shows each: true pictures, the fit, its mesh over them, its vertices' errors to 3 mm.
 """
 
 import argparse
@@ -76,7 +76,8 @@ def row_of(job: Job, case: str, seed: int) -> Row:
     frames = Wanted(**json.loads((sequence / "made.json").read_text())).count
     left_out = kind.left_out(frames)
     with progress.silent():
-        numbers = measured(sequence, fit_folder(job), head_named(job.head).spec, left_out, kind.monocular)
+        head = head_named(job.head).spec
+        numbers = measured(sequence, fit_folder(job), head, left_out, kind.monocular, job.folder / "sheet.png")
     row.numbers, row.warnings = flattened(numbers, record), record["warnings"]
     print(
         f"{name}: {row.numbers['surface_median']:.2f} mm to the surface, {row.numbers['vertex_median']:.2f} mm vertex, "

@@ -23,6 +23,7 @@ from flame_fitting.report.metrics import picture_metrics
 from flame_fitting.report.statistics import area_of_vertices, weighted_stats
 
 from . import motion
+from .pictures import write_sheet
 
 if TYPE_CHECKING:
     from flame_fitting.head.model import HeadModel
@@ -35,8 +36,13 @@ JAW_WEIGHT = 0.9
 """Skinning weight from which a vertex is the jaw's."""
 
 
-def measured(sequence: Path, fit_folder: Path, head_spec: str, left_out: ndarray, monocular: bool) -> dict[str, Any]:
-    """All numbers of a track of the sequence folder; `left_out` (T,) are timesteps that it was not shown."""
+def measured(
+    sequence: Path, fit_folder: Path, head_spec: str, left_out: ndarray, monocular: bool, sheet: Path | None = None
+) -> dict[str, Any]:
+    """All numbers of a track of the sequence folder; `left_out` (T,) are timesteps that it was not shown.
+
+    `sheet` gets pictures of it.
+    """
     found, head, capture = open_fit(fit_folder, head_spec=head_spec)
     truth = load_fit(sequence / "truth")
     head = head.double()
@@ -48,6 +54,8 @@ def measured(sequence: Path, fit_folder: Path, head_spec: str, left_out: ndarray
         out["focal_ratio"] = found.focal_length / truth.focal_length
         out["focal_stated"] = float("nan") if deviation is None else float(np.exp(np.ravel(deviation)[0]) - 1)
     out["psnr_heldout"], out["psnr_training"] = psnr(sequence, found, head, capture, left_out)
+    if sheet is not None:
+        write_sheet(sheet, found, truth, head, whole_capture(sequence, found, capture), monocular)
     return out
 
 
@@ -72,9 +80,10 @@ def surface_errors(
         out |= {f"{name}_median": float(np.median(values)), f"{name}_mean": float(values.mean())}
         out |= {f"{name}_p95": float(np.percentile(values, 95)), f"{name}_by_area": by_area["median"] if by_area else 0}
     out["vertex_worst"] = float(each[shown].max())
-    out["last_over_others"] = float(each[-1] / np.median(each[:-1][shown[:-1]])) if len(each) > 1 else float("nan")
+    others = float(np.median(each[:-1][shown[:-1]])) if shown[:-1].any() else 0.0
+    out["last_over_others"] = float(each[-1]) / others if others > 0 else float("nan")
     out["vertex_left_out"] = float(np.median(each[left_out])) if left_out.any() else float("nan")
-    out["jitter"] = 1000 * motion.jitter(error)
+    out |= {"jitter": 1000 * motion.jitter(error), "jitter_shown": 1000 * motion.jitter(error, shown)}
     return out
 
 
@@ -136,9 +145,15 @@ def psnr(
         return picture_psnr(found, head, capture, hidden), training
     if not left_out.any():
         return nothing, training
-    _, whole = aligned(found, open_capture(sequence / "whole"))
+    whole = whole_capture(sequence, found, capture)
     hidden = [view for view in whole.views if left_out[whole.timesteps.index(view.timestep)]]
     return picture_psnr(found, head, whole, hidden), training
+
+
+def whole_capture(sequence: Path, found: FitResult, capture: Capture) -> Capture:
+    """The capture, with the pictures of frames that are left out where it has such."""
+    place = sequence / "whole"
+    return aligned(found, open_capture(place))[1] if place.is_dir() else capture
 
 
 def picture_psnr(found: FitResult, head: "HeadModel", capture: Capture, views: list[Any]) -> float:
