@@ -2,7 +2,7 @@
 
     python scripts/bench_track.py                                    on a CPU: 192 px, seed 0, cases at full length
     python scripts/bench_track.py --device cuda --seeds 0 1 2        on a GPU: 512 px
-    python scripts/bench_track.py --cases rig --landmarks biased --presets track --work W
+    python scripts/bench_track.py --cases rig --landmarks noisy biased --presets track --work W
 
 | case | what |
 |---|---|
@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -54,19 +55,16 @@ def rows_of(given: argparse.Namespace, work: Path, heads: Iterable[str]) -> Iter
             for seed in given.seeds:
                 with progress.silent():
                     sequence = made(Wanted(case, head, seed, given.size, given.frames), work)
-                for preset in given.presets:
-                    job = Job(
-                        *(str(sequence.absolute()), head, preset, given.landmarks, not given.no_photometric),
-                        device=given.device,
-                    )
-                    yield row_of(job, case, seed)
+                for preset, landmarks in product(given.presets, given.landmarks):
+                    place, photometric = str(sequence.absolute()), not given.no_photometric
+                    yield row_of(Job(place, head, preset, landmarks, photometric, given.device), case, seed)
 
 
 def row_of(job: Job, case: str, seed: int) -> Row:
     """One track."""
-    started, name = time.perf_counter(), f"{job.head} {case} seed {seed} {job.preset}"
+    started, name = time.perf_counter(), f"{job.head} {case} seed {seed} {job.preset} {job.landmarks}"
     print(f"{name} ...", file=sys.stderr, flush=True)
-    row = Row(job.head, case, job.preset, seed)
+    row = Row(job.head, case, job.preset, job.landmarks, seed)
     record = tracked(job)
     if "error" in record:
         row.error = record["error"]
@@ -98,7 +96,7 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--size", type=int, default=0, help="of the square pictures, px (192 on a CPU, 512 on a GPU)")
     parser.add_argument("--frames", type=int, default=0, help="timesteps, other than the case's own")
-    parser.add_argument("--landmarks", choices=LANDMARKS, default="noisy")
+    parser.add_argument("--landmarks", nargs="+", choices=LANDMARKS, default=["noisy"])
     parser.add_argument("--no-photometric", action="store_true", help="landmarks alone")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="all numbers of all seeds as a file, too")
@@ -119,10 +117,10 @@ def main() -> int:
         return 2
     text = table(rows)
     stages = "landmarks alone" if given.no_photometric else "landmarks and pictures"
-    print(f"\n{machine()}; {given.size} px, {given.landmarks} landmarks, {stages}\n\n{text}\n")
+    print(f"\n{machine()}; {given.size} px, {stages}\n\n{text}\n")
     for row in rows:
         for warning in [f"no result: {row.error}"] * bool(row.error) + row.warnings:
-            print(f"{row.head} {row.case} seed {row.seed} {row.preset}: {warning}")
+            print(f"{row.head} {row.case} seed {row.seed} {row.preset} {row.landmarks}: {warning}")
     if given.json is not None:
         content = {"machine": machine(), "options": vars(given), "rows": [dataclasses.asdict(row) for row in rows]}
         given.json.write_text(json.dumps(content, indent=1, default=str))

@@ -57,6 +57,7 @@ class Row:
     head: str
     case: str
     preset: str
+    landmarks: str
     seed: int
     numbers: dict[str, float] = field(default_factory=dict)
     error: str = ""
@@ -73,18 +74,23 @@ def flattened(measured: dict[str, Any], record: dict[str, Any]) -> dict[str, flo
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown, a table for each head and case: a column for each preset, medians over seeds."""
+    """Markdown, a table for each head and case: a column for each preset and kind of landmarks, medians over seeds."""
     parts = []
     for head, case in dict.fromkeys((row.head, row.case) for row in rows):
         mine = [row for row in rows if (row.head, row.case) == (head, case)]
-        presets = list(dict.fromkeys(row.preset for row in mine))
+        columns = list(dict.fromkeys((row.preset, row.landmarks) for row in mine))
         seeds = sorted({row.seed for row in mine if row.numbers})
-        lines = [f"| {head}, {BY_NAME[case].title} (seeds {' '.join(map(str, seeds))}) | " + " | ".join(presets) + " |"]
-        lines.append("|---" * (len(presets) + 1) + "|")
+        lines = [
+            f"| {head}, {BY_NAME[case].title} (seeds {' '.join(map(str, seeds))}) | "
+            + " | ".join(map(", ".join, columns))
+            + " |"
+        ]
+        lines.append("|---" * (len(columns) + 1) + "|")
         for line in LINES:
             if not line.only(case):
                 continue
-            cells = [_cell(line, [r.numbers for r in mine if r.preset == preset and r.numbers]) for preset in presets]
+            of = [[r.numbers for r in mine if (r.preset, r.landmarks) == column and r.numbers] for column in columns]
+            cells = [_cell(line, numbers) for numbers in of]
             if any(cells):
                 lines.append(f"| {line.title} | " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
