@@ -32,7 +32,7 @@ def test_costs_of_second_order_first() -> None:
 
 
 def test_finished_tracks_are_kept_until_the_program_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, ran = Job(str(tmp_path), "open", "track", options=("--seed", "1")), []
+    job, ran = Job(str(tmp_path), "open", "track"), []
 
     def work(command: list[str], **_: object) -> SimpleNamespace:
         ran.append(Path(command[-1]))
