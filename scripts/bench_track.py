@@ -28,6 +28,7 @@ goes on there. tracks/*/sheet.png shows each: true pictures, the fit, its mesh o
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -102,6 +103,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="all numbers of all seeds as a file, too")
     parser.add_argument("--work", type=Path, help="folder that keeps sequences and finished tracks")
     given = parser.parse_args()
+    # a bench that is told to stop takes the track that it runs with it
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     from flame_fitting.render.backend import choose_device
 
     try:
