@@ -74,26 +74,21 @@ def flattened(measured: dict[str, Any], record: dict[str, Any]) -> dict[str, flo
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown, a table for each head and case: a column for each preset and kind of landmarks, medians over seeds."""
+    """Markdown, a table for each case: a column for each head, preset and kind of landmarks, medians over seeds."""
     parts = []
-    for head, case in dict.fromkeys((row.head, row.case) for row in rows):
-        mine = [row for row in rows if (row.head, row.case) == (head, case)]
-        columns = list(dict.fromkeys((row.preset, row.landmarks) for row in mine))
-        seeds = sorted({row.seed for row in mine if row.numbers})
-        lines = [
-            f"| {head}, {BY_NAME[case].title} (seeds {' '.join(map(str, seeds))}) | "
-            + " | ".join(map(", ".join, columns))
-            + " |"
-        ]
-        lines.append("|---" * (len(columns) + 1) + "|")
+    for case in dict.fromkeys(row.case for row in rows):
+        columns: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+        for row in rows:
+            if row.case == case:
+                columns.setdefault((row.head, row.preset, row.landmarks), []).extend([row.numbers] * bool(row.numbers))
+        seeds = sorted({row.seed for row in rows if row.case == case and row.numbers})
+        heading = [f"{BY_NAME[case].title} (seeds {' '.join(map(str, seeds))})", *map(", ".join, columns)]
+        lines = [heading, ["---"] * len(heading)]
         for line in LINES:
-            if not line.only(case):
-                continue
-            of = [[r.numbers for r in mine if (r.preset, r.landmarks) == column and r.numbers] for column in columns]
-            cells = [_cell(line, numbers) for numbers in of]
-            if any(cells):
-                lines.append(f"| {line.title} | " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines))
+            cells = [_cell(line, numbers) for numbers in columns.values()]
+            if line.only(case) and any(cells):
+                lines.append([line.title, *cells])
+        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
     return "\n\n".join(parts)
 
 

@@ -71,7 +71,7 @@ def test_tables_hold_medians_over_seeds() -> None:
     rows = [*(row("track", seed, value) for seed, value in enumerate((0.8, 1.1, 9.0))), row("vhap", 0, 2.0)]
     text = table([*rows, Row("open", "video", "vhap", "noisy", 1, error="broke")])
     lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()}
-    assert lines["open, 1 camera, frames left out (seeds 0 1 2)"] == ["track, noisy", "vhap, noisy"]
+    assert lines["1 camera, frames left out (seeds 0 1 2)"] == ["open, track, noisy", "open, vhap, noisy"]
     assert next(cells for name, cells in lines.items() if name.startswith("face, point")) == [
         "1.10; –; –",
         "2.00; –; –",
