@@ -44,7 +44,8 @@ LINES = (
          only=lambda case: not BY_NAME[case].still),
     Line("true motion: jaw; lids; lips; brows, mm", ("moved_jaw", "moved_lids", "moved_lips", "moved_brows"), 1,
          only=lambda case: not BY_NAME[case].still),
-    Line("PSNR held out; training views, dB", ("psnr_heldout", "psnr_training"), 1),
+    Line("PSNR, whole pictures: held out; training views, dB", ("psnr_heldout", "psnr_training"), 1),
+    Line("PSNR, the head's pixels: held out; training views, dB", ("psnr_heldout_head", "psnr_training_head"), 1),
     Line("focal length over the true one", ("focal_ratio",), only=_one_camera),
     Line("its error, median of the sizes; stated deviation, %", ("focal_error", "focal_stated"), 0, 100.0, _one_camera),
 )  # fmt: skip
