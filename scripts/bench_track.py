@@ -2,7 +2,7 @@
 
     python scripts/bench_track.py                                    on a CPU: 192 px, seed 0, cases at full length
     python scripts/bench_track.py --device cuda --seeds 0 1 2        on a GPU: 512 px
-    python scripts/bench_track.py --cases rig --landmarks biased --presets track --work W
+    python scripts/bench_track.py --cases rig --landmarks noisy biased --presets track --work W
 
 | case | what |
 |---|---|
@@ -18,20 +18,23 @@ of 1.5 mm (root mean square over the face), skin of its own under a soft light. 
 tracked picture: as they are, with noise of 1.2 px (at 512 px), or with that and a fixed bias of 1 mm each in space.
 
 Errors are of the face, all vertices alike; with one camera after a similarity of each timestep. Jitter is the root mean
-square of the error's second difference. Gain is the slope of fitted on true motion in the head's own frame. PSNR counts
-the true head's pixels. Frames left out count in lines of their own and in the PSNR held out. Seconds
-are the program's own (from the folder to the result); each track runs in a process of its own, and its first use of a
-GPU counts. In --work sequences are kept, and tracks as long as the program does not change: a bench that was stopped
-goes on there. tracks/*/sheet.png shows each: true pictures, the fit, its mesh over them, its vertices' errors to 3 mm.
+square of the error's second difference. Gain is the slope of fitted on true motion in the head's own frame. PSNR is
+that of whole pictures, which are mostly background, and of the true head's pixels. Frames left out count in lines of
+their own and in the PSNR held out. Seconds are the program's own (from the folder to the result); each track runs in a
+process of its own, and its first use of a GPU counts. In --work sequences are kept, and tracks as long as the program
+does not change: a bench that was stopped goes on there. tracks/*/sheet.png shows each: true pictures, the fit, its mesh
+over them, its vertices' errors to 3 mm.
 """
 
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -54,19 +57,16 @@ def rows_of(given: argparse.Namespace, work: Path, heads: Iterable[str]) -> Iter
             for seed in given.seeds:
                 with progress.silent():
                     sequence = made(Wanted(case, head, seed, given.size, given.frames), work)
-                for preset in given.presets:
-                    job = Job(
-                        *(str(sequence.absolute()), head, preset, given.landmarks, not given.no_photometric),
-                        device=given.device,
-                    )
-                    yield row_of(job, case, seed)
+                for preset, landmarks in product(given.presets, given.landmarks):
+                    place, photometric = str(sequence.absolute()), not given.no_photometric
+                    yield row_of(Job(place, head, preset, landmarks, photometric, given.device), case, seed)
 
 
 def row_of(job: Job, case: str, seed: int) -> Row:
     """One track."""
-    started, name = time.perf_counter(), f"{job.head} {case} seed {seed} {job.preset}"
+    started, name = time.perf_counter(), f"{job.head} {case} seed {seed} {job.preset} {job.landmarks}"
     print(f"{name} ...", file=sys.stderr, flush=True)
-    row = Row(job.head, case, job.preset, seed)
+    row = Row(job.head, case, job.preset, job.landmarks, seed)
     record = tracked(job)
     if "error" in record:
         row.error = record["error"]
@@ -98,12 +98,14 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--size", type=int, default=0, help="of the square pictures, px (192 on a CPU, 512 on a GPU)")
     parser.add_argument("--frames", type=int, default=0, help="timesteps, other than the case's own")
-    parser.add_argument("--landmarks", choices=LANDMARKS, default="noisy")
+    parser.add_argument("--landmarks", nargs="+", choices=LANDMARKS, default=["noisy"])
     parser.add_argument("--no-photometric", action="store_true", help="landmarks alone")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="all numbers of all seeds as a file, too")
     parser.add_argument("--work", type=Path, help="folder that keeps sequences and finished tracks")
     given = parser.parse_args()
+    # a bench that is told to stop takes the track that it runs with it
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     from flame_fitting.render.backend import choose_device
 
     try:
@@ -119,10 +121,10 @@ def main() -> int:
         return 2
     text = table(rows)
     stages = "landmarks alone" if given.no_photometric else "landmarks and pictures"
-    print(f"\n{machine()}; {given.size} px, {given.landmarks} landmarks, {stages}\n\n{text}\n")
+    print(f"\n{machine()}; {given.size} px, {stages}\n\n{text}\n")
     for row in rows:
         for warning in [f"no result: {row.error}"] * bool(row.error) + row.warnings:
-            print(f"{row.head} {row.case} seed {row.seed} {row.preset}: {warning}")
+            print(f"{row.head} {row.case} seed {row.seed} {row.preset} {row.landmarks}: {warning}")
     if given.json is not None:
         content = {"machine": machine(), "options": vars(given), "rows": [dataclasses.asdict(row) for row in rows]}
         given.json.write_text(json.dumps(content, indent=1, default=str))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.opening import open_capture
 from flame_fitting.errors import InputError
 from flame_fitting.fit.alignment import aligned
@@ -19,7 +19,8 @@ from flame_fitting.head.apertures import find_apertures
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import TriangleTree
-from flame_fitting.report.metrics import picture_metrics
+from flame_fitting.report.drawing import draw_fit
+from flame_fitting.report.metrics import pooled_psnr
 from flame_fitting.report.statistics import area_of_vertices, weighted_stats
 
 from . import motion
@@ -53,7 +54,7 @@ def measured(
         deviation = found.uncertainty.get("log_focal")
         out["focal_ratio"] = found.focal_length / truth.focal_length
         out["focal_stated"] = float("nan") if deviation is None else float(np.exp(np.ravel(deviation)[0]) - 1)
-    out["psnr_heldout"], out["psnr_training"] = psnr(sequence, found, head, capture, left_out)
+    out |= psnr(sequence, found, head, capture, left_out)
     if sheet is not None:
         write_sheet(sheet, found, truth, head, whole_capture(sequence, found, capture), monocular)
     return out
@@ -132,22 +133,22 @@ def motionless(fit: FitResult, head: "HeadModel") -> Float[ndarray, "T V 3"]:
     return replace(fit, parameters=fit.parameters | still).vertices_head(head)
 
 
-def psnr(
-    sequence: Path, found: FitResult, head: "HeadModel", capture: Capture, left_out: ndarray
-) -> tuple[float, float]:
-    """PSNR on the pixels of the true head, dB: on views that were held out, and on some that were seen."""
-    nothing = float("nan")
+def psnr(sequence: Path, found: FitResult, head: "HeadModel", capture: Capture, left_out: ndarray) -> dict[str, float]:
+    """PSNR, dB, of views that were held out and of some that were seen, as `picture_psnr` gives it."""
     if found.texture is None:
-        return nothing, nothing
+        return {}
     seen = [view for view in capture.views_of("fit") if not left_out[capture.timesteps.index(view.timestep)]]
-    training = picture_psnr(found, head, capture, seen[:: max(1, -(-len(seen) // PICTURES))])
+    spread = np.unique(np.linspace(0, len(seen) - 1, PICTURES).round().astype(int))
+    pairs = {"training": (capture, [seen[number] for number in spread])}
     if hidden := capture.views_of("heldout"):
-        return picture_psnr(found, head, capture, hidden), training
-    if not left_out.any():
-        return nothing, training
-    whole = whole_capture(sequence, found, capture)
-    hidden = [view for view in whole.views if left_out[whole.timesteps.index(view.timestep)]]
-    return picture_psnr(found, head, whole, hidden), training
+        pairs["heldout"] = capture, hidden
+    elif left_out.any():
+        whole = whole_capture(sequence, found, capture)
+        pairs["heldout"] = whole, [v for v in whole.views if left_out[whole.timesteps.index(v.timestep)]]
+    out = {}
+    for name, (of, views) in pairs.items():
+        out[f"psnr_{name}"], out[f"psnr_{name}_head"] = picture_psnr(found, head, of, views)
+    return out
 
 
 def whole_capture(sequence: Path, found: FitResult, capture: Capture) -> Capture:
@@ -156,10 +157,13 @@ def whole_capture(sequence: Path, found: FitResult, capture: Capture) -> Capture
     return aligned(found, open_capture(place))[1] if place.is_dir() else capture
 
 
-def picture_psnr(found: FitResult, head: "HeadModel", capture: Capture, views: list[Any]) -> float:
-    """PSNR of the head's pixels in these views, dB."""
-    # timesteps are rows of the fit: only the roles of views change
-    chosen = {view.key for view in views}
-    roles = [replace(v, role="heldout" if v.key in chosen else "landmark") for v in capture.views]
-    value = picture_metrics(found, replace(capture, views=roles), head)["psnr_heldout_db"]
-    return float("nan") if value is None else value
+def picture_psnr(found: FitResult, head: "HeadModel", capture: Capture, views: list[View]) -> tuple[float, float]:
+    """PSNR of whole pictures, which are mostly background, and of the true head's pixels, dB."""
+    whole, inside = [], []
+    for view, picture in zip(views, draw_fit(found, head, capture, views, geometry=False), strict=True):
+        image, alpha = capture.image_and_alpha(view)
+        error = ((picture.image[0].astype(np.float64) - image) ** 2).mean(axis=0)
+        whole.append((float(error.sum()), error.size))
+        inside.append((float(error[alpha > 0.5].sum()), int((alpha > 0.5).sum())))
+    values = pooled_psnr(whole), pooled_psnr(inside)
+    return (float("nan") if values[0] is None else values[0]), (float("nan") if values[1] is None else values[1])

@@ -31,15 +31,12 @@ class Job:
     landmarks: str = "noisy"
     photometric: bool = True
     device: str = "auto"
-    options: tuple[str, ...] = ()
-    """Further flags of `flame-fitting track`."""
 
     @property
     def folder(self) -> Path:
         """Of the fit."""
-        name = f"{self.preset}_{self.landmarks}" + ("" if self.photometric else "_landmarks_only")
-        extra = hashlib.sha256(" ".join(self.options).encode()).hexdigest()[:8] if self.options else ""
-        return Path(self.sequence) / "tracks" / "_".join(part for part in (name, self.device, extra) if part)
+        by = "" if self.photometric else "_landmarks_only"
+        return Path(self.sequence) / "tracks" / f"{self.preset}_{self.landmarks}{by}_{self.device}"
 
 
 def tracked(job: Job) -> dict[str, Any]:
@@ -79,10 +76,6 @@ def config_of(job: Job) -> "TrackConfig":
 
     sequence, head = Path(job.sequence) / "sequence", head_named(job.head)
     config = track_preset(job.preset, sequence, monocular=not (sequence / "transforms.json").is_file())
-    if job.options:
-        import tyro
-
-        config = tyro.cli(type(config), default=config, args=[str(sequence), *job.options])
     config.output, config.head, config.landmark_embedding = fit_folder(job), head.spec, head.embedding
     config.device, config.force = job.device, True
     config.data.landmark_source = (job.landmarks,)

@@ -44,7 +44,8 @@ LINES = (
          only=lambda case: not BY_NAME[case].still),
     Line("true motion: jaw; lids; lips; brows, mm", ("moved_jaw", "moved_lids", "moved_lips", "moved_brows"), 1,
          only=lambda case: not BY_NAME[case].still),
-    Line("PSNR held out; training views, dB", ("psnr_heldout", "psnr_training"), 1),
+    Line("PSNR, whole pictures: held out; training views, dB", ("psnr_heldout", "psnr_training"), 1),
+    Line("PSNR, the head's pixels: held out; training views, dB", ("psnr_heldout_head", "psnr_training_head"), 1),
     Line("focal length over the true one", ("focal_ratio",), only=_one_camera),
     Line("its error, median of the sizes; stated deviation, %", ("focal_error", "focal_stated"), 0, 100.0, _one_camera),
 )  # fmt: skip
@@ -57,6 +58,7 @@ class Row:
     head: str
     case: str
     preset: str
+    landmarks: str
     seed: int
     numbers: dict[str, float] = field(default_factory=dict)
     error: str = ""
@@ -73,21 +75,21 @@ def flattened(measured: dict[str, Any], record: dict[str, Any]) -> dict[str, flo
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown, a table for each head and case: a column for each preset, medians over seeds."""
+    """Markdown, a table for each case: a column for each head, preset and kind of landmarks, medians over seeds."""
     parts = []
-    for head, case in dict.fromkeys((row.head, row.case) for row in rows):
-        mine = [row for row in rows if (row.head, row.case) == (head, case)]
-        presets = list(dict.fromkeys(row.preset for row in mine))
-        seeds = sorted({row.seed for row in mine if row.numbers})
-        lines = [f"| {head}, {BY_NAME[case].title} (seeds {' '.join(map(str, seeds))}) | " + " | ".join(presets) + " |"]
-        lines.append("|---" * (len(presets) + 1) + "|")
+    for case in dict.fromkeys(row.case for row in rows):
+        columns: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+        for row in rows:
+            if row.case == case:
+                columns.setdefault((row.head, row.preset, row.landmarks), []).extend([row.numbers] * bool(row.numbers))
+        seeds = sorted({row.seed for row in rows if row.case == case and row.numbers})
+        heading = [f"{BY_NAME[case].title} (seeds {' '.join(map(str, seeds))})", *map(", ".join, columns)]
+        lines = [heading, ["---"] * len(heading)]
         for line in LINES:
-            if not line.only(case):
-                continue
-            cells = [_cell(line, [r.numbers for r in mine if r.preset == preset and r.numbers]) for preset in presets]
-            if any(cells):
-                lines.append(f"| {line.title} | " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines))
+            cells = [_cell(line, numbers) for numbers in columns.values()]
+            if line.only(case) and any(cells):
+                lines.append([line.title, *cells])
+        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
     return "\n\n".join(parts)
 
 

@@ -1,5 +1,6 @@
 """A sequence of the bench as files: what is given to a track, and what is the truth of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,16 @@ import torch
 from flame_fitting import progress
 from flame_fitting.capture.camera import centred_intrinsics, project
 from flame_fitting.capture.opening import open_capture
+from flame_fitting.fit.alignment import aligned
 from flame_fitting.fit.result import FitResult, load_fit
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import read_landmarks
 from scripts.tracking import making
+from scripts.tracking.cases import BY_NAME
 from scripts.tracking.making import BIAS_MM, NOISE_AT, NOISE_PX, Wanted, made
+from scripts.tracking.measure import psnr
 
 SIZE, FRAMES = 64, 7
 
@@ -126,3 +130,20 @@ def test_a_sequence_is_made_once_and_anew_for_other_wishes(work: Path) -> None:
     again = load_fit(folder / "truth")
     for name in ("shape", "expr", "translation", "static_offset"):
         assert np.array_equal(before.parameters[name], again.parameters[name])
+
+
+@pytest.mark.parametrize("case", ["rig", "video"])
+def test_the_truth_looks_like_its_pictures_and_another_head_does_not(case: str, work: Path, head: HeadModel) -> None:
+    folder = folder_of(work, case)
+    truth = load_fit(folder / "truth")
+    left_out = BY_NAME[case].left_out(FRAMES)
+    found, capture = aligned(truth, open_capture(folder / "sequence"))
+    right = psnr(folder, found, head, capture, left_out)
+    # teeth and what closes the neck are no part of the head model
+    assert set(right) == {f"psnr_{of}{part}" for of in ("training", "heldout") for part in ("", "_head")}
+    assert all(value > 24 for value in right.values())
+    for of in ("training", "heldout"):
+        assert right[f"psnr_{of}"] > right[f"psnr_{of}_head"]  # background is easy
+    moved = replace(found, parameters=found.parameters | {"translation": found.parameters["translation"] + 0.01})
+    wrong = psnr(folder, moved, head, capture, left_out)
+    assert all(wrong[name] < right[name] - 4 for name in right)

@@ -32,7 +32,7 @@ def test_costs_of_second_order_first() -> None:
 
 
 def test_finished_tracks_are_kept_until_the_program_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, ran = Job(str(tmp_path), "open", "track", options=("--seed", "1")), []
+    job, ran = Job(str(tmp_path), "open", "track"), []
 
     def work(command: list[str], **_: object) -> SimpleNamespace:
         ran.append(Path(command[-1]))
@@ -64,12 +64,14 @@ def test_a_track_that_fails_says_why_and_leaves_nothing(tmp_path: Path, monkeypa
 def test_tables_hold_medians_over_seeds() -> None:
     def row(preset: str, seed: int, value: float) -> Row:
         record = {"seconds": {"all": 10 * value}, "memory": {"host": 1.0}}
-        return Row("open", "video", preset, seed, flattened({"surface_median": value, "focal_ratio": value}, record))
+        return Row(
+            "open", "video", preset, "noisy", seed, flattened({"surface_median": value, "focal_ratio": value}, record)
+        )
 
     rows = [*(row("track", seed, value) for seed, value in enumerate((0.8, 1.1, 9.0))), row("vhap", 0, 2.0)]
-    text = table([*rows, Row("open", "video", "vhap", 1, error="broke")])
+    text = table([*rows, Row("open", "video", "vhap", "noisy", 1, error="broke")])
     lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()}
-    assert lines["open, 1 camera, frames left out (seeds 0 1 2)"] == ["track", "vhap"]
+    assert lines["1 camera, frames left out (seeds 0 1 2)"] == ["open, track, noisy", "open, vhap, noisy"]
     assert next(cells for name, cells in lines.items() if name.startswith("face, point")) == [
         "1.10; –; –",
         "2.00; –; –",
