@@ -4,9 +4,9 @@ Minimised is half of
     N_l mean_i w_i rho(|p_i - l_i|^2 / s_i^2)  +  N_d mean_v w_v rho((n_c . (v - c_v))^2 / s_d^2)
         +  priors  +  smoothness over time,
 where rho is Geman-McClure, p_i a point of the head moved by its landmark's bias (`biases`), c_v the closest visible
-point of the avatar, and N the number of independent measurements that a term counts for (`residuals`). Correspondences are
-held while a step is looked for and found anew after it. Timesteps are measured one after the other, so that only their
-blocks of the system are kept.
+point of the avatar, and N the number of independent measurements that a term counts for (`residuals`).
+Correspondences are held while a step is looked for and found anew after it. Timesteps are measured one after the other,
+so that only their blocks of the system are kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence

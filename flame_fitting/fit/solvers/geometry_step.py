@@ -28,6 +28,9 @@ from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
 from flame_fitting.render.winding import front_faces
 
+BALANCED = 8
+"""Pictures of a capture over time that priors are balanced against as they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeometryWeights:
@@ -194,7 +197,8 @@ class GeometryStep:
         vertices = now.vertices(self.head)
         seen = vertices if self._zoom is None else self._zoom.seen(vertices, now.log_focal)
         weights = self._weights
-        loss = self._prior(now)
+        held = self._prior(now)
+        loss = held.new_zeros(())
         for place, row in enumerate(self._rows):
             target = self._targets[row]
             for source, marks in zip(target.sources, self._marks[row], strict=True):
@@ -203,8 +207,9 @@ class GeometryStep:
                 point, normal, share = self._planes[row]
                 distance = 1000 * ((vertices[place].index_select(0, self._active) - point) * normal).sum(-1)
                 loss = loss + self._by_surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
-        # pictures count by their mean: so do timesteps, and what these share by its part in each
-        loss = loss / len(self._rows) + self._regularisers(now) + self._changes(whole, now)
+        # pictures count by their mean: so do timesteps, and priors the less the more pictures there are
+        share = min(1.0, BALANCED / len(self._timestep)) if len(self._targets) > 1 else 1.0
+        loss = loss / len(self._rows) + share * held + self._regularisers(now) + self._changes(whole, now)
         if self._regulariser is not None:
             loss = loss + self._regulariser(now.static_offset[0])
         pos = self._project(seen)
