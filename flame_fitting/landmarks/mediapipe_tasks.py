@@ -1,9 +1,9 @@
 """Networks of MediaPipe in this process: no destructor of theirs is left anything to do.
 
-Each has a pool of one thread, and its destructor hands that pool its last work and waits. Python's garbage collection
-may run at any allocation, so also while a pool takes work, which happens for every picture: a destructor that runs there
-waits for a lock that its own thread holds, for ever (`concurrent.futures.thread` has one for all pools). And after the
-interpreter's exit has begun, a destructor fails, and prints.
+Each has a thread pool, and a destructor that hands the pool its last work and waits for it. Where Python's garbage
+collection frees both, which are in one cycle, the pool's thread has been told to end before the destructor runs: that
+waits for ever, as it does where it runs while another pool takes work, for a lock that its own thread holds. And after
+the interpreter's exit has begun, a destructor fails, and prints.
 """
 
 import atexit

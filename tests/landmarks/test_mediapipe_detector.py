@@ -111,8 +111,7 @@ def start_one(which):
 
 @pytest.mark.parametrize("which", ["landmarks", "faces"])
 def test_garbage_collection_leaves_networks_to_who_starts_the_next_one(which, monkeypatch):
-    """MediaPipe's destructor waits for a thread pool: inside of a pool's own work, where garbage collection may run, for
-    ever."""
+    """MediaPipe's destructor waits for its thread pool, which is no longer there when garbage is collected."""
     start_one(which)  # what mediapipe's import has raised keeps the frame that imported it
     kind, owner = start_one(which)
     closed = []
