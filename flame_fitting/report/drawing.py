@@ -1,5 +1,6 @@
 """Pictures of a fitted head from a capture's cameras, drawn as the avatar itself is drawn."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,17 +71,31 @@ def draw_fit(
     vertices: Float[ndarray, "T V 3"] | None = None,
     geometry: bool = True,
 ) -> list[DrawnFit]:
-    """The fitted head in each of `views`, one result per view (B = 1), in their order.
+    """The fitted head in each of `views`, one result per view (B = 1), in their order. See `drawn_fits`."""
+    drawn = {view.key: picture for view, picture in drawn_fits(fit, head, capture, views, vertices, geometry)}
+    return [drawn[view.key] for view in views]
+
+
+def drawn_fits(
+    fit: FitResult,
+    head: HeadModel,
+    capture: Capture,
+    views: list[View],
+    vertices: Float[ndarray, "T V 3"] | None = None,
+    geometry: bool = True,
+) -> Iterator[tuple[View, DrawnFit]]:
+    """Views with the fitted head in them, timestep by timestep; no more than a few pictures are held at once.
 
     `vertices` are in the avatar's coordinates; None takes the fit's own. Without `geometry`, normals are left out.
     """
-    world = fit.vertices_world(head) if vertices is None else vertices
     steps = {timestep: row for row, timestep in enumerate(capture.timesteps)}
     background = np.asarray(capture.background_color, dtype=np.float32)
-    drawn: dict[str, DrawnFit] = {}
-    for row in sorted({steps[view.timestep] for view in views}):
-        avatar, world_from_unit = in_unit_frame(head_avatar(head, world[min(row, len(world) - 1)], fit.texture))
-        mine = [view for view in views if steps[view.timestep] == row]
+    of_row: dict[int, list[View]] = {}
+    for view in views:
+        of_row.setdefault(steps[view.timestep], []).append(view)
+    for row, mine in sorted(of_row.items()):
+        posed = fit.vertices_world(head, [row])[0] if vertices is None else vertices[min(row, len(vertices) - 1)]
+        avatar, world_from_unit = in_unit_frame(head_avatar(head, posed, fit.texture))
         for size in sorted({(view.width, view.height) for view in mine}):
             same = [view for view in mine if (view.width, view.height) == size]
             for start in range(0, len(same), _CHUNK):
@@ -92,8 +107,7 @@ def draw_fit(
                 for i, view in enumerate(chunk):
                     image, alpha, normal = (None if part is None else part[i : i + 1] for part in result)
                     assert image is not None and alpha is not None
-                    drawn[view.key] = DrawnFit(image, alpha, normal)
-    return [drawn[view.key] for view in views]
+                    yield view, DrawnFit(image, alpha, normal)
 
 
 def _draw(
