@@ -129,8 +129,8 @@ def evaluate_in_place(
     from flame_fitting.video.rates import pictures_per_second
 
     assert fit.folder is not None
-    folder, started, videos = fit.folder, time.perf_counter(), []
-    workings = Workings()
+    folder, started = fit.folder, time.perf_counter()
+    workings, videos = Workings(), list[Path]()
 
     @contextmanager
     def filming(workings: Workings) -> "Iterator[Watch]":

@@ -230,7 +230,7 @@ def _with_landmarks(
     used = np.asarray(found["used"], dtype=bool)
     chosen = used[row] if used[row].any() else used.any(axis=0)
     places = [(project(found["model"][row][chosen], view.K, view.world_to_camera), _MODEL)]
-    if detected is not None and detected.landmarks.shape[2] == len(chosen):
+    if detected is not None and detected.landmarks.shape[2] == used.shape[1]:
         pixels = detected.landmarks[row, capture.cameras.index(view.camera)][chosen]
         places.insert(0, (np.where(np.arange(3) < 2, pixels, np.nan), _FOUND))
     else:

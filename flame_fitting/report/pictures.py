@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -75,12 +76,16 @@ def measure_pictures(
         has_masks=bool(views) and views[0].mask_path is not None, has_texture=fit.texture is not None
     )
     cuts: dict[int, tuple[NeckCut | None, NeckCut | None]] = {}
+
+    @lru_cache(maxsize=1)
+    def posed(row: int) -> ndarray:
+        return fit.vertices_world(head, [row])[0]
+
     with progress.Bar(len(views), "evaluate", "view") as bar:
-        for view, picture in drawn_fits(fit, head, capture, views, geometry=watch is not None):
+        for view, picture in drawn_fits(fit, head, capture, views, posed, geometry=watch is not None):
             row = rows[view.timestep]
             if row not in cuts:
-                posed = fit.vertices_world(head, [row])[0]
-                cuts = {row: (neck_cut(head, posed, up), neck_cut(head, posed, up, at_sides=True))}
+                cuts = {row: (neck_cut(head, posed(row), up), neck_cut(head, posed(row), up, at_sides=True))}
             image, alpha = capture.image_and_alpha(view)
             found.views.append(_measured(view, row, image, alpha, picture, cuts[row]))
             if watch is not None:

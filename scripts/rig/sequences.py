@@ -10,10 +10,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.capture.pictures import to_uint8
+from flame_fitting.video.encoding import VideoWriter
 
 from .cameras import RigCamera
 from .colours import Picture
-from flame_fitting.video.encoding import VideoWriter
 
 CALIBRATION_SCALE = 2
 """Size of the calibration's pictures to that of the largest pictures."""
