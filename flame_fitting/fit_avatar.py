@@ -56,6 +56,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting import progress
     from flame_fitting.evaluate import VideoOptions, evaluate_in_place
     from flame_fitting.export.obj import write_obj
+    from flame_fitting.fit.alignment import aligned
     from flame_fitting.fit.driver import run_stages
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
@@ -109,7 +110,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         result.folder = folder
         if evaluate:
             video = VideoOptions() if config.log.video else None
-            result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays, video=video)
+            _, seen_by = aligned(result, capture)  # through the cameras that were estimated
+            result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
             result.warnings = list(result.metrics.get("warnings", result.warnings))
         last = state.records[-1].summary
         surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry

@@ -121,9 +121,11 @@ def evaluate_fit(
         workings.over_time.add_pictures(pictures)
         metrics["over_time"] = workings.over_time.as_metrics()
         metrics["over_time"]["drawn"] = workings.chosen.as_metrics(capture)
-        if fit.texture is not None and (found := swimming(fit, capture, head)) is not None:
-            workings.swimming = found
-            metrics["over_time"]["swimming"] = found.as_metrics()
+        if fit.texture is not None and (
+            swims := swimming(fit, capture, head, workings.over_time.no_face)
+        ) is not None:
+            workings.swimming = swims
+            metrics["over_time"]["swimming"] = swims.as_metrics()
     bare = fit.without_offsets().vertices_head(head, rows)
     metrics["flipped_triangles"] = flipped_triangles(head, vertices, bare)
     smoothed = {triangle for stage in fit.stages for triangle in stage.smoothed}

@@ -5,6 +5,7 @@ the same spot of skin at all timesteps, and its colour changes only with the lig
 geometry for (the inside of the mouth, hair, wrinkles).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +55,13 @@ class Swimming:
         return {"timesteps": self.timesteps, "resolution": len(self.all), "regions": self.regions}
 
 
-def swimming(fit: FitResult, capture: Capture, head: HeadModel) -> Swimming | None:
-    """The variation of a fit over time; None where the head has no texture coordinates or is seen too seldom."""
-    views = capture.views_of("fit") or capture.views
+def swimming(fit: FitResult, capture: Capture, head: HeadModel, without: Sequence[int] = ()) -> Swimming | None:
+    """The variation of a fit over time; None where the head has no texture coordinates or is seen too seldom.
+
+    `without` are rows that show no head.
+    """
     rows = {timestep: row for row, timestep in enumerate(capture.timesteps)}
+    views = [view for view in capture.views_of("fit") or capture.views if rows[view.timestep] not in without]
     cameras = {capture.cameras[k] for k in spread(len(capture.cameras), _MOST_CAMERAS)}
     chosen = {capture.timesteps[k] for k in spread(len(capture.timesteps), MOST_TIMESTEPS)}
     views = [view for view in views if view.timestep in chosen and view.camera in cameras]

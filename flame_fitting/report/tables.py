@@ -85,7 +85,8 @@ def _over_time_pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
     if known:
         value, name = max(known)
         pairs.append(("worst timestep by its landmarks", f"{value:.2f} px ({name})"))
-    psnr = sorted(value for value in found["psnr_db"] if value is not None)
+    faces = [name not in found["no_face"] for name in names]
+    psnr = sorted(value for value, face in zip(found["psnr_db"], faces, strict=True) if face and value is not None)
     if psnr:
         pairs.append(("PSNR by timestep, median (worst)", f"{psnr[len(psnr) // 2]:.1f} dB ({psnr[0]:.1f} dB)"))
     trembles = found["jitter_rms"]
