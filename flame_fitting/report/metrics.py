@@ -121,9 +121,7 @@ def evaluate_fit(
         workings.over_time.add_pictures(pictures)
         metrics["over_time"] = workings.over_time.as_metrics()
         metrics["over_time"]["drawn"] = workings.chosen.as_metrics(capture)
-        if fit.texture is not None and (
-            swims := swimming(fit, capture, head, workings.over_time.no_face)
-        ) is not None:
+        if fit.texture is not None and (swims := swimming(fit, capture, head, workings.over_time.no_face)) is not None:
             workings.swimming = swims
             metrics["over_time"]["swimming"] = swims.as_metrics()
     bare = fit.without_offsets().vertices_head(head, rows)
