@@ -143,8 +143,8 @@ def _for_insta(config: ConvertConfig, manifest: Manifest) -> Conversion:
         manifest.write(folder)
     if not head.name.startswith("flame"):
         warnings.append(
-            f"the head model is {head.name}, not FLAME: INSTA's simplification.py, which knows FLAME's triangles alone, "
-            "cannot be run on these meshes"
+            f"the head model is {head.name}, not FLAME: INSTA's simplification.py cannot be run on these meshes, "
+            "since it knows FLAME's triangles alone"
         )
     return Conversion(config.output, count, "vhap", warnings)
 

@@ -31,7 +31,7 @@ def write_curves(folder: Path, found: OverTime) -> Figure:
         for marked, shade in ((found.no_face, "#e0a000"), (found.heldout, "#7fa7d8")):
             for row in marked:
                 axis.axvspan(row - 0.5, row + 0.5, color=shade, alpha=0.3, lw=0)
-        axis.set_ylabel(CURVES[name])
+        axis.set_ylabel(", ".join(filter(None, CURVES[name])))
         axis.grid(alpha=0.3)
     axes[-1].set_xlim(-0.5, len(rows) - 0.5)
     axes[-1].set_xlabel("timestep (row of the fit); yellow: no face found, blue: held out")

@@ -74,7 +74,11 @@ def write_worst(
             continue
         path = folder / "overlays" / f"worst_{place:02d}.jpg"
         write_jpeg(path, overlay_row(fit, capture, view, draw_fit(fit, head, capture, [view])[0], detected))
-        values = [f"{title} {value:.3g}" for name, title in CURVES.items() if (value := found.curves[name][row])]
+        values = [
+            f"{title} {value:.3g} {unit}".strip()
+            for name, (title, unit) in CURVES.items()
+            if (value := found.curves[name][row]) is not None
+        ]
         said = [found.mark(row)] if found.mark(row) else []
         title = f"Timestep {found.timestep_id[row]}, camera {view.camera_id}: {', '.join([*said, *values])}"
         figures.append(Figure(path, title))

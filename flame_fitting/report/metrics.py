@@ -116,7 +116,8 @@ def evaluate_fit(
         workings.over_time = over_time(fit, capture, head, detected, errors, mm)
     with nullcontext() if watching is None else watching(workings) as watch:
         pictures = measure_pictures(fit, capture, head, workings.chosen.views, watch)
-    metrics |= pictures.as_metrics()
+    blank = workings.over_time.no_face if workings.over_time is not None else []
+    metrics |= pictures.without(blank).as_metrics()
     if workings.over_time is not None:
         workings.over_time.add_pictures(pictures)
         metrics["over_time"] = workings.over_time.as_metrics()

@@ -19,8 +19,13 @@ from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.report.landmark_errors import ViewErrors, spread_of
 from flame_fitting.report.pictures import PictureMeasures, ViewMeasure
 
-CURVES = {"landmark_px": "landmarks, px", "psnr_db": "PSNR, dB", "iou": "silhouette IoU", "jitter_mm": "jitter, mm"}
-"""Arrays by timestep, with what a figure calls them."""
+CURVES = {
+    "landmark_px": ("landmarks", "px"),
+    "psnr_db": ("PSNR", "dB"),
+    "iou": ("silhouette IoU", ""),
+    "jitter_mm": ("jitter", "mm"),
+}
+"""Arrays by timestep, with what figures call them, and their units."""
 _POSES = {"rotation_deg": "rotation", "neck_deg": "neck_pose", "jaw_deg": "jaw_pose", "eyes_deg": "eyes_pose"}
 _WORST = 6
 _CHUNK = 64
@@ -53,7 +58,7 @@ class OverTime:
             by_row[one.row].append(one)
         self.curves["psnr_db"] = _short([pictures.psnr("head", views) for views in by_row])
         self.curves["iou"] = _short([pictures.iou(1, views) for views in by_row])
-        self.left_out = _left_out(self.errors, pictures)
+        self.left_out = _left_out(self.errors, pictures.without(self.no_face))
         self.worst = worst_rows(self)
 
     def mark(self, row: int) -> str:

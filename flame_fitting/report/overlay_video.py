@@ -72,5 +72,4 @@ def panels(
     """The three panels, each of `size` (width, height)."""
     shown = [image.transpose(1, 2, 0), picture.image[0].transpose(1, 2, 0), blend_mesh(image, picture, view)]
     small = [cv2.resize(np.ascontiguousarray(to_uint8(one)), size, interpolation=cv2.INTER_AREA) for one in shown]
-    small[0] = labelled(small[0], text)
-    return np.concatenate(small, axis=1)
+    return labelled(np.concatenate(small, axis=1), text)

@@ -1,7 +1,7 @@
 """How well the drawn fit agrees with the pictures: overlap of outlines and PSNR, as a whole and by timestep."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -52,6 +52,10 @@ class PictureMeasures:
     def psnr(self, kind: str, of: Iterable[ViewMeasure]) -> float | None:
         """Pooled over views; None without a texture or pixels."""
         return pooled_psnr([one.squared[kind] for one in of]) if self.has_texture else None
+
+    def without(self, rows: Collection[int]) -> "PictureMeasures":
+        """Those of other timesteps."""
+        return replace(self, views=[one for one in self.views if one.row not in rows])
 
     def as_metrics(self) -> dict[str, float | None]:
         """The keys of metrics.json."""
