@@ -1,4 +1,4 @@
-"""metrical-tracker's folder of a fit: what a plain reader of torch files, PLY and PNG makes of it shows the same head."""
+"""metrical-tracker's folder of a fit: plain readers of torch files, PLY and PNG are shown the same head."""
 
 from dataclasses import replace
 from pathlib import Path
