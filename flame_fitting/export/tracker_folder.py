@@ -75,7 +75,7 @@ def write_frame(fit: FitResult, row: int, seen: View, path: Path) -> None:
         "K": seen.K[None],
         "img_size": np.array([seen.height, seen.width]),
     }
-    poses = {"jaw_pose": p["jaw_pose"][[row]], "eyes_pose": p["eyes_pose"][[row]]}
+    poses: dict[str, ndarray | None] = {"jaw_pose": p["jaw_pose"][[row]], "eyes_pose": p["eyes_pose"][[row]]}
     params = make_params(str(path), shape=shape, expr=expr, poses=poses, extras=extras, timestep_id=[path.stem])
     metrical_tracker.write(params, path)
 

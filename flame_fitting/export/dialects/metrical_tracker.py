@@ -114,6 +114,7 @@ def _pytorch3d_camera(R: ndarray, t: ndarray, K: ndarray, size: ndarray) -> dict
     """The same camera as PyTorch3D's `PerspectiveCameras` has it: x left, y up; lengths over half the shorter side.
 
     `R` (1, 3, 3) as six numbers, for points as row vectors, `t` (1, 3), `fl` (1, 1), `pp` (1, 2); `size` height, width.
+    It has one focal length, fx: where pixels are not square, only `opencv` is exact.
     """
     half = size.min() / 2
     turned = (np.diag([-1.0, -1.0, 1.0]) @ R).transpose(0, 2, 1)
