@@ -81,7 +81,11 @@ def _landmarks3d(
     marks = source.landmarks
     model = np.full((len(marks), len(marks[0].points), 3), np.nan)
     used = np.zeros(model.shape[:2], dtype=bool)
-    placed = source.embedding.valid & (landmark_weights(marks[0].scheme, model.shape[1]) > 0)
+    placed = np.zeros(model.shape[1], dtype=bool)
+    for target in targets:
+        placed[target.landmarks.index] = True
+    if not placed.any():  # seen by a single camera, which puts nothing in space
+        placed = source.embedding.valid & (landmark_weights(marks[0].scheme, model.shape[1]) > 0)
     for t, target in enumerate(targets):
         points = source.embedding.points(vertices[t : t + 1], head.faces)[0].cpu().numpy()
         model[t, placed] = transform_points(world_from_reference, points)[placed]
