@@ -197,7 +197,7 @@ def merge(
     if len(sources) < 2:
         raise InputError("merging needs the landmarks of two detectors at least.")
     given = list(spreads) if spreads is not None else [spread_of(one, cameras) for one in sources]
-    off = _lasting(head, sources, cameras, lifted)
+    off = _lasting(head, sources, given, lifted)
     lead = max(range(len(sources)), key=lambda k: (scheme_named(sources[k].embedding.scheme).n_points, -k))
     order = [lead, *(k for k in range(len(sources)) if k != lead)]
     first, inner = sources[lead], scheme_named(sources[lead].embedding.scheme).inner
@@ -276,7 +276,7 @@ def _whole_error(spread: Spread, source: Detected, cameras: Cameras, lasting: Fl
 
 
 def _lasting(
-    head: HeadModel, sources: Sequence[Detected], cameras: Cameras, lifted: Sequence[Sequence[Landmarks3D]]
+    head: HeadModel, sources: Sequence[Detected], spreads: Sequence[Spread], lifted: Sequence[Sequence[Landmarks3D]]
 ) -> list[Float[ndarray, "51"]]:
     """Standard deviation of each source's inner points that views or frames do not show, in face sizes.
 
@@ -290,9 +290,9 @@ def _lasting(
         every = [lasting_errors(head, embeddings, [one[step].points for one in lifted], expected) for step in steps]
         return list(np.sqrt((np.array(every) ** 2).mean(0)) / FACE_M)
     out = []
-    for source, known in zip(sources, expected, strict=True):
+    for source, known, spread in zip(sources, expected, spreads, strict=True):
         variance = known.std**2
-        if not cameras.calibrated and source.embedding.residual_mm is not None:
+        if spread.how == "time" and source.embedding.residual_mm is not None:
             inner = scheme_named(source.embedding.scheme).inner
             by_view = 0.001 * source.embedding.spread_mm[inner] / FACE_M / _RAYLEIGH
             variance = variance + (FACE_M * steadied(by_view, FACE_PARTS, LASTING_TO_GROUP)) ** 2
