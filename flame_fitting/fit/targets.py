@@ -91,6 +91,8 @@ class PixelTarget:
     """(m, 3)."""
     view: Tensor
     """(m,) number of the view that saw it."""
+    index: Tensor
+    """(m,) row in the detector's scheme."""
     points: int
     """Different landmarks among them."""
     sigma: float = 0.002
@@ -137,6 +139,7 @@ def make_pixel_target(
         corners=head.faces[torch.as_tensor(embedding.face_index[point])],
         barycentric=torch.as_tensor(embedding.barycentric[point], dtype=kind),
         view=torch.as_tensor(view),
+        index=torch.as_tensor(point),
         points=len(np.unique(point)),
     )
 

@@ -8,6 +8,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import PRESETS
 from flame_fitting.fit.stage_config import LANDMARKS, Group, PipelineConfig, StageConfig
+from flame_fitting.fit.weight_config import LearningRates, WeightConfig
 from flame_fitting.options import own_first
 
 TrackPreset = Literal["track", "vhap"]
@@ -43,8 +44,12 @@ def track_preset(name: str, capture: Path | None = None, monocular: bool = True)
 
 
 def _track(config: TrackConfig) -> None:
-    config.model.tex_base, config.model.tex_resolution, config.model.tex_bake = "baked", 1024, True
-    config.lr.texture = 5e-3
+    w, model = config.w, config.model
+    config.w, config.lr = WeightConfig(), LearningRates()
+    # no points in space where one camera is all there is
+    config.w.landmark = w.landmark
+    config.w.smooth_expr = 0.0
+    model.tex_base, model.tex_resolution, model.tex_bake = "baked", 1024, True
     # people speak and laugh: wider than a static avatar at rest
     config.prior.expr, config.prior.jaw, config.prior.neck = 0.7, 0.2, 0.15
     # from a timestep to the next at 25 pictures a second; they carry what is hidden for a moment
@@ -53,28 +58,45 @@ def _track(config: TrackConfig) -> None:
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
     everything: tuple[Group, ...] = ("cam", *tracked, "shape")
     landmarks: dict[str, Any] = {"looks_at": LANDMARKS}
+    pictures: dict[str, Any] = {"lr_schedule": "cosine", "average_last": 0.3, "landmark": 0.1, "prior": 0.1}
     none = StageConfig(looks_at=LANDMARKS)
     config.pipeline = PipelineConfig(
         lmk_init_rigid=StageConfig(1, solver="closed_form", optimizable_params=("pose",), **landmarks),
         lmk_init_focal=StageConfig(6, solver="focal", optimizable_params=("cam", "pose"), **landmarks),
         lmk_init_all=StageConfig(12, solver="gauss_newton", optimizable_params=everything, **landmarks),
         geo_init_all=none,
-        rgb_init_texture=StageConfig(
-            1, solver="bake", optimizable_params=("texture", "lights"), looks_at=("pictures",)
-        ),
+        rgb_init_texture=none,
         rgb_init_outline=none,
-        rgb_init_all=none,
-        rgb_init_offset=none,
+        rgb_init_all=StageConfig(
+            100,
+            optimizable_params=everything,
+            lr_scale=3.0,
+            sizes=(256,),
+            texture_sizes=(512,),
+            rebake=25,
+            smooth=0.03,
+            **pictures,
+        ),
+        rgb_init_offset=StageConfig(
+            200,
+            optimizable_params=(*everything, "static_offset", "texture"),
+            for_offsets=True,
+            sizes=(256, 512),
+            texture_sizes=(512, 1024),
+            rebake=100,
+            disturb=0.0,
+            outline=2.0,
+            outline_inside=2.0,
+            **pictures,
+        ),
         geo_init_offset=none,
         rgb_sequential_tracking=none,
         rgb_global_tracking=StageConfig(
-            num_epochs=4,
-            optimizable_params=(*tracked, "shape", "static_offset", "texture"),
-            lr_scale=0.3,
-            lr_schedule="cosine",
-            average_last=0.25,
-            align_boundary_except=("boundary",),
-            rebake=20,
+            num_epochs=20,
+            optimizable_params=(*tracked, "texture"),
+            rebake=50,
+            disturb=0.0,
+            **pictures,
         ),
         lmk_sequential_tracking=none,
         lmk_global_tracking=none,

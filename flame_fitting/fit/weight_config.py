@@ -151,6 +151,9 @@ class PriorConfig:
     """Rotation of the eyes, rad."""
     log_focal: float = option(0.5, above=0, without_effect=KNOWN_CAMERAS, only_static=True)
     """Logarithm of the focal length over the assumed one, where it is estimated."""
+    landmark_bias: float | None = option(0.0015, above=0, without_effect=ONE_TIMESTEP, only_static=True)
+    """What each landmark is always off by, along each axis, in the second-order stages, m: the detector's error and
+    what the head model cannot show of the face; None: nothing."""
     log_scale: float = option(0.03, above=0)
     """Logarithm of the scale, where it is estimated."""
     rotation_change: float | None = option(0.1, above=0, seldom=True)

@@ -56,7 +56,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
     per_epoch = stage.steps_per_epoch(len(seeable)) if isinstance(views, Batches) else 1
-    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit, per_epoch)
+    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit, per_epoch, seen.calibrated)
     photometric = photometric_config(*args)
     lights = state.lights if photometric.lighting != "constant" else None
     if lights is not None and photometric.lighting_space == "world":

@@ -78,13 +78,14 @@ def photometric_config(
     is_sequence: bool,
     lit: bool = False,
     steps_per_epoch: int = 1,
+    calibrated: bool = True,
 ) -> PhotometricConfig:
     """The settings of an Adam stage; `lit` says that the texture is to be drawn under the light found so far."""
     all_at_once = isinstance(views, ViewSet)
     height, render = views.resolution[0], config.render
     smallest = config.data.n_downsample_rgb or 1
     factors = tuple(max(height // size, smallest, 1) for size in stage.sizes) or (smallest,)
-    rates = learning_rates(config, stage, is_sequence)
+    rates = learning_rates(config, stage, is_sequence, calibrated)
     moves_light = "lights" in dict(rates)
     return PhotometricConfig(
         steps=stage.num_steps or stage.num_epochs * steps_per_epoch,
@@ -116,9 +117,12 @@ def photometric_config(
     )
 
 
-def learning_rates(config: FitConfig, stage: StageConfig, is_sequence: bool) -> tuple[tuple[str, float], ...]:
+def learning_rates(
+    config: FitConfig, stage: StageConfig, is_sequence: bool, calibrated: bool = True
+) -> tuple[tuple[str, float], ...]:
     """Adam's step size of every parameter that a stage moves; VHAP's groups become the fit's parameters."""
     lr, groups = config.lr, stage.optimizable_params
-    rates = {part.name: lr.of(part.rate) for part in moving_parts(groups, is_sequence, moving_joints(config))}
+    parts = moving_parts(groups, is_sequence, moving_joints(config), calibrated)
+    rates = {part.name: lr.of(part.rate) for part in parts}
     rates |= {name: lr.of(field) for name, field in (("texture", "texture"), ("lights", "light")) if name in groups}
     return tuple((name, stage.lr_scale * rate) for name, rate in rates.items() if rate)

@@ -78,6 +78,7 @@ def _cost_at(log_focal: float, parameters: FitParameters, seen: Observations, st
         landmark_count=config.w.landmark_count,
         surface_count=0.0,
         smoothness={},
+        bias_sigma=config.prior.landmark_bias,
         marginal=False,
         seed=config.seed,
     )

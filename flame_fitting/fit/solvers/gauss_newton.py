@@ -3,9 +3,10 @@
 Minimised is half of
     N_l mean_i w_i rho(|p_i - l_i|^2 / s_i^2)  +  N_d mean_v w_v rho((n_c . (v - c_v))^2 / s_d^2)
         +  priors  +  smoothness over time,
-where rho is Geman-McClure, c_v the closest visible point of the avatar, and N the number of independent measurements
-that a term counts for (`residuals`). Correspondences are held while a step is looked for and found anew after it.
-Timesteps are measured one after the other, so that only their blocks of the system are kept.
+where rho is Geman-McClure, p_i a point of the head moved by its landmark's bias (`biases`), c_v the closest visible
+point of the avatar, and N the number of independent measurements that a term counts for (`residuals`). Correspondences are
+held while a step is looked for and found anew after it. Timesteps are measured one after the other, so that only their
+blocks of the system are kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.solvers.biases import Biases, turn_of
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.jacobians import Linearizer
@@ -70,6 +73,8 @@ class GaussNewtonSettings:
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
     smoothness: Mapping[str, float]
     """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
+    bias_sigma: float | None = None
+    """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
     marginal: bool
     """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
     seed: int
@@ -79,6 +84,14 @@ class GaussNewtonSettings:
         """Geman-McClure scale of the surface in one iteration, m."""
         first, last = self.surface_cut
         return first * (last / first) ** min(iteration / max(self.iterations * 0.6, 1), 1.0)
+
+
+class _Point(NamedTuple):
+    """Where all unknowns are."""
+
+    parameters: FitParameters
+    bias: Tensor
+    """(B, 3) m, of the landmarks, in the neck's axes."""
 
 
 class Solution(NamedTuple):
@@ -92,6 +105,8 @@ class Solution(NamedTuple):
     """Steps that made the cost larger and were not taken."""
     cost: float
     """What is minimised, at the parameters."""
+    bias: Float[Tensor, "B 3"]
+    """Of the landmarks in the order of `Biases`, m."""
 
 
 def gauss_newton(
@@ -113,57 +128,51 @@ def gauss_newton(
     `left` of an earlier run it takes up.
     """
     problem = _Problem(head, targets, columns, prior, settings, surface, parameters)
+    now = _Point(parameters, parameters.expr.new_zeros(problem.biases.count, 3))
     damping, previous, done = Damping(), None, 0
     if left is not None and left.step:
-        parameters = replace(
-            parameters, **{name: left.tensors[name].to(value) for name, value in parameters.items().items()}
-        )
+        kept = {name: left.tensors[name].to(value) for name, value in parameters.items().items()}
+        now = _Point(replace(parameters, **kept), left.tensors["bias"].to(now.bias))
         damping, previous, done = Damping(**left.numbers["damping"]), left.numbers["previous"], left.step
     first = done
     for iteration in range(first, settings.iterations):
         if keeper is not None and iteration > first and keeper.due():
-            keeper.keep(iteration, parameters.items(), {"damping": asdict(damping), "previous": previous})
+            tensors = now.parameters.items() | {"bias": now.bias}
+            keeper.keep(iteration, tensors, {"damping": asdict(damping), "previous": previous})
         if report is not None:
             report(iteration)
-        system, gradient, cost, terms = problem.linearised(parameters, settings.cut(iteration))
+        system, gradient, cost, terms = problem.linearised(now, settings.cut(iteration))
         if not problem.dense and previous is not None and abs(previous - cost) < _CONVERGED * max(previous, 1e-12):
             break
         previous, done = cost, iteration + 1
-        there = step(
-            system,
-            gradient,
-            cost,
-            columns.values(parameters),
-            partial(problem.cost_at, parameters, terms),
-            damping,
-            problem.least,
-        )
-        parameters = columns.with_values(parameters, there)
+        cost_at = partial(problem.cost_at, now, terms)
+        there = step(system, gradient, cost, problem.values(now), cost_at, damping, problem.least)
+        now = problem.moved(now, there)
     if settings.marginal and done and columns.shared and columns.frame:
-        parameters = _to_marginal_mode(problem, parameters)
-    system, _, cost, _ = problem.linearised(parameters, settings.cut(settings.iterations))
-    return Solution(parameters, posterior_of(columns, system), done, damping.refused, cost)
+        now = _to_marginal_mode(problem, now)
+    system, _, cost, _ = problem.linearised(now, settings.cut(settings.iterations))
+    return Solution(now.parameters, posterior_of(columns, system), done, damping.refused, cost, now.bias)
 
 
-def _to_marginal_mode(problem: "_Problem", parameters: FitParameters) -> FitParameters:
+def _to_marginal_mode(problem: "_Problem", now: _Point) -> _Point:
     """From the joint mode to that of the shared unknowns alone, by Newton steps; the timesteps follow."""
     columns, cut = problem.columns, problem.settings.cut(problem.settings.iterations)
     volume = FrameVolume(problem.head, columns, problem.chosen)
     for _ in range(_ROUNDS):
-        system, gradient, cost, terms = problem.linearised(parameters, cut)
-        at = columns.values(parameters)
+        system, gradient, cost, terms = problem.linearised(now, cut)
+        at = problem.values(now)
         held = (at.frames <= problem.least) & (gradient.frames > 0)
-        pull = volume.pull(parameters, terms, system, held)
+        pull = volume.pull(now.parameters, terms, system, held)
         if pull is None:
             break
         tilted = gradient._replace(shared=gradient.shared + pull)
-        cost_at = partial(problem.tilted_cost_at, parameters, terms, pull)
+        cost_at = partial(problem.tilted_cost_at, now, terms, pull)
         there = step(system, tilted, cost + float(pull @ at.shared), at, cost_at, Damping(), problem.least)
-        parameters = columns.with_values(parameters, there)
+        now = problem.moved(now, there)
         moved = (there.shared - at.shared) @ system.damped(0.0).factorised().corner
         if float(moved.norm()) < _SETTLED:
             break
-    return parameters
+    return now
 
 
 class _Problem:
@@ -181,7 +190,10 @@ class _Problem:
     ) -> None:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
+        self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, like.expr)
         self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr)
+        of_biases = torch.diag(self.biases.precision.repeat_interleave(3))
+        self.priors = replace(self.priors, shared=torch.block_diag(self.priors.shared, of_biases))
         self.least = torch.cat(
             [like.expr.new_zeros(0)]
             + [
@@ -199,6 +211,17 @@ class _Problem:
         self._linearizer = Linearizer(head, columns, chosen)
         self._samples = [self._sample(t, target) for t, target in enumerate(targets)]
 
+    def values(self, now: _Point) -> BlockVector:
+        """Where the unknowns are; the biases come last among those that are shared."""
+        at = self.columns.values(now.parameters)
+        return at._replace(shared=torch.cat([at.shared, now.bias.flatten()]))
+
+    def moved(self, now: _Point, x: BlockVector) -> _Point:
+        """With other values of the unknowns."""
+        size = self.columns.n_shared
+        parameters = self.columns.with_values(now.parameters, x._replace(shared=x.shared[:size]))
+        return _Point(parameters, x.shared[size:].reshape(-1, 3))
+
     def _sample(self, timestep: int, target: FrameTarget) -> np.ndarray:
         if target.surface is None or not self.dense:
             return np.zeros(0, dtype=int)
@@ -208,18 +231,20 @@ class _Problem:
     def _landmarks(self, target: FrameTarget, parameters: FitParameters) -> list[Measurements]:
         """Landmarks of one timestep: in space where they have a point, else in the pictures."""
         cut, out = self.settings.landmark_cut, []
-        for source in target.sources:
-            count = self.settings.landmark_count * source.share
-            out.append(landmarks_in_space(source.landmarks, count, cut))
+        for number, source in enumerate(target.sources):
+            count, bias = self.settings.landmark_count * source.share, partial(self.biases.rows, number)
+            of_points = bias(torch.as_tensor(source.landmarks.index))
+            out.append(landmarks_in_space(source.landmarks, count, cut, of_points))
             if source.pixels is not None:
                 # one that only pictures show counts as one in space does
                 share = count / max(len(source.landmarks.points), source.pixels.points)
+                of_pixels = bias(source.pixels.index)
                 if len(source.landmarks.points):
-                    out.append(landmarks_in_pictures(source.pixels, share, cut))
+                    out.append(landmarks_in_pictures(source.pixels, share, cut, of_pixels))
                 else:
                     column = self.columns.slices().get("log_focal")
                     args = (parameters.log_focal[0], None if column is None else column.start)
-                    out.append(projected_landmarks(source.pixels, share, cut, *args))
+                    out.append(projected_landmarks(source.pixels, share, cut, *args, of_pixels))
         return out
 
     def _measure(self, timestep: int, vertices: Tensor, cut: float, parameters: FitParameters) -> list[Measurements]:
@@ -241,39 +266,48 @@ class _Problem:
                 )
         return out
 
-    def linearised(
-        self, parameters: FitParameters, cut: float
-    ) -> tuple[BlockArrow, BlockVector, float, list[list[Measurements]]]:
+    def linearised(self, now: _Point, cut: float) -> tuple[BlockArrow, BlockVector, float, list[list[Measurements]]]:
         """System, slope and cost, and the measurements whose correspondences they hold."""
-        steps, size = parameters.timesteps, self.columns.n_shared
-        at = self.columns.values(parameters)
+        parameters, size, count = now.parameters, self.columns.n_shared, self.biases.count
+        at = self.values(now)
         slope, cost = self.priors.gradient(at), self.priors.cost(at)
         corner, diagonal = self.priors.shared.clone(), self.priors.diagonal.clone()
-        arrow = at.frames.new_zeros(*at.frames.shape, size)
+        arrow = at.frames.new_zeros(*at.frames.shape, len(corner))
+        of_biases = at.frames.new_zeros(count, 3, 3)
         terms = []
-        for t in range(steps):
+        for t in range(parameters.timesteps):
             vertices, jacobian = self._linearizer(parameters, t)
-            terms.append(self._measure(t, vertices, cut, parameters))
+            turn = turn_of(parameters, t)
+            shift = now.bias @ turn.T
+            terms.append([measured.at(parameters, shift) for measured in self._measure(t, vertices, cut, parameters)])
             for measured in terms[-1]:
                 term = measured.quadratic(vertices, jacobian)
-                corner += term.hessian[:size, :size]
-                arrow[t] += term.hessian[size:, :size]
+                corner[:size, :size] += term.hessian[:size, :size]
+                arrow[t, :, :size] += term.hessian[size:, :size]
                 diagonal[t] += term.hessian[size:, size:]
-                slope.shared.add_(term.gradient[:size])
+                slope.shared[:size] += term.gradient[:size]
                 slope.frames[t] += term.gradient[size:]
                 cost += float(term.cost)
+                more = measured.with_biases(vertices, jacobian, turn, count)
+                if more is not None:
+                    of_biases += more.own
+                    cross = more.cross.flatten(0, 1)
+                    corner[size:, :size] += cross[:, :size]
+                    corner[:size, size:] += cross[:, :size].T
+                    arrow[t, :, size:] += cross[:, size:].T
+                    slope.shared[size:] += more.gradient.flatten()
+        if count:
+            corner[size:, size:] += torch.block_diag(*of_biases)
         return BlockArrow(corner, arrow, diagonal, self.priors.below), slope, cost, terms
 
-    def cost_at(self, parameters: FitParameters, terms: list[list[Measurements]], x: BlockVector) -> float:
+    def cost_at(self, now: _Point, terms: list[list[Measurements]], x: BlockVector) -> float:
         """The cost where the unknowns are x, with these correspondences."""
-        parameters, cost = self.columns.with_values(parameters, x), self.priors.cost(x)
+        (parameters, bias), cost = self.moved(now, x), self.priors.cost(x)
         for t, measurements in enumerate(terms):
-            vertices = self._linearizer.vertices(parameters, t)
-            cost += sum(float(measured.at(parameters).cost(vertices)) for measured in measurements)
+            vertices, shift = self._linearizer.vertices(parameters, t), bias @ turn_of(parameters, t).T
+            cost += sum(float(measured.at(parameters, shift).cost(vertices)) for measured in measurements)
         return cost
 
-    def tilted_cost_at(
-        self, parameters: FitParameters, terms: list[list[Measurements]], pull: Tensor, x: BlockVector
-    ) -> float:
+    def tilted_cost_at(self, now: _Point, terms: list[list[Measurements]], pull: Tensor, x: BlockVector) -> float:
         """The same, and a pull on the shared unknowns."""
-        return self.cost_at(parameters, terms, x) + float(pull @ x.shared)
+        return self.cost_at(now, terms, x) + float(pull @ x.shared)

@@ -18,6 +18,7 @@ from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.parameters import PARAMETERS, VERGENCE, FitParameters, Part
 from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
 from flame_fitting.fit.solvers.changing import Changing, within
+from flame_fitting.fit.solvers.zoom import Zoom
 from flame_fitting.fit.targets import FrameTarget, SourceTarget
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
@@ -73,7 +74,7 @@ class Projected:
     front: Bool[Tensor, "B F"]
     """Which faces face each camera."""
     vertices: Float[Tensor, "T V 3"]
-    """Reference frame, m."""
+    """Reference frame, m; as they are, not as `Zoom` shows them."""
     loss: Float[Tensor, ""]
     """All terms without pictures."""
 
@@ -157,6 +158,9 @@ class GeometryStep:
             if part.least:
                 least = (torch.tensor(part.least, device=device) - start[name][..., part.span]) / steps[name][part]
                 self.unpack(self._least)[name][..., part.span] = least
+        self._zoom = Zoom.of(self._fixed, views) if "log_focal" in start and "translation" in start else None
+        if "log_focal" in start and self._zoom is None:  # no camera that it could be the focal length of
+            self.unpack(self._scale)["log_focal"].zero_()
         self._caps = by_region(self.head, CAP, 0.02) if "static_offset" in start else None
         self._targets, self._surface, self._weights = targets, surface, weights
         self._faces = self.head.faces.int()
@@ -188,19 +192,22 @@ class GeometryStep:
         whole = self.current()
         now = self._looked_at(whole)
         vertices = now.vertices(self.head)
+        seen = vertices if self._zoom is None else self._zoom.seen(vertices, now.log_focal)
         weights = self._weights
-        loss = self._prior(now) + self._changes(whole, now)
+        loss = self._prior(now)
         for place, row in enumerate(self._rows):
             target = self._targets[row]
             for source, marks in zip(target.sources, self._marks[row], strict=True):
-                loss = loss + source.share * self._by_landmarks(vertices[place], source, marks)
+                loss = loss + source.share * self._by_landmarks(seen[place], source, marks)
             if target.surface is not None and weights.surface:
                 point, normal, share = self._planes[row]
                 distance = 1000 * ((vertices[place].index_select(0, self._active) - point) * normal).sum(-1)
                 loss = loss + self._by_surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
+        # pictures count by their mean: so do timesteps, and what these share by its part in each
+        loss = loss / len(self._rows) + self._regularisers(now) + self._changes(whole, now)
         if self._regulariser is not None:
             loss = loss + self._regulariser(now.static_offset[0])
-        pos = self._project(vertices)
+        pos = self._project(seen)
         return Projected(pos, front_faces(pos, self._faces), vertices, loss)
 
     def _changes(self, whole: FitParameters, now: FitParameters) -> Tensor:
@@ -236,7 +243,10 @@ class GeometryStep:
 
     def moved(self, values: Tensor) -> dict[str, Tensor]:
         """The moving parameters for a row of values."""
-        return self.unpack(self._start + values * self._scale)
+        out = self.unpack(self._start + values * self._scale)
+        if self._zoom is not None:
+            out["translation"] = out["translation"] + self._zoom.farther(out["log_focal"])
+        return out
 
     def current(self) -> FitParameters:
         """All parameters at the current values."""
@@ -278,8 +288,10 @@ class GeometryStep:
             offset.copy_((capped(start + offset * scale, self._caps) - start) / scale)
 
     def vertices(self) -> Float[Tensor, "T V 3"]:
-        """Posed vertices in the reference frame, m."""
-        return self.current().vertices(self.head)
+        """Posed vertices in the reference frame (m), as the stage's own cameras see them."""
+        now = self.current()
+        vertices = now.vertices(self.head)
+        return vertices if self._zoom is None else self._zoom.seen(vertices, now.log_focal)
 
     def find_correspondences(self, vertices: Float[Tensor, "T V 3"]) -> None:
         """The avatar's closest points and the head's contour anew."""
@@ -330,7 +342,7 @@ class GeometryStep:
         return out
 
     def _prior(self, now: FitParameters) -> Tensor:
-        """The Gaussian priors, and VHAP's regularisers of what moves."""
+        """The Gaussian priors, summed over timesteps."""
         weights = self._weights
         loss = self.values.new_zeros(())
         if weights.prior:
@@ -339,6 +351,12 @@ class GeometryStep:
             if "eyes_pose" in self._shapes:
                 apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / VERGENCE
                 loss = loss + weights.prior * apart.square().sum()
+        return loss
+
+    def _regularisers(self, now: FitParameters) -> Tensor:
+        """VHAP's, of what moves; means over timesteps."""
+        weights = self._weights
+        loss = self.values.new_zeros(())
         for name in ("shape", "expr"):
             if getattr(weights, name) and name in self._shapes:
                 used = getattr(now, name)[..., : self._components.get(name)]

@@ -57,7 +57,8 @@ class FrameVolume:
         own = torch.stack([slope.frames[0] for slope in slopes]) * free
         # x(s) moves by -H^-1 A ds
         followed = factors.solve(BlockVector(own.new_zeros(0), own)).frames * free
-        shared = torch.stack([slope.shared for slope in slopes]).sum(0)
+        shared = system.corner.new_zeros(len(system.corner))
+        shared[: self._columns.n_shared] = torch.stack([slope.shared for slope in slopes]).sum(0)
         return shared - torch.einsum("tfs,tf->s", system.arrow, followed)
 
     def _slope(

@@ -45,8 +45,15 @@ class Posterior:
 
 
 def posterior_of(columns: Columns, system: BlockArrow) -> Posterior:
-    """From the undamped system at the solution; all is unknown where rounding leaves it singular."""
+    """From the undamped system at the solution; all is unknown where rounding leaves it singular.
+
+    Shared unknowns beyond the columns (biases of landmarks) are marginalised.
+    """
+    size = columns.n_shared
     try:
-        return Posterior(columns, *system.damped(0.0).factorised().inverse_blocks())
+        shared, frames = system.damped(0.0).factorised().inverse_blocks()
+        return Posterior(columns, shared[:size, :size], frames)
     except torch.linalg.LinAlgError:
-        return Posterior(columns, *(torch.full_like(m, torch.inf) for m in (system.corner, system.diagonal)))
+        return Posterior(
+            columns, *(torch.full_like(m, torch.inf) for m in (system.corner[:size, :size], system.diagonal))
+        )

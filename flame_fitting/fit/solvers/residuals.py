@@ -32,6 +32,15 @@ class Quadratic(NamedTuple):
         return Quadratic(self.hessian + other.hessian, self.gradient + other.gradient, self.cost + other.cost)
 
 
+class BiasQuadratic(NamedTuple):
+    """Blocks of the biases in the system of one timestep."""
+
+    own: Float[Tensor, "B 3 3"]
+    cross: Float[Tensor, "B 3 P"]
+    """With all other unknowns."""
+    gradient: Float[Tensor, "B 3"]
+
+
 @dataclass(frozen=True, eq=False)
 class Measurements:
     """Residuals r_i = D_i p_i - o_i of points p_i that are means of vertices."""
@@ -51,12 +60,26 @@ class Measurements:
     scale_below: Float[Tensor, " n"] | None = None
     """Scale where the (one) residual is negative, if it differs."""
 
-    def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
+    bias: Int[Tensor, " n"] | None = None
+    """Number of the bias that each point has; None: no point has one."""
+    shift: Float[Tensor, "n 3"] | None = None
+    """What the biases add to the points now, m."""
+
+    def points(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n 3"]:
         """m."""
         points = torch.einsum("nmc,nm->nc", vertices[self.corners], self.shares)
+        return points if self.shift is None else points + self.shift
+
+    def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
+        """m."""
+        points = self.points(vertices)
         if self.directions is not None:
             points = torch.einsum("nkc,nc->nk", self.directions, points)
         return points - self.offsets
+
+    def slopes(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k 3"] | None:
+        """Derivative of the residuals by the points; None: the identity."""
+        return self.directions
 
     def cost(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, ""]:
         """Half the weighted sum of rho."""
@@ -66,8 +89,8 @@ class Measurements:
 
     def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
         """Derivative of the residuals around the current vertices."""
-        moved = self._moved(jacobian)
-        return moved if self.directions is None else torch.einsum("nkc,ncp->nkp", self.directions, moved)
+        moved, slopes = self._moved(jacobian), self.slopes(vertices)
+        return moved if slopes is None else torch.einsum("nkc,ncp->nkp", slopes, moved)
 
     def _moved(self, jacobian: Tensor) -> Tensor:
         """(n, 3, P) derivative of the points."""
@@ -88,9 +111,34 @@ class Measurements:
         weighted = (rows * weight[:, None, None]).flatten(0, 1)
         return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
 
-    def at(self, parameters: FitParameters) -> "Measurements":
-        """The same through the cameras of these parameters."""
-        return self
+    def with_biases(
+        self,
+        vertices: Float[Tensor, "V 3"],
+        jacobian: Float[Tensor, "V 3 P"],
+        turn: Float[Tensor, "3 3"],
+        count: int,
+    ) -> "BiasQuadratic | None":
+        """What `quadratic` lacks of the biases, which move the points along the columns of `turn`; None without any."""
+        if self.bias is None:
+            return None
+        residuals, rows, slopes = self.residuals(vertices), self.rows(vertices, jacobian), self.slopes(vertices)
+        moved = turn.expand(len(rows), 3, 3) if slopes is None else slopes @ turn
+        weighted = moved * self.robust_weight(residuals)[:, None, None]
+        own, cross, slope = (
+            rows.new_zeros(count, 3, 3),
+            rows.new_zeros(count, 3, rows.shape[-1]),
+            rows.new_zeros(count, 3),
+        )
+        own.index_add_(0, self.bias, torch.einsum("nka,nkb->nab", weighted, moved))
+        cross.index_add_(0, self.bias, torch.einsum("nka,nkp->nap", weighted, rows))
+        slope.index_add_(0, self.bias, torch.einsum("nka,nk->na", weighted, residuals))
+        return BiasQuadratic(own, cross, slope)
+
+    def at(self, parameters: FitParameters, biases: Float[Tensor, "B 3"] | None = None) -> "Measurements":
+        """The same through the cameras of these parameters, the points shifted by `biases` (reference frame, m)."""
+        if self.bias is None or biases is None:
+            return self
+        return replace(self, shift=biases[self.bias])
 
     def among(self, position: Int[Tensor, " V"]) -> "Measurements":
         """The same on a choice of vertices; `position` is where each is in it."""
@@ -118,8 +166,7 @@ class Projections(Measurements):
     """Where log_focal is in the unknowns, if it moves."""
 
     def _in_cameras(self, vertices: Tensor) -> Tensor:
-        points = torch.einsum("nmc,nm->nc", vertices[self.corners], self.shares)
-        found = torch.einsum("nkc,nc->nk", self.camera[..., :3], points) + self.camera[..., 3]
+        found = torch.einsum("nkc,nc->nk", self.camera[..., :3], self.points(vertices)) + self.camera[..., 3]
         # what is behind the camera does not come over to its front
         return torch.cat([found[:, :2], found[:, 2:].clamp_min(0.05)], dim=1)
 
@@ -128,29 +175,39 @@ class Projections(Measurements):
         seen = self._in_cameras(vertices)
         return (self.log_focal.exp() * self.depth / seen[:, 2])[:, None] * seen[:, :2] - self.offsets
 
-    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
-        """Derivative of the residuals around the current vertices."""
+    def slopes(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k 3"]:
+        """Derivative of the residuals by the points."""
         seen = self._in_cameras(vertices)
-        moved = torch.einsum("nkc,ncp->nkp", self.camera[..., :3], self._moved(jacobian))
         ratio = seen[:, :2] / seen[:, 2:]
         factor = (self.log_focal.exp() * self.depth)[:, None]
-        out = (factor / seen[:, 2:])[..., None] * (moved[:, :2] - ratio[..., None] * moved[:, 2:])
+        turn = self.camera[..., :3]
+        return (factor / seen[:, 2:])[..., None] * (turn[:, :2] - ratio[..., None] * turn[:, 2:])
+
+    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
+        """Derivative of the residuals around the current vertices."""
+        out = super().rows(vertices, jacobian)
         if self.focal_column is not None:
-            out[..., self.focal_column] = factor * ratio
+            seen = self._in_cameras(vertices)
+            factor = (self.log_focal.exp() * self.depth)[:, None]
+            out[..., self.focal_column] = factor * seen[:, :2] / seen[:, 2:]
         return out
 
-    def at(self, parameters: FitParameters) -> "Projections":
-        """The same through the cameras of these parameters."""
-        return replace(self, log_focal=parameters.log_focal[0])
+    def at(self, parameters: FitParameters, biases: Float[Tensor, "B 3"] | None = None) -> "Measurements":
+        """The same through the cameras of these parameters, the points shifted by `biases` (reference frame, m)."""
+        return replace(super().at(parameters, biases), log_focal=parameters.log_focal[0])  # type: ignore[call-arg]
 
 
-def landmarks_in_space(target: LandmarkTarget, count: float, cut: float) -> Measurements:
+def landmarks_in_space(
+    target: LandmarkTarget, count: float, cut: float, bias: Int[Tensor, " n"] | None = None
+) -> Measurements:
     """3D landmarks that count for `count`; `cut` is the robust scale in standard deviations."""
     weight = target.weight / target.sigma.square() * (count / max(len(target.points), 1))
-    return Measurements(target.corners, target.barycentric, target.points, weight, cut * target.sigma)
+    return Measurements(target.corners, target.barycentric, target.points, weight, cut * target.sigma, bias=bias)
 
 
-def landmarks_in_pictures(target: PixelTarget, share: float, cut: float) -> Measurements:
+def landmarks_in_pictures(
+    target: PixelTarget, share: float, cut: float, bias: Int[Tensor, " n"] | None = None
+) -> Measurements:
     """Landmarks that only have pixels: the distance across the ray at the point's depth, m.
 
     `share` is what one such landmark counts for, as a 3D one does.
@@ -161,11 +218,16 @@ def landmarks_in_pictures(target: PixelTarget, share: float, cut: float) -> Meas
     offsets = target.rays * offset[:, 2:] - offset[:, :2]
     weight = share * target.weight / target.sigma**2
     scale = torch.full_like(target.weight, cut * target.sigma)
-    return Measurements(target.corners, target.barycentric, offsets, weight, scale, directions)
+    return Measurements(target.corners, target.barycentric, offsets, weight, scale, directions, bias=bias)
 
 
 def projected_landmarks(
-    target: PixelTarget, share: float, cut: float, log_focal: Tensor, focal_column: int | None
+    target: PixelTarget,
+    share: float,
+    cut: float,
+    log_focal: Tensor,
+    focal_column: int | None,
+    bias: Int[Tensor, " n"] | None = None,
 ) -> Projections:
     """Landmarks of heads that are seen from one side: nothing but pictures tells their depth.
 
@@ -183,6 +245,7 @@ def projected_landmarks(
         depth=depth,
         log_focal=log_focal,
         focal_column=focal_column,
+        bias=bias,
     )
 
 

@@ -1,0 +1,70 @@
+"""Biases of landmarks: how far off each point of a source always is, alike at all timesteps.
+
+A detector means another place than the embedding says, and no identity of the model has the face's own at every point
+(offsets come later). Such errors do not average out over time: without unknowns of their own they end in the identity,
+in the focal length, and in standard deviations that are far too small. So each point of each source has a bias in
+space, in the axes of the head's neck, with a prior; all are solved for with the rest, and what the solver tells of the
+rest has them integrated out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.head.rotations import rotation_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Biases:
+    """Which landmarks have a bias, and how large it may be."""
+
+    number: tuple[Int[Tensor, " N"], ...]
+    """By source: number of the bias of each point of its scheme, -1 for points that are not seen."""
+    precision: Float[Tensor, " B"]
+    """1 / m^2 of its prior."""
+
+    @classmethod
+    def of(cls, targets: Sequence[FrameTarget], sigma: float | None, count: float, like: Tensor) -> "Biases":
+        """`sigma` (m) is the prior's standard deviation along each axis; None: no point has one.
+
+        All landmarks of a timestep together count for `count` measurements, and their biases for as many unknowns.
+        """
+        number: list[Tensor] = []
+        precision: list[Tensor] = []
+        start = 0
+        for source in range(max((len(target.sources) for target in targets), default=0) if sigma is not None else 0):
+            seen = [target.sources[source] for target in targets if len(target.sources) > source]
+            rows = [torch.as_tensor(one.landmarks.index) for one in seen]
+            rows += [one.pixels.index.cpu() for one in seen if one.pixels is not None]
+            used = np.unique(torch.cat(rows).numpy())
+            table = torch.full((int(used.max(initial=-1)) + 1,), -1)
+            table[used] = start + torch.arange(len(used))
+            number.append(table.to(like.device))
+            share = max((one.share for one in seen), default=0.0)
+            each = count * share / max(len(used), 1)
+            assert sigma is not None
+            precision.append(like.new_full((len(used),), max(each, 1e-6) / sigma**2))
+            start += len(used)
+        return cls(tuple(number), torch.cat([like.new_zeros(0), *precision]))
+
+    @property
+    def count(self) -> int:
+        """B."""
+        return len(self.precision)
+
+    def rows(self, source: int, index: Int[Tensor, " n"]) -> Int[Tensor, " n"] | None:
+        """Numbers of the biases of points of a source's scheme."""
+        return self.number[source][index.to(self.precision.device)] if self.number else None
+
+
+def turn_of(parameters: FitParameters, timestep: int) -> Float[Tensor, "3 3"]:
+    """The axes of the biases in the reference frame: those of the neck's joint."""
+    turns = (parameters.placement[:3], parameters.rotation[timestep], parameters.neck_pose[timestep])
+    first, second, third = (rotation_matrix(turn) for turn in turns)
+    return first @ second @ third
