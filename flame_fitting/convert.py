@@ -43,6 +43,11 @@ class ConvertConfig(FlameFolder):
     """Only this timestep, counted from 0."""
     camera_space: tyro.conf.FlagCreatePairsOff[bool] = False
     """From metrical-tracker: take the camera as the world (x right, y up, z back). Its mesh stands still otherwise."""
+    camera: str | None = None
+    """To metrical-tracker, of a fit to several cameras: the one whose pictures are written (name or number). By default
+    the one before the face."""
+    capture_folder: Path | None = option(None, decides=False)
+    """Where the capture of a fit lies, if it is not where the fit left it."""
     force: bool = option(False, decides=False)
     """Write over a file, or into a folder that was not made by this program."""
 
@@ -67,6 +72,14 @@ def convert(config: ConvertConfig) -> Conversion:
     with progress.stage("convert") as line:
         target = dialect_named(config.to)
         manifest = plan(config)
+        if _is_for_insta(config):
+            converted = _for_insta(config, manifest)
+            line.result(f"{converted.timesteps} timestep(s), with pictures and meshes -> {config.output}")
+            for text in converted.warnings:
+                progress.warn(text)
+            return converted
+        if config.camera is not None:
+            raise InputError("--camera: cameras are written of a fit alone, to metrical-tracker, into a folder.")
         params, source = read_parameters(
             config.input, None if config.source == "auto" else config.source, config.timestep
         )
@@ -96,6 +109,44 @@ def plan(config: ConvertConfig) -> Manifest:
         config=config_as_dict(config),
         inputs={"parameters": input_record(config.input, config.output, digest.hexdigest())},
     )
+
+
+def _is_for_insta(config: ConvertConfig) -> bool:
+    """Whether a whole fit becomes metrical-tracker's folder, with all that INSTA reads of it."""
+    from flame_fitting.fit.vhap_runs import FLAT_NAME
+
+    wanted = config.to == "metrical-tracker" and config.timestep is None and not config.output.suffix
+    return wanted and config.source in ("auto", "vhap") and (config.input / FLAT_NAME).is_file()
+
+
+def _for_insta(config: ConvertConfig, manifest: Manifest) -> Conversion:
+    from flame_fitting import progress
+    from flame_fitting.capture.camera_names import camera_called
+    from flame_fitting.export.tracker_folder import write_tracker_folder
+    from flame_fitting.fit.sources import open_fit
+    from flame_fitting.folders import check_apart, staged_folder
+    from flame_fitting.report.sampling import frontal_cameras, head_at
+
+    fit, head, capture = open_fit(config.input, config.capture_folder, config.head, config.flame_dir)
+    ids = {camera: capture.camera_ids[camera] for camera in capture.cameras}
+    if config.camera is not None:
+        camera = camera_called(config.camera, ids, "--camera")
+    else:
+        camera = frontal_cameras(capture, head_at(fit, 0), 1)[0]
+    check_apart(config.output, [config.input, capture.root])
+    stale = ("checkpoint", "mesh", "depth", "input", "canonical.obj")
+    with staged_folder(config.output, config.force, stale, "convert") as folder:
+        count = sum(view.camera == camera for view in capture.views)
+        with progress.Bar(count, "convert", "timestep") as bar:
+            write_tracker_folder(folder, fit, head, capture, camera, bar.advance)
+        warnings = manifest.finish(lambda: plan(config))
+        manifest.write(folder)
+    if not head.name.startswith("flame"):
+        warnings.append(
+            f"the head model is {head.name}, not FLAME: INSTA's simplification.py cannot be run on these meshes, "
+            "since it knows FLAME's triangles alone"
+        )
+    return Conversion(config.output, count, "vhap", warnings)
 
 
 def _in_camera(config: ConvertConfig, params: "FlameParams", source: "Dialect") -> "FlameParams":

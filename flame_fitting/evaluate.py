@@ -14,6 +14,8 @@ from flame_fitting.options import PLACE, option, own_first
 from flame_fitting.shared_options import FitSources
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flame_fitting.avatar.interface import Avatar
     from flame_fitting.capture.capture import Capture
     from flame_fitting.fit.result import FitResult
@@ -39,6 +41,13 @@ class EvaluateConfig(FitSources):
     """True millimetres in one unit of the avatar, where they are known."""
     figures: bool = True
     """Draw overlays, error maps and report.html."""
+    video: bool = True
+    """Write overlay.mp4 of captures over time: picture, fit, and fitted mesh over the picture, side by side."""
+    video_cameras: tuple[str, ...] = ()
+    """Cameras that are followed, by name or number: overlay.mp4 is of the first one, overlay_<camera>.mp4 of the
+    others. By default the one before the face and up to two beside it."""
+    fps: float | None = option(None, above=0)
+    """Pictures per second of the videos; None: as they were recorded."""
 
 
 @dataclass
@@ -76,7 +85,8 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
             )
         avatar = load_avatar(config.avatar) if config.avatar is not None else None
         with locked_folder(folder, force=True):
-            metrics = evaluate_in_place(fit, head, capture, config.figures, avatar, truth, config.mm_per_unit)
+            video = VideoOptions(config.video_cameras, config.fps) if config.video else None
+            metrics = evaluate_in_place(fit, head, capture, config.figures, avatar, truth, config.mm_per_unit, video)
             changed = manifest.finish(lambda: plan(config))
             (folder / REPORT_FOLDER).mkdir(exist_ok=True)
             manifest.write(folder / REPORT_FOLDER)
@@ -88,6 +98,14 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
     return Evaluation(folder, metrics, warnings)
 
 
+@dataclass(frozen=True)
+class VideoOptions:
+    """How overlay.mp4 is made."""
+
+    cameras: tuple[str, ...] = ()
+    fps: float | None = None
+
+
 def evaluate_in_place(
     fit: "FitResult",
     head: "HeadModel",
@@ -96,19 +114,48 @@ def evaluate_in_place(
     avatar: "Avatar | None" = None,
     truth: "Truth | None" = None,
     mm_per_unit: float | None = None,
+    video: VideoOptions | None = None,
 ) -> dict[str, Any]:
-    """Measures a fit and writes metrics.json, overlays/ and report.html into its folder; returns the metrics."""
+    """Measures a fit and writes metrics.json, overlays/ and report.html into its folder; returns the metrics.
+
+    With `video`, of a capture over time overlay.mp4, too.
+    """
+    from contextlib import contextmanager
+
     from flame_fitting.report.metrics import Workings, evaluate_fit
+    from flame_fitting.report.overlay_video import OverlayVideos
+    from flame_fitting.report.pictures import Watch
     from flame_fitting.report.writing import write_metrics, write_report
+    from flame_fitting.video.rates import pictures_per_second
 
     assert fit.folder is not None
-    started = time.perf_counter()
-    workings = Workings()
-    metrics = evaluate_fit(fit, capture, head, avatar, truth, mm_per_unit, workings=workings)
+    folder, started = fit.folder, time.perf_counter()
+    workings, videos = Workings(), list[Path]()
+
+    @contextmanager
+    def filming(workings: Workings) -> "Iterator[Watch]":
+        chosen, over_time = workings.chosen, workings.over_time
+        assert video is not None and over_time is not None
+        fps = video.fps or pictures_per_second(capture.root, chosen.timesteps)
+        with OverlayVideos(folder, capture, chosen, fps, over_time.mark) as written:
+            yield written.add
+        videos.extend(written.paths.values())
+
+    metrics = evaluate_fit(
+        fit,
+        capture,
+        head,
+        avatar,
+        truth,
+        mm_per_unit,
+        workings=workings,
+        cameras=video.cameras if video is not None else (),
+        watching=filming if video is not None and len(capture.timesteps) > 1 else None,
+    )
     if figures:
-        write_report(fit.folder, fit, capture, head, metrics, workings, truth)
+        write_report(folder, fit, capture, head, metrics, workings, truth, videos)
     metrics["seconds"]["evaluate"] = time.perf_counter() - started
-    write_metrics(fit.folder, metrics)
+    write_metrics(folder, metrics)
     return metrics
 
 

@@ -54,8 +54,9 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     import time
 
     from flame_fitting import progress
-    from flame_fitting.evaluate import evaluate_in_place
+    from flame_fitting.evaluate import VideoOptions, evaluate_in_place
     from flame_fitting.export.obj import write_obj
+    from flame_fitting.fit.alignment import aligned
     from flame_fitting.fit.driver import run_stages
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
@@ -85,8 +86,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records if record.seconds}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
-        old_events = (path.name for path in folder.glob("events.out.tfevents*"))
-        stale = ("metrics.json", "report.html", "overlays", *old_events)
+        old = (path.name for pattern in ("events.out.tfevents*", "overlay*.mp4") for path in folder.glob(pattern))
+        stale = ("metrics.json", "report.html", "overlays", *old)
         with staged_folder(folder, config.force, stale=stale) as staged:
             result.folder = staged
             save_fit(staged, result, state, config)
@@ -108,7 +109,9 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         underway.remove()
         result.folder = folder
         if evaluate:
-            result.metrics = evaluate_in_place(result, head, capture, figures=config.log.overlays)
+            video = VideoOptions() if config.log.video else None
+            _, seen_by = aligned(result, capture)  # through the cameras that were estimated
+            result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
             result.warnings = list(result.metrics.get("warnings", result.warnings))
         last = state.records[-1].summary
         surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry
@@ -186,13 +189,13 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.fit.landmark_sources import LandmarkSource
     from flame_fitting.fit.refined_sources import refined
-    from flame_fitting.landmarks.files import check_landmarks, read_landmarks
+    from flame_fitting.landmarks.files import check_landmarks, read_landmarks, without_heldout
     from flame_fitting.landmarks.registry import DETECTORS, settings_of
 
     kind, names = shading_kind(capture.landmark_shading), chosen_sources(config).data.landmark_source
     sources = []
     for name, weight in zip(names, config.data.detector_weights or (1.0,) * len(names), strict=True):
-        detected = read_landmarks(capture, name)
+        detected = without_heldout(capture, read_landmarks(capture, name))
         check_landmarks(capture, detected)
         settings = settings_of(name if detected.made_here else DETECTORS[0], config)
         embedding = embedding_of_landmarks(

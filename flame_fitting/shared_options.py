@@ -80,6 +80,10 @@ class CaptureOptions(SubsetOptions):
     """Take the outline from alpha maps where the capture has them."""
     use_color_correction: bool = True
     """Correct the colours of cameras where the recording says how."""
+    heldout_every: int | None = option(None, at_least=2)
+    """Every so many-th timestep is kept apart: no stage sees its landmarks or pictures, evaluate measures it."""
+    heldout_cameras: tuple[str, ...] = ()
+    """Cameras kept apart in the same way, by their names or numbers."""
     image_size_during_calibration: tuple[int, int] | None = option(None, at_least=1)
     """Height and width of the pictures that NeRSemble's intrinsics are for, where its file does not say."""
 

@@ -103,6 +103,9 @@ install_into() {
   "$python" -m pip install -q -c "$constraints" "$@"
 }
 
+# By itself, as it asks for a second OpenCV: see the extra in pyproject.toml.
+install_face_alignment() { "$1" -m pip install -q --no-deps -c "$CONSTRAINTS" face-alignment; }
+
 # cv2 and mediapipe load system libraries that a bare machine may lack; only loading them tells.
 system_libraries_load() {
   "$BIN/python" - <<'PYTHON' 2>&1
@@ -155,6 +158,9 @@ setup_environment() {
   "$BIN/python" -m pip install -q --upgrade "pip>=24" --disable-pip-version-check
   export PIP_DISABLE_PIP_VERSION_CHECK=1
   install_into "$BIN/python" "${FLAME_FITTING_TORCH:-}" -e "$ROOT${extras:+[$extras]}"
+  case ",$extras," in
+    *,dev,* | *,test,* | *,face-alignment,*) install_face_alignment "$BIN/python" ;;
+  esac
   check_system_libraries
   echo "$wanted" >>"$stamp"
   say "Installed."

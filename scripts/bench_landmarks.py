@@ -20,7 +20,13 @@ import torch
 from numpy import ndarray
 
 from flame_fitting.avatar.evidence_pictures import EvidencePictures, paints_of, sample
-from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, painted_avatar, render_views
+from flame_fitting.avatar.head_calibration import (
+    head_frame,
+    landmark_embedding,
+    painted_avatar,
+    render_views,
+    turned_light,
+)
 from flame_fitting.avatar.mesh_avatar import avatar_from_arrays
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, project
@@ -104,8 +110,7 @@ def look(head: HeadModel, one: BenchHead, kind: str, paint: ndarray, detectors: 
 
 def side_light(seed: int) -> ndarray:
     """Rotation about the head's up axis that puts the key light on one side."""
-    angle = np.radians(55.0 if seed % 2 else -100.0)
-    return np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    return turned_light(np.radians(55.0 if seed % 2 else -100.0))
 
 
 def cameras_of(head: HeadModel) -> tuple[ndarray, ndarray]:

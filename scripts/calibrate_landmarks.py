@@ -2,6 +2,7 @@
 """Makes the landmark embeddings of a head model and prints how well they repeat.
 
 python scripts/calibrate_landmarks.py                        # the open head, into asset/open_head/
+python scripts/calibrate_landmarks.py --detector dlib        # the same for dlib
 python scripts/calibrate_landmarks.py --head MODEL.npz --output FOLDER
 python scripts/calibrate_landmarks.py --heldout 8            # also: error on random heads of known truth
 """
@@ -56,7 +57,8 @@ def main() -> None:
     parser.add_argument("--detector", default="mediapipe")
     parser.add_argument("--model-path", type=Path, default=None, help="the detector's weights")
     parser.add_argument("--output", type=Path, default=None, help="folder; default asset/open_head for the open head")
-    parser.add_argument("--identities", type=int, default=CalibrationConfig.identities, help="random heads to show")
+    parser.add_argument("--identities", type=int, default=CalibrationConfig.identities, help="neutral heads to show")
+    parser.add_argument("--drawn", type=int, default=12, help="heads with expressions, other paints and lights")
     parser.add_argument("--heldout", type=int, default=0, help="random heads of known truth to measure the error on")
     arguments = parser.parse_args()
     if arguments.output is None:
@@ -66,7 +68,7 @@ def main() -> None:
 
     head = load_head(arguments.head)
     detector = make_detector(arguments.detector, Settings(arguments.model_path))
-    config = CalibrationConfig(identities=arguments.identities)
+    config = CalibrationConfig(identities=arguments.identities, drawn=arguments.drawn)
     for kind in KINDS:
         start = time.perf_counter()
         embedding = calibrate_head(head, detector, kind, config)

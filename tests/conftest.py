@@ -21,6 +21,13 @@ for _name in ("FLAME_MODEL_PATH", "FLAME_FITTING_ASSETS"):
 os.environ["FLAME_FITTING_SEARCH_PATH"] = ""
 
 
+# Processes that run tests beside each other share the cores, as do commands that they start. Before torch is loaded.
+_beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _beside > 1:
+    for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(_name, str(max(1, (os.cpu_count() or 1) // _beside)))
+
+
 class KernelsAsTheyAre(PathFinder):
     """Finds the Triton kernels before jaxtyping's import hook does: a kernel that it has wrapped does not compile."""
 

@@ -56,3 +56,22 @@ def test_a_talking_head_is_followed(clip: str, most: float, rig: "Rig", tmp_path
 def test_presets_have_nothing_without_effect(name: str, monocular: bool) -> None:
     said = without_effect(track_preset(name, Path("capture"), monocular))
     assert [line for line in said if "smooth" not in line and "landmark" not in line and "reg_" not in line] == []
+
+
+def test_timesteps_that_are_held_out_are_bridged_and_measured(rig: "Rig", tmp_path: Path) -> None:
+    config = config_of(rig, "monocular", tmp_path / "fit")
+    config.data.heldout_every, config.log.video = 4, False
+    with progress.silent():
+        found = track(config)
+    over_time, heldout = found.metrics["over_time"], [2, 6, 10, 14]
+    assert over_time["heldout_timesteps"] == [found.timestep_id[row] for row in heldout]
+    used = found.landmarks3d["used"]
+    assert not used[heldout].any() and used[[0, 1, 3, 4, 5]].any(1).all()  # no landmark of theirs was looked at
+    apart, fitted = (over_time["heldout"][name]["landmark_px"]["median"] for name in ("views_held_out", "views_fitted"))
+    assert fitted < apart < 8  # px of 128: bridged, if not as well as what was looked at
+    # the evaluation at the end of the track looks through the cameras that were found
+    _, _, capture = open_fit(tmp_path / "fit", head_spec="open")
+    assert found.focal_length is not None and capture.views[0].K[0, 0] == pytest.approx(
+        128 * found.focal_length, rel=1e-4
+    )
+    assert found.metrics["landmarks"]["reprojection_px"]["median"] == pytest.approx(fitted, rel=0.02) and fitted < 1.5

@@ -7,7 +7,14 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from flame_fitting.avatar.head_calibration import detector_input, head_frame, painted_avatar, painted_colors
+from flame_fitting.avatar.head_calibration import (
+    detector_input,
+    head_frame,
+    painted_avatar,
+    painted_colors,
+    turned_light,
+)
+from flame_fitting.avatar.head_paints import drawn_paints
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov
 from flame_fitting.head.apertures import LID_COLUMNS, Apertures, find_apertures, gaze_angles
@@ -120,13 +127,8 @@ def truth_of(head: HeadModel, apertures: Apertures, pose: HeadPose) -> ndarray:
 
 def paints_of(head: HeadModel, embedding: LandmarkEmbedding, config: EvidencePictures) -> list[ndarray]:
     """Textures (S, S, 3) of a model that has one, else vertex colours (V, 3), of other skins, lips and irises."""
-    from flame_fitting.avatar.demo_texture import paint_detail
-
-    rngs = np.random.default_rng([config.seed, 1]).spawn(config.paints)
-    if head.texture is not None and head.has_uv:
-        return [paint_detail(head, 512, rng) for rng in rngs]
-    plain = painted_colors(head, embedding)
-    return [np.clip(plain * rng.uniform(0.75, 1.1) * rng.uniform(0.93, 1.07, 3), 0, 1) for rng in rngs]
+    textured = head.texture is not None and head.has_uv
+    return drawn_paints(head, None if textured else painted_colors(head, embedding), config.paints, config.seed)
 
 
 def sample(
@@ -151,7 +153,7 @@ def sample(
         K = np.tile(intrinsics_from_fov(fov, config.size, config.size), (config.views, 1, 1))
         cameras = head_cameras(aims, np.eye(4), frame, fov, near)
         lit = rng.random() < 0.7
-        turn = _turn(rng.uniform(-70, 70)) if lit else None
+        turn = turned_light(np.radians(rng.uniform(-70, 70))) if lit else None
         views = avatar.draw(
             K, cameras, config.size, config.size, "lit" if lit else "unlit", light_rotation=turn, outputs=("image",)
         )
@@ -172,10 +174,3 @@ def sample(
         np.array(groups, dtype=int),
         np.array(moves),
     )
-
-
-def _turn(degrees: float) -> ndarray:
-    """Rotation about the head's up axis."""
-    angle = np.radians(degrees)
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])

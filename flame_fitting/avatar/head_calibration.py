@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting import assets
+from flame_fitting.avatar.head_paints import drawn_paints
 from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
 from flame_fitting.avatar.view_planning import HeadFrame, head_cameras, landmark_angles
@@ -17,7 +20,14 @@ from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
-from flame_fitting.landmarks.calibration import REVISION, CalibrationConfig, HeadViews, RenderHead, calibrate
+from flame_fitting.landmarks.calibration import (
+    REVISION,
+    Appearance,
+    CalibrationConfig,
+    HeadViews,
+    RenderHead,
+    calibrate,
+)
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.landmarks.files import Landmarks2D
@@ -38,6 +48,8 @@ _SHOWN = (
     *("lips_tight", "lip_outside_ring_upper", "lip_outside_ring_lower"),
 )
 """Regions that decide what the detector is shown."""
+_PAINTS, _PAINT_SEED = 8, 5
+"""Of drawn heads."""
 _SOFT_EDGE = 0.002
 """Metres over which paint fades at an outline: vertices are coarse, and a hard edge would be a saw."""
 
@@ -144,24 +156,41 @@ def calibrate_head(
 ) -> LandmarkEmbedding:
     """Calibrates without looking at shipped or cached files."""
     if kind != "clay" and (head.texture is None or not head.has_uv):
-        clay = calibrate(head, detector, "clay", render_head(head, "clay"), config)
+        few = replace(config or CalibrationConfig(), drawn=0)  # only says where to paint
+        clay = calibrate(head, detector, "clay", render_head(head, "clay"), few)
         return calibrate(head, detector, kind, render_head(head, kind, painted_colors(head, clay)), config)
     return calibrate(head, detector, kind, render_head(head, kind), config)
 
 
 def render_head(head: HeadModel, kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None) -> RenderHead:
-    """A function that shows vertices of the model from the landmark views of a capture."""
-    angles, frame = landmark_angles(), head_frame(head)
-    cameras = head_cameras(angles, np.eye(4), frame)
-    K = np.broadcast_to(intrinsics_from_fov(25.0, RESOLUTION, RESOLUTION), (len(angles), 3, 3))
+    """A function that shows vertices of the model from the landmark views of a capture, drawn heads from some."""
+    frame = head_frame(head)
+    every = landmark_angles()
+    some = every[(every[:, 1] == 0) | np.isin(np.abs(every[:, 0]), (0, 40))]
 
-    def render(vertices: Float[ndarray, "V 3"]) -> HeadViews:
-        avatar = head_avatar(head, vertices, kind, vertex_colors)
+    @cache
+    def paints() -> list[ndarray]:
+        return drawn_paints(head, vertex_colors, _PAINTS, _PAINT_SEED)
+
+    def render(vertices: Float[ndarray, "V 3"], look: Appearance | None = None) -> HeadViews:
+        angles = every if look is None else some
+        K = np.broadcast_to(intrinsics_from_fov(25.0, RESOLUTION, RESOLUTION), (len(angles), 3, 3))
         # Real textures hold some shading; plain paint holds none, and a nose without any is not found from the side.
         shading = CALIBRATION_SHADING[kind] if vertex_colors is None else "lit"
-        return render_views(avatar, K, cameras, RESOLUTION, shading, np.eye(3))
+        if look is None or kind == "clay":
+            avatar = head_avatar(head, vertices, kind, vertex_colors)
+        else:
+            avatar = painted_avatar(head, vertices, paints()[look.number % _PAINTS])
+        turn = np.eye(3) if look is None else turned_light(look.light_turn)
+        return render_views(avatar, K, head_cameras(angles, np.eye(4), frame), RESOLUTION, shading, turn)
 
     return render
+
+
+def turned_light(angle: float) -> Float[ndarray, "3 3"]:
+    """Rotation (rad) about the head's up axis."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
 
 
 def render_views(

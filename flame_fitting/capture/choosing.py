@@ -1,8 +1,10 @@
 """What `ReadOptions` make of a capture that was read whole: which views, how large, on which background."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flame_fitting.capture.camera import scaled_intrinsics
+from flame_fitting.capture.camera_names import camera_called
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.layouts.folder import picture_size, reduced_name
 from flame_fitting.capture.making import Backdrop, PictureMaking
@@ -29,7 +31,7 @@ def with_options(capture: Capture, options: ReadOptions) -> Capture:
     """The capture (whose views are those of the whole folder, at full size) as the options want it."""
     if options == ReadOptions():
         return capture
-    out = _chosen(capture, options)
+    out = _with_heldout(_chosen(capture, options), options)
     notes = list(out.notes)
     views = out.views
     if options.n_downsample_rgb is not None and options.n_downsample_rgb > 1:
@@ -54,6 +56,29 @@ def _chosen(capture: Capture, options: ReadOptions) -> Capture:
     views = [view for view in capture.views if view.timestep in kept_timesteps and view.camera in kept_cameras]
     if not views:
         raise InputError(f"{capture.root}: has no picture of what {options.prefix}subset {options.subset} chooses.")
+    return replace(capture, views=views)
+
+
+def heldout_timesteps(timesteps: Sequence[int], every: int) -> list[int]:
+    """Every `every`-th (2 or more) of some timesteps: from the middle of each group, so never the first one."""
+    return list(timesteps[every // 2 :: every])
+
+
+def _with_heldout(capture: Capture, options: ReadOptions) -> Capture:
+    """The capture with the role `heldout` for the views that the options keep apart."""
+    apart = frozenset(heldout_timesteps(capture.timesteps, options.heldout_every) if options.heldout_every else ())
+    ids = {camera: capture.camera_ids[camera] for camera in capture.cameras}
+    cameras = frozenset(
+        camera_called(name, ids, f"{options.prefix}heldout-cameras") for name in options.heldout_cameras
+    )
+    if not apart and not cameras:
+        return capture
+    views = [
+        replace(view, role="heldout") if view.timestep in apart or view.camera in cameras else view
+        for view in capture.views
+    ]
+    if all(view.role == "heldout" for view in views):
+        raise InputError(f"{options.prefix}heldout-cameras: nothing of {capture.root} is left to fit. Name fewer.")
     return replace(capture, views=views)
 
 

@@ -25,6 +25,10 @@ class ReadOptions:
     """Whether the views have alpha; a background is put behind them either way."""
     use_color_correction: bool = True
     """Whether the colours of cameras are corrected where the folder says how."""
+    heldout_every: int | None = None
+    """Views of every so many-th of the chosen timesteps become held-out ones; None: roles stay as they are."""
+    heldout_cameras: tuple[str, ...] = ()
+    """Views of these cameras, by name or number, too."""
     image_size_during_calibration: tuple[int, int] | None = None
     """Height and width (px) of the pictures that NeRSemble's intrinsics are for, where its file does not say."""
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from flame_fitting.errors import InputError
+from flame_fitting.capture.camera_names import camera_called
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -50,10 +50,4 @@ def named_camera(name: str, ids: dict[int, str]) -> list[int]:
     """The camera (index to name in `ids`) that --val-camera names, by its name or else its index; none: no camera."""
     if name.lower() == "none":
         return []
-    found = [camera for camera, known in ids.items() if known == name]
-    if not found and name.isdecimal() and int(name) in ids:
-        found = [int(name)]
-    if not found:
-        known_ids = ", ".join(f"{camera} ({known})" for camera, known in sorted(ids.items()))
-        raise InputError(f"--val-camera {name}: no such camera. Give none or one of {known_ids}.")
-    return found
+    return [camera_called(name, ids, "--val-camera", "none or ")]

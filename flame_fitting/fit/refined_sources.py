@@ -38,7 +38,7 @@ def refined(
     """
     cameras, notes, cleaned = cameras_of(capture), [], []
     for source in sources:
-        found = outliers_of(capture, source.detected, cameras)
+        found = outliers_of(capture, source.detected, cameras, use_geometry)
         notes += told(capture, source.detected.detector, found)
         landmarks = found.removed_from(source.detected.landmarks).astype(np.float32)
         one = replace(source, detected=replace(source.detected, landmarks=landmarks))

@@ -20,6 +20,9 @@ from flame_fitting.head.model import HeadModel
 
 FIT_AGAIN = "Run again: flame-fitting fit"
 
+_POSED = 64
+"""Timesteps that are posed at once: a posed head of many timesteps takes far more memory than its vertices."""
+
 
 @dataclass(eq=False)
 class FitResult:
@@ -58,17 +61,27 @@ class FitResult:
     capture: Path | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def vertices_head(self, head: HeadModel) -> np.ndarray:
-        """(T, V, 3) in head space, metres."""
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return len(self.timestep_id)
+
+    def vertices_head(self, head: HeadModel, rows: Sequence[int] | None = None) -> np.ndarray:
+        """(T, V, 3) in head space, metres; of some rows where they are given."""
+        chosen = list(range(self.timesteps) if rows is None else rows)
+        parts = [self.of_rows(chosen[start : start + _POSED]) for start in range(0, len(chosen), _POSED)]
+        return np.concatenate([part._posed(head) for part in parts])
+
+    def _posed(self, head: HeadModel) -> np.ndarray:
         with torch.no_grad():
             tensors = {key: torch.as_tensor(value).to(head.v_template) for key, value in self.parameters.items()}
             if (moving := tensors.pop("dynamic_offset", None)) is not None:
                 tensors["static_offset"] = tensors["static_offset"] + moving
             return head(**tensors).vertices.double().cpu().numpy()
 
-    def vertices_world(self, head: HeadModel) -> np.ndarray:
-        """(T, V, 3) in the avatar's coordinates."""
-        return transform_points(np.linalg.inv(self.head_from_world), self.vertices_head(head))
+    def vertices_world(self, head: HeadModel, rows: Sequence[int] | None = None) -> np.ndarray:
+        """(T, V, 3) in the avatar's coordinates; of some rows where they are given."""
+        return transform_points(np.linalg.inv(self.head_from_world), self.vertices_head(head, rows))
 
     @property
     def mm_per_unit(self) -> float:

@@ -16,10 +16,11 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.landmark_sources import PlacedLandmarks
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import in_metric_world
-from flame_fitting.fit.prepare import Start
+from flame_fitting.fit.prepare import Start, landmark_weights
 from flame_fitting.fit.result import FitResult, save_parameters, save_uncertainty
 from flame_fitting.fit.state import FitState, StageRecord
-from flame_fitting.fit.targets import LandmarkTarget
+from flame_fitting.fit.targets import SourceTarget, trusted
+from flame_fitting.head.model import HeadModel
 
 
 def make_result(state: FitState, seen: Observations, start: Start, capture: Capture) -> FitResult:
@@ -53,8 +54,8 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         uncertainty=state.uncertainty,
     )
     for number, source in enumerate(start.landmarks):
-        targets = [target.sources[number].landmarks for target in seen.targets]
-        placed = _landmarks3d(source, targets, vertices, world_from_reference, result.mm_per_unit)
+        targets = [target.sources[number] for target in seen.targets]
+        placed = _landmarks3d(seen.head, source, targets, vertices, world_from_reference, result.mm_per_unit)
         # the first source's by their plain names, as where there is one alone
         result.landmarks3d |= {f"{source.name}/{key}" if number else key: value for key, value in placed.items()}
     return result
@@ -66,20 +67,32 @@ def _focal_length(view: View, log_focal: float) -> float:
 
 
 def _landmarks3d(
+    head: HeadModel,
     source: PlacedLandmarks,
-    targets: Sequence[LandmarkTarget],
+    targets: Sequence[SourceTarget],
     vertices: Tensor,
     world_from_reference: np.ndarray,
     mm_per_unit: float,
 ) -> dict[str, np.ndarray]:
-    """One source's landmarks in the world, and where the head has them; `vertices` (T, V, 3) in the reference frame."""
+    """One source's landmarks in the world, and where the head has them; `vertices` (T, V, 3) in the reference frame.
+
+    The head has them at every timestep, also where nothing was detected: what is left out can be measured afterwards.
+    """
     marks = source.landmarks
     model = np.full((len(marks), len(marks[0].points), 3), np.nan)
     used = np.zeros(model.shape[:2], dtype=bool)
+    placed = np.zeros(model.shape[1], dtype=bool)
+    for target in targets:
+        placed[target.landmarks.index] = True
+    if not placed.any():  # seen by a single camera, which puts nothing in space
+        placed = source.embedding.valid & (landmark_weights(marks[0].scheme, model.shape[1]) > 0)
     for t, target in enumerate(targets):
-        points = target.model_points(vertices[t]).numpy()
-        model[t, target.index] = transform_points(world_from_reference, points)
-        used[t, target.index] = True
+        points = source.embedding.points(vertices[t : t + 1], head.faces)[0].cpu().numpy()
+        model[t, placed] = transform_points(world_from_reference, points)[placed]
+        used[t, target.landmarks.index] = True
+        found = source.detections[t] if source.detections else None
+        if not used[t].any() and target.pixels is not None and found is not None:  # a single camera
+            used[t] = placed & trusted(found.landmarks).any(axis=0)
     return {
         "points": np.stack([one.points for one in marks]),
         "spread_mm": np.stack([one.spread for one in marks]) * mm_per_unit,

@@ -90,7 +90,13 @@ def _open_capture(
 ) -> Capture:
     """The capture, its pictures as the fit read them; those of a capture of this program as they are."""
     capture = open_capture(place)
-    if not (is_own and capture.kind == "capture"):
+    if is_own and capture.kind == "capture":
+        if data.heldout_every is not None or data.heldout_cameras:
+            apart = ReadOptions(
+                subset=data.subset, heldout_every=data.heldout_every, heldout_cameras=data.heldout_cameras
+            )
+            capture = open_capture(place, apart)
+    else:
         options = _read_options(data)
         # a background can only be put behind what an alpha map tells from it
         if any(view.mask_path is not None for view in capture.views):
@@ -105,6 +111,8 @@ def _read_options(data: RunData) -> ReadOptions:
         division=data.division,
         n_downsample_rgb=data.n_downsample_rgb,
         scale_factor=data.scale_factor or 1.0,
+        heldout_every=data.heldout_every,
+        heldout_cameras=data.heldout_cameras,
         use_color_correction=data.use_color_correction is not False,
         image_size_during_calibration=data.image_size_during_calibration,
     )

@@ -103,6 +103,15 @@ class PixelTarget:
         return moved(self, device)
 
 
+_CONFIDENT = 0.5
+"""Confidence from which on a detection counts where it stands alone."""
+
+
+def trusted(detections: np.ndarray) -> np.ndarray:
+    """Which of detections (..., 3: x px, y px, confidence) count where they stand alone, bool (...)."""
+    return np.isfinite(detections).all(-1) & (np.nan_to_num(detections[..., 2]) >= _CONFIDENT)
+
+
 def make_pixel_target(
     head: HeadModel,
     embedding: LandmarkEmbedding,
@@ -111,15 +120,13 @@ def make_pixel_target(
     K: np.ndarray,
     camera: np.ndarray,
     weight: np.ndarray,
-    min_confidence: float = 0.5,
 ) -> PixelTarget | None:
     """2D targets for the landmarks in `missing` (N,), so that no detection counts twice; None where there are none.
 
     `detections` (C, N, 3) are x px, y px, confidence; `K` (C, 3, 3) and `camera` (C, 4, 4, from the reference frame, m)
     belong to the same views; `weight` (N,) by scheme.
     """
-    seen = np.isfinite(detections).all(-1) & (np.nan_to_num(detections[..., 2]) >= min_confidence)
-    view, point = np.nonzero(seen & (missing & embedding.valid & (weight > 0))[None])
+    view, point = np.nonzero(trusted(detections) & (missing & embedding.valid & (weight > 0))[None])
     if not len(view):
         return None
     homogeneous = np.concatenate([detections[view, point, :2], np.ones((len(view), 1))], axis=1)

@@ -58,6 +58,8 @@ class RunData:
     scale_factor: float | None = None
     background_color: str | None = None
     use_color_correction: bool | None = None
+    heldout_every: int | None = None
+    heldout_cameras: tuple[str, ...] = ()
     image_size_during_calibration: tuple[int, int] | None = None
     """Height and width, px."""
 
@@ -106,6 +108,8 @@ def read_run_data(folder: Path) -> RunData:
         **{key: _of(data, key, bool) for key in ("calibrated", "align_cameras_to_axes", "use_color_correction")},
         n_downsample_rgb=_of(data, "n_downsample_rgb", int),
         scale_factor=_of(data, "scale_factor", float),
+        heldout_every=_of(data, "heldout_every", int),
+        heldout_cameras=tuple(name for name in data.get("heldout_cameras") or () if isinstance(name, str)),
         image_size_during_calibration=_size(data.get("image_size_during_calibration")),
     )
 

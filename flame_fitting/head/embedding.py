@@ -32,6 +32,9 @@ class LandmarkEmbedding:
     head_hash: str
     detector_version: str = ""
     """Which weights and settings of the detector it was calibrated with; empty where it was not calibrated."""
+    residual_mm: np.ndarray | None = None
+    """(heads, 51, 3) how far the inner points that the detector showed on drawn heads, lifted, lie from these places on
+    them; NaN where one was not found. None where that was not measured. The heads of all detectors are the same."""
 
     @property
     def valid(self) -> np.ndarray:
@@ -48,7 +51,9 @@ class LandmarkEmbedding:
     def save(self, path: Path) -> None:
         """Writes an .npz file."""
         with atomic_write(path) as temporary:
-            np.savez_compressed(temporary, **self.__dict__)
+            np.savez_compressed(
+                temporary, **{name: value for name, value in self.__dict__.items() if value is not None}
+            )
 
     @classmethod
     def load(cls, path: Path) -> "LandmarkEmbedding":

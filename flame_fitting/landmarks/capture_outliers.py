@@ -23,16 +23,16 @@ def cameras_of(capture: Capture) -> Cameras:
     return Cameras(K, world_to_camera, there, capture.calibrated)
 
 
-def outliers_of(capture: Capture, detected: Landmarks2D, cameras: Cameras) -> Outliers:
+def outliers_of(capture: Capture, detected: Landmarks2D, cameras: Cameras, use_geometry: bool = True) -> Outliers:
     """Over views of calibrated cameras, else over each camera's frames.
 
     Of an avatar, whose pictures look at a face from all around, only views that failed are told: points that the head
-    itself hides are found by its surface.
+    itself hides are found by its surface, where that is used.
     """
     order = scheme_named(detected.scheme)
     if capture.calibrated and len(capture.cameras) >= 3:
         found = over_views(detected.landmarks, cameras.K, cameras.world_to_camera, order.groups[order.contour])
-        if all(view.geometry_path is not None for view in capture.views):
+        if use_geometry and all(view.geometry_path is not None for view in capture.views):
             return Outliers(np.zeros_like(found.points), found.views)
         return found
     by_camera = [over_time(detected.landmarks[:, column]) for column in range(len(capture.cameras))]

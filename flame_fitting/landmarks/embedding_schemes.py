@@ -50,4 +50,5 @@ def _rearranged(embedding: LandmarkEmbedding, scheme: Scheme, source: ndarray, t
         spread_mm=spread,
         n_views=views,
         scheme=scheme.name,
+        residual_mm=None,  # of another detector
     )

@@ -182,6 +182,22 @@ def read_whole_landmarks(capture: Capture, detector: str) -> Landmarks2D:
     return replace(made, scores=None if scores is None else scores.astype(np.float32), score_names=names, others=others)
 
 
+def without_heldout(capture: Capture, found: Landmarks2D) -> Landmarks2D:
+    """The landmarks without those of held-out views, which no fit may look at; all where there are no other views."""
+    apart = capture.views_of("heldout")
+    if not apart or len(apart) == len(capture.views):
+        return found
+    rows = [capture.timesteps.index(view.timestep) for view in apart]
+    columns = [capture.cameras.index(view.camera) for view in apart]
+    blank: dict[str, Any] = {}
+    for name in ("landmarks", "scores"):
+        values = getattr(found, name)
+        if values is not None:
+            blank[name] = values.copy()
+            blank[name][rows, columns] = np.nan
+    return replace(found, **blank)
+
+
 def check_size(capture: Capture, whole: Landmarks2D) -> None:
     """Refuses landmarks of other timesteps or cameras than the capture's folder has."""
     expected, found = (len(capture.timestep_ids), len(capture.camera_ids)), whole.landmarks.shape[:2]

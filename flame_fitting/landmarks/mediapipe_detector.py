@@ -6,9 +6,7 @@ points move with that crop by a few tenths of a percent of the face. Here every 
 several crops of our own (turned upright, shifted, scaled, mirrored), and the median is kept.
 """
 
-import atexit
 import os
-import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +20,7 @@ from numpy import ndarray
 from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
-from flame_fitting.landmarks import iris
+from flame_fitting.landmarks import iris, mediapipe_tasks
 from flame_fitting.landmarks import mediapipe_topology as topology
 from flame_fitting.landmarks.detector import FacesSeen, LandmarkDetector
 from flame_fitting.landmarks.schemes import scheme_named
@@ -248,18 +246,11 @@ class MediaPipeDetector(LandmarkDetector):
                 raise InputError(
                     f"{self.model_path}: not a Face Landmarker model ({error}). Give another file with --model-path."
                 ) from error
+            mediapipe_tasks.keep(self, landmarker)
             # The network's threads print when the first picture arrives: let that happen while nobody looks.
             blank = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.zeros((64, 64, 3), np.uint8))
             landmarker.detect(blank)
-            atexit.register(_abandon, weakref.ref(landmarker))
             self._landmarkers[most_faces] = landmarker
-
-
-def _abandon(landmarker: weakref.ref[Any]) -> None:
-    """At exit mediapipe's own destructor fails, and prints: let it do nothing, the system frees the memory."""
-    alive = landmarker()
-    if alive is not None:
-        alive._handle = None
 
 
 def find_model(model_path: Path | str | None = None) -> Path:

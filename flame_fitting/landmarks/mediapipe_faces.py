@@ -4,9 +4,7 @@ Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile G
 faces that fill a fair part of the picture.
 """
 
-import atexit
 import os
-import weakref
 import zipfile
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
-from flame_fitting.landmarks.mediapipe_detector import _abandon, find_model
+from flame_fitting.landmarks import mediapipe_tasks
+from flame_fitting.landmarks.mediapipe_detector import find_model
 from flame_fitting.log import quiet_native_stderr
 
 _NETWORK = "face_detector.tflite"
@@ -45,8 +44,8 @@ class FaceBoxes:
                 min_detection_confidence=least_score,
             )
             self._detector = vision.FaceDetector.create_from_options(options)
+            mediapipe_tasks.keep(self, self._detector)
             self.find(np.zeros((64, 64, 3), np.uint8))
-        atexit.register(_abandon, weakref.ref(self._detector))
 
     def find(self, picture: UInt8[ndarray, "H W 3"]) -> list[Box]:
         """Boxes of the faces in an sRGB picture, the largest first."""

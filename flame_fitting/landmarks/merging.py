@@ -2,10 +2,11 @@
 
 Every detector has its own embedding, so its points are moved, in each picture, by what lies between its place of a
 point and the first detector's on the template (as the head stands there). Then the points are averaged, weighted by how
-much each detector's disagree on this very capture: over views or over time, and with every face of the head model.
+much each detector's are off: as calibrated on many heads, and as this very capture shows it, over views or over time
+and by what a face can look like.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,28 +17,27 @@ from flame_fitting.capture.camera import project
 from flame_fitting.errors import InputError
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.detector_errors import (
+    FACE_M,
+    LASTING_TO_GROUP,
+    LEAST_SPREAD,
+    correlation,
+    expected_error,
+    median_known,
+    steadied,
+)
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.lifting import Landmarks3D, triangulate
-from flame_fitting.landmarks.misfit import misfits
+from flame_fitting.landmarks.misfit import lasting_errors
 from flame_fitting.landmarks.outliers import face_sizes
-from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.landmarks.schemes import FACE_PARTS, scheme_named
 
 MERGED = "merged"
 """Name of the source that merged landmarks make."""
-_FACE_M = 0.042
-"""RMS distance of a face's inner points from their middle, m."""
-_LEAST_SPREAD = 0.002
-"""Share of a face's size below which no spread is believed."""
-_TO_GROUP = 0.5
-"""How far the spread of a point is drawn toward that of its part of the face: one capture says little of one point."""
-_LASTING_TO_GROUP = 0.9
-"""The same of what is known of a single face, or of the few that a calibration saw."""
 _MOMENTS = 5
 """Timesteps at which the points in space are compared with the head model."""
 _WORST = 4.0
 """A picture counts for no more than so many times worse or better than usual."""
-_ALIKE = 0.4
-"""Correlation of two detectors' errors on a face: 0.1 to 0.65, by part of the face, on heads of known truth."""
 _LEAST_CONFIDENCE = 0.2
 """A point that is less sure does not count beside one that is."""
 _RAYLEIGH = 1.1774
@@ -93,16 +93,16 @@ def spread_of(detected: Detected, cameras: Cameras, lifted: Sequence[Landmarks3D
     order = scheme_named(detected.embedding.scheme)
     if cameras.calibrated:
         distance = _from_views(detected, cameras)
-        found = _median(distance.reshape(-1, distance.shape[-1])) / _RAYLEIGH
+        found = median_known(distance.reshape(-1, distance.shape[-1])) / _RAYLEIGH
         worse = _by_view(distance[..., order.inner], found[order.inner] * _RAYLEIGH)
         if lifted and any(one.valid.any() for one in lifted):
             found = _of_lifted(lifted, detected.embedding)
         if np.isfinite(found).sum() > 10:
-            return Spread(_steadied(found, order.groups), "views", worse)
+            return Spread(steadied(found, order.groups), "views", worse)
     found = _over_time(detected)
     if np.isfinite(found).sum() > 10:
-        return Spread(_steadied(found, order.groups), "time")
-    return Spread(_steadied(0.001 * detected.embedding.spread_mm / _FACE_M / _RAYLEIGH, order.groups), "calibration")
+        return Spread(steadied(found, order.groups), "time")
+    return Spread(steadied(0.001 * detected.embedding.spread_mm / FACE_M / _RAYLEIGH, order.groups), "calibration")
 
 
 def _of_lifted(lifted: Sequence[Landmarks3D], embedding: LandmarkEmbedding) -> ndarray:
@@ -113,7 +113,7 @@ def _of_lifted(lifted: Sequence[Landmarks3D], embedding: LandmarkEmbedding) -> n
         if len(inner) > 10:
             size = float(np.sqrt(((inner - inner.mean(0)) ** 2).sum(1).mean()))
             out.append(one.spread / size / _RAYLEIGH)
-    return _median(np.array(out)) if out else np.full(len(embedding.face_index), np.nan)
+    return median_known(np.array(out)) if out else np.full(len(embedding.face_index), np.nan)
 
 
 def _from_views(detected: Detected, cameras: Cameras) -> Float[ndarray, "T C N"]:
@@ -144,8 +144,8 @@ def _from_views(detected: Detected, cameras: Cameras) -> Float[ndarray, "T C N"]
 def _by_view(distance: Float[ndarray, "T C P"], usual: Float[ndarray, " P"]) -> Float[ndarray, "T C"]:
     """`Spread.worse`: the median over a picture's points of how far they are off, over what they usually are."""
     with np.errstate(all="ignore"):
-        ratio = distance / np.maximum(usual, _LEAST_SPREAD)
-    flat = _median(np.moveaxis(ratio, -1, 0))
+        ratio = distance / np.maximum(usual, LEAST_SPREAD)
+    flat = median_known(np.moveaxis(ratio, -1, 0))
     return np.asarray(np.clip(np.where(np.isfinite(flat), flat, _WORST), 1 / _WORST, _WORST))
 
 
@@ -162,28 +162,7 @@ def _over_time(detected: Detected) -> ndarray:
         return np.full(landmarks.shape[2], np.nan)
     second = np.linalg.norm(local[1:-1] - 0.5 * (local[:-2] + local[2:]), axis=-1)
     # the variance of a value less the mean of its neighbours is one and a half times its own
-    return _median(second.reshape(-1, second.shape[-1])) / _RAYLEIGH / np.sqrt(1.5)
-
-
-def _steadied(spread: ndarray, groups: Mapping[str, ndarray], to_group: float = _TO_GROUP) -> ndarray:
-    """Drawn toward the median of the part of the face, in logarithms; parts without a value take that of all."""
-    known = np.isfinite(spread)
-    logs = np.log(np.maximum(np.where(known, spread, 1.0), _LEAST_SPREAD))
-    usual = float(np.median(logs[known])) if known.any() else np.log(_LEAST_SPREAD)
-    of_part = np.full(len(spread), usual)
-    for name in ("brows", "nose", "eyes", "irises", "outer_lips", "inner_lips"):
-        index = groups.get(name, np.zeros(0, dtype=int))
-        if len(index) and known[index].any():
-            of_part[index] = np.median(logs[index][known[index]])
-    return np.exp(np.where(known, (1 - to_group) * logs + to_group * of_part, of_part))
-
-
-def _median(values: ndarray) -> ndarray:
-    """Over the first axis, NaN left out; NaN where nothing is."""
-    out = np.full(values.shape[1:], np.nan)
-    known = np.isfinite(values).any(0)
-    out[known] = np.nanmedian(values[:, known], axis=0)
-    return out
+    return median_known(second.reshape(-1, second.shape[-1])) / _RAYLEIGH / np.sqrt(1.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,14 +197,14 @@ def merge(
     if len(sources) < 2:
         raise InputError("merging needs the landmarks of two detectors at least.")
     given = list(spreads) if spreads is not None else [spread_of(one, cameras) for one in sources]
-    off = _lasting(head, sources, lifted)
+    off = _lasting(head, sources, given, lifted)
     lead = max(range(len(sources)), key=lambda k: (scheme_named(sources[k].embedding.scheme).n_points, -k))
     order = [lead, *(k for k in range(len(sources)) if k != lead)]
     first, inner = sources[lead], scheme_named(sources[lead].embedding.scheme).inner
     geometries = [EvidenceGeometry(head, one.embedding) for one in sources]
     places = [geometry.points[geometry.scheme.inner] for geometry in geometries]
 
-    points, spread, confidence = [], [], []
+    points, spread, confidence, lasting_share = [], [], [], []
     between_them = np.zeros(first.landmarks.shape[:2])
     for k in order:
         own = scheme_named(sources[k].embedding.scheme).inner
@@ -237,10 +216,12 @@ def merge(
         confidence.append(values[..., 2])
         sizes = np.nan_to_num(_sizes(sources[k], sources[k].landmarks), nan=1.0)
         error = _whole_error(given[k], sources[k], cameras, off[k])[own]
+        lasting_share.append(off[k] / error)
         between_them = np.fmax(between_them, _BETWEEN * sizes)
         sizes = sizes * given[k].worse
         spread.append(error * sizes[..., None] / np.sqrt(sources[k].weight))
-    merged, weights = _average(np.array(points), np.array(spread), np.array(confidence), between_them)
+    alike = correlation([sources[k].embedding for k in order], np.array(lasting_share))
+    merged, weights = _average(np.array(points), np.array(spread), np.array(confidence), between_them, alike)
 
     landmarks = first.landmarks.astype(np.float64).copy()
     # how a point faces the camera is the first one's to say, where it saw it
@@ -283,33 +264,40 @@ def _moved(
     return out
 
 
-def _whole_error(
-    spread: Spread, source: Detected, cameras: Cameras, misfit: Float[ndarray, " 51"] | None
-) -> Float[ndarray, " N"]:
-    """Standard deviation of the combined point, in face sizes: what views or frames disagree in averages out; what the
-    detector means differently on every face does not. That is how far it is from all faces of the head model, on this
-    capture; where its points are not known in space, what views disagreed by when it was calibrated."""
-    order = scheme_named(source.embedding.scheme)
-    lasting_mm = source.embedding.spread_mm.astype(np.float64)
-    if misfit is not None and np.isfinite(misfit).sum() > 20:
-        lasting_mm = np.full(order.n_points, np.nan)
-        lasting_mm[order.inner] = 1000 * misfit
-    lasting = _steadied(0.001 * lasting_mm / _FACE_M / np.sqrt(3), order.groups, _LASTING_TO_GROUP)
+def _whole_error(spread: Spread, source: Detected, cameras: Cameras, lasting: Float[ndarray, "51"]) -> ndarray:
+    """Standard deviation (N,) of the combined point, in face sizes: what views or frames disagree in averages out; what
+    the detector means differently on every face does not."""
     views = np.isfinite(source.landmarks).all(-1).sum(1)
     count = float(np.median(views[views > 0])) if cameras.calibrated and (views > 0).any() else 1.0
-    return np.asarray(np.sqrt(spread.values**2 / max(0.5 * count, 1.0) + lasting**2))
+    whole = np.full(len(spread.values), np.nan)
+    inner = scheme_named(source.embedding.scheme).inner
+    whole[inner] = np.sqrt(spread.values[inner] ** 2 / max(0.5 * count, 1.0) + lasting**2)
+    return whole
 
 
 def _lasting(
-    head: HeadModel, sources: Sequence[Detected], lifted: Sequence[Sequence[Landmarks3D]]
-) -> list[ndarray | None]:
-    """`misfits` of each source, their root mean square over some timesteps; None where nothing is in space."""
-    if not lifted or not all(len(one) for one in lifted):
-        return [None] * len(sources)
-    embeddings = [one.embedding for one in sources]
-    steps = np.unique(np.linspace(0, len(lifted[0]) - 1, _MOMENTS).astype(int))
-    found = np.array([misfits(head, embeddings, [one[step].points for one in lifted]) for step in steps])
-    return list(np.sqrt(_median(found**2)))
+    head: HeadModel, sources: Sequence[Detected], spreads: Sequence[Spread], lifted: Sequence[Sequence[Landmarks3D]]
+) -> list[Float[ndarray, "51"]]:
+    """Standard deviation of each source's inner points that views or frames do not show, in face sizes.
+
+    Where points are in space, the capture itself says more (`lasting_errors`). Of one camera, a detector may be off
+    alike in all frames for the direction, too: views of the template tell by how much.
+    """
+    expected = [expected_error(one.embedding) for one in sources]
+    if lifted and all(len(one) for one in lifted):
+        embeddings = [one.embedding for one in sources]
+        steps = np.unique(np.linspace(0, len(lifted[0]) - 1, _MOMENTS).astype(int))
+        every = [lasting_errors(head, embeddings, [one[step].points for one in lifted], expected) for step in steps]
+        return list(np.sqrt((np.array(every) ** 2).mean(0)) / FACE_M)
+    out = []
+    for source, known, spread in zip(sources, expected, spreads, strict=True):
+        variance = known.std**2
+        if spread.how == "time" and source.embedding.residual_mm is not None:
+            inner = scheme_named(source.embedding.scheme).inner
+            by_view = 0.001 * source.embedding.spread_mm[inner] / FACE_M / _RAYLEIGH
+            variance = variance + (FACE_M * steadied(by_view, FACE_PARTS, LASTING_TO_GROUP)) ** 2
+        out.append(np.sqrt(variance) / FACE_M)
+    return out
 
 
 def _average(
@@ -317,10 +305,11 @@ def _average(
     spread: Float[ndarray, "D T C P"],
     confidence: Float[ndarray, "D T C P"],
     between: Float[ndarray, "T C"],
+    alike_by: Float[ndarray, "P"],
 ) -> tuple[Float[ndarray, "T C P 2"], Float[ndarray, "D P"]]:
     """Weighted means, and the usual part of each detector in them.
 
-    The mean of least variance under errors that are alike by `_ALIKE` between any two detectors: one that is far worse
+    The mean of least variance under errors that are alike by so much between any two detectors: one that is far worse
     has no part, where independent errors would still give it some. Points that lie far from the surest one, or are
     unsure beside sure ones, do not count.
     """
@@ -337,7 +326,7 @@ def _average(
     limit = _AGREE * np.sqrt(error**2 + best_error**2 + between[..., None] ** 2)
     inverse = np.where(apart <= limit, inverse, 0.0)
     number = (inverse > 0).sum(0)
-    alike = _ALIKE * inverse.sum(0) / (1 + (number - 1) * _ALIKE)
+    alike = alike_by * inverse.sum(0) / (1 + (number - 1) * alike_by)
     weight = inverse * np.maximum(inverse - alike, 0.0)
     total = weight.sum(0)
     mean = (np.where(known[..., None], points, 0.0) * weight[..., None]).sum(0) / np.maximum(total, 1e-30)[..., None]

@@ -1,8 +1,10 @@
-"""How far each detector's points lie from any face that a head model can make, on the very capture.
+"""How far each detector's points are off on the very capture, always alike, by what a face can look like.
 
-A detector that agrees with itself over views or frames may still be off, always alike. All detectors' points in space
-are fitted together by the head model (similarity, jaw, the first components of shape and expression under their
-priors); what is left of each is the part of its error that no face explains.
+A detector that agrees with itself over views or frames may still be off. All detectors' points in space are fitted
+together by the head model (placement, jaw, the first components of shape and expression under their priors), and the
+variance of every detector's points on every part of the face is estimated with it (variance components by expectation
+maximisation; Dempster, Laird and Rubin, 1977): what a good detector's points say of the face shows how bad another's
+are. What was usual when the detectors were calibrated is the prior (inverse gamma).
 """
 
 from collections.abc import Sequence
@@ -16,14 +18,25 @@ from numpy import ndarray
 from flame_fitting.capture.similarity import apply_similarity, robust_umeyama
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
-from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.landmarks.schemes import FACE_PARTS, scheme_named
 
 _SHAPE, _EXPR = 40, 25
 """Components that move; later ones hardly show in some landmarks."""
-_NOISE_M = 0.0015
-"""Standard deviation of a landmark that the fit assumes."""
-_STEPS = 4
+_JAW, _MOVE_M, _TURN = 0.15, 0.05, 0.3
+"""Standard deviations of the jaw's angle (rad), of a translation (m), and of a rotation (rad) and scale: wide."""
+_STEPS = 12
 _JAW_STEP = 0.05
+_ASTRAY, _CAP = 3.0, 30.0
+"""Points farther than so many standard deviations pull less; a squared error counts so many variances at most."""
+
+
+class Expected(NamedTuple):
+    """What is known of a detector before the capture is looked at."""
+
+    std: Float[ndarray, "51"]
+    """Standard deviation of the inner points along one axis, m."""
+    worth: float
+    """How many observed coordinates of a part of the face that counts for."""
 
 
 class _Basis(NamedTuple):
@@ -32,33 +45,51 @@ class _Basis(NamedTuple):
     """By shape, expression and the jaw's angle (rad)."""
 
 
-def misfits(
-    head: HeadModel, embeddings: Sequence[LandmarkEmbedding], points: Sequence[Float[ndarray, "_ 3"]]
-) -> list[ndarray]:
-    """Distances (51,) of each detector's inner points (world, any unit) from what all of them and the head model make
-    together, m of the model; NaN where a point is missing, or fewer than 20 are there in all."""
+def lasting_errors(
+    head: HeadModel,
+    embeddings: Sequence[LandmarkEmbedding],
+    points: Sequence[Float[ndarray, "_ 3"]],
+    expected: Sequence[Expected],
+) -> list[Float[ndarray, "51"]]:
+    """Standard deviation of each detector's inner points along one axis, m of the model, given its points in space
+    (world, any unit; NaN where one is missing). What is expected where fewer than 20 are there in all."""
     bases = [_basis(head, embedding) for embedding in embeddings]
-    found = [one[scheme_named(e.scheme).inner] for one, e in zip(points, embeddings, strict=True)]
+    world = np.concatenate([one[scheme_named(e.scheme).inner] for one, e in zip(points, embeddings, strict=True)])
     rest = np.concatenate([basis.rest for basis in bases])
-    slope = np.concatenate([basis.slope for basis in bases])
-    world = np.concatenate(found)
-    use = np.isfinite(rest + world).all(1)
+    usual = np.concatenate([one.std for one in expected]) ** 2
+    use = np.isfinite(rest + world).all(1) & np.isfinite(usual)
     if use.sum() < 20:
-        return [np.full(51, np.nan) for _ in bases]
-    prior = np.r_[np.ones(slope.shape[2] - 1), 1 / 0.15]
-    values, model = np.zeros(slope.shape[2]), rest
+        return [one.std.copy() for one in expected]
+    to_head = robust_umeyama(world[use], rest[use], np.ones(int(use.sum()))).matrix
+    off = np.where(use[:, None], apply_similarity(to_head, world) - rest, 0.0)
+    slope = np.concatenate([np.concatenate([basis.slope for basis in bases]), _placing(rest, use)], axis=2)
+    slope = np.where(use[:, None, None], slope, 0.0)
+    prior = np.r_[np.ones(bases[0].slope.shape[2] - 1), _JAW, np.full(3, _MOVE_M), np.full(4, _TURN)]
+    parts = [51 * k + index for k in range(len(bases)) for index in FACE_PARTS.values()]
+    worth = np.repeat([one.worth for one in expected], len(FACE_PARTS))
+    variance, trust = usual.copy(), np.ones(len(rest))
     for _ in range(_STEPS):
-        to_head = robust_umeyama(world[use], model[use], np.ones(int(use.sum()))).matrix
-        placed = apply_similarity(to_head, world)
-        off = np.where(use[:, None], placed - rest, 0.0)
-        size = np.linalg.norm(placed - model, axis=1)
+        weight = np.where(use, trust / variance, 0.0)
+        inverse = np.einsum("nkp,n,nkq->pq", slope, weight, slope) + np.diag(prior**-2.0)
+        covariance = np.linalg.inv(inverse)
+        values = covariance @ np.einsum("nkp,n,nk->p", slope, weight, off)
+        square = ((off - slope @ values) ** 2).sum(1)
         # robust: one point far off shall not make a face
-        weight = np.where(use, 1 / (1 + (np.nan_to_num(size) / (3 * _NOISE_M)) ** 2), 0.0) / _NOISE_M**2
-        left = np.einsum("nkp,n,nkq->pq", slope, weight, slope) + np.diag(prior**2)
-        values = np.linalg.solve(left, np.einsum("nkp,n,nk->p", slope, weight, off))
-        model = rest + slope @ values
-    distance = np.where(use, np.linalg.norm(placed - model, axis=1), np.nan)
-    return list(distance.reshape(len(bases), 51))
+        trust = np.minimum(1.0, _ASTRAY**2 * variance / np.maximum(square, 1e-30))
+        # what the fit does not know of the face belongs to the error that is expected
+        square = square + np.einsum("nkp,pq,nkq->n", slope, covariance, slope)
+        for part, sure in zip(parts, worth, strict=True):
+            known = part[use[part]]
+            ratio = np.minimum(square[known] / (3 * usual[known]), _CAP).sum()
+            variance[part] = usual[part] * (sure + 3 * ratio) / (sure + 3 * len(known))
+    return list(np.sqrt(variance).reshape(len(bases), 51))
+
+
+def _placing(rest: Float[ndarray, "N 3"], use: ndarray) -> Float[ndarray, "N 3 7"]:
+    """Slopes of translation, rotation and scale about the points' middle."""
+    local = np.where(use[:, None], rest - rest[use].mean(0), 0.0)
+    turned = np.stack([np.cross(axis, local) for axis in np.eye(3)], axis=-1)
+    return np.concatenate([np.tile(np.eye(3), (len(rest), 1, 1)), turned, local[..., None]], axis=-1)
 
 
 def _basis(head: HeadModel, embedding: LandmarkEmbedding) -> _Basis:

@@ -78,6 +78,10 @@ _IBUG_GROUPS: dict[str, ndarray] = {
     "inner_lips": np.arange(60, 68),
     "lips": np.arange(48, 68),
 }
+FACE_PARTS: Mapping[str, Int[ndarray, " _"]] = {
+    name: _IBUG_GROUPS[name] - INNER_51[0] for name in ("brows", "nose", "eyes", "outer_lips", "inner_lips")
+}
+"""Parts of the face that hold every inner point once: positions in `INNER_51`, and so in `Scheme.inner`."""
 _IBUG_MIRROR = np.r_[
     16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, [47, 46], 39:35:-1, [41, 40], 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1
 ]

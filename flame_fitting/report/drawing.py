@@ -1,6 +1,8 @@
 """Pictures of a fitted head from a capture's cameras, drawn as the avatar itself is drawn."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -42,12 +44,11 @@ def head_avatar(
 
     faces = head.faces.cpu().numpy()
     if texture is not None and head.has_uv:
-        pairs = np.stack([faces.reshape(-1), head.uv_faces.cpu().numpy().reshape(-1)], axis=1)
-        corners, index = np.unique(pairs, axis=0, return_inverse=True)
+        corners, index = _textured_corners(head)
         opaque = np.concatenate([texture, np.full((*texture.shape[:2], 1), 255, dtype=np.uint8)], axis=2)
         part = MeshPart(
             vertices=vertices[corners[:, 0]],
-            faces=index.reshape(-1, 3).astype(np.int64),
+            faces=index,
             normals=vertex_normals(vertices, faces)[corners[:, 0]],
             uv=head.uv.cpu().numpy()[corners[:, 1]].astype(np.float64),
             texture=opaque,
@@ -62,6 +63,15 @@ def head_avatar(
     return MeshAvatar(parts=[part], path=Path("memory"), file_hash="", format="memory")
 
 
+@lru_cache(maxsize=2)
+def _textured_corners(head: HeadModel) -> tuple[ndarray, ndarray]:
+    """(N, 2) pairs of a vertex and a texture coordinate, and the triangles (F, 3) of them."""
+    faces = head.faces.cpu().numpy()
+    pairs = np.stack([faces.reshape(-1), head.uv_faces.cpu().numpy().reshape(-1)], axis=1)
+    corners, index = np.unique(pairs, axis=0, return_inverse=True)
+    return corners, index.reshape(-1, 3).astype(np.int64)
+
+
 def draw_fit(
     fit: FitResult,
     head: HeadModel,
@@ -70,17 +80,33 @@ def draw_fit(
     vertices: Float[ndarray, "T V 3"] | None = None,
     geometry: bool = True,
 ) -> list[DrawnFit]:
-    """The fitted head in each of `views`, one result per view (B = 1), in their order.
+    """The fitted head in each of `views`, one result per view (B = 1), in their order. See `drawn_fits`."""
+    posed = None if vertices is None else (lambda row: vertices[min(row, len(vertices) - 1)])
+    drawn = {view.key: picture for view, picture in drawn_fits(fit, head, capture, views, posed, geometry)}
+    return [drawn[view.key] for view in views]
 
-    `vertices` are in the avatar's coordinates; None takes the fit's own. Without `geometry`, normals are left out.
+
+def drawn_fits(
+    fit: FitResult,
+    head: HeadModel,
+    capture: Capture,
+    views: list[View],
+    posed: Callable[[int], Float[ndarray, "V 3"]] | None = None,
+    geometry: bool = True,
+) -> Iterator[tuple[View, DrawnFit]]:
+    """Views with the fitted head in them, timestep by timestep; no more than a few pictures are held at once.
+
+    `posed` gives the vertices of a row in the avatar's coordinates; None takes the fit's own. Without `geometry`,
+    normals are left out.
     """
-    world = fit.vertices_world(head) if vertices is None else vertices
     steps = {timestep: row for row, timestep in enumerate(capture.timesteps)}
     background = np.asarray(capture.background_color, dtype=np.float32)
-    drawn: dict[str, DrawnFit] = {}
-    for row in sorted({steps[view.timestep] for view in views}):
-        avatar, world_from_unit = in_unit_frame(head_avatar(head, world[min(row, len(world) - 1)], fit.texture))
-        mine = [view for view in views if steps[view.timestep] == row]
+    of_row: dict[int, list[View]] = {}
+    for view in views:
+        of_row.setdefault(steps[view.timestep], []).append(view)
+    for row, mine in sorted(of_row.items()):
+        vertices = fit.vertices_world(head, [row])[0] if posed is None else posed(row)
+        avatar, world_from_unit = in_unit_frame(head_avatar(head, vertices, fit.texture))
         for size in sorted({(view.width, view.height) for view in mine}):
             same = [view for view in mine if (view.width, view.height) == size]
             for start in range(0, len(same), _CHUNK):
@@ -92,8 +118,7 @@ def draw_fit(
                 for i, view in enumerate(chunk):
                     image, alpha, normal = (None if part is None else part[i : i + 1] for part in result)
                     assert image is not None and alpha is not None
-                    drawn[view.key] = DrawnFit(image, alpha, normal)
-    return [drawn[view.key] for view in views]
+                    yield view, DrawnFit(image, alpha, normal)
 
 
 def _draw(

@@ -1,5 +1,6 @@
 """Pictures of a fit: overlays on the avatar, error maps, landmarks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.drawing import DrawnFit, draw_fit, head_avatar
+from flame_fitting.report.over_time import CURVES, OverTime
+from flame_fitting.report.sampling import head_at
 
 OVERLAY_YAWS = (0.0, -40.0, 40.0, -90.0, 90.0, 180.0)
 _GEOMETRY_COLOR = np.array([0.2, 0.5, 1.0], dtype=np.float32)
@@ -23,6 +27,8 @@ _PANEL = 400
 _PANELS = ("avatar", "fit", "fitted mesh, landmarks", "colour difference")
 _DIFFERENCE = 0.25  # sRGB difference that is drawn red
 _BAR_MM = 3.0
+_NO_FACE = 2
+"""Timesteps without a face that are shown."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Figure:
 
 def write_figures(folder: Path, fit: FitResult, capture: Capture, head: HeadModel) -> list[Figure]:
     """Writes overlays/*.jpg into `folder`: the fit over the avatar, from all sides."""
-    chosen = choose_views(capture, fit.head_from_world)
+    chosen = choose_views(capture, head_at(fit, 0))
     pictures = draw_fit(fit, head, capture, list(chosen.values()))
     figures = []
     for (yaw, view), picture in zip(chosen.items(), pictures, strict=True):
@@ -43,6 +49,39 @@ def write_figures(folder: Path, fit: FitResult, capture: Capture, head: HeadMode
         path = folder / "overlays" / f"{list(chosen).index(yaw):02d}_{name.replace(' ', '_')}.jpg"
         write_jpeg(path, overlay_row(fit, capture, view, picture))
         figures.append(Figure(path, f"Seen from {name}: avatar, fit, fitted mesh over the avatar, colour difference"))
+    return figures
+
+
+def write_worst(
+    folder: Path,
+    fit: FitResult,
+    capture: Capture,
+    head: HeadModel,
+    found: OverTime,
+    cameras: Sequence[int],
+    detected: Landmarks2D | None = None,
+) -> list[Figure]:
+    """Writes overlays/worst_*.jpg: the worst timesteps, the worst first, then some in which no face was found.
+
+    Of several cameras the one of `cameras` that comes first and has a picture of the timestep.
+    """
+    figures = []
+    rows = [*found.worst, *found.no_face[:_NO_FACE]]
+    for place, row in enumerate(rows):
+        of_row = {view.camera: view for view in capture.views_of("fit", "heldout", timestep=capture.timesteps[row])}
+        view = next((of_row[camera] for camera in [*cameras, *of_row] if camera in of_row), None)
+        if view is None:
+            continue
+        path = folder / "overlays" / f"worst_{place:02d}.jpg"
+        write_jpeg(path, overlay_row(fit, capture, view, draw_fit(fit, head, capture, [view])[0], detected))
+        values = [
+            f"{title} {value:.3g} {unit}".strip()
+            for name, (title, unit) in CURVES.items()
+            if (value := found.curves[name][row]) is not None
+        ]
+        said = [found.mark(row)] if found.mark(row) else []
+        title = f"Timestep {found.timestep_id[row]}, camera {view.camera_id}: {', '.join([*said, *values])}"
+        figures.append(Figure(path, title))
     return figures
 
 
@@ -75,7 +114,8 @@ def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> di
         for index in np.argsort(cost, kind="stable"):
             view = capture.views[index]
             if view.timestep == capture.timesteps[0]:
-                if cost[index] < np.radians(25) and all(view.key != other.key for other in chosen.values()):
+                nearest = len(capture.cameras) == 1 or cost[index] < np.radians(25)
+                if nearest and all(view.key != other.key for other in chosen.values()):
                     chosen[yaw] = view
                 break
     return chosen
@@ -87,8 +127,13 @@ def side_name(yaw: float) -> str:
     return names[min(names, key=lambda known: abs((yaw - known + 180) % 360 - 180))]
 
 
-def overlay_row(fit: FitResult, capture: Capture, view: View, picture: DrawnFit) -> UInt8[ndarray, "H W 3"]:
-    """Four panels: the avatar, the fit, the fitted mesh over the avatar with its landmarks, the colour difference."""
+def overlay_row(
+    fit: FitResult, capture: Capture, view: View, picture: DrawnFit, detected: Landmarks2D | None = None
+) -> UInt8[ndarray, "H W 3"]:
+    """Four panels: the avatar, the fit, the fitted mesh over the avatar with its landmarks, the colour difference.
+
+    Landmarks are those in space, or where they are given those `detected` in this picture.
+    """
     image = capture.image(view)
     seen, fitted = capture.alpha(view), picture.alpha[0]
     mesh = blend_mesh(image, picture, view)
@@ -96,9 +141,9 @@ def overlay_row(fit: FitResult, capture: Capture, view: View, picture: DrawnFit)
     error[np.maximum(seen, fitted) < 0.02] = 255
     panels = [image.transpose(1, 2, 0), picture.image[0].transpose(1, 2, 0), mesh]
     row = [_resized(to_uint8(panel)) for panel in panels]
-    row[2] = _with_landmarks(row[2], fit, capture, view)
+    row[2] = _with_landmarks(row[2], fit, capture, view, detected)
     row.append(_resized(error))
-    return np.concatenate([_labelled(p, text) for p, text in zip(row, _PANELS, strict=True)], axis=1)
+    return np.concatenate([labelled(p, text) for p, text in zip(row, _PANELS, strict=True)], axis=1)
 
 
 def blend_mesh(image: Float[ndarray, "3 H W"], picture: DrawnFit, view: View) -> Float[ndarray, "H W 3"]:
@@ -140,19 +185,19 @@ def error_map(
     return np.concatenate([*panels, color_bar(size)], axis=1)
 
 
-def color_bar(height: int, width: int = 90) -> UInt8[ndarray, "H W 3"]:
-    """A colour bar from 0 to the error map's largest value, labelled in millimetres."""
+def color_bar(height: int, width: int = 90, top_value: float = _BAR_MM, unit: str = "mm") -> UInt8[ndarray, "H W 3"]:
+    """A colour bar from 0 to the largest value, by default that of error maps in millimetres."""
     import cv2
 
     bar = np.full((height, width, 3), 255, dtype=np.uint8)
     top, bottom = height // 10, height - height // 10
     values = np.linspace(1, 0, bottom - top)[:, None].repeat(20, axis=1)
     bar[top:bottom, 10:30] = colored(values)
-    for value in np.linspace(0, _BAR_MM, 7):
-        y = int(bottom - (bottom - top) * value / _BAR_MM)
+    for value in np.linspace(0, top_value, 7):
+        y = int(bottom - (bottom - top) * value / top_value)
         cv2.line(bar, (30, y), (34, y), (0, 0, 0), 1)
         cv2.putText(bar, f"{value:g}", (37, y + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    cv2.putText(bar, "mm", (12, top - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(bar, unit, (12, top - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return bar
 
 
@@ -176,31 +221,41 @@ def write_jpeg(path: Path, picture: UInt8[ndarray, "H W 3"], quality: int = 90) 
         temporary.write_bytes(encoded.tobytes())
 
 
-def _with_landmarks(panel: ndarray, fit: FitResult, capture: Capture, view: View) -> ndarray:
-    """Landmarks as lifted from the avatar (green) and on the fitted head (red), where the view sees them."""
+def _with_landmarks(
+    panel: ndarray, fit: FitResult, capture: Capture, view: View, detected: Landmarks2D | None = None
+) -> ndarray:
+    """Landmarks as they were detected or lifted from the avatar (green) and on the fitted head (red), where seen."""
     import cv2
 
     found = fit.landmarks3d
     if not {"points", "model", "used"} <= found.keys():
         return panel
     row = capture.timesteps.index(view.timestep)
-    used = np.asarray(found["used"][row], dtype=bool)
+    used = np.asarray(found["used"], dtype=bool)
+    chosen = used[row] if used[row].any() else used.any(axis=0)
+    places = [(project(found["model"][row][chosen], view.K, view.world_to_camera), _MODEL)]
+    if detected is not None and detected.landmarks.shape[2] == used.shape[1]:
+        pixels = detected.landmarks[row, capture.cameras.index(view.camera)][chosen]
+        places.insert(0, (np.where(np.arange(3) < 2, pixels, np.nan), _FOUND))
+    else:
+        places.insert(0, (project(found["points"][row][chosen], view.K, view.world_to_camera), _FOUND))
     scale_x, scale_y = panel.shape[1] / view.width, panel.shape[0] / view.height
     depth = capture.geometry(view)[0] if view.geometry_path is not None else None
     shift = 4  # cv2 draws at 1/16 px
     panel = np.ascontiguousarray(panel)
-    for points, color in ((found["points"][row][used], _FOUND), (found["model"][row][used], _MODEL)):
-        for x, y, z in project(points, view.K, view.world_to_camera):
-            if not np.isfinite([x, y, z]).all() or not (0 <= x < view.width and 0 <= y < view.height):
+    for points, color in places:
+        for x, y, z in points:
+            if not np.isfinite([x, y]).all() or not (0 <= x < view.width and 0 <= y < view.height):
                 continue
-            if depth is not None and not 0 < z <= depth[int(y), int(x)] * 1.01:
+            if depth is not None and np.isfinite(z) and not 0 < z <= depth[int(y), int(x)] * 1.01:
                 continue
             center = (round((x * scale_x - 0.5) * 2**shift), round((y * scale_y - 0.5) * 2**shift))
             cv2.circle(panel, center, round(1.1 * 2**shift), color, -1, cv2.LINE_AA, shift)
     return panel
 
 
-def _labelled(panel: ndarray, text: str) -> ndarray:
+def labelled(panel: UInt8[ndarray, "H W 3"], text: str) -> UInt8[ndarray, "H W 3"]:
+    """A copy of a picture with a line of text in its top left corner."""
     import cv2
 
     panel = np.ascontiguousarray(panel)

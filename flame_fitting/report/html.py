@@ -2,6 +2,7 @@
 
 import base64
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,21 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; mar
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
 td:first-child, th:first-child { text-align: left; } th { font-weight: 600; }
-figure { margin: 0 0 1.5rem; } img { max-width: 100%; border: 1px solid #ddd; } figcaption { color: #555; }
+figure { margin: 0 0 1.5rem; } img, video { max-width: 100%; border: 1px solid #ddd; } figcaption { color: #555; }
 .warning { background: #fff4d6; border-left: 4px solid #e0a000; padding: .4rem .8rem; margin: .4rem 0; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; }
 """
 
 
-def write_html(path: Path, title: str, metrics: dict[str, Any], figures: list[Figure], config_text: str = "") -> None:
-    """Writes the page; pictures are embedded."""
+def write_html(
+    path: Path,
+    title: str,
+    metrics: dict[str, Any],
+    figures: list[Figure],
+    config_text: str = "",
+    videos: Sequence[Path] = (),
+) -> None:
+    """Writes the page; pictures are embedded, videos in its folder are shown from there."""
     parts = [
         "<!DOCTYPE html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
@@ -36,6 +44,14 @@ def write_html(path: Path, title: str, metrics: dict[str, Any], figures: list[Fi
         parts += ["<h2>After each stage, face, fit to avatar, mm</h2>", _stage_table(metrics["stages"])]
     if metrics.get("sanity"):
         parts += ["<h2>Soundness of the mesh, by region</h2>", _sanity_table(metrics["sanity"])]
+    if (swimming := metrics.get("over_time", {}).get("swimming")) is not None:
+        parts += ["<h2>Swimming by region, sRGB levels of 255</h2>", _swimming_table(swimming["regions"])]
+    if videos:
+        parts.append("<h2>Over time: picture, fit, fitted mesh over the picture</h2>")
+    for video in videos:
+        name = html.escape(video.name)
+        parts.append(f'<figure><video controls loop muted preload="metadata" src="{name}"></video>')
+        parts.append(f"<figcaption>{name}</figcaption></figure>")
     parts.append("<h2>Pictures</h2>")
     for figure in figures:
         encoded = base64.b64encode(figure.path.read_bytes()).decode()
@@ -98,6 +114,14 @@ def _sanity_table(sanity: dict[str, dict[str, Any]]) -> str:
         cells = (f"{values[key]:.2f}" if isinstance(values[key], float) else str(values[key]) for key in columns)
         table += f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     return table + "</table>"
+
+
+def _swimming_table(regions: dict[str, dict[str, float]]) -> str:
+    rows: list[tuple[str, ...]] = [("region", "all, median", "detail, median", "detail, 95 %", "texels")]
+    for name, values in regions.items():
+        keys = ("std_median", "detail_std_median", "detail_std_p95")
+        rows.append((name.replace("_", " "), *(f"{values[key]:.1f}" for key in keys), str(values["texels"])))
+    return _rows(rows)
 
 
 def _rows(rows: list[tuple[str, ...]]) -> str:

@@ -6,6 +6,8 @@ vertices that the fitted head itself hides from every view are left out and coun
 """
 
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,23 +17,27 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from flame_fitting.avatar.interface import Avatar
-from flame_fitting.capture.camera import project, transform_points
-from flame_fitting.capture.capture import Capture, View
-from flame_fitting.capture.pictures import to_uint8
-from flame_fitting.export.neck_line import NeckCut, neck_cut
+from flame_fitting.capture.camera import transform_points
+from flame_fitting.capture.capture import Capture
 from flame_fitting.fit.folds import adjacent_faces, folded_faces
 from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.sanity import as_metrics, region_sanity, sanity_warnings
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.maths.closest import TriangleTree
-from flame_fitting.report.drawing import draw_fit
+from flame_fitting.report.landmark_errors import detections_of_fit, landmark_errors, landmark_metrics
+from flame_fitting.report.over_time import OverTime, over_time
+from flame_fitting.report.pictures import Watch, measure_pictures
+from flame_fitting.report.sampling import Chosen, drawn_views, spread
 from flame_fitting.report.statistics import REGIONS, area_of_vertices, weighted_stats
 from flame_fitting.report.surfaces import VisibleSurface, visible_surface
+from flame_fitting.report.swimming import Swimming, swimming
 from flame_fitting.report.truth import Truth, truth_metrics
 from flame_fitting.report.usual_range import Thresholds, out_of_range
 from flame_fitting.report.visibility import seen_vertices
 
-MAX_PSNR = 99.0
+_MOST_POSED = 64
+"""Timesteps at which triangles are counted, where there is no surface to measure to."""
 
 
 @dataclass(eq=False)
@@ -40,6 +46,13 @@ class Workings:
 
     visible: list[VisibleSurface | None] = field(default_factory=list)
     """By timestep."""
+    detected: Landmarks2D | None = None
+    """What the fit's detector found, in held-out views too."""
+    chosen: Chosen = field(default_factory=lambda: Chosen([]))
+    """What is drawn."""
+    over_time: OverTime | None = None
+    """None of a single timestep."""
+    swimming: Swimming | None = None
 
 
 def evaluate_fit(
@@ -51,6 +64,8 @@ def evaluate_fit(
     mm_per_unit: float | None = None,
     thresholds: Thresholds | None = None,
     workings: Workings | None = None,
+    cameras: Sequence[str] = (),
+    watching: Callable[[Workings], AbstractContextManager[Watch]] | None = None,
 ) -> dict[str, Any]:
     """All metrics of a fit, with the keys of metrics.json.
 
@@ -59,36 +74,58 @@ def evaluate_fit(
         truth: adds `to_truth_mm` (vertex to vertex) and `to_truth_surface_mm` to the regions.
         mm_per_unit: true millimetres in one unit of the avatar; None takes the fit's own scale.
         workings: is filled with what was made on the way.
+        cameras: are followed over time, by name or number; the most frontal ones by default.
+        watching: makes, of what was measured so far, who is shown the pictures that are drawn.
     """
     started = time.perf_counter()
     workings = workings or Workings()
     mm = 1000.0 if mm_per_unit is None else 1000.0 * mm_per_unit / fit.mm_per_unit
-    vertices = fit.vertices_head(head)
     metrics: dict[str, Any] = {"head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity}
     visible = [visible_surface(capture, fit.head_from_world, t, avatar) for t in capture.timesteps]
     workings.visible = visible
+    # where there is no surface to measure to, some timesteps stand for all
+    rows = spread(len(visible), _MOST_POSED if all(one is None for one in visible) else len(visible))
+    visible = [visible[row] for row in rows]
+    vertices = fit.vertices_head(head, rows)
     seen = np.stack(
         [
-            seen_vertices(head, posed, capture.views_of("fit", "landmark", timestep=timestep))
-            for posed, timestep in zip(fit.vertices_world(head), capture.timesteps, strict=False)
+            seen_vertices(head, posed, capture.views_of("fit", "landmark", timestep=capture.timesteps[row]))
+            if surface is not None
+            else np.ones(len(posed), dtype=bool)
+            for posed, row, surface in zip(fit.vertices_world(head, rows), rows, visible, strict=True)
         ]
     )
     metrics["regions"] = region_metrics(head, vertices, visible, mm, seen)
     if truth is not None:
-        for name, values in truth_metrics(head, fit.vertices_world(head)[0], truth).items():
+        for name, values in truth_metrics(head, fit.vertices_world(head, [0])[0], truth).items():
             metrics["regions"].setdefault(name, {}).update(values)
     metrics["stages"] = {}
     for stage in fit.stages:
-        stage_vertices = transform_points(fit.head_from_world, stage.vertices_world)
+        stage_vertices = transform_points(fit.head_from_world, np.asarray(stage.vertices_world)[rows])
         record: dict[str, Any] = {"regions": region_metrics(head, stage_vertices, visible, mm, seen)}
         if truth is not None:
             for name, values in truth_metrics(head, np.asarray(stage.vertices_world[0]), truth).items():
                 record["regions"].setdefault(name, {}).update(values)
         record |= {"accepted": bool(stage.accepted), "seconds": float(stage.seconds)}
         metrics["stages"][stage.name] = record | {"smoothed_triangles": len(stage.smoothed)}
-    metrics["landmarks"] = landmark_metrics(fit, capture, mm / 1000 * fit.mm_per_unit)
-    metrics |= picture_metrics(fit, capture, head)
-    bare = fit.without_offsets().vertices_head(head)
+    workings.detected = detected = detections_of_fit(fit, capture)
+    errors = landmark_errors(fit, capture, detected)
+    metrics["landmarks"] = landmark_metrics(fit, capture, mm / 1000 * fit.mm_per_unit, errors)
+    workings.chosen = drawn_views(fit, capture, cameras)
+    if len(capture.timesteps) > 1:
+        workings.over_time = over_time(fit, capture, head, detected, errors, mm)
+    with nullcontext() if watching is None else watching(workings) as watch:
+        pictures = measure_pictures(fit, capture, head, workings.chosen.views, watch)
+    blank = workings.over_time.no_face if workings.over_time is not None else []
+    metrics |= pictures.without(blank).as_metrics()
+    if workings.over_time is not None:
+        workings.over_time.add_pictures(pictures)
+        metrics["over_time"] = workings.over_time.as_metrics()
+        metrics["over_time"]["drawn"] = workings.chosen.as_metrics(capture)
+        if fit.texture is not None and (swims := swimming(fit, capture, head, workings.over_time.no_face)) is not None:
+            workings.swimming = swims
+            metrics["over_time"]["swimming"] = swims.as_metrics()
+    bare = fit.without_offsets().vertices_head(head, rows)
     metrics["flipped_triangles"] = flipped_triangles(head, vertices, bare)
     smoothed = {triangle for stage in fit.stages for triangle in stage.smoothed}
     sanity = region_sanity(head, vertices, bare, fit.parameters["static_offset"], smoothed=smoothed)
@@ -151,81 +188,6 @@ def region_metrics(
     return out
 
 
-def landmark_metrics(fit: FitResult, capture: Capture, mm_per_unit: float) -> dict[str, Any]:
-    """`reprojection_px` (detections against the fitted head's points), `spread_mm`, `error_mm`, and the `sources`."""
-    found = fit.landmarks3d
-    if not {"points", "model", "spread_mm", "used"} <= found.keys():
-        return {}
-    used = np.asarray(found["used"], dtype=bool)
-    error = np.linalg.norm(found["points"] - found["model"], axis=-1) * mm_per_unit
-    out: dict[str, Any] = {"sources": landmark_sources(fit)}
-    pixels = _reprojection(fit, capture, used)
-    for name, values in (
-        ("reprojection_px", pixels),
-        ("spread_mm", found["spread_mm"][used]),
-        ("error_mm", error[used]),
-    ):
-        finite = np.asarray(values)[np.isfinite(values)]
-        if len(finite):
-            out[name] = {"median": float(np.median(finite)), "p95": float(np.percentile(finite, 95))}
-    return out
-
-
-def landmark_sources(fit: FitResult) -> dict[str, str]:
-    """What the fit's landmarks were detected with: versions, which begin with the weights' hash, by detector."""
-    found = fit.landmarks3d
-    names = [key for key in found if key == "detector" or key.endswith("/detector")]
-    return {str(found[name]): str(found.get(f"{name}_version", "")) for name in names}
-
-
-def picture_metrics(fit: FitResult, capture: Capture, head: HeadModel) -> dict[str, float | None]:
-    """Silhouette overlap over fit and held-out views above the neck line, and PSNR over the held-out views.
-
-    `silhouette_iou_head` counts above the sides of the neck instead, where shoulders do not reach.
-    """
-    vertices = fit.vertices_world(head)
-    up = np.linalg.inv(fit.head_from_world)[:3, 1]
-    up /= np.linalg.norm(up)
-    cuts = [(neck_cut(head, v, up), neck_cut(head, v, up, at_sides=True)) for v in vertices]
-    views = capture.views_of("fit", "heldout")
-    squared: dict[str, list[tuple[float, int]]] = {"avatar": [], "union": [], "above": []}
-    overlap = np.zeros((2, 2), dtype=np.int64)  # (line, sides) x (both, either)
-    for view, picture in zip(views, draw_fit(fit, head, capture, views, vertices, geometry=False), strict=True):
-        seen, fitted = capture.alpha(view) > 0.5, to_uint8(picture.alpha[0]) > 127.5
-        row = min(capture.timesteps.index(view.timestep), len(cuts) - 1)
-        above = [_above(cut, view) for cut in cuts[row]]
-        for k in range(2):
-            overlap[k] += int((seen & fitted & above[k]).sum()), int(((seen | fitted) & above[k]).sum())
-        if view.role == "heldout":
-            error = ((picture.image[0].astype(np.float64) - capture.image(view)) ** 2).mean(axis=0)
-            for name, mask in (("avatar", seen), ("union", seen | fitted), ("above", seen & above[1])):
-                squared[name].append((float(error[mask].sum()), int(mask.sum())))
-    has_masks = bool(views) and views[0].mask_path is not None
-    ious = [float(both / either) if either and has_masks else None for both, either in overlap]
-    return {
-        "silhouette_iou": ious[0],
-        "silhouette_iou_head": ious[1],
-        "psnr_heldout_db": pooled_psnr(squared["avatar"]),
-        "psnr_heldout_union_db": pooled_psnr(squared["union"]),
-        "psnr_heldout_above_neck_db": pooled_psnr(squared["above"]),
-    }
-
-
-def _above(cut: NeckCut | None, view: View) -> ndarray:
-    if cut is None:
-        return np.ones((view.height, view.width), dtype=bool)
-    return cut.keep(view.K, view.world_to_camera, view.width, view.height) > 0.5
-
-
-def pooled_psnr(sums: list[tuple[float, int]]) -> float | None:
-    """PSNR in dB of values in 0..1 from (sum of squared errors, count) of each picture; None without a pixel."""
-    count = sum(n for _, n in sums)
-    if count == 0:
-        return None
-    mean = sum(s for s, _ in sums) / count
-    return MAX_PSNR if mean <= 10 ** (-MAX_PSNR / 10) else float(-10 * np.log10(mean))
-
-
 def flipped_triangles(
     head: HeadModel, vertices: Float[ndarray, "T V 3"], without_offsets: Float[ndarray, "T V 3"], region: str = "face"
 ) -> int:
@@ -242,42 +204,6 @@ def on_open_edge(faces: Int[ndarray, "F 3"], face: Int[ndarray, " N"], barycentr
     _, index, count = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
     open_edge = (count[index.reshape(-1)] == 1).reshape(-1, 3)  # edge k lies opposite corner k
     return (open_edge[face] & (barycentric < 1e-9)).any(axis=1)
-
-
-def _reprojection(fit: FitResult, capture: Capture, used: ndarray) -> ndarray:
-    from flame_fitting.landmarks.files import landmark_names, read_landmarks
-
-    scheme, made_by = (str(fit.landmarks3d.get(key, "")) for key in ("scheme", "detector"))
-    for name in landmark_names(capture):
-        if made_by and name != made_by:
-            continue
-        detected = read_landmarks(capture, name)
-        if scheme and detected.scheme != scheme:
-            continue
-        distances = []
-        for view in capture.views:
-            row, column = capture.timesteps.index(view.timestep), capture.cameras.index(view.camera)
-            points = detected.landmarks[row, column]
-            if not np.isfinite(points[:, :2]).any() or points.shape[0] != fit.landmarks3d["model"].shape[1]:
-                continue
-            projected = project(fit.landmarks3d["model"][row], view.K, view.world_to_camera)
-            pixel_error = np.linalg.norm(projected[:, :2] - points[:, :2], axis=1)
-            distances.append(pixel_error[used[row] & _seen(capture, view, projected)])
-        return np.concatenate(distances) if distances else np.zeros(0)
-    return np.zeros(0)
-
-
-def _seen(capture: Capture, view: View, projected: ndarray) -> ndarray:
-    """Bool (N,): projected points (x px, y px, depth) that are not behind the avatar's surface."""
-    finite = np.isfinite(projected).all(axis=1)
-    if view.geometry_path is None:
-        return finite
-    depth, _ = capture.geometry(view)
-    column = np.clip(np.nan_to_num(projected[:, 0]), 0, view.width - 1).astype(int)
-    row = np.clip(np.nan_to_num(projected[:, 1]), 0, view.height - 1).astype(int)
-    surface = depth[row, column]
-    slack = 0.01 * np.nan_to_num(projected[:, 2])  # 1 % of the distance: about 1 cm in the usual views
-    return finite & (surface > 0) & (projected[:, 2] < surface + slack)
 
 
 def _used_rms(values: ndarray) -> float:

@@ -57,6 +57,7 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     ):
         if metrics.get(key) is not None:
             pairs.append((title, f"{metrics[key]:.1f} dB"))
+    pairs += _over_time_pairs(metrics.get("over_time", {}))
     shares = {name: r["hidden"] / r["vertices"] for name, r in metrics.get("regions", {}).items() if r.get("hidden")}
     many = [f"{name.replace('_', ' ')} {share:.0%}" for name, share in shares.items() if share >= _MANY_HIDDEN]
     if many:
@@ -73,6 +74,39 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         pairs.append(("landmarks of", ", ".join(named)))
     if "head_model" in metrics:
         pairs.append(("head model", str(metrics["head_model"].get("name"))))
+    return pairs
+
+
+def _over_time_pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if not found:
+        return []
+    names, pairs = found["timestep_id"], []
+    known = [(value, name) for value, name in zip(found["landmark_px"], names, strict=True) if value is not None]
+    if known:
+        value, name = max(known)
+        pairs.append(("worst timestep by its landmarks", f"{value:.2f} px ({name})"))
+    faces = [name not in found["no_face"] for name in names]
+    psnr = sorted(value for value, face in zip(found["psnr_db"], faces, strict=True) if face and value is not None)
+    if psnr:
+        pairs.append(("PSNR by timestep, median (worst)", f"{psnr[len(psnr) // 2]:.1f} dB ({psnr[0]:.1f} dB)"))
+    trembles = found["jitter_rms"]
+    if trembles["vertices_mm"] is not None:
+        turns = f"head {trembles['rotation_deg']:.2f}, jaw {trembles['jaw_deg']:.2f} degrees"
+        pairs.append(("jitter (RMS second difference)", f"face {trembles['vertices_mm']:.2f} mm, {turns}"))
+    if (face := found.get("swimming", {}).get("regions", {}).get("face")) is not None:
+        text = f"{face['detail_std_median']:.1f} of 255 (with the light {face['std_median']:.1f})"
+        pairs.append(("swimming of the face's texture", text))
+    if found["no_face"]:
+        pairs.append(("timesteps without a face", f"{len(found['no_face'])} of {len(names)}"))
+    for key, title in (("views_held_out", "views held out"), ("views_fitted", "views fitted")):
+        if (part := found.get("heldout", {}).get(key)) is not None:
+            said = [f"landmarks {part['landmark_px']['median']:.2f} px"] if part["landmark_px"] else []
+            said += [f"PSNR {part['psnr_db']:.1f} dB"] if part["psnr_db"] is not None else []
+            said += [f"IoU {part['iou']:.3f}"] if part["iou"] is not None else []
+            pairs.append((title, ", ".join(said) or "-"))
+    drawn = found.get("drawn")
+    if drawn and drawn["views"] < drawn["of_views"]:
+        pairs.append(("pictures that were drawn", f"{drawn['views']} of {drawn['of_views']}"))
     return pairs
 
 

@@ -90,7 +90,7 @@ def measure(folder: Path, fitted: Fitted, spec: str, add_teeth: bool, picture: P
     from flame_fitting.capture.camera import transform_points
     from flame_fitting.fit.region_weights import vertex_areas
     from flame_fitting.landmarks.schemes import scheme_named
-    from flame_fitting.report.metrics import picture_metrics
+    from flame_fitting.report.pictures import picture_metrics
     from flame_fitting.report.statistics import weighted_stats
     from flame_fitting.report.truth import truth_metrics
 

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.capture.pictures import to_uint8
+from flame_fitting.video.encoding import VideoWriter
 
 from .cameras import RigCamera
 from .colours import Picture
-from .video import VideoWriter
 
 CALIBRATION_SCALE = 2
 """Size of the calibration's pictures to that of the largest pictures."""
@@ -42,7 +42,7 @@ class SequenceWriter:
     ) -> None:
         self.folder, self.cameras, self.recorded, self.kinds = folder, cameras, recorded, kinds
         self._videos = {
-            camera.name: VideoWriter(videos[camera.name], camera.width, camera.height, fps)
+            camera.name: VideoWriter(videos[camera.name], camera.width, camera.height, fps, crf=8, threads=1)
             for camera in cameras
             if kinds.videos
         }

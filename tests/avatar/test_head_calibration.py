@@ -26,10 +26,12 @@ from flame_fitting.landmarks.calibration import (
     allowed_faces,
     calibrate,
     detect_on_head,
+    heads_to_show,
     identity_coefficients,
     spread_table,
 )
 from flame_fitting.landmarks.detector import LandmarkDetector
+from flame_fitting.landmarks.embedding_schemes import for_scheme
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPipeDetector
 from flame_fitting.landmarks.registry import Settings
@@ -124,19 +126,22 @@ def test_calibration_recovers_known_surface_points(head):
     detector = ExactDetector(truth, faces)
     shown = render_head(head, "clay")
 
-    def render(vertices) -> HeadViews:
-        views = shown(vertices)
+    def render(vertices, look) -> HeadViews:
+        views = shown(vertices, look)
         detector.vertices, detector.views = vertices, views
         return views
 
     groups_free = np.array(
         [i for i in range(478) if i not in set(np.concatenate(scheme_named("mediapipe478").lips)) and i < 468]
     )
-    embedding = calibrate(head, detector, "clay", render, CalibrationConfig(identities=0))
+    embedding = calibrate(head, detector, "clay", render, CalibrationConfig(identities=0, drawn=2))
     points = embedding.points(head.v_template[None].double(), head.faces)[0].numpy()
     error = np.linalg.norm(points - template[faces[truth]].mean(1), axis=1)[groups_free]
     assert np.nanmedian(error) < 3e-4 and np.nanpercentile(error, 95) < 2e-3
     assert embedding.head_hash == head.file_hash and embedding.detector == "exact"
+    assert embedding.residual_mm.shape == (2, 51, 3)
+    skin = np.isin(scheme_named("mediapipe478").inner, groups_free)
+    assert np.nanmedian(np.linalg.norm(embedding.residual_mm[:, skin], axis=-1)) < 0.5
 
 
 def test_embeddings_are_cached_by_what_decides_them(head, tmp_path, monkeypatch):
@@ -255,6 +260,27 @@ def test_identities_start_with_the_mean_and_come_in_opposite_pairs(head):
     assert len(coefficients) == 5 and not coefficients[0].any()
     np.testing.assert_array_equal(coefficients[1], -coefficients[2])
     assert np.abs(coefficients[3] - coefficients[1]).max() > 0.1
+
+
+def test_drawn_heads_are_the_same_for_every_detector_and_have_faces_of_their_own(head):
+    config = CalibrationConfig(identities=0, drawn=3)
+    (template, plain), *drawn = heads_to_show(head, config)
+    assert plain is None and np.allclose(template, head.v_template.numpy())
+    assert [look.number for _, look in drawn] == [0, 1, 2]
+    for (vertices, look), (again, same) in zip(drawn, heads_to_show(head, config)[1:], strict=True):
+        np.testing.assert_array_equal(vertices, again)
+        assert look == same and np.abs(vertices - template).max() > 0.005
+    more = heads_to_show(head, replace(config, drawn=4))[1:4]
+    np.testing.assert_array_equal(more[2][0], drawn[2][0], err_msg="a calibration on more heads holds those on fewer")
+
+
+def test_residuals_outlive_the_file_but_not_another_order(head, embedding, tmp_path):
+    assert embedding.residual_mm.shape == (12, 51, 3), "run scripts/calibrate_landmarks.py"
+    embedding.save(tmp_path / "one.npz")
+    np.testing.assert_array_equal(LandmarkEmbedding.load(tmp_path / "one.npz").residual_mm, embedding.residual_mm)
+    assert for_scheme(embedding, "ibug68", head).residual_mm is None
+    replace(embedding, residual_mm=None).save(tmp_path / "none.npz")
+    assert LandmarkEmbedding.load(tmp_path / "none.npz").residual_mm is None
 
 
 def test_painted_head_shows_a_face(head, embedding):

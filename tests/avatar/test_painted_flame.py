@@ -23,7 +23,7 @@ def test_a_painted_head_is_found_from_all_sides(
     monkeypatch.setenv("FLAME_FITTING_CACHE", str(tmp_path))
     head = HeadModel(complete_flame(read_flame(path), add_teeth=True))
     detector = MediaPipeDetector(config=MediaPipeConfig(jitter=0))
-    once = CalibrationConfig(identities=0)
+    once = CalibrationConfig(identities=0, drawn=0)
     clay = calibrate(head, detector, "clay", render_head(head, "clay"), once)
     colors = painted_colors(head, clay)
 
@@ -35,7 +35,7 @@ def test_a_painted_head_is_found_from_all_sides(
     assert dark < 0.3 < 0.5 < colors[head.regions["left_cheek"].numpy()].mean()
 
     shown = render_head(head, "textured", colors)
-    views = shown(head.v_template.numpy().astype(np.float64))
+    views = shown(head.v_template.numpy().astype(np.float64), None)
     found = detector.detect(views.images)
     assert np.isfinite(found[..., 0]).all(), "no face in some view"
 

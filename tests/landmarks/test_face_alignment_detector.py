@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-face_alignment = pytest.importorskip("face_alignment", reason="face-alignment is not installed")
+face_alignment = pytest.importorskip("face_alignment", reason="pip install --no-deps face-alignment")
 
 from flame_fitting.errors import InputError  # noqa: E402
 from flame_fitting.files import sha256_of_file  # noqa: E402
@@ -65,14 +65,22 @@ def test_folder_file_and_torchs_cache_serve(cache, monkeypatch, tmp_path):
     assert found[0].version.startswith(sha256_of_file(found[0].path)[:16])
 
 
-def test_heat_is_that_of_the_package(detector, cache, picture, monkeypatch):
+@pytest.fixture
+def theirs(cache, monkeypatch):
+    """The package with the same weights. Its loops run as Python: to compile them takes 17 s."""
+    from face_alignment import utils
+
+    monkeypatch.setattr(utils, "get_dir", lambda: str(cache.parent))
+    for name in ("_get_preds_fromhm", "transform_np"):
+        monkeypatch.setattr(utils, name, getattr(utils, name).py_func)
+    two_d = face_alignment.LandmarksType.TWO_D
+    return face_alignment.FaceAlignment(two_d, device="cpu", compile=False, face_detector="folder")
+
+
+def test_heat_is_that_of_the_package(detector, theirs, picture):
     """Its own loading, network and mirroring."""
-    monkeypatch.setattr("face_alignment.utils.get_dir", lambda: str(cache.parent))
     from face_alignment.utils import flip
 
-    theirs = face_alignment.FaceAlignment(
-        face_alignment.LandmarksType.TWO_D, device="cpu", compile=False, face_detector="folder"
-    )
     crop = own.crop(picture, own.crop_matrix(np.array(BOX)))
     shown = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
@@ -91,15 +99,11 @@ class Brightness(torch.nn.Module):
 
 
 @pytest.mark.parametrize("place", [(121.3, 97.8), (88.0, 140.5), (150.2, 71.1)])
-def test_points_are_where_the_package_has_them_and_not_rounded(detector, cache, place, monkeypatch):
+def test_points_are_where_the_package_has_them_and_not_rounded(detector, theirs, place):
     picture = spot(place)
     detector.network = Brightness()
     found = detector.detect(picture[None])[0, :, :2]
     np.testing.assert_allclose(found, np.broadcast_to(place, (68, 2)), atol=0.15)
-    monkeypatch.setattr("face_alignment.utils.get_dir", lambda: str(cache.parent))
-    theirs = face_alignment.FaceAlignment(
-        face_alignment.LandmarksType.TWO_D, device="cpu", compile=False, face_detector="folder"
-    )
     theirs.face_alignment_net = Brightness()
     package = theirs.get_landmarks_from_image(picture, detected_faces=[np.array(BOX)])[0]
     # a heat map's cell is 3.8 px here, and the package rounds to a quarter of it, then to whole pixels

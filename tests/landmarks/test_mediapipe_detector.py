@@ -1,7 +1,9 @@
 """The MediaPipe detector on renders of the open head."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from flame_fitting.landmarks.mediapipe_detector import (
     MediaPipeDetector,
     find_model,
 )
+from flame_fitting.landmarks.mediapipe_faces import FaceBoxes
 from flame_fitting.landmarks.schemes import SCHEMES
 
 
@@ -94,6 +97,40 @@ def test_confidence_falls_on_the_side_turned_away(head_pictures):
     turned = quick().detect(head_pictures.images[1:2])[0]  # the camera stands on the subject's left
     assert turned[454, 2] > turned[234, 2] and turned[234, 2] < 0.4
     assert np.median(quick().detect(head_pictures.images[:1])[0, :, 2]) > 0.8
+
+
+def start_one(which):
+    from mediapipe.tasks.python import vision
+
+    if which == "faces":
+        return vision.FaceDetector, FaceBoxes()
+    detector = quick()
+    detector.detect_quickly(np.zeros((1, 64, 64, 3), np.uint8))
+    return vision.FaceLandmarker, detector
+
+
+@pytest.mark.parametrize("which", ["landmarks", "faces"])
+def test_garbage_collection_leaves_networks_to_who_starts_the_next_one(which, monkeypatch):
+    """MediaPipe's destructor waits for its thread pool, which is no longer there when garbage is collected."""
+    start_one(which)  # what mediapipe's import has raised keeps the frame that imported it
+    kind, owner = start_one(which)
+    closed = []
+
+    def close(network, mediapipes=kind.close):
+        if network._handle:
+            closed.append(len(closed))
+        mediapipes(network)
+
+    start_one(which)
+    monkeypatch.setattr(kind, "close", close)
+    gone, itself = weakref.ref(owner), [owner]
+    itself.append(itself)
+    del owner, itself
+    assert gone() is not None
+    gc.collect()
+    assert gone() is None and closed == []
+    start_one(which)
+    assert closed
 
 
 def test_libraries_print_nothing():

@@ -11,10 +11,11 @@ from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.errors import InputError
 from flame_fitting.head.loading import load_head
+from flame_fitting.landmarks.detector_errors import correlation, expected_error
 from flame_fitting.landmarks.lifting import triangulate
 from flame_fitting.landmarks.merging import Cameras, Detected, merge, spread_of
-from flame_fitting.landmarks.misfit import misfits
-from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.landmarks.misfit import Expected, lasting_errors
+from flame_fitting.landmarks.schemes import FACE_PARTS, scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 
 INNER = scheme_named("mediapipe478").inner
@@ -166,14 +167,61 @@ def test_merged_points_triangulate(world):
 
 
 def test_a_detector_that_is_always_off_alike_is_known_by_the_head_model(world):
-    """It agrees with itself over all views; no face has its points."""
+    """It agrees with itself over all views; no face has its points. What was expected of both is the same."""
     head, vertices, _, embedding = world
     truth = embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy()
     rng = np.random.default_rng(3)
     good, bad = truth + 0.0005 * rng.standard_normal(truth.shape), truth + 0.003 * rng.standard_normal(truth.shape)
     to_world = np.array([0.3, -2.0, 1.0])
-    first, second = misfits(head, [embedding, embedding], [10 * good + to_world, 10 * bad + to_world])
-    assert np.median(second) > 2.5 * np.median(first)
-    good[INNER[5]] = np.nan
-    assert np.isnan(misfits(head, [embedding], [good])[0][5])
-    assert np.isnan(misfits(head, [embedding], [np.full_like(good, np.nan)])[0]).all()
+    points, expected = [10 * good + to_world, 10 * bad + to_world], Expected(np.full(51, 0.001), 5.0)
+    first, second = lasting_errors(head, [embedding, embedding], points, [expected, expected])
+    assert np.median(second) > 3 * np.median(first)
+    assert np.median(first) == pytest.approx(0.0005, rel=0.5) and np.median(second) == pytest.approx(0.003, rel=0.25)
+    surer = Expected(np.full(51, 0.001), 1e6)
+    for found in lasting_errors(head, [embedding, embedding], points, [surer, surer]):
+        np.testing.assert_allclose(found, 0.001, rtol=1e-3, err_msg="what is known for certain is not changed")
+    nothing = np.full_like(good, np.nan)
+    np.testing.assert_array_equal(lasting_errors(head, [embedding], [nothing], [expected])[0], expected.std)
+
+
+def test_one_part_of_the_face_that_is_off_leaves_the_others(world):
+    """The eyes of the second detector are off by 4 mm, always alike: only they count for less."""
+    head, vertices, _, embedding = world
+    truth = embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy()
+    rng = np.random.default_rng(4)
+    first, second = (truth + 0.0007 * rng.standard_normal(truth.shape) for _ in range(2))
+    second[INNER[FACE_PARTS["eyes"]]] += 0.0025 * rng.standard_normal((12, 3))
+    expected = Expected(np.full(51, 0.0007), 20.0)
+    one, other = lasting_errors(head, [embedding, embedding], [first, second], [expected, expected])
+    assert np.median((other / one)[FACE_PARTS["eyes"]]) > 2
+    rest = np.setdiff1d(np.arange(51), FACE_PARTS["eyes"])
+    assert np.median((other / one)[rest]) < 1.3
+
+
+def with_residuals(one: Detected, residual_mm: np.ndarray) -> Detected:
+    return replace(one, embedding=replace(one.embedding, residual_mm=residual_mm.astype(np.float32)))
+
+
+def test_of_one_camera_the_errors_on_drawn_heads_decide(world):
+    """Both are as calm over time; the second one was far off on the heads that both were shown."""
+    cameras = replace(world[2], calibrated=False)
+    rng = np.random.default_rng(6)
+    small, large = rng.standard_normal((12, 51, 3)), 3 * rng.standard_normal((12, 51, 3))
+    first = with_residuals(detector(world, "a", 1.0, 1), small)
+    second = with_residuals(detector(world, "b", 1.0, 2), large)
+    shares = merge(world[0], [first, second], cameras).shares
+    assert np.median(shares["a"]) > 0.7
+    alike = merge(world[0], [first, with_residuals(second, rng.standard_normal((12, 51, 3)))], cameras).shares
+    assert 0.4 < np.median(alike["a"]) < 0.6
+
+
+def test_errors_and_how_alike_they_are_come_from_drawn_heads(world):
+    rng = np.random.default_rng(8)
+    common, own, other = rng.standard_normal((3, 400, 51, 3))
+    first = with_residuals(detector(world, "a", 1.0, 1), 0.8 * common + 0.6 * own).embedding
+    second = with_residuals(detector(world, "b", 1.0, 2), 2 * (0.8 * common + 0.6 * other)).embedding
+    np.testing.assert_allclose(expected_error(first).std, 0.001, rtol=0.1)
+    np.testing.assert_allclose(expected_error(second).std, 0.002, rtol=0.1)
+    np.testing.assert_allclose(correlation([first, second], np.ones((2, 51))), 0.64, atol=0.05)
+    np.testing.assert_allclose(correlation([first, second], np.full((2, 51), 0.5)), 0.16, atol=0.02)
+    assert expected_error(first).worth > expected_error(replace(first, residual_mm=None)).worth

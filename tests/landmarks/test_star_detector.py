@@ -66,7 +66,8 @@ def test_bare_state_dicts_and_those_of_several_gpus_are_read(of_98, tmp_path):
     torch.save({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "a.pth")
     read = load_network(tmp_path / "a.pth")
     assert read.n_points == 98 and not read.training
-    assert all(torch.equal(value, read.state_dict()[name]) for name, value in network.state_dict().items())
+    expected, found = network.state_dict(), read.state_dict()
+    assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 class Harm:

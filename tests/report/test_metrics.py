@@ -19,15 +19,9 @@ from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 from flame_fitting.manifest import compare, read_manifest
 from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.drawing import head_avatar
-from flame_fitting.report.metrics import (
-    evaluate_fit,
-    flipped_triangles,
-    landmark_metrics,
-    on_open_edge,
-    picture_metrics,
-    pooled_psnr,
-    region_metrics,
-)
+from flame_fitting.report.landmark_errors import landmark_metrics
+from flame_fitting.report.metrics import evaluate_fit, flipped_triangles, on_open_edge, region_metrics
+from flame_fitting.report.pictures import picture_metrics, pooled_psnr
 from flame_fitting.report.statistics import weighted_stats
 from flame_fitting.report.surfaces import visible_surface
 from flame_fitting.report.tables import metrics_table

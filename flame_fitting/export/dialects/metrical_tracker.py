@@ -8,15 +8,16 @@ the mesh stands still and the camera moves. FLAME 2020 with two eyelid blendshap
 By default the mesh's own space is kept (rotation and translation zero), and the camera goes to `world_to_camera`. With
 `head_in_camera` the world is the camera: x right, y up, z back, the camera in the origin.
 
-These conventions come from public readers that other projects wrote and from excerpts found by searching; they were
-not checked against the tool itself or a file of its making. No global rotation and `opencv` as the pose: converters to
-SplattingAvatar and FaceViewer's; PyTorch3D's rotation_6d: github.com/zjumsj/FaceViewer, issue 1.
+Beside them `camera` (the same camera in PyTorch3D's terms: R (1, 6), t, fl, pp), `img_size` (height, width),
+`frame_id` and `global_step`. Names and shapes as metrical-tracker's `save_checkpoint` writes and INSTA's
+`scripts/transforms.py` reads them; no file of the tool's own making was at hand.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
 from flame_fitting.export.dialects.dialect import Dialect
 from flame_fitting.export.dialects.frame_files import (
@@ -33,6 +34,8 @@ from flame_fitting.export.dialects.rotations import axis_angle_from_matrix, matr
 _FLIP = np.diag([1.0, -1.0, -1.0])
 """Between OpenCV's camera axes and those of OpenGL."""
 
+_N_TEX = 140
+"""Components of its texture space."""
 _KNOWN = frozenset({"exp", "shape", "eyes", "eyelids", "jaw", "neck", "tex", "sh"})
 
 
@@ -48,6 +51,8 @@ def read(path: Path) -> FlameParams:
         extras["world_to_camera"] = pose
     if isinstance(camera, dict) and "K" in camera:
         extras["K"] = np.asarray(camera["K"])
+    if "img_size" in content:
+        extras["img_size"] = np.asarray(content["img_size"])
     return make_params(
         str(path),
         shape=flame["shape"],
@@ -96,8 +101,30 @@ def write(params: FlameParams, path: Path) -> None:
         "eyelids": np.zeros((1, 2)) if params.eyelids is None else params.eyelids,
         "jaw": six_d(params.jaw_pose),
     }
+    flame |= {"tex": np.zeros((1, _N_TEX)), "sh": np.zeros((1, 9, 3))}  # metrical-tracker's reader asks for them
     flame |= {name[6:]: value for name, value in params.extras.items() if name.startswith("flame.")}
-    write_frame({"flame": flame, "opencv": opencv, "frame_id": path.stem}, path)
+    content = {"flame": flame, "opencv": opencv, "frame_id": path.stem, "global_step": 0}
+    if "K" in opencv and "img_size" in params.extras:
+        size = np.asarray(params.extras["img_size"])
+        content |= {"img_size": size, "camera": _pytorch3d_camera(R, t, opencv["K"], size)}
+    write_frame(content, path)
+
+
+def _pytorch3d_camera(R: ndarray, t: ndarray, K: ndarray, size: ndarray) -> dict[str, ndarray]:
+    """The same camera as PyTorch3D's `PerspectiveCameras` has it: x left, y up; lengths over half the shorter side.
+
+    `R` (1, 3, 3) as six numbers, for points as row vectors, `t` (1, 3), `fl` (1, 1), `pp` (1, 2); `size` height, width.
+    It has one focal length, fx: where pixels are not square, only `opencv` is exact.
+    """
+    half = size.min() / 2
+    turned = (np.diag([-1.0, -1.0, 1.0]) @ R).transpose(0, 2, 1)
+    centre = size[::-1] / 2 - K[:, :2, 2]
+    return {
+        "R": turned[:, :2].reshape(1, 6),
+        "t": t * (-1.0, -1.0, 1.0),
+        "fl": K[:, :1, 0] / half,
+        "pp": centre / half,
+    }
 
 
 DIALECT = Dialect(
