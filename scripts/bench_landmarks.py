@@ -241,7 +241,7 @@ def evidence_table(data: Path, work: Path, count: int, calibration: EvidenceCali
         embedding = landmark_embedding(head, detector, "lit")
         path = work / f"evidence_{model}.npz"
         if not path.is_file():
-            found = sample(head, detector, embedding, EvidencePictures(identities=count, seed=99))
+            found = sample(head, detector, embedding, EvidencePictures(identities=count, plain_paints=0, seed=99))
             np.savez_compressed(path, **found.__dict__)
         samples = Samples(**np.load(path))
         read = read_evidence(

@@ -38,6 +38,8 @@ class EvidencePictures:
     jaw: float = 17.0
     """Widest opening of the jaw."""
     paints: int = 8
+    plain_paints: int = 4
+    """Beside these, of a model that has a texture: colours of vertices, as models without one get."""
     seed: int = 0
 
 
@@ -119,14 +121,28 @@ def truth_of(head: HeadModel, apertures: Apertures, pose: HeadPose) -> ndarray:
 
 
 def paints_of(head: HeadModel, embedding: LandmarkEmbedding, config: EvidencePictures) -> list[ndarray]:
-    """Textures (S, S, 3) of a model that has one, else vertex colours (V, 3), of other skins, lips and irises."""
+    """Textures (S, S, 3) and vertex colours (V, 3) of a model that has a texture, else the latter, of other skins, lips
+    and irises."""
     from flame_fitting.avatar.demo_texture import paint_detail
 
     rngs = np.random.default_rng([config.seed, 1]).spawn(config.paints)
     if head.texture is not None and head.has_uv:
-        return [paint_detail(head, 512, rng) for rng in rngs]
+        others = np.random.default_rng([config.seed, 4]).spawn(config.plain_paints)
+        return [*(paint_detail(head, 512, rng) for rng in rngs), *(plain_paint(head, embedding, rng) for rng in others)]
     plain = painted_colors(head, embedding)
     return [np.clip(plain * rng.uniform(0.75, 1.1) * rng.uniform(0.93, 1.07, 3), 0, 1) for rng in rngs]
+
+
+def plain_paint(head: HeadModel, embedding: LandmarkEmbedding, rng: np.random.Generator) -> ndarray:
+    """(V, 3) colours 0..1 of the kind that models without a texture get, of another skin and other eyes."""
+    colors = painted_colors(head, embedding)
+    eyes = (head.weights[:, 3:5] > 0.5).any(1).cpu().numpy()
+    skin, iris = rng.uniform(0.25, 1.15) * rng.uniform(0.9, 1.1, 3), rng.uniform(0.4, 2.2) * rng.uniform(0.7, 1.4, 3)
+    dark = eyes & (colors.mean(1) < 0.5)
+    colors[~eyes] *= skin
+    colors[dark] *= iris
+    colors[eyes & ~dark] *= rng.uniform(0.75, 1.05)
+    return np.clip(colors, 0, 1)
 
 
 def sample(
@@ -151,7 +167,7 @@ def sample(
         K = np.tile(intrinsics_from_fov(fov, config.size, config.size), (config.views, 1, 1))
         cameras = head_cameras(aims, np.eye(4), frame, fov, near)
         lit = rng.random() < 0.7
-        turn = _turn(rng.uniform(-70, 70)) if lit else None
+        turn = light_turn(rng.uniform(-70, 70)) if lit else None
         views = avatar.draw(
             K, cameras, config.size, config.size, "lit" if lit else "unlit", light_rotation=turn, outputs=("image",)
         )
@@ -174,8 +190,8 @@ def sample(
     )
 
 
-def _turn(degrees: float) -> ndarray:
-    """Rotation about the head's up axis."""
+def light_turn(degrees: float) -> ndarray:
+    """Rotation (3, 3) of lights about the head's up axis."""
     angle = np.radians(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
