@@ -21,12 +21,12 @@ from flame_fitting.landmarks.evidence_fit import Samples
 class EvidencePictures:
     """How many pictures, of what. Angles in degrees."""
 
-    identities: int = 56
-    expressions: int = 4
+    identities: int = 12
+    expressions: int = 2
     """Of each identity."""
     views: int = 2
     """Of each expression: the first one nearly from the front."""
-    size: int = 320
+    size: int = 512
     """Side of a picture, px."""
     shape_sigma: float = 0.9
     expr_sigma: float = 0.5
@@ -37,10 +37,10 @@ class EvidencePictures:
     """Largest yaw and pitch of the eyes."""
     jaw: float = 17.0
     """Widest opening of the jaw."""
-    paints: int = 8
-    plain_paints: int = 4
+    paints: int = 4
+    plain_paints: int = 2
     """Beside these, of a model that has a texture: colours of vertices, as models without one get."""
-    seed: int = 0
+    seed: int = 201
 
 
 @dataclass(frozen=True, eq=False)

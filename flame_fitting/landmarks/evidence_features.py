@@ -34,6 +34,8 @@ _BEHIND_LIDS = 0.009
 _BALL_RADIUS = 0.012
 _IRIS_DEPTH = 0.89
 """Distance of an iris's plane from the middle of the eyeball, over the radius of the ball."""
+LID_FEATURES = 43
+"""So many of an eye's features, the first ones, say how far its lids are apart; gaze is read from all of them."""
 _MOVED_BY_JAW = 0.3
 """Points of triangles with more weight of the jaw do not say where the head is."""
 
@@ -213,15 +215,17 @@ def _of_eye(
     (x, y), (x2, y2) = own.gaze / 10
     other_x, other_y = -other.gaze[0, 0] / 10, other.gaze[0, 1] / 10
     gap, other_gap = float(gaps[0].mean()), float(gaps[1].mean())
-    out: list[float] = [*gaps[0], *gaps[1], *points, width, *own.places[eyes.UPPER, 1], *own.places[eyes.LOWER, 1]]
-    out += [*own.places[eyes.IRIS], *own.places[eyes.BALL], *(local[468] - middle)[:2]]
-    out += [x, y, x2, y2, other_x, other_y, *(other.gaze[1] * (-0.1, 0.1))]
+    out: list[float] = [*gaps[0], *gaps[1], *points, width]
     out += [named[name + side] for side in ("Right", "Left") for name in _EYE_SCORES]
     out += [yaw, pitch, yaw**2, pitch**2, yaw * pitch]
-    out += [x * yaw, x * abs(yaw), x * pitch, y * yaw, y * abs(yaw), y * pitch, x * x, y * y, x * y, y**3, x**3]
-    out += [other_x * yaw, other_y * pitch, other_x * abs(yaw)]
     out += [gap * yaw, gap * abs(yaw), gap * pitch, gap * gap, other_gap * yaw, gap * y, gap * named["eyeBlinkRight"]]
     out += [y * named["eyeBlinkRight"]]
+    assert len(out) == LID_FEATURES
+    out += [*own.places[eyes.UPPER, 1], *own.places[eyes.LOWER, 1]]
+    out += [*own.places[eyes.IRIS], *own.places[eyes.BALL], *(local[468] - middle)[:2]]
+    out += [x, y, x2, y2, other_x, other_y, *(other.gaze[1] * (-0.1, 0.1))]
+    out += [x * yaw, x * abs(yaw), x * pitch, y * yaw, y * abs(yaw), y * pitch, x * x, y * y, x * y, y**3, x**3]
+    out += [other_x * yaw, other_y * pitch, other_x * abs(yaw)]
     return np.array(out)
 
 
