@@ -1,6 +1,7 @@
 """The network that looks at an eye: three convolutions and two full layers, from a patch to the places in it."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz
-from flame_fitting.landmarks.eyes import PATCH, PLACES
+from flame_fitting.landmarks.eyes import PATCH, PLACES, corners_of, frame_of, network_path, patch_of
 
 _CHANNELS = (16, 32, 48, 20)
 _HIDDEN = 96
+_LEAST = 3.0
+"""Distance of an eye's corners in the picture, px, below which nothing is looked for."""
 
 
 @dataclass(eq=False)
@@ -78,3 +81,22 @@ def look(network: EyeNetwork, patches: UInt8[ndarray, "M h w 3"]) -> Float[ndarr
     with torch.no_grad():
         seen = network(torch.from_numpy(np.ascontiguousarray(patches.transpose(0, 3, 1, 2))).float())
     return seen.numpy().astype(np.float64)
+
+
+def find_eyes(image: UInt8[ndarray, "H W 3"], points: Float[ndarray, "N 2"]) -> Float[ndarray, " M"]:
+    """The `eyes.NAMES` of a face; NaN for eyes that are too small to be looked at."""
+    out = np.full((2, len(PLACES), 2), np.nan)
+    patches, sides = [], []
+    for side, corners in enumerate(corners_of(points)):
+        if np.isfinite(corners).all() and np.linalg.norm(corners[1] - corners[0]) >= _LEAST:
+            patches.append(patch_of(image, *frame_of(corners, left=side == 1)))
+            sides.append(side)
+    if patches:
+        out[sides] = look(shipped_network(), np.stack(patches))
+    return out.reshape(-1)
+
+
+@lru_cache(maxsize=1)
+def shipped_network() -> EyeNetwork:
+    """The network that comes with the program, loaded once."""
+    return EyeNetwork.load(network_path())

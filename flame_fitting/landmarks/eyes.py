@@ -5,7 +5,6 @@ along the line between the detector's corners and across it, in lengths of that 
 the picture's size.
 """
 
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -32,8 +31,6 @@ WIDTH = 36
 """Distance of the corners in a patch, px; eyes are enlarged or reduced to it."""
 PATCH = (72, 48)
 """Width and height of a patch, px."""
-_LEAST = 3.0
-"""Distance of the corners in the picture, px, below which nothing is looked for."""
 
 
 def corners_of(points: Float[ndarray, "N 2"]) -> Float[ndarray, "2 2 2"]:
@@ -50,35 +47,12 @@ def frame_of(corners: Float[ndarray, "2 2"], left: bool) -> tuple[ndarray, Float
 
 
 def places_of(points: Float[ndarray, "N 2"], measures: Float[ndarray, " M"]) -> Float[ndarray, "2 14 2"]:
-    """`PLACES` (right, left eye) in the picture, px, of measures as `find_eyes` gives them."""
+    """`PLACES` (right, left eye) in the picture, px, of measures as `eye_network.find_eyes` gives them."""
     out = []
     for side, corners in enumerate(corners_of(points)):
         middle, axes = frame_of(corners, left=side == 1)
         out.append(middle + measures.reshape(2, len(PLACES), 2)[side] @ axes.T)
     return np.stack(out)
-
-
-def find_eyes(image: UInt8[ndarray, "H W 3"], points: Float[ndarray, "N 2"]) -> Float[ndarray, " M"]:
-    """The `NAMES` of a face; NaN for eyes that are too small to be looked at."""
-    out = np.full((2, len(PLACES), 2), np.nan)
-    patches, sides = [], []
-    for side, corners in enumerate(corners_of(points)):
-        if np.isfinite(corners).all() and np.linalg.norm(corners[1] - corners[0]) >= _LEAST:
-            patches.append(patch_of(image, *frame_of(corners, left=side == 1)))
-            sides.append(side)
-    if patches:
-        from flame_fitting.landmarks.eye_network import look
-
-        out[sides] = look(shipped_network(), np.stack(patches))
-    return out.reshape(-1)
-
-
-@lru_cache(maxsize=1)
-def shipped_network() -> object:
-    """The network that comes with the program, loaded once."""
-    from flame_fitting.landmarks.eye_network import EyeNetwork
-
-    return EyeNetwork.load(network_path())
 
 
 def network_path() -> Path:

@@ -148,12 +148,14 @@ class MediaPipeDetector(LandmarkDetector):
         return out
 
     def _look(self, image: ndarray, most_faces: int) -> FacesSeen:
+        from flame_fitting.landmarks.eye_network import find_eyes
+
         faces = self._faces(image, most_faces)
         landmarks = np.full((len(faces), self.n_points, 3), np.nan, dtype=np.float32)
         scores = np.zeros((len(faces), len(MEASURES)), dtype=np.float32)
         for i, face in enumerate(faces):
             landmarks[i], face = self._landmarks(image, face, self.config.jitter > 0)
-            scores[i] = np.concatenate([face.scores, eyes.find_eyes(image, face.points[:, :2])])
+            scores[i] = np.concatenate([face.scores, find_eyes(image, face.points[:, :2])])
         return FacesSeen(landmarks, scores)
 
     def _landmarks(self, image: ndarray, face: _Face, refine: bool) -> tuple[ndarray, _Face]:

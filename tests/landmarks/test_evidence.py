@@ -24,7 +24,7 @@ from flame_fitting.landmarks.evidence_fit import (
     split_quantities,
     variance_parts,
 )
-from flame_fitting.landmarks.eye_network import EyeNetwork, look
+from flame_fitting.landmarks.eye_network import EyeNetwork, find_eyes, look, shipped_network
 from flame_fitting.landmarks.mediapipe_detector import MEASURES, SCORE_NAMES, MediaPipeDetector, mirrored_scores
 from flame_fitting.landmarks.schemes import scheme_named
 
@@ -124,7 +124,7 @@ def test_irises_and_lids_are_found_where_they_are_drawn(scale):
     """Drawn eyes of several sizes, nothing like the pictures that the network learned from."""
     found = {}
     for place in ((0.0, 0.0), (0.08, 0.0), (-0.08, 0.0), (0.0, 0.06)):
-        measures = eyes.find_eyes(*drawn_eyes(scale, place))
+        measures = find_eyes(*drawn_eyes(scale, place))
         found[place] = measures.reshape(2, len(eyes.PLACES), 2)
         # the left eye is the mirror image of the right one
         np.testing.assert_allclose(found[place][0], found[place][1], atol=0.02)
@@ -132,7 +132,7 @@ def test_irises_and_lids_are_found_where_they_are_drawn(scale):
         np.testing.assert_allclose(both[:, eyes.IRIS].mean(0), place, atol=0.05)
     moved = found[0.08, 0.0][:, eyes.IRIS, 0] - found[-0.08, 0.0][:, eyes.IRIS, 0]
     np.testing.assert_allclose(moved, 0.16, atol=0.06)
-    narrow = eyes.find_eyes(*drawn_eyes(scale, (0.0, 0.0), 0.12)).reshape(2, len(eyes.PLACES), 2)
+    narrow = find_eyes(*drawn_eyes(scale, (0.0, 0.0), 0.12)).reshape(2, len(eyes.PLACES), 2)
 
     def gap(both: np.ndarray) -> np.ndarray:
         return (both[:, eyes.UPPER, 1] - both[:, eyes.LOWER, 1]).mean(1)
@@ -142,7 +142,7 @@ def test_irises_and_lids_are_found_where_they_are_drawn(scale):
 
 def test_places_of_an_eye_go_to_the_picture_and_back():
     picture, points = drawn_eyes(1.0, (0.05, 0.0))
-    measures = eyes.find_eyes(picture, points)
+    measures = find_eyes(picture, points)
     seen = eyes.places_of(points, measures)
     for side in range(2):
         middle, axes = eyes.frame_of(eyes.corners_of(points)[side], left=side == 1)
@@ -155,11 +155,11 @@ def test_places_of_an_eye_go_to_the_picture_and_back():
 
 def test_eyes_of_two_pixels_say_nothing():
     points = np.full((478, 2), 50.0)
-    assert np.isnan(eyes.find_eyes(np.zeros((100, 100, 3), np.uint8), points)).all()
+    assert np.isnan(find_eyes(np.zeros((100, 100, 3), np.uint8), points)).all()
 
 
 def test_the_eye_network_round_trip_and_damage(tmp_path):
-    network = eyes.shipped_network()
+    network = shipped_network()
     network.save(tmp_path / "a.npz")
     patches = np.random.default_rng(0).integers(0, 255, (3, eyes.PATCH[1], eyes.PATCH[0], 3), dtype=np.uint8)
     np.testing.assert_array_equal(look(EyeNetwork.load(tmp_path / "a.npz"), patches), look(network, patches))
