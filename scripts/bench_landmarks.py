@@ -246,7 +246,12 @@ def evidence_table(data: Path, work: Path, count: int, calibration: EvidenceCali
         embedding = landmark_embedding(head, detector, "lit")
         path = work / f"evidence_{model}.npz"
         if not path.is_file():
-            found = sample(head, detector, embedding, EvidencePictures(identities=count, seed=99))
+            found = sample(
+                head,
+                detector,
+                embedding,
+                EvidencePictures(identities=count, expressions=4, paints=8, plain_paints=0, seed=99),
+            )
             np.savez_compressed(path, **found.__dict__)
         samples = Samples(**np.load(path))
         read = read_evidence(
@@ -292,7 +297,7 @@ def main() -> None:
         head = load_head(spec)
         plain = head.texture is None
         clay = landmark_embedding(head, make_detector("mediapipe"), "clay") if plain else None
-        paints = paints_of(head, clay, EvidencePictures(paints=len(heads), seed=77))
+        paints = paints_of(head, clay, EvidencePictures(paints=len(heads), plain_paints=0, seed=77))
         for kind in KINDS:
             for one, paint in list(zip(heads, paints, strict=True))[: None if kind == "lit" else arguments.others]:
                 path = arguments.work / f"{one.name}_{kind}.npz"

@@ -15,10 +15,11 @@ import numpy as np
 from flame_fitting import assets
 from flame_fitting.avatar.evidence_pictures import EvidencePictures, sample
 from flame_fitting.avatar.head_calibration import landmark_embedding
+from flame_fitting.files import atomic_write
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.evidence import calibrate_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
-from flame_fitting.landmarks.evidence_fit import QUANTITIES, YAW_BINS, Samples, split_quantities
+from flame_fitting.landmarks.evidence_fit import QUANTITIES, YAW_BINS, Samples, split_quantities, together
 from flame_fitting.landmarks.registry import make_detector
 
 
@@ -40,7 +41,10 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=defaults.views, help="of each expression")
     parser.add_argument("--size", type=int, default=defaults.size, help="side of a picture, px")
     parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--samples", type=Path, default=None, help="keep what was detected here, or begin with it")
+    parser.add_argument("--parts", type=int, default=8, help="groups of identities, each with paints of its own")
+    parser.add_argument(
+        "--samples", type=Path, default=None, help="folder for what was detected, a file a part; they are used again"
+    )
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
     detector = make_detector("mediapipe")
@@ -51,23 +55,29 @@ def main() -> None:
 
     head = load_head(arguments.head)
     embedding = landmark_embedding(head, detector, "lit", notify=print)
-    config = EvidencePictures(
-        identities=arguments.identities,
-        expressions=arguments.expressions,
-        views=arguments.views,
-        size=arguments.size,
-        seed=arguments.seed,
-    )
     print(
-        f"{config.identities} identities, {config.expressions} expressions, {config.views} views of {config.size} px:",
-        f"{config.identities * config.expressions * config.views} pictures",
+        f"{arguments.parts} parts of {arguments.identities} identities, {arguments.expressions} expressions,",
+        f"{arguments.views} views of {arguments.size} px",
     )
-    if arguments.samples is not None and arguments.samples.is_file():
-        samples = Samples(**np.load(arguments.samples))
-    else:
-        samples = sample(head, detector, embedding, config, counted)
-        if arguments.samples is not None:
-            np.savez_compressed(arguments.samples, **samples.__dict__)
+    parts = []
+    for number in range(arguments.parts):
+        config = EvidencePictures(
+            identities=arguments.identities,
+            expressions=arguments.expressions,
+            views=arguments.views,
+            size=arguments.size,
+            seed=arguments.seed + number,
+        )
+        path = None if arguments.samples is None else arguments.samples / f"part_{config.seed}.npz"
+        if path is not None and path.is_file():
+            parts.append(Samples(**np.load(path)))
+            continue
+        parts.append(sample(head, detector, embedding, config, counted))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                np.savez_compressed(temporary, **parts[-1].__dict__)
+    samples = together(parts)
     geometry = EvidenceGeometry(head, embedding)
     found = calibrate_evidence(samples, geometry, detector.name, detector.version, head.file_hash)
     found.save(arguments.output)

@@ -28,12 +28,12 @@ from flame_fitting.landmarks.evidence_fit import Samples
 class EvidencePictures:
     """How many pictures, of what. Angles in degrees."""
 
-    identities: int = 56
-    expressions: int = 4
+    identities: int = 12
+    expressions: int = 2
     """Of each identity."""
     views: int = 2
     """Of each expression: the first one nearly from the front."""
-    size: int = 320
+    size: int = 512
     """Side of a picture, px."""
     shape_sigma: float = 0.9
     expr_sigma: float = 0.5
@@ -44,8 +44,10 @@ class EvidencePictures:
     """Largest yaw and pitch of the eyes."""
     jaw: float = 17.0
     """Widest opening of the jaw."""
-    paints: int = 8
-    seed: int = 0
+    paints: int = 4
+    plain_paints: int = 2
+    """Beside these, of a model that has a texture: colours of vertices, as models without one get."""
+    seed: int = 201
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +128,24 @@ def truth_of(head: HeadModel, apertures: Apertures, pose: HeadPose) -> ndarray:
 
 
 def paints_of(head: HeadModel, embedding: LandmarkEmbedding, config: EvidencePictures) -> list[ndarray]:
-    """Textures (S, S, 3) of a model that has one, else vertex colours (V, 3), of other skins, lips and irises."""
-    textured = head.texture is not None and head.has_uv
-    return drawn_paints(head, None if textured else painted_colors(head, embedding), config.paints, config.seed)
+    """Textures (S, S, 3) and vertex colours (V, 3) of a model that has a texture, else the latter, of other skins, lips
+    and irises."""
+    if head.texture is None or not head.has_uv:
+        return drawn_paints(head, painted_colors(head, embedding), config.paints, config.seed)
+    others = np.random.default_rng([config.seed, 4]).spawn(config.plain_paints)
+    return drawn_paints(head, None, config.paints, config.seed) + [plain_paint(head, embedding, rng) for rng in others]
+
+
+def plain_paint(head: HeadModel, embedding: LandmarkEmbedding, rng: np.random.Generator) -> ndarray:
+    """(V, 3) colours 0..1 of the kind that models without a texture get, of another skin and other eyes."""
+    colors = painted_colors(head, embedding)
+    eyes = (head.weights[:, 3:5] > 0.5).any(1).cpu().numpy()
+    skin, iris = rng.uniform(0.25, 1.15) * rng.uniform(0.9, 1.1, 3), rng.uniform(0.4, 2.2) * rng.uniform(0.7, 1.4, 3)
+    dark = eyes & (colors.mean(1) < 0.5)
+    colors[~eyes] *= skin
+    colors[dark] *= iris
+    colors[eyes & ~dark] *= rng.uniform(0.75, 1.05)
+    return np.clip(colors, 0, 1)
 
 
 def sample(

@@ -27,7 +27,7 @@ from flame_fitting.landmarks.evidence_fit import (
     join_quantities,
 )
 
-REVISION = 1
+REVISION = 2
 """Counts up whenever features or the method change, so that older calibrations are not used."""
 _STEEPEST = 60.0
 """Degrees of yaw beyond which the far eye is hidden and nothing is said."""
@@ -44,6 +44,8 @@ class EvidenceCalibration:
     detector_version: str
     head_hash: str
     """Of the model that was shown, to whose expression coefficients the scores' model belongs."""
+    ball: Float[ndarray, "3"]
+    """`EvidenceGeometry.ball` of that model."""
     revision: int = REVISION
 
     def save(self, path: Path) -> None:
@@ -53,7 +55,7 @@ class EvidenceCalibration:
         arrays |= {f"scores_{f.name}": getattr(self.scores, f.name) for f in fields(ScoreModel)}
         text = {name: getattr(self, name) for name in ("detector", "detector_version", "head_hash", "revision")}
         with atomic_write(path) as temporary:
-            np.savez_compressed(temporary, **arrays, **text)
+            np.savez_compressed(temporary, ball=self.ball, **arrays, **text)
 
     @classmethod
     def load(cls, path: Path) -> "EvidenceCalibration":
@@ -67,7 +69,7 @@ class EvidenceCalibration:
             )
             scores = ScoreModel(**{f.name: arrays[f"scores_{f.name}"] for f in fields(ScoreModel)})
             name, version, head_hash = (str(arrays[key]) for key in ("detector", "detector_version", "head_hash"))
-            return cls(eye, mouth, scores, name, version, head_hash, int(arrays["revision"]))
+            return cls(eye, mouth, scores, name, version, head_hash, arrays["ball"], int(arrays["revision"]))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a calibration of evidence ({reason(error)}). {advice}") from error
 
@@ -130,9 +132,9 @@ def read_evidence(
     count = len(landmarks)
     values, own = np.full((count, len(QUANTITIES)), np.nan), np.full((count, len(QUANTITIES)), np.nan)
     for row in range(count):
-        if not np.isfinite(landmarks[row]).all(-1).any() or not np.isfinite(scores[row]).all():
+        if not np.isfinite(landmarks[row]).all(-1).any():
             continue
-        found = features_of(geometry, landmarks[row].astype(np.float64), scores[row].astype(np.float64), K[row])
+        found = features_of(geometry, landmarks[row].astype(float), scores[row].astype(float), K[row], calibration.ball)
         if found is None or abs(found.angles[0]) > _STEEPEST:
             continue
         eyes, mouth = calibration.eye.predict(found.eyes), calibration.mouth.predict(found.mouth[None])[0]
@@ -158,7 +160,7 @@ def calibrate_evidence(
 ) -> EvidenceCalibration:
     """The calibration that samples of a head model make."""
     eye, mouth = fit_regressions(samples, geometry)
-    return EvidenceCalibration(eye, mouth, fit_scores(samples), detector, detector_version, head_hash)
+    return EvidenceCalibration(eye, mouth, fit_scores(samples), detector, detector_version, head_hash, geometry.ball)
 
 
 def shipped_evidence(detector: str, detector_version: str) -> EvidenceCalibration | None:

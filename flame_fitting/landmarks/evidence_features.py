@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
-from flame_fitting.landmarks import iris
+from flame_fitting.landmarks import eyes
 from flame_fitting.landmarks.mediapipe_detector import MEASURES, mirrored_scores
 from flame_fitting.landmarks.schemes import scheme_named
 
@@ -29,8 +29,13 @@ _MOUTH_SCORES = (
     "mouthRollLower", "mouthRollUpper", "mouthShrugUpper", "mouthUpperUpLeft", "mouthUpperUpRight",
     "mouthPressLeft", "mouthPressRight",
 )  # fmt: skip
-_SEEN_RIGHT, _SEEN_LEFT = 470, 475
-"""Rim points that are mirror twins of each other."""
+_BEHIND_LIDS = 0.009
+"""Metres from the lids to the middle of an eyeball, of a model that has none."""
+_BALL_RADIUS = 0.012
+_IRIS_DEPTH = 0.89
+"""Distance of an iris's plane from the middle of the eyeball, over the radius of the ball."""
+LID_FEATURES = 43
+"""So many of an eye's features, the first ones, say how far its lids are apart; gaze is read from all of them."""
 _MOVED_BY_JAW = 0.3
 """Points of triangles with more weight of the jaw do not say where the head is."""
 
@@ -65,6 +70,29 @@ class EvidenceGeometry:
             self.rigid[groups.get(name, np.zeros(0, dtype=int))] = False
         lids = np.setdiff1d(groups["eyes"], self.scheme.ibug68[[36, 39, 42, 45]])
         self.rigid[lids] = False
+        self.balls: Float[ndarray, "2 3"] = np.zeros((2, 3))
+        """Middles of the right and of the left eyeball, m."""
+        self.radius = _BALL_RADIUS
+        """Of an eyeball, m."""
+        weights, template = head.weights.cpu().numpy(), head.v_template.detach().cpu().numpy().astype(np.float64)
+        for side, joint in enumerate((4, 3)):
+            ball = template[weights[:, joint] > 0.5]
+            corners = self.points[self.corners[side]]
+            self.balls[side] = corners.mean(0) - (0, 0, _BEHIND_LIDS)
+            if len(ball):
+                self.balls[side] = 0.5 * (ball.min(0) + ball.max(0))
+                self.radius = 0.25 * float(np.ptp(ball, axis=0)[:2].sum())
+
+    @property
+    def ball(self) -> Float[ndarray, "3"]:
+        """Middle of an eyeball from the middle between its eye's corners, m, of a right eye."""
+        away = self.balls - self.points[self.corners].mean(1)
+        return np.asarray((away * ((1, 1, 1), (-1, 1, 1))).mean(0))
+
+    @property
+    def corners(self) -> Int[ndarray, "2 2"]:
+        """Which points are the outer and inner corner of the right and of the left eye."""
+        return self.scheme.ibug68[[[36, 39], [45, 42]]]
 
     def pose(self, landmarks: Float[ndarray, "N 3"], K: Float[ndarray, "3 3"]) -> FacePose | None:
         """Pose by the points that expressions hardly move; None where too few of them were seen."""
@@ -101,58 +129,103 @@ class Features:
 
 
 def features_of(
-    geometry: EvidenceGeometry, landmarks: Float[ndarray, "478 3"], scores: Float[ndarray, " S"], K: ndarray
+    geometry: EvidenceGeometry,
+    landmarks: Float[ndarray, "478 3"],
+    scores: Float[ndarray, " S"],
+    K: ndarray,
+    ball: Float[ndarray, "3"] | None = None,
 ) -> Features | None:
-    """None where the head's pose could not be found."""
+    """None where the head's pose could not be found, or its eyes are too small to be looked at.
+
+    `ball` is `EvidenceGeometry.ball` of the model that a calibration was made with: the eyeballs of another model lie
+    elsewhere behind its lids. None: the same model.
+    """
     pose = geometry.pose(landmarks, K)
-    if pose is None:
+    places = scores[[MEASURES.index(name) for name in eyes.NAMES]]
+    if pose is None or not np.isfinite(places).all():
         return None
-    # the irises of the picture take the place of the network's rims' upper points, which say little beside the centres
-    landmarks = landmarks.copy()
-    seen = iris.place_of(landmarks[:, :2], scores[[MEASURES.index(name) for name in iris.NAMES]])
-    landmarks[[_SEEN_RIGHT, _SEEN_LEFT], :2] = seen
     local = geometry.in_head(landmarks, K, pose)
     flipped = local[geometry.scheme.mirror] * (-1, 1, 1)
     yaw, pitch = pose.angles / 30
-    own = _of_eyes(local, scores, yaw, pitch)
-    other = _of_eyes(flipped, scores[mirrored_scores()], -yaw, pitch)
-    return Features(np.stack([own, other]), _of_mouth(local, scores, yaw, pitch), 30 * np.array([yaw, pitch]))
+    seen = eyes.places_of(landmarks[:, :2], places)
+    shift = np.zeros(3) if ball is None else geometry.ball - ball
+    own, other = (_seen_in_head(geometry, seen[side], K, pose, side, shift) for side in range(2))
+    right = _of_eye(local, own, other, scores, yaw, pitch)
+    left = _of_eye(flipped, other, own, scores[mirrored_scores()], -yaw, pitch)
+    return Features(np.stack([right, left]), _of_mouth(local, scores, yaw, pitch), 30 * np.array([yaw, pitch]))
 
 
-def _of_eyes(local: ndarray, scores: ndarray, yaw: float, pitch: float) -> ndarray:
+@dataclass(frozen=True, eq=False)
+class _SeenEye:
+    """What the picture shows of an eye, in the axes of a head whose eye it would be if it were the right one."""
+
+    places: Float[ndarray, "14 2"]
+    """mm from the middle between the corners."""
+    gaze: Float[ndarray, "2 2"]
+    """Yaw toward the outer side and pitch (degrees) about the eyeball that is seen, and about the one that the corners
+    let expect."""
+
+
+def _seen_in_head(
+    geometry: EvidenceGeometry,
+    seen: Float[ndarray, "14 2"],
+    K: ndarray,
+    pose: FacePose,
+    side: int,
+    shift: Float[ndarray, "3"],
+) -> _SeenEye:
+    rays = np.concatenate([seen, np.ones((len(seen), 1))], axis=1) @ np.linalg.inv(K).T
+    corners = geometry.points[geometry.corners[side]].mean(0)
+    # lids and corners at the depth of the template's corners, the ball behind
+    depth = float((pose.rotation @ corners + pose.translation)[2])
+    behind = float((pose.rotation @ geometry.balls[side] + pose.translation)[2])
+    local = (rays * depth - pose.translation) @ pose.rotation
+    middle = local[[eyes.OUTER, eyes.INNER]].mean(0)
+    flip = np.array([1.0, 1.0, 1.0]) if side == 0 else np.array([-1.0, 1.0, 1.0])
+    ball = rays[eyes.BALL] * behind + pose.rotation @ (flip * shift)
+    expected = pose.rotation @ (middle + geometry.balls[side] - corners) + pose.translation
+    gaze = []
+    for center in (ball, expected):
+        toward = pose.rotation.T @ (_on_sphere(rays[eyes.IRIS], center, _IRIS_DEPTH * geometry.radius) - center)
+        x, y, z = flip * toward / np.linalg.norm(toward)
+        gaze.append(np.degrees([np.arctan2(-x, z), np.arcsin(np.clip(y, -1, 1))]))
+    return _SeenEye(1000 * ((local - middle) * flip)[:, :2], np.stack(gaze))
+
+
+def _on_sphere(ray: Float[ndarray, "3"], center: Float[ndarray, "3"], radius: float) -> Float[ndarray, "3"]:
+    """Where a ray from the camera meets a sphere first, or comes nearest to it."""
+    ray = ray / np.linalg.norm(ray)
+    along = float(ray @ center)
+    inside = radius**2 - float(center @ center) + along**2
+    return np.asarray(ray * (along - np.sqrt(max(inside, 0.0))))
+
+
+def _of_eye(
+    local: Float[ndarray, "478 3"], own: _SeenEye, other: _SeenEye, scores: ndarray, yaw: float, pitch: float
+) -> Float[ndarray, " E"]:
     """Features of the right eye, with the left one beside: eyes blink and look together."""
     named = dict(zip(MEASURES, scores, strict=True))
-    mirror = scheme_named("mediapipe478").mirror
-    out: list[float] = []
-    irises = []
-    for side, twin in (("Right", np.arange(478)), ("Left", mirror)):
-        sign = 1 if side == "Right" else -1
-        gaps = [local[twin[a], 1] - local[twin[b], 1] for a, b in _RIGHT_LIDS]
-        corners = local[twin[[33, 133]]]
-        middle, width = corners.mean(0), float(np.linalg.norm(corners[0, :2] - corners[1, :2]))
-        center = local[twin[468]] - middle
-        upper = float(np.mean([local[twin[a], 1] for a, _ in _RIGHT_LIDS]) - middle[1])
-        radius = float(np.linalg.norm(local[twin[[469, 471]], :2] - local[twin[468], :2], axis=1).mean())
-        seen = local[twin[_SEEN_RIGHT]] - middle
-        irises.append((sign * float(seen[0]), float(seen[1]), float(np.mean(gaps))))
-        out += [
-            *gaps,
-            sign * center[0],
-            center[1],
-            sign * seen[0],
-            seen[1],
-            upper,
-            width,
-            radius,
-            *(named[name + side] for name in _EYE_SCORES),
-        ]
-    (x, y, gap), (other_x, other_y, other_gap) = irises
-    looks = named["eyeLookOutRight"] - named["eyeLookInRight"], named["eyeLookUpRight"] - named["eyeLookDownRight"]
+    gaps = [
+        own.places[eyes.UPPER, 1] - own.places[eyes.LOWER, 1],
+        other.places[eyes.UPPER, 1] - other.places[eyes.LOWER, 1],
+    ]
+    points = [local[a, 1] - local[b, 1] for a, b in _RIGHT_LIDS]
+    middle = local[[33, 133]].mean(0)
+    width = float(np.linalg.norm(own.places[eyes.OUTER] - own.places[eyes.INNER]))
+    (x, y), (x2, y2) = own.gaze / 10
+    other_x, other_y = -other.gaze[0, 0] / 10, other.gaze[0, 1] / 10
+    gap, other_gap = float(gaps[0].mean()), float(gaps[1].mean())
+    out: list[float] = [*gaps[0], *gaps[1], *points, width]
+    out += [named[name + side] for side in ("Right", "Left") for name in _EYE_SCORES]
     out += [yaw, pitch, yaw**2, pitch**2, yaw * pitch]
-    out += [x * yaw, x * abs(yaw), x * pitch, y * yaw, y * pitch, other_x * yaw, other_y * pitch, x * x, y * y, x * y]
     out += [gap * yaw, gap * abs(yaw), gap * pitch, gap * gap, other_gap * yaw, gap * y, gap * named["eyeBlinkRight"]]
-    out += [named["eyeBlinkRight"] ** 2, named["eyeLookDownRight"] ** 2, named["eyeWideRight"] ** 2]
-    out += [looks[0] * yaw, looks[1] * pitch, looks[0] * abs(looks[0]), looks[1] * abs(looks[1])]
+    out += [y * named["eyeBlinkRight"]]
+    assert len(out) == LID_FEATURES
+    out += [*own.places[eyes.UPPER, 1], *own.places[eyes.LOWER, 1]]
+    out += [*own.places[eyes.IRIS], *own.places[eyes.BALL], *(local[468] - middle)[:2]]
+    out += [x, y, x2, y2, other_x, other_y, *(other.gaze[1] * (-0.1, 0.1))]
+    out += [x * yaw, x * abs(yaw), x * pitch, y * yaw, y * abs(yaw), y * pitch, x * x, y * y, x * y, y**3, x**3]
+    out += [other_x * yaw, other_y * pitch, other_x * abs(yaw)]
     return np.array(out)
 
 

@@ -6,14 +6,15 @@ identities that took no part splits into an error that all pictures of a person 
 over time can take the first for an unknown of the person, and only the second averages out.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from flame_fitting.head.apertures import GAP_NAMES, GAZE_NAMES, LID_COLUMNS
-from flame_fitting.landmarks.evidence_features import EvidenceGeometry, features_of
+from flame_fitting.landmarks.evidence_features import LID_FEATURES, EvidenceGeometry, features_of
 
 QUANTITIES = (*GAP_NAMES, *GAZE_NAMES)
 """What evidence is about: gaps in mm, then gaze in degrees."""
@@ -23,6 +24,7 @@ YAW_BINS = (0.0, 20.0, 35.0, 50.0)
 _RIDGES = (1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
 _FOLDS = 6
 _GAZE = slice(LID_COLUMNS, LID_COLUMNS + 2)
+_EYE_FEATURES = (LID_FEATURES,) * LID_COLUMNS + (None, None)
 _MIDDLE = LID_COLUMNS // 2
 OPEN_MM = 4.0
 """Lid gap from which on the iris is seen."""
@@ -42,6 +44,16 @@ class Samples:
     """Identity, and expression of that identity, which several views may show."""
     pose: Float[ndarray, "M P"]
     """What moves the head model: expression coefficients, the jaw's three angles, the eyes' six (rad)."""
+
+
+def together(parts: Sequence[Samples]) -> Samples:
+    """Several groups of samples as one; their identities are not the same ones."""
+    groups, start = [], 0
+    for part in parts:
+        groups.append(part.group + start)
+        start = int(groups[-1].max()) + 1 if len(part.group) else start
+    every = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Samples)}
+    return Samples(**every | {"group": np.concatenate(groups)})
 
 
 @dataclass(eq=False)
@@ -90,7 +102,7 @@ def fit_regressions(samples: Samples, geometry: EvidenceGeometry) -> tuple[Regre
         mouth_group.append(samples.group[row])
         mouth_yaw.append(found.angles[0])
     return (
-        regress(np.array(eyes), np.array(eye_truth), np.array(eye_group), np.array(eye_yaw)),
+        regress(np.array(eyes), np.array(eye_truth), np.array(eye_group), np.array(eye_yaw), _EYE_FEATURES),
         regress(np.array(mouths), np.array(mouth_truth), np.array(mouth_group), np.array(mouth_yaw)),
     )
 
@@ -111,16 +123,20 @@ def join_quantities(right: ndarray, left: ndarray, mouth: ndarray, signed: bool 
 
 
 def regress(
-    features: Float[ndarray, "M F"], truth: Float[ndarray, "M D"], group: Int[ndarray, "M 2"], yaw: Float[ndarray, " M"]
+    features: Float[ndarray, "M F"],
+    truth: Float[ndarray, "M D"],
+    group: Int[ndarray, "M 2"],
+    yaw: Float[ndarray, " M"],
+    first: Sequence[int | None] | None = None,
 ) -> Regression:
     """Fits each quantity to the pictures that have it (NaN: none); the ridge and all standard deviations are those of
-    identities that took no part."""
+    identities that took no part. `first`: how many of the features each quantity is read from (None: all)."""
     mean, scale = features.mean(0), np.maximum(features.std(0), 1e-9)
     every = np.clip((features - mean) / scale, -4, 4)
     slope, intercept, shared, own = [], [], [], []
-    for column in truth.T:
+    for column, used in zip(truth.T, first or [None] * truth.shape[1], strict=True):
         rows = np.isfinite(column)
-        normal, wanted, groups = every[rows], column[rows], group[rows]
+        normal, wanted, groups = every[rows, :used], column[rows], group[rows]
         fold = np.unique(groups[:, 0], return_inverse=True)[1] % _FOLDS
         parts = (0.2, 0.4, 0.4)
         for _ in range(3):
@@ -129,7 +145,7 @@ def regress(
             best = int(np.argmin([np.mean(error**2) for error in errors]))
             parts = variance_parts(errors[best], groups)
         weights, offset = _solve(_whitened(normal, wanted, groups, parts), _RIDGES[best])
-        slope.append(weights)
+        slope.append(np.pad(weights, (0, features.shape[1] - len(weights))))
         intercept.append(offset)
         shared.append(np.sqrt(parts[0]))
         own.append(_by_yaw(errors[best], yaw[rows], parts))

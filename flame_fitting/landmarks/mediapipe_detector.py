@@ -20,7 +20,7 @@ from numpy import ndarray
 from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
-from flame_fitting.landmarks import iris, mediapipe_tasks
+from flame_fitting.landmarks import eyes, mediapipe_tasks
 from flame_fitting.landmarks import mediapipe_topology as topology
 from flame_fitting.landmarks.detector import FacesSeen, LandmarkDetector
 from flame_fitting.landmarks.schemes import scheme_named
@@ -78,8 +78,8 @@ SCORE_NAMES = (
 """The 52 scores of the Face Landmarker's model file, in its order: ARKit's names, left and right the subject's."""
 
 
-MEASURES = SCORE_NAMES + iris.NAMES
-"""The scores, and where the irises are seen in the picture."""
+MEASURES = SCORE_NAMES + eyes.NAMES
+"""The scores, and what the picture shows of the eyes."""
 
 
 def mirrored_scores(names: tuple[str, ...] = MEASURES) -> ndarray:
@@ -146,12 +146,14 @@ class MediaPipeDetector(LandmarkDetector):
         return out
 
     def _look(self, image: ndarray, most_faces: int) -> FacesSeen:
+        from flame_fitting.landmarks.eye_network import find_eyes
+
         faces = self._faces(image, most_faces)
         landmarks = np.full((len(faces), self.n_points, 3), np.nan, dtype=np.float32)
         scores = np.zeros((len(faces), len(MEASURES)), dtype=np.float32)
         for i, face in enumerate(faces):
             landmarks[i], face = self._landmarks(image, face, self.config.jitter > 0)
-            scores[i] = np.concatenate([face.scores, iris.find_irises(image, face.points[:, :2])])
+            scores[i] = np.concatenate([face.scores, find_eyes(image, face.points[:, :2])])
         return FacesSeen(landmarks, scores)
 
     def _landmarks(self, image: ndarray, face: _Face, refine: bool) -> tuple[ndarray, _Face]:

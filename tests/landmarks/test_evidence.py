@@ -12,7 +12,7 @@ from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.errors import InputError
 from flame_fitting.head.apertures import find_apertures
 from flame_fitting.head.loading import load_head
-from flame_fitting.landmarks import iris
+from flame_fitting.landmarks import eyes
 from flame_fitting.landmarks.evidence import Evidence, EvidenceCalibration, read_evidence, shipped_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry, features_of
 from flame_fitting.landmarks.evidence_fit import (
@@ -24,6 +24,7 @@ from flame_fitting.landmarks.evidence_fit import (
     split_quantities,
     variance_parts,
 )
+from flame_fitting.landmarks.eye_network import EyeNetwork, find_eyes, look, shipped_network
 from flame_fitting.landmarks.mediapipe_detector import MEASURES, SCORE_NAMES, MediaPipeDetector, mirrored_scores
 from flame_fitting.landmarks.schemes import scheme_named
 
@@ -91,54 +92,83 @@ def test_scores_mirror_by_name():
     assert len(SCORE_NAMES) == 52 and (mirror[mirror] == np.arange(len(MEASURES))).all()
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-@pytest.mark.parametrize("place", [(0.0, 0.02), (0.06, -0.08), (-0.07, 0.12)])
-def test_an_iris_is_found_where_it_is_drawn(scale, place):
-    """Drawn eyes of several sizes; the network's iris lies 3 % of the eye's width aside and in its middle."""
+def drawn_eyes(scale: float, place: tuple[float, float], openness: float = 0.36) -> tuple[np.ndarray, np.ndarray]:
+    """A picture of two drawn eyes, and points around them whose iris lies in the middle."""
     scheme = scheme_named("mediapipe478")
     side = int(400 * scale)
-    picture = np.full((side, side, 3), 190, np.uint8)
-    points = np.zeros((478, 2))
+    picture = np.full((side, side, 3), (205, 160, 135), np.uint8)
+    points = np.full((478, 2), side / 2.0)
     for sign, name in ((-1, "right"), (1, "left")):
         width = 120 * scale
         middle = np.array([side / 2 + sign * 90 * scale, side / 2])
-        ring = scheme.groups[f"{name}_eye"]
-        # outer corner, upper lid, inner corner, lower lid
-        angle = np.pi - np.linspace(0, 2 * np.pi, 16, endpoint=False)
-        outline = np.stack([np.cos(angle) * -sign * -1, 0.42 * np.sin(angle) * -1], axis=1) * width / 2
-        if sign > 0:
-            outline = np.stack([-np.cos(angle), -0.42 * np.sin(angle)], axis=1) * width / 2
-        else:
-            outline = np.stack([np.cos(angle), -0.42 * np.sin(angle)], axis=1) * width / 2
-        points[ring] = middle + outline
+        angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        # outer corner, lower lid, inner corner, upper lid
+        outline = np.stack([sign * np.cos(angle), openness * np.sin(angle)], axis=1) * width / 2
+        points[scheme.groups[f"{name}_eye"]] = middle + outline
+        points[scheme.ibug68[[36, 39] if sign < 0 else [45, 42]]] = (
+            middle + np.array([[sign, 0], [-sign, 0]]) * width / 2
+        )
         mask = np.zeros((side, side), np.uint8)
         cv2.fillPoly(mask, [np.round(16 * (middle + outline - 0.5)).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        eye = np.full_like(picture, 235)
-        inward = -sign
-        center = middle + width * np.array([inward * place[0], -place[1]])
+        eye = np.full_like(picture, 232)
+        center = middle + width * np.array([-sign * place[0], -place[1]])
         at = tuple(int(v) for v in np.round(16 * (center - 0.5)))
         cv2.circle(eye, at, int(16 * 0.2 * width), (90, 60, 40), -1, cv2.LINE_AA, 4)
         share = mask[..., None] / 255.0
         picture = np.round(picture * (1 - share) + eye * share).astype(np.uint8)
-        points[scheme.groups[f"{name}_iris"]] = middle + width * np.array([inward * (place[0] + 0.03), 0.0])
-    found = iris.find_irises(picture, points)
-    np.testing.assert_allclose(found, [*place, *place], atol=0.025 if scale < 1 else 0.015)
-    centers = iris.place_of(points, found)
-    assert centers[0, 0] < centers[1, 0]
+    return picture, points
 
 
-def test_shut_eyes_keep_the_networks_iris():
-    points = np.random.default_rng(0).uniform(0, 100, (478, 2))
-    scheme = scheme_named("mediapipe478")
-    for name, x in (("right", 30.0), ("left", 70.0)):
-        sign = 1 if name == "left" else -1
-        ring = scheme.groups[f"{name}_eye"]
-        points[ring] = np.stack(
-            [x + sign * 12 * np.cos(np.linspace(0, 2 * np.pi, 16, endpoint=False)), np.full(16, 50.0)], 1
-        )
-        points[scheme.groups[f"{name}_iris"]] = (x + 2.0, 50.0)
-    found = iris.find_irises(np.full((100, 100, 3), 128, np.uint8), points)
-    np.testing.assert_allclose(iris.place_of(points, found), [[32, 50], [72, 50]], atol=1e-6)
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_irises_and_lids_are_found_where_they_are_drawn(scale):
+    """Drawn eyes of several sizes, nothing like the pictures that the network learned from."""
+    found = {}
+    for place in ((0.0, 0.0), (0.08, 0.0), (-0.08, 0.0), (0.0, 0.06)):
+        measures = find_eyes(*drawn_eyes(scale, place))
+        found[place] = measures.reshape(2, len(eyes.PLACES), 2)
+        # the left eye is the mirror image of the right one
+        np.testing.assert_allclose(found[place][0], found[place][1], atol=0.02)
+    for place, both in found.items():
+        np.testing.assert_allclose(both[:, eyes.IRIS].mean(0), place, atol=0.05)
+    moved = found[0.08, 0.0][:, eyes.IRIS, 0] - found[-0.08, 0.0][:, eyes.IRIS, 0]
+    np.testing.assert_allclose(moved, 0.16, atol=0.06)
+    narrow = find_eyes(*drawn_eyes(scale, (0.0, 0.0), 0.12)).reshape(2, len(eyes.PLACES), 2)
+
+    def gap(both: np.ndarray) -> np.ndarray:
+        return (both[:, eyes.UPPER, 1] - both[:, eyes.LOWER, 1]).mean(1)
+
+    assert (gap(narrow) < 0.6 * gap(found[0.0, 0.0])).all()
+
+
+def test_places_of_an_eye_go_to_the_picture_and_back():
+    picture, points = drawn_eyes(1.0, (0.05, 0.0))
+    measures = find_eyes(picture, points)
+    seen = eyes.places_of(points, measures)
+    for side in range(2):
+        middle, axes = eyes.frame_of(eyes.corners_of(points)[side], left=side == 1)
+        back = (seen[side] - middle) @ np.linalg.inv(axes).T
+        np.testing.assert_allclose(back.reshape(-1), measures.reshape(2, -1)[side], atol=1e-9)
+    # toward the inner corner, which is right of the right eye's middle and left of the left one's
+    assert seen[0, eyes.INNER, 0] > seen[0, eyes.OUTER, 0] and seen[1, eyes.INNER, 0] < seen[1, eyes.OUTER, 0]
+    assert (seen[:, eyes.UPPER, 1].mean(1) < seen[:, eyes.LOWER, 1].mean(1)).all()
+
+
+def test_eyes_of_two_pixels_say_nothing():
+    points = np.full((478, 2), 50.0)
+    assert np.isnan(find_eyes(np.zeros((100, 100, 3), np.uint8), points)).all()
+
+
+def test_the_eye_network_round_trip_and_damage(tmp_path):
+    network = shipped_network()
+    network.save(tmp_path / "a.npz")
+    patches = np.random.default_rng(0).integers(0, 255, (3, eyes.PATCH[1], eyes.PATCH[0], 3), dtype=np.uint8)
+    np.testing.assert_array_equal(look(EyeNetwork.load(tmp_path / "a.npz"), patches), look(network, patches))
+    # brighter, or with less contrast, is the same eye
+    dim = (0.5 * patches + 30).astype(np.uint8)
+    np.testing.assert_allclose(look(network, dim), look(network, patches), atol=0.02)
+    np.savez(tmp_path / "b.npz", layers=np.zeros(3))
+    with pytest.raises(InputError, match=r"b\.npz: not the weights"):
+        EyeNetwork.load(tmp_path / "b.npz")
 
 
 @pytest.fixture(scope="module")
