@@ -10,6 +10,7 @@ import torch
 from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Clock, Keeper
+from flame_fitting.fit.keyframes import first_with_face, keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
@@ -49,7 +50,7 @@ def run_stages(
     done = {record.name for record in state.records}
     clock = Clock(config.exp.checkpoint_seconds)
     has_geometry = any(target.surface is not None for target in seen.targets)
-    for name, settings in effective_pipeline(config, has_geometry, state.scale.held):
+    for name, settings in effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps):
         # before the stage `state` is what a checkpoint in its middle goes back to
         before = replace(state, underway=None)
         keeper = Keeper(keep, clock, before, name) if keep is not None else None
@@ -76,7 +77,7 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     left, state = state.underway, replace(state, underway=None)
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
     found, after, repaired = state, before, None
-    batches = frames_of(stage, seen.timesteps)
+    batches = frames_of(stage, seen, state)
     with progress.Bar(stage.steps(len(batches[0])) * len(batches), stage.name, "step") as shown:
         try:
             found = _solved(state, seen, stage, shown, left if left is not None and left.stage == stage.name else None)
@@ -97,10 +98,15 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     return recorded(found, seen, stage.name, time.perf_counter() - started, after, not trouble, smoothed)
 
 
-def frames_of(stage: Stage, timesteps: int) -> list[list[int]]:
+def frames_of(stage: Stage, seen: Observations, state: FitState) -> list[list[int]]:
     """The timesteps that a stage sees, one batch after the other."""
-    rows = list(range(timesteps))
-    return {"first": [rows[:1]], "sequential": [[row] for row in rows], "global": [rows]}[stage.settings.frames]
+    rows, wanted = list(range(seen.timesteps)), stage.settings.frames
+    if wanted == "first":
+        return [[first_with_face(seen)]]
+    if wanted == "keyframes":
+        given = [row for row in stage.config.exp.keyframes if row in rows]
+        return [sorted(set(given)) or keyframes(seen, state.parameters, stage.config.batch_size)]
+    return [[row] for row in rows] if wanted == "sequential" else [rows]
 
 
 def _solved(
@@ -112,7 +118,7 @@ def _solved(
     run is taken up.
     """
     solve, timesteps, keeper = SOLVERS[stage.settings.solver], state.parameters.timesteps, stage.keeper
-    batches, valid = frames_of(stage, timesteps), seen.valid
+    batches, valid = frames_of(stage, seen, state), seen.valid
     seen_before = any(_saw_all(record.name, stage) for record in state.records)
     if left is not None:
         state = state if left.found is None else left.found
@@ -144,6 +150,9 @@ def _solved(
         if found.uncertainty is not uncertainty:  # that solver has some of its own
             uncertainty = with_frames(uncertainty, rows, found.uncertainty, timesteps)
         parameters = state.parameters.with_frames(rows, found.parameters)
+        if stage.settings.frames == "first":  # those before it, which show no face, begin where it is
+            for row in range(rows[0]):
+                parameters = parameters.with_frames([row], found.parameters)
         state = replace(found, parameters=parameters, uncertainty=uncertainty, underway=None)
     return state
 
@@ -158,7 +167,7 @@ def _through_cameras(seen: Observations, state: FitState, stage: Stage) -> Obser
 def _saw_all(name: str, stage: Stage) -> bool:
     """Whether a stage that has run saw all timesteps."""
     settings = dict(stage.config.pipeline.items()).get(name)
-    return settings is not None and settings.frames != "first"
+    return settings is not None and settings.frames in ("sequential", "global")
 
 
 def recorded(

@@ -41,6 +41,7 @@ def rough_head_frame(
             landmark_count=weight.landmark_count,
             surface_count=weight.surface_count,
             smoothness={},
+            bias_sigma=None,
             marginal=False,
             seed=0,
         )

@@ -11,11 +11,12 @@ UNTRUSTED_WITHOUT_OFFSETS = "hair"
 
 
 def effective_pipeline(
-    config: FitConfig, has_geometry: bool, holds_scale: bool = False
+    config: FitConfig, has_geometry: bool, holds_scale: bool = False, timesteps: int = 1
 ) -> list[tuple[str, StageConfig]]:
     """Names and settings of the stages that run, in order; `config` stays as it is.
 
-    `has_geometry` says whether the capture has depth and normals, `holds_scale` that no stage may move the scale.
+    `has_geometry` says whether the capture has depth and normals, `holds_scale` that no stage may move the scale,
+    `timesteps` how many there are.
     Applied are begin_stage, `when`, exp.photometric (off: no stage that moves the head by pictures; the bake stays, and
     stages `without_pictures` come in), use_static_offset and use_dynamic_offset (off: no stage and no parameter of
     them), model.tex_extra (off: Adam leaves the texture alone), neutral (no stage moves the expression; of the joints
@@ -27,11 +28,15 @@ def effective_pipeline(
         names = [name for name, _ in stages]
         stages = stages[names.index(config.begin_stage.replace("-", "_")) :]
     geometry = has_geometry and config.data.use_geometry
-    return [(name, _switched(stage, config, holds_scale)) for name, stage in stages if _runs(stage, config, geometry)]
+    beyond = timesteps > config.batch_size
+    stages = [(name, stage) for name, stage in stages if _runs(stage, config, geometry, beyond)]
+    return [(name, _switched(stage, config, holds_scale)) for name, stage in stages]
 
 
-def _runs(stage: StageConfig, config: FitConfig, geometry: bool) -> bool:
+def _runs(stage: StageConfig, config: FitConfig, geometry: bool, beyond: bool) -> bool:
     if not stage.runs or stage.when == ("without_geometry" if geometry else "with_geometry"):
+        return False
+    if stage.when == "beyond_keyframes" and not beyond:
         return False
     if stage.for_offsets and not config.model.use_static_offset:
         return False

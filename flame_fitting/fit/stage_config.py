@@ -19,7 +19,7 @@ Group = Literal[
 ]
 Solver = Literal["closed_form", "focal", "gauss_newton", "bake", "adam", "registration"]
 Observed = Literal["landmarks", "surface", "pictures"]
-Frames = Literal["first", "sequential", "global"]
+Frames = Literal["first", "keyframes", "sequential", "global"]
 
 GROUPS: tuple[str, ...] = get_args(Group)
 
@@ -39,7 +39,8 @@ class StageConfig:
     looks_at: tuple[Observed, ...] = ("landmarks", "surface", "pictures")
     """What counts, of what the capture has."""
     frames: Frames = "global"
-    """Timesteps: the first, each by itself after the one before, or all together."""
+    """Timesteps: the first with a face, those of --exp.keyframes together (none: the most different ones, as many as
+    --batch-size), each by itself after the one before, or all together."""
     for_offsets: bool = False
     """Left out where static offsets are switched off."""
     align_texture_except: tuple[str, ...] = ()
@@ -48,8 +49,9 @@ class StageConfig:
     """Regions whose outline does not move the surface."""
     disable_jawline_landmarks: bool = False
     """Leave the jaw line's landmarks out."""
-    when: Literal["always", "with_geometry", "without_geometry", "without_pictures"] = "always"
-    """Whether it needs, or stands in for, the capture's geometry, or stands in where --exp.no-photometric."""
+    when: Literal["always", "with_geometry", "without_geometry", "without_pictures", "beyond_keyframes"] = "always"
+    """Whether it needs, or stands in for, the capture's geometry, stands in where --exp.no-photometric, or is for
+    captures of more timesteps than one batch holds."""
     lr_scale: float = option(1.0, at_least=0)
     """Factor of all step sizes."""
     lr_schedule: Literal["constant", "cosine", "exponential"] = "constant"

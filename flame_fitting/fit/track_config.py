@@ -39,16 +39,13 @@ def track_preset(name: str, capture: Path | None = None, monocular: bool = True)
         w.landmark, w.always_enable_jawline_landmarks, w.reg_expr, w.reg_tex_tv = 10.0, True, 0.03, 1e4
         w.smooth_expr = 1.0
     if name == "track":
-        _track(config)
+        _track(config, monocular)
     return config
 
 
-def _track(config: TrackConfig) -> None:
+def _track(config: TrackConfig, monocular: bool) -> None:
     w, model = config.w, config.model
     config.w, config.lr = WeightConfig(), LearningRates()
-    # no points in space where one camera is all there is
-    config.w.landmark = w.landmark
-    config.w.smooth_expr = 0.0
     model.tex_base, model.tex_resolution, model.tex_bake = "baked", 1024, True
     # people speak and laugh: wider than a static avatar at rest
     config.prior.expr, config.prior.jaw, config.prior.neck = 0.7, 0.2, 0.15
@@ -58,7 +55,7 @@ def _track(config: TrackConfig) -> None:
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
     everything: tuple[Group, ...] = ("cam", *tracked, "shape")
     landmarks: dict[str, Any] = {"looks_at": LANDMARKS}
-    pictures: dict[str, Any] = {"lr_schedule": "cosine", "average_last": 0.3, "landmark": 0.1, "prior": 0.1}
+    pictures: dict[str, Any] = {"lr_schedule": "cosine", "average_last": 0.3, "disturb": 0.0}
     none = StageConfig(looks_at=LANDMARKS)
     config.pipeline = PipelineConfig(
         lmk_init_rigid=StageConfig(1, solver="closed_form", optimizable_params=("pose",), **landmarks),
@@ -67,24 +64,17 @@ def _track(config: TrackConfig) -> None:
         geo_init_all=none,
         rgb_init_texture=none,
         rgb_init_outline=none,
-        rgb_init_all=StageConfig(
-            100,
-            optimizable_params=everything,
-            lr_scale=3.0,
-            sizes=(256,),
-            texture_sizes=(512,),
-            rebake=25,
-            smooth=0.03,
-            **pictures,
-        ),
+        rgb_init_all=none,
         rgb_init_offset=StageConfig(
-            200,
-            optimizable_params=(*everything, "static_offset", "texture"),
+            400,
+            frames="keyframes",
+            optimizable_params=(*tracked, "shape", "static_offset", "texture"),
             for_offsets=True,
             sizes=(256, 512),
             texture_sizes=(512, 1024),
             rebake=100,
-            disturb=0.0,
+            landmark=0.1,
+            prior=0.1,
             outline=2.0,
             outline_inside=2.0,
             **pictures,
@@ -93,11 +83,25 @@ def _track(config: TrackConfig) -> None:
         rgb_sequential_tracking=none,
         rgb_global_tracking=StageConfig(
             num_epochs=20,
+            when="beyond_keyframes",
             optimizable_params=(*tracked, "texture"),
             rebake=50,
-            disturb=0.0,
+            landmark=0.1,
+            prior=0.1,
             **pictures,
         ),
         lmk_sequential_tracking=none,
         lmk_global_tracking=none,
     )
+    if monocular:
+        _monocular(config, w.landmark)
+
+
+def _monocular(config: TrackConfig, landmark: float) -> None:
+    """What one camera cannot tell stays as landmarks and priors have it: shape, offsets, distance."""
+    config.w.landmark = landmark  # there are no points in space
+    # a distance that is read off perspective jumps by centimetres, the more the longer the focal length is
+    config.prior.translation_change, config.w.smooth_trans = 0.1, 3.0
+    config.pipeline.rgb_init_offset = StageConfig(looks_at=LANDMARKS)
+    epochs = config.pipeline.rgb_global_tracking
+    epochs.when, epochs.landmark, epochs.prior = "always", 1.0, 1.0

@@ -119,7 +119,7 @@ def costs(config: "TrackConfig", seconds: dict[str, float], timesteps: int) -> d
     """
     from flame_fitting.fit.schedule import effective_pipeline
 
-    stages = dict(effective_pipeline(config, has_geometry=False))
+    stages = dict(effective_pipeline(config, has_geometry=False, timesteps=timesteps))
     ran = {name: stage for name, stage in stages.items() if name in seconds}
     sequential = [name for name, stage in ran.items() if stage.frames == "sequential"]
     epochs = [name for name, stage in ran.items() if stage.frames == "global" and stage.num_epochs > 0]

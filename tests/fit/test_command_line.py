@@ -47,7 +47,7 @@ w.reg_offset_relax_coef 0.5; w.reg_offset_relax_for hair; w.reg_offset_lap 1e5; 
 w.reg_offset_lap_relax_for hair; w.reg_offset_rigid 1; w.reg_offset_rigid_for neck; w.reg_offset_dynamic 1
 w.blur_iter 2; w.smooth_trans 1; w.smooth_rot 1; w.smooth_neck 1; w.smooth_jaw 1; w.smooth_eyes 1; w.smooth_expr 2
 log.interval_scalar 10; log.interval_media 10; log.image_format jpg; log.view_indices 1 2; log.max_num_views 2
-log.stack_views_in_rows; log.no_stack_views_in_rows
+log.stack_views_in_rows; log.no_stack_views_in_rows; log.no_video
 exp.output_folder out; exp.reuse_landmarks; exp.no_reuse_landmarks; exp.keyframes 1 2; exp.photometric
 exp.no_photometric
 begin_stage rgb_init_all; begin_timestep 3; batch_size 8; async_func; no_async_func; device cuda; device cpu

@@ -14,11 +14,12 @@ from flame_fitting.fit.texture import bake, complete
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """The texture of the pictures where the head is now, and the light of a lit capture.
 
-    Of a long capture some timesteps stand for all.
+    Of a long capture some timesteps stand for all; those without a face show something else than the head.
     """
     assert seen.rasterizer is not None and seen.pictures is not None and seen.texels is not None
     texels = seen.texels(stage.config.model.tex_resolution)
-    rows = sample_of(range(seen.timesteps))
+    shown_in = [row for row, valid in enumerate(seen.valid) if valid]
+    rows = sample_of(shown_in or range(seen.timesteps))
     vertices = state.parameters.of_frames(rows).vertices(seen.head).detach()
     pictures = seen.pictures.of_frames(rows)
     views = pictures.batch(pictures.rows())

@@ -8,9 +8,9 @@ free, and the parabola through the best three says where to begin; a later stage
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from flame_fitting import progress
+from flame_fitting.fit.keyframes import keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters, moving_parts
 from flame_fitting.fit.priors import priors
@@ -31,7 +31,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     shown.advance()
     if seen.calibrated:
         return state
-    rows = keyframes(seen, state.parameters)
+    rows = keyframes(seen, state.parameters, _KEYFRAMES)
     costs = []
     for tried in TRIED:
         costs.append(_cost_at(tried, state.parameters.of_frames(rows), seen.of_frames(rows), stage))
@@ -40,21 +40,6 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     parameters.log_focal[0] = lowest(TRIED, costs)
     seen_so = seen.zoomed(float(parameters.log_focal[0]))
     return replace(state, parameters=align_timesteps(seen.head, parameters, seen_so.targets))
-
-
-def keyframes(seen: Observations, parameters: FitParameters) -> list[int]:
-    """Up to 12 timesteps with a face, whose heads are turned and placed most differently from one another.
-
-    Farthest-point sampling of rotation (rad) and translation (dm), from the first one.
-    """
-    valid = np.flatnonzero(seen.valid)
-    pose = torch.cat([parameters.rotation, 10 * parameters.translation], dim=1).cpu().numpy()[valid]
-    chosen = [0]
-    apart = np.linalg.norm(pose - pose[0], axis=1)
-    while len(chosen) < min(_KEYFRAMES, len(valid)):
-        chosen.append(int(apart.argmax()))
-        apart = np.minimum(apart, np.linalg.norm(pose - pose[chosen[-1]], axis=1))
-    return sorted(int(valid[place]) for place in chosen)
 
 
 def lowest(places: tuple[float, ...], costs: list[float]) -> float:

@@ -73,7 +73,7 @@ class GaussNewtonSettings:
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
     smoothness: Mapping[str, float]
     """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
-    bias_sigma: float | None = None
+    bias_sigma: float | None
     """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
     marginal: bool
     """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
@@ -128,7 +128,7 @@ def gauss_newton(
     `left` of an earlier run it takes up.
     """
     problem = _Problem(head, targets, columns, prior, settings, surface, parameters)
-    now = _Point(parameters, parameters.expr.new_zeros(problem.biases.count, 3))
+    now = problem.begin(parameters)
     damping, previous, done = Damping(), None, 0
     if left is not None and left.step:
         kept = {name: left.tensors[name].to(value) for name, value in parameters.items().items()}
@@ -210,6 +210,10 @@ class _Problem:
         self.chosen = chosen
         self._linearizer = Linearizer(head, columns, chosen)
         self._samples = [self._sample(t, target) for t, target in enumerate(targets)]
+
+    def begin(self, parameters: FitParameters) -> _Point:
+        """Parameters, and no bias yet."""
+        return _Point(parameters, parameters.expr.new_zeros(self.biases.count, 3))
 
     def values(self, now: _Point) -> BlockVector:
         """Where the unknowns are; the biases come last among those that are shared."""

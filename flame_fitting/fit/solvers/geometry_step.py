@@ -208,8 +208,8 @@ class GeometryStep:
                 distance = 1000 * ((vertices[place].index_select(0, self._active) - point) * normal).sum(-1)
                 loss = loss + self._by_surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
         # pictures count by their mean: so do timesteps, and priors the less the more pictures there are
-        share = min(1.0, BALANCED / len(self._timestep)) if len(self._targets) > 1 else 1.0
-        loss = loss / len(self._rows) + share * held + self._regularisers(now) + self._changes(whole, now)
+        balance = min(1.0, BALANCED / len(self._timestep)) if len(self._targets) > 1 else 1.0
+        loss = loss / len(self._rows) + balance * held + self._regularisers(now) + self._changes(whole, now)
         if self._regulariser is not None:
             loss = loss + self._regulariser(now.static_offset[0])
         pos = self._project(seen)

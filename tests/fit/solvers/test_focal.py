@@ -11,11 +11,12 @@ from flame_fitting import progress
 from flame_fitting.capture.camera import look_at
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import run_stage
+from flame_fitting.fit.keyframes import keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters, in_metric_world
 from flame_fitting.fit.quality import measure, worsened
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.focal import TRIED, keyframes, lowest
+from flame_fitting.fit.solvers.focal import TRIED, lowest
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.jacobians import Linearizer
 from flame_fitting.fit.solvers.residuals import projected_landmarks
@@ -126,7 +127,7 @@ def test_keyframes_are_far_from_one_another_and_show_a_face() -> None:
     many[4] = FrameTarget()
     neutral = FitParameters.neutral(seen.head, 30)
     neutral.rotation[:, 1] = torch.linspace(0, 1, 30, dtype=torch.float64)
-    chosen = keyframes(replace(seen, targets=many), neutral)
+    chosen = keyframes(replace(seen, targets=many), neutral, 12)
     assert len(chosen) == 12 and 4 not in chosen and {0, 29} <= set(chosen)
     assert np.diff(chosen).max() <= 4
     assert truth.timesteps == 3

@@ -18,7 +18,7 @@ from tests.toy import toy_head
 
 def _half_log_determinant(problem, parameters) -> float:
     """Of the Hessian of the timesteps, with one Cholesky factorisation of the dense matrix."""
-    system, *_ = problem.linearised(parameters, 0.01)
+    system, *_ = problem.linearised(problem.begin(parameters), 0.01)
     steps, size = system.diagonal.shape[:2]
     dense = torch.block_diag(*system.diagonal)
     for t, (a, b) in enumerate(pairwise(range(0, steps * size, size))):
@@ -34,7 +34,7 @@ def test_pull_is_the_slope_of_the_half_log_determinant_along_the_timesteps_mode(
     columns = replace(_columns(head, 3, shape=4), metric=metric)
     settings = second_order_of(iterations=0, landmark_cut=1e6, smoothness=SMOOTH)
     problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
-    system, gradient, _, terms = problem.linearised(truth, 0.01)
+    system, gradient, _, terms = problem.linearised(problem.begin(truth), 0.01)
     held = torch.zeros_like(gradient.frames, dtype=torch.bool)
     pull = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, held)
     at, factors = columns.values(truth), system.frames_alone().factorised()

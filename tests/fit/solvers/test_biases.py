@@ -1,0 +1,100 @@
+"""Landmarks that are always off alike: slopes, and what becomes of the identity with and without unknowns for them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flame_fitting.fit.solvers.biases import Biases, turn_of
+from flame_fitting.fit.solvers.block_arrow import BlockVector
+from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.gauss_newton import _Point, _Problem, gauss_newton
+from flame_fitting.fit.targets import FrameTarget
+from tests.fit.known_truth import sequence
+from tests.fit.settings import priors_of, second_order_of
+from tests.fit.solvers.test_focal import ASSUMED, TRUE, seen_by_one_camera
+
+PRIOR = priors_of(shape=1.0, expr=1.0)
+SIGMA = 0.002
+
+
+def biased(steps: int, sigma: float, seed: int = 4):
+    """Truth, and targets whose points are off alike at every timestep, in the axes of the neck."""
+    head, truth, targets, _ = sequence(steps)
+    offs = sigma * torch.as_tensor(np.random.default_rng(seed).standard_normal((80, 3)))
+    out = []
+    for t, target in enumerate(targets):
+        source = target.sources[0]
+        marks = source.landmarks
+        shift = offs[torch.as_tensor(marks.index)] @ turn_of(truth, t).T
+        out.append(FrameTarget((replace(source, landmarks=replace(marks, points=marks.points + shift)),)))
+    return head, truth, out, offs
+
+
+def of_pictures(steps: int):
+    truth, seen = seen_by_one_camera(steps)
+    truth.log_focal[0] = np.log(TRUE / ASSUMED)
+    return seen.head, truth, seen.targets
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_slopes_and_blocks_are_those_of_the_cost(pictures: bool) -> None:
+    """Central differences of the cost along the biases, and of the slope along them for the blocks of the system."""
+    head, truth, targets = of_pictures(2) if pictures else biased(2, SIGMA)[:3]
+    columns = Columns.of(head, ("shape", "rotation", "jaw_pose"), {"shape": 3})
+    settings = second_order_of(iterations=0, landmark_cut=1e6, bias_sigma=SIGMA)
+    problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
+    begin = problem.begin(truth)
+    rng = np.random.default_rng(0)
+    # pictures bend: what residuals add to the curvature is no part of the system
+    size_of_one = 1e-5 if pictures else 1e-3
+    now = _Point(truth, begin.bias + torch.as_tensor(size_of_one * rng.standard_normal(begin.bias.shape)))
+    system, gradient, _, terms = problem.linearised(now, 0.01)
+    at, size = problem.values(now), columns.n_shared
+    assert len(at.shared) == size + 3 * len(begin.bias) and len(begin.bias) == 80
+    for column in (size, size + 4, size + 77):
+        step = torch.zeros_like(at.shared)
+        step[column] = 1e-5
+        ahead, behind = (BlockVector(at.shared + sign * step, at.frames) for sign in (1, -1))
+        costs = [problem.cost_at(now, terms, x) for x in (ahead, behind)]
+        assert float(gradient.shared[column]) == pytest.approx((costs[0] - costs[1]) / 2e-5, rel=1e-4, abs=1e-6)
+        slopes = [problem.linearised(problem.moved(now, x), 0.01)[1] for x in (ahead, behind)]
+        expected = (slopes[0].shared - slopes[1].shared) / 2e-5
+        near = 1e-3 * float(system.corner[column, column]) if pictures else 1e-2
+        torch.testing.assert_close(system.corner[column], expected, rtol=1e-4, atol=near)
+        frames = (slopes[0].frames - slopes[1].frames) / 2e-5
+        torch.testing.assert_close(system.arrow[:, :, column], frames, rtol=1e-4, atol=near)
+
+
+def test_what_is_always_off_does_not_become_the_identity() -> None:
+    """With unknowns for it the shape is nearer to the truth, and says truly how well it is known."""
+    errors: dict[float | None, list[float]] = {None: [], SIGMA: []}
+    scores: dict[float | None, list[float]] = {None: [], SIGMA: []}
+    for seed in range(3):
+        head, truth, targets, offs = biased(6, SIGMA, seed)
+        columns = Columns.of(head, ("shape", "expr", "rotation", "translation", "jaw_pose"), {"shape": 6, "expr": 4})
+        for sigma, found in errors.items():
+            settings = second_order_of(iterations=15, landmark_count=80.0, landmark_cut=1e6, bias_sigma=sigma)
+            solution = gauss_newton(head, truth, targets, columns, PRIOR, settings)
+            off = (solution.parameters.shape - truth.shape)[:6]
+            deviations = solution.posterior.standard_deviations(truth)["shape"][:6]
+            found.append(float(off.square().mean().sqrt()))
+            scores[sigma].append(float(np.sqrt(np.mean((off.numpy() / deviations) ** 2))))
+            if sigma is not None:
+                # what a shape cannot explain is found
+                assert np.corrcoef(solution.bias.flatten().numpy(), offs.flatten().numpy())[0, 1] > 0.7
+    assert np.mean(errors[SIGMA]) <= np.mean(errors[None])
+    assert np.mean(scores[SIGMA]) < 2.5 < np.mean(scores[None])
+
+
+def test_only_points_that_are_seen_have_one() -> None:
+    _, truth, targets, _ = biased(2, SIGMA)
+    assert Biases.of(targets, None, 60.0, truth.expr).count == 0
+    found = Biases.of(targets, SIGMA, 60.0, truth.expr)
+    index = torch.as_tensor(targets[0].sources[0].landmarks.index)
+    assert found.count == len(index)
+    rows = found.rows(0, index)
+    assert rows is not None and torch.equal(rows, torch.arange(len(index)))
+    # together they count as many as the landmarks do
+    assert float(found.precision.sum()) == pytest.approx(60.0 / SIGMA**2)
