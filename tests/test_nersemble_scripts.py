@@ -52,3 +52,50 @@ def test_exports_are_named_after_their_tracks() -> None:
 def test_wrong_options_end_with_2(arguments: list[str]) -> None:
     done = call("combine_nersemble.sh", *arguments, "--dry-run")
     assert done.returncode == 2 and "usage:" in done.stderr and not done.stdout
+
+
+def test_a_video_goes_through_all_commands() -> None:
+    options = ["--downsample", "2", "--no-static-offset", "--dry-run", "--", "--exp.no-photometric"]
+    lines = [line.split()[1:] for line in call("run_monocular.sh", "d/obama.mp4", *options).stdout.splitlines()]
+    track = "output/monocular/obama_whiteBg_noOffset"
+    assert lines == [
+        ["preprocess", "--input", "d/obama.mp4", "--matting-method", "selfie", "--downsample-scales", "2"],
+        [
+            *("track", "--data.root-folder", "d", "--data.sequence", "obama", "--exp.output-folder", track),
+            *("--model.no-use-static-offset", "--data.n-downsample-rgb", "2", "--exp.no-photometric"),
+        ],
+        [
+            *("export", "--src-folder", track, "--tgt-folder"),
+            *("export/monocular/obama_whiteBg_noOffset_maskBelowLine", "--background-color", "white"),
+        ],
+    ]
+
+
+def test_recordings_go_through_all_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "output/nersemble/074_EMO-1_v16_DS4_wBg_staticOffset",
+        "export/nersemble/074_EMO-1_v16_DS4_whiteBg_staticOffset",
+    )
+    for version, root, below in (("1", "data/nersemble", "074"), ("2", "data/nersemble_v2", "074/sequences")):
+        monkeypatch.setenv("VERSION", version)
+        lines = [line.split()[1:] for line in call("run_nersemble.sh", "074", "EMO-1", "--dry-run").stdout.splitlines()]
+        assert lines == [
+            [
+                *("preprocess", "--input", f"{root}/{below}/EMO-1", "--matting-method", "selfie"),
+                *("--downsample-scales", "4"),
+            ],
+            [
+                *(f"track-nersemble{'-v2' if version == '2' else ''}", "--data.root-folder", root, "--data.subject"),
+                *("074", "--data.sequence", "EMO-1", "--exp.output-folder", names[0], "--data.n-downsample-rgb", "4"),
+            ],
+            [
+                *("export", "--src-folder", names[0], "--tgt-folder", f"{names[1]}_maskBelowLine"),
+                *("--background-color", "white"),
+            ],
+        ]
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.mp4", "b.mp4"], ["a.mp4", "--downsample", "x"], ["a.mp4", "--what"]])
+def test_wrong_options_of_a_video_end_with_2(arguments: list[str]) -> None:
+    done = call("run_monocular.sh", *arguments, "--dry-run")
+    assert done.returncode == 2 and "usage:" in done.stderr and not done.stdout

@@ -20,7 +20,7 @@ from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.report.drawing import draw_fit
-from flame_fitting.report.metrics import pooled_psnr
+from flame_fitting.report.pictures import pooled_psnr
 from flame_fitting.report.statistics import area_of_vertices, weighted_stats
 
 from . import motion
