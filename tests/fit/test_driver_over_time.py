@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from flame_fitting import progress
 from flame_fitting.fit import driver
@@ -27,7 +28,18 @@ def _sequence(timesteps: int = 3) -> tuple[FitState, Observations]:
     return FitState(FitParameters.neutral(head, timesteps), np.eye(4)), Observations(head, targets, surface)
 
 
-def _watched(frames: str, state: FitState, seen: Observations, monkeypatch) -> tuple[FitState, list]:
+def _without_face(seen: Observations, row: int) -> Observations:
+    """The same, with nothing seen at a timestep."""
+    nothing = np.full((80, 3), np.nan)
+    marks = make_landmark_target(seen.head, embedding_on(seen.head), nothing, nothing[:, 0], np.ones(80))
+    targets = list(seen.targets)
+    targets[row] = FrameTarget((SourceTarget(marks),))
+    return replace(seen, targets=targets)
+
+
+def _watched(
+    frames: str, state: FitState, seen: Observations, monkeypatch, keyframes: tuple[int, ...] = (), batch: int = 16
+) -> tuple[FitState, list]:
     """What a solver is given in a stage that sees such timesteps; it adds 1 to every moving parameter."""
     given: list[tuple[FitParameters, list]] = []
 
@@ -44,6 +56,7 @@ def _watched(frames: str, state: FitState, seen: Observations, monkeypatch) -> t
     settings = StageConfig(1, solver="gauss_newton", frames=frames, looks_at=("landmarks",))
     config = FitConfig(Path("toy"))
     config.pipeline.lmk_sequential_tracking = settings
+    config.exp.keyframes, config.batch_size = keyframes, batch
     with progress.silent():
         return run_stage(state, seen, Stage("lmk_sequential_tracking", settings, config)), given
 
@@ -75,16 +88,35 @@ def test_in_sequence_each_starts_from_the_one_before_until_all_were_seen(monkeyp
 
 def test_a_timestep_that_shows_nothing_is_passed_over(monkeypatch) -> None:
     start, seen = _sequence()
-    head, targets = seen.head, list(seen.targets)
-    nothing = np.full((80, 3), np.nan)
-    marks = make_landmark_target(head, embedding_on(head), nothing, nothing[:, 0], np.ones(80))
-    targets[1] = FrameTarget((SourceTarget(marks),))
-    seen = replace(seen, targets=targets)
+    seen = _without_face(seen, 1)
+    targets = seen.targets
     assert seen.valid == [True, False, True]
     state, given = _watched("sequential", start, seen, monkeypatch)
     assert [found for _, found in given] == [targets[:1], targets[2:]]
     # it stands as the one before, and the next goes on from there
     assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 2.0]
+
+
+def test_the_first_timestep_is_the_first_that_shows_a_face(monkeypatch) -> None:
+    """Those before it begin where it is; what comes after goes on from it."""
+    start, seen = _sequence(4)
+    seen = _without_face(seen, 0)
+    state, given = _watched("first", start, seen, monkeypatch)
+    assert [targets for _, targets in given] == [seen.targets[1:2]]
+    assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_keyframes_are_looked_at_together_and_the_rest_gets_what_is_shared(monkeypatch) -> None:
+    start, seen = _sequence(4)
+    state, given = _watched("keyframes", start, seen, monkeypatch, keyframes=(3, 1, 7))
+    assert [targets for _, targets in given] == [[seen.targets[1], seen.targets[3]]]
+    assert state.parameters.expr[:, 0].tolist() == [0.0, 1.0, 0.0, 1.0] and state.parameters.shape[0] == 1.0
+    # none given: the most different ones with a face, as many as a batch holds
+    start.parameters.rotation[:, 1] = torch.tensor([0.0, 0.1, 0.2, 0.9], dtype=torch.float64)
+    state, _ = _watched("keyframes", start, _without_face(seen, 2), monkeypatch, batch=2)
+    assert state.parameters.expr[:, 0].tolist() == [1.0, 0.0, 0.0, 1.0]
+    state, _ = _watched("keyframes", start, _without_face(seen, 2), monkeypatch)
+    assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 0.0, 1.0]
 
 
 def test_three_timesteps_are_found_with_every_parameter(tmp_path: Path) -> None:

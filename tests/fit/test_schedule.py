@@ -8,6 +8,7 @@ import pytest
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import PRESETS, preset
 from flame_fitting.fit.schedule import effective_pipeline
+from flame_fitting.fit.track_config import track_preset
 
 VHAP_STAGES = [
     "lmk_init_rigid",
@@ -111,3 +112,13 @@ def test_a_name_means_nothing() -> None:
     config.pipeline.rgb_init_offset = replace(config.pipeline.rgb_init_offset, looks_at=("landmarks",))
     config.exp.photometric = False
     assert "rgb_init_offset" in dict(effective_pipeline(config, has_geometry=False))
+
+
+def test_epochs_beyond_keyframes_need_more_timesteps_than_a_batch() -> None:
+    config = track_preset("track", Path("capture"), monocular=False)
+    assert "rgb_init_offset" in dict(effective_pipeline(config, False, timesteps=16))
+    for timesteps, runs in ((16, False), (17, True)):
+        assert ("rgb_global_tracking" in dict(effective_pipeline(config, False, timesteps=timesteps))) == runs
+    # one camera has no stage of keyframes
+    video = dict(effective_pipeline(track_preset("track", Path("capture"), monocular=True), False, timesteps=2))
+    assert "rgb_global_tracking" in video and "rgb_init_offset" not in video
