@@ -9,7 +9,7 @@ import torch
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.fit.parameters import JAW_SHUT, FitParameters
 from flame_fitting.fit.region_weights import CAP
-from flame_fitting.fit.solvers.geometry_step import GeometryStep, GeometryWeights
+from flame_fitting.fit.solvers.geometry_step import BALANCED, GeometryStep, GeometryWeights
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_detection_target, make_landmark_target
 from tests.fit.known_truth import cloud_of, ibug_embedding, problem
 from tests.fit.pictures import around, draw
@@ -199,3 +199,25 @@ def test_smoothness_ties_a_timestep_to_the_one_before_which_stays(scene) -> None
         expected = torch.zeros(3, 3)
         expected[rows] = 2.0 * 2 * apart[rows] * 1e-3 / (3 * len(rows))
         torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_landmarks_of_many_timesteps_count_by_their_mean_and_priors_by_their_pictures(scene) -> None:
+    """Three times the same timestep says the same of the landmarks; priors are summed, and balanced by the pictures."""
+    head, _, target, views, surface = scene
+    one = displaced(scene)
+    many = FitParameters.neutral(head, 3)
+    for name, value in one.items().items():
+        getattr(many, name)[:] = value
+    seen = views.of_rows(list(range(len(views.views))) * 4, views.rgba[:0])
+    assert len(seen.views) == 12 > BALANCED
+
+    def loss_of(parameters: FitParameters, weights: GeometryWeights) -> float:
+        targets = [target] * parameters.timesteps
+        shown = views if parameters.timesteps == 1 else seen
+        step = GeometryStep(head, parameters, targets, shown, surface, priors_of(), weights, {"expr": 1e-2})
+        return float(step().loss)
+
+    marks = replace(NONE, landmark_3d=1.0, landmark=10.0, surface=3.0)
+    assert loss_of(many, marks) == pytest.approx(loss_of(one, marks), rel=1e-5)
+    held = replace(NONE, prior=0.02)
+    assert loss_of(many, held) == pytest.approx(3 * BALANCED / 12 * loss_of(one, held), rel=1e-5)
