@@ -39,6 +39,7 @@ CORE = (
     "av",
     "ai-edge-litert",
     "pymatting",
+    "matplotlib",
 )
 OPTIONAL = {
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),

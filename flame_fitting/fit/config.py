@@ -153,7 +153,7 @@ class LogConfig:
 
     overlays: bool = True
     """Pictures of the fitted head over the avatar."""
-    video: bool = option(True, without_effect="a static capture is no video", only_static=True, decides=False)
+    video: bool = option(True, without_effect="a static capture is no video", only_static=True)
     """overlay.mp4: picture, fit, and fitted mesh over the picture, side by side."""
     tensorboard: bool = True
     """TensorBoard events, where the package is installed."""

@@ -13,6 +13,7 @@ from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, to
 from flame_fitting.landmarks.evidence import Evidence, read_evidence, shipped_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.files import Landmarks2D
+from flame_fitting.landmarks.mediapipe_detector import MEASURES
 from flame_fitting.landmarks.merging import MERGED, Cameras, Detected, Spread, merge, spread_of
 
 
@@ -50,10 +51,12 @@ def refined(
 
 
 def evidence_of(head: HeadModel, source: LandmarkSource, cameras: Cameras) -> Evidence | None:
-    """Evidence in every picture; None where the source has no scores or no calibration belongs to its weights."""
-    detected = source.detected
-    if detected.scores is None:
+    """Evidence in every picture; None where the source lacks what evidence is read from (files of earlier versions have
+    fewer scores), or no calibration belongs to its weights."""
+    detected, names = source.detected, source.detected.score_names
+    if detected.scores is None or not set(MEASURES) <= set(names):
         return None
+    scores = detected.scores[..., [names.index(name) for name in MEASURES]]
     calibration = shipped_evidence(detected.detector, detected.detector_version)
     if calibration is None:
         return None
@@ -62,7 +65,7 @@ def evidence_of(head: HeadModel, source: LandmarkSource, cameras: Cameras) -> Ev
         calibration,
         EvidenceGeometry(head, source.embedding),
         detected.landmarks.reshape(-1, *detected.landmarks.shape[2:]),
-        detected.scores.reshape(-1, detected.scores.shape[-1]),
+        scores.reshape(-1, len(MEASURES)),
         cameras.K.reshape(-1, 3, 3),
     )
 

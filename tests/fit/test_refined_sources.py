@@ -77,8 +77,13 @@ def test_evidence_reaches_the_targets_of_the_fit(rig):
         assert known[:13].all() and not known[13:].any()
         most = np.nanmax(evidence.own_std, axis=(0, 1))
         assert (own.own_std[known] > 0).all() and (own.own_std[known] <= most[known]).all()
-    # points without scores, or of other weights: no evidence
-    for other in (replace(found, scores=None), replace(found, detector_version="other weights")):
+    # in another order they say the same
+    turned = replace(found, scores=found.scores[..., ::-1], score_names=MEASURES[::-1])
+    again = refined(head, capture, [LandmarkSource(turned, embedding)]).sources[0].evidence
+    np.testing.assert_array_equal(again.values, evidence.values)
+    # points without scores, with fewer (of an earlier version), or of other weights: no evidence
+    fewer = replace(found, scores=found.scores[..., :-4], score_names=MEASURES[:-4])
+    for other in (replace(found, scores=None), fewer, replace(found, detector_version="other weights")):
         assert refined(head, capture, [LandmarkSource(other, embedding)]).sources[0].evidence is None
 
 
