@@ -80,7 +80,8 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     batches = frames_of(stage, seen, state)
     with progress.Bar(stage.steps(len(batches[0])) * len(batches), stage.name, "step") as shown:
         try:
-            found = _solved(state, seen, stage, shown, left if left is not None and left.stage == stage.name else None)
+            mine = left if left is not None and left.stage == stage.name else None
+            found = _solved(state, seen, stage, batches, shown, mine)
         except Diverged as error:
             trouble = str(error)
     if not trouble and not all(bool(torch.isfinite(value).all()) for value in found.parameters.items().values()):
@@ -110,15 +111,20 @@ def frames_of(stage: Stage, seen: Observations, state: FitState) -> list[list[in
 
 
 def _solved(
-    state: FitState, seen: Observations, stage: Stage, shown: progress.Bar, left: Underway | None = None
+    state: FitState,
+    seen: Observations,
+    stage: Stage,
+    batches: list[list[int]],
+    shown: progress.Bar,
+    left: Underway | None = None,
 ) -> FitState:
-    """The state after a stage's solver, over its batches of timesteps; what it does to its tensors stays its own.
+    """The state after a stage's solver, over `batches` of timesteps; what it does to its tensors stays its own.
 
     In sequence, each timestep starts from the one before where no stage has seen it yet. What was `left` of an earlier
     run is taken up.
     """
     solve, timesteps, keeper = SOLVERS[stage.settings.solver], state.parameters.timesteps, stage.keeper
-    batches, valid = frames_of(stage, seen, state), seen.valid
+    valid = seen.valid
     seen_before = any(_saw_all(record.name, stage) for record in state.records)
     if left is not None:
         state = state if left.found is None else left.found
@@ -149,10 +155,9 @@ def _solved(
         uncertainty = state.uncertainty
         if found.uncertainty is not uncertainty:  # that solver has some of its own
             uncertainty = with_frames(uncertainty, rows, found.uncertainty, timesteps)
-        parameters = state.parameters.with_frames(rows, found.parameters)
-        if stage.settings.frames == "first":  # those before it, which show no face, begin where it is
-            for row in range(rows[0]):
-                parameters = parameters.with_frames([row], found.parameters)
+        # those before the first with a face begin where it is
+        reached = range(rows[0] + 1) if stage.settings.frames == "first" else rows
+        parameters = state.parameters.with_frames(reached, found.parameters)
         state = replace(found, parameters=parameters, uncertainty=uncertainty, underway=None)
     return state
 

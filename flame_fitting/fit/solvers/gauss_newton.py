@@ -285,14 +285,15 @@ class _Problem:
             shift = now.bias @ turn.T
             terms.append([measured.at(parameters, shift) for measured in self._measure(t, vertices, cut, parameters)])
             for measured in terms[-1]:
-                term = measured.quadratic(vertices, jacobian)
+                linear = measured.linear(vertices, jacobian)
+                term = measured.quadratic(vertices, jacobian, linear)
                 corner[:size, :size] += term.hessian[:size, :size]
                 arrow[t, :, :size] += term.hessian[size:, :size]
                 diagonal[t] += term.hessian[size:, size:]
                 slope.shared[:size] += term.gradient[:size]
                 slope.frames[t] += term.gradient[size:]
                 cost += float(term.cost)
-                more = measured.with_biases(vertices, jacobian, turn, count)
+                more = measured.with_biases(vertices, linear, turn, count)
                 if more is not None:
                     of_biases += more.own
                     cross = more.cross.flatten(0, 1)

@@ -32,6 +32,16 @@ class Quadratic(NamedTuple):
         return Quadratic(self.hessian + other.hessian, self.gradient + other.gradient, self.cost + other.cost)
 
 
+class Linear(NamedTuple):
+    """Residuals around the current vertices."""
+
+    residuals: Float[Tensor, "n k"]
+    rows: Float[Tensor, "n k P"]
+    """Their derivative."""
+    weight: Float[Tensor, " n"]
+    """Of their squares, 1 / m^2."""
+
+
 class BiasQuadratic(NamedTuple):
     """Blocks of the biases in the system of one timestep."""
 
@@ -59,7 +69,6 @@ class Measurements:
     """None: the identity."""
     scale_below: Float[Tensor, " n"] | None = None
     """Scale where the (one) residual is negative, if it differs."""
-
     bias: Int[Tensor, " n"] | None = None
     """Number of the bias that each point has; None: no point has one."""
     shift: Float[Tensor, "n 3"] | None = None
@@ -103,32 +112,32 @@ class Measurements:
         """1 / m^2: what the squares of the residuals are weighted by."""
         return self.weight * geman_mcclure_weight(residuals.norm(dim=-1), self._scale(residuals))
 
-    def quadratic(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Quadratic:
-        """The same around the current vertices, by iteratively reweighted least squares."""
-        residuals, rows = self.residuals(vertices), self.rows(vertices, jacobian)
-        weight = self.robust_weight(residuals)
+    def linear(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> "Linear":
+        """Around the current vertices, weighted as iteratively reweighted least squares weigh them."""
+        residuals = self.residuals(vertices)
+        return Linear(residuals, self.rows(vertices, jacobian), self.robust_weight(residuals))
+
+    def quadratic(
+        self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"], linear: "Linear | None" = None
+    ) -> Quadratic:
+        """The same around the current vertices; `linear` is that of these, where the caller has it."""
+        residuals, rows, weight = linear or self.linear(vertices, jacobian)
         flat = rows.flatten(0, 1)
         weighted = (rows * weight[:, None, None]).flatten(0, 1)
         return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
 
     def with_biases(
-        self,
-        vertices: Float[Tensor, "V 3"],
-        jacobian: Float[Tensor, "V 3 P"],
-        turn: Float[Tensor, "3 3"],
-        count: int,
+        self, vertices: Float[Tensor, "V 3"], linear: "Linear", turn: Float[Tensor, "3 3"], count: int
     ) -> "BiasQuadratic | None":
         """What `quadratic` lacks of the biases, which move the points along the columns of `turn`; None without any."""
         if self.bias is None:
             return None
-        residuals, rows, slopes = self.residuals(vertices), self.rows(vertices, jacobian), self.slopes(vertices)
+        (residuals, rows, weight), slopes = linear, self.slopes(vertices)
         moved = turn.expand(len(rows), 3, 3) if slopes is None else slopes @ turn
-        weighted = moved * self.robust_weight(residuals)[:, None, None]
-        own, cross, slope = (
-            rows.new_zeros(count, 3, 3),
-            rows.new_zeros(count, 3, rows.shape[-1]),
-            rows.new_zeros(count, 3),
-        )
+        weighted = moved * weight[:, None, None]
+        own = rows.new_zeros(count, 3, 3)
+        cross = rows.new_zeros(count, 3, rows.shape[-1])
+        slope = rows.new_zeros(count, 3)
         own.index_add_(0, self.bias, torch.einsum("nka,nkb->nab", weighted, moved))
         cross.index_add_(0, self.bias, torch.einsum("nka,nkp->nap", weighted, rows))
         slope.index_add_(0, self.bias, torch.einsum("nka,nk->na", weighted, residuals))

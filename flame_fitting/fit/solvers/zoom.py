@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.parameters import FitParameters, place
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.head.rotations import rotation_matrix
 
@@ -43,10 +43,8 @@ class Zoom:
         camera = torch.as_tensor(cameras[0]).to(like)
         axis, centre = camera[2, :3], -camera[:3, :3].T @ camera[:3, 3]
         placement = parameters.placement
-        turn, scale = rotation_matrix(placement[:3]), placement[6].exp()
-        moved = scale * parameters.translation @ turn.T + placement[3:6]
-        depth = (moved - centre) @ axis
-        back = depth[:, None] * (turn.T @ axis) / scale
+        depth = (place(placement, parameters.translation) - centre) @ axis
+        back = depth[:, None] * (rotation_matrix(placement[:3]).T @ axis) / placement[6].exp()
         return cls(parameters.log_focal.detach().clone(), centre, axis, back.detach())
 
     def farther(self, log_focal: Float[Tensor, "1"]) -> Float[Tensor, "T 3"]:
