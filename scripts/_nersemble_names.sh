@@ -90,6 +90,21 @@ gathered() {
 
 union_name() { echo "UNION${#SEQUENCES[@]}_${SUBJECT}_$(gathered "${SEQUENCES[@]}")_$(export_end)"; }
 
+# need_background USAGE      an export puts a colour behind the head
+need_background() {
+  [ "$BACKGROUND" != none ] ||
+    fail_names "$1" "--background none: an export puts a colour behind the head; give white or black"
+}
+
+# prepare_program      installs it and sets BIN to where it is, unless commands are only printed
+prepare_program() {
+  BIN=.
+  [ "$DRY_RUN" = no ] || return 0
+  # shellcheck source=scripts/_setup.sh
+  source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
+  setup_environment
+}
+
 # run COMMAND...
 run() {
   if [ "$DRY_RUN" = yes ]; then

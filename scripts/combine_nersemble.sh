@@ -14,10 +14,5 @@ for sequence in "${SEQUENCES[@]}"; do
   sources+=("$EXPORT_ROOT/$(export_name "$sequence")")
 done
 
-BIN=.
-if [ "$DRY_RUN" = no ]; then
-  # shellcheck source=scripts/_setup.sh
-  source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-  setup_environment
-fi
+prepare_program
 run "$BIN/flame-fitting" combine --src-folders "${sources[@]}" --tgt-folder "$EXPORT_ROOT/$(union_name)" "${REST[@]}"

@@ -8,16 +8,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_nersemble_names.sh"
 USAGE="usage: bash scripts/export_nersemble.sh SUBJECT SEQUENCE [SEQUENCE ...] [OPTIONS] [-- OPTIONS OF export]"
 parse_names "$USAGE" "$@"
-if [ "$BACKGROUND" = none ]; then
-  fail_names "$USAGE" "--background none: an export puts a colour behind the head; give white or black"
-fi
+need_background "$USAGE"
 
-BIN=.
-if [ "$DRY_RUN" = no ]; then
-  # shellcheck source=scripts/_setup.sh
-  source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-  setup_environment
-fi
+prepare_program
 flags=(--background-color "$BACKGROUND")
 [ "$MASK" = yes ] || flags+=(--no-mask-below-line)
 for sequence in "${SEQUENCES[@]}"; do

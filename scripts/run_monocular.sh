@@ -52,13 +52,8 @@ done
 [ -n "$VIDEO" ] || wrong "a video is needed"
 [[ "$DOWNSAMPLE" =~ ^[1-9][0-9]*$ ]] || wrong "--downsample $DOWNSAMPLE: must be a whole number"
 
-BIN=.
-if [ "$DRY_RUN" = no ]; then
-  [ -e "$VIDEO" ] || wrong "$VIDEO: not found"
-  # shellcheck source=scripts/_setup.sh
-  source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-  setup_environment
-fi
+[ "$DRY_RUN" = yes ] || [ -e "$VIDEO" ] || wrong "$VIDEO: not found"
+prepare_program
 file="$(basename "$VIDEO")"
 sequence="${file%.*}" offset=staticOffset
 frames=() tracked=()

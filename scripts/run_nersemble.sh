@@ -9,9 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_nersemble_names.sh"
 USAGE="usage: bash scripts/run_nersemble.sh SUBJECT SEQUENCE [SEQUENCE ...] [OPTIONS] [-- OPTIONS OF track]"
 parse_names "$USAGE" "$@"
-if [ "$BACKGROUND" = none ]; then
-  fail_names "$USAGE" "--background none: an export puts a colour behind the head; give white or black"
-fi
+need_background "$USAGE"
 VERSION="${VERSION:-1}" MATTING="${MATTING:-selfie}"
 case "$VERSION" in
   1) DATA_ROOT="${DATA_ROOT:-data/nersemble}" command=track-nersemble below="$SUBJECT" ;;
@@ -19,12 +17,7 @@ case "$VERSION" in
   *) fail_names "$USAGE" "VERSION=$VERSION: 1 or 2" ;;
 esac
 
-BIN=.
-if [ "$DRY_RUN" = no ]; then
-  # shellcheck source=scripts/_setup.sh
-  source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-  setup_environment
-fi
+prepare_program
 scales=() tracked=() exported=(--background-color "$BACKGROUND")
 [ "$DOWNSAMPLE" = 1 ] || { scales=(--downsample-scales "$DOWNSAMPLE") && tracked=(--data.n-downsample-rgb "$DOWNSAMPLE"); }
 [ "$STATIC_OFFSET" = yes ] || tracked+=(--model.no-use-static-offset)
