@@ -49,7 +49,10 @@ def measured(
     head = head.double()
     out = surface_errors(found, truth, head, left_out, monocular)
     out |= angles(found, truth, ~left_out)
-    out |= gains(found, truth, head, LandmarkEmbedding.load(sequence / "embedding.npz"), ~left_out)
+    embedding = LandmarkEmbedding.load(sequence / "embedding.npz")
+    # the size of a head that one camera sees is not known, nor is then that of its motion
+    size = size_of(found, truth, head) if monocular else 1.0
+    out |= gains(found, truth, head, embedding, ~left_out, size)
     if found.focal_length is not None and truth.focal_length is not None:
         deviation = found.uncertainty.get("log_focal")
         out["focal_ratio"] = found.focal_length / truth.focal_length
@@ -100,11 +103,26 @@ def angles(found: FitResult, truth: FitResult, shown: ndarray) -> dict[str, floa
     return {f"{name}_degrees": float(motion.angle_between(a, b)[shown].mean()) for name, a, b in pairs}
 
 
+def size_of(found: FitResult, truth: FitResult, head: "HeadModel") -> float:
+    """How many times as large as the true face the found one is: the median over timesteps."""
+    face = head.region_mask("face").numpy()
+    return motion.size_of(found.vertices_world(head)[:, face], truth.vertices_world(head)[:, face])
+
+
 def gains(
-    found: FitResult, truth: FitResult, head: "HeadModel", embedding: LandmarkEmbedding, shown: ndarray
+    found: FitResult,
+    truth: FitResult,
+    head: "HeadModel",
+    embedding: LandmarkEmbedding,
+    shown: ndarray,
+    size: float = 1.0,
 ) -> dict[str, float]:
-    """Gain of jaw, lids, lips and brows in the head's own frame, and how much each truly moves, mm."""
+    """Gain of jaw, lids, lips and brows in the head's own frame, and how much each truly moves, mm.
+
+    What is found is divided by `size` before.
+    """
     ours, true = (motionless(fit, head)[shown] for fit in (found, truth))
+    ours = ours / size
     faces = head.faces
     chin = (head.weights[:, 2] > JAW_WEIGHT) & head.region_mask("face") & ~head.region_mask("teeth")
     parts = {"jaw": tuple(vertices[:, chin.numpy()] for vertices in (ours, true))}

@@ -19,6 +19,12 @@ def by_similarity(
     return np.stack([apply_similarity(umeyama(a, b), c) for a, b, c in zip(found, true, moved, strict=True)])
 
 
+def size_of(found: Float[ndarray, "T V 3"], true: Float[ndarray, "T V 3"]) -> float:
+    """How many times as large as `true` `found` is: the median over timesteps."""
+    scales = [np.cbrt(np.linalg.det(umeyama(a, b)[:3, :3])) for a, b in zip(found, true, strict=True)]
+    return float(1 / np.median(scales))
+
+
 def jitter(error: Float[ndarray, "T V 3"], shown: Bool[ndarray, " T"] | None = None) -> float:
     """Root mean square of the second difference over time of an error, in its own unit; NaN below three timesteps.
 
