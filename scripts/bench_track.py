@@ -18,13 +18,12 @@ of 1.5 mm (root mean square over the face), skin of its own under a soft light. 
 tracked picture: as they are, with noise of 1.2 px (at 512 px), or with that and a fixed bias of 1 mm each in space.
 
 Errors are of the face, all vertices alike; with one camera after a similarity of each timestep. Jitter is the root mean
-square of the error's second difference. Gain is the slope of fitted on true motion in the head's own frame, with one camera at the
-true face's size, which one camera cannot tell. PSNR is
-that of whole pictures, which are mostly background, and of the true head's pixels. Frames left out count in lines of
-their own and in the PSNR held out. Seconds are the program's own (from the folder to the result); each track runs in a
-process of its own, and its first use of a GPU counts. In --work sequences are kept, and tracks as long as the program
-does not change: a bench that was stopped goes on there. tracks/*/sheet.png shows each: true pictures, the fit, its mesh
-over them, its vertices' errors to 3 mm.
+square of the error's second difference. Gain is the slope of fitted on true motion in the head's own frame, with one
+camera at the true face's size, which one camera cannot tell. PSNR is that of whole pictures, which are mostly
+background, and of the true head's pixels. Frames left out count in lines of their own and in the PSNR held out. Seconds
+are the program's own (from the folder to the result); each track runs in a process of its own, and its first use of a
+GPU counts. In --work sequences are kept, and tracks as long as the program does not change: a bench that was stopped
+goes on there. tracks/*/sheet.png shows each: true pictures, the fit, its mesh over them, its vertices' errors to 3 mm.
 """
 
 import argparse

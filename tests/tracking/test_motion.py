@@ -70,3 +70,13 @@ def test_angles() -> None:
     one = motion.turns(np.array([[0.1, 0.2, 0.3], [0.0, 0.0, 0.0]]))
     more = one @ motion.turns(np.radians([[0.0, 5.0, 0.0], [0.0, 0.0, -90.0]]))
     np.testing.assert_allclose(motion.angle_between(one, more), [5.0, 90.0], atol=1e-9)
+
+
+def test_the_size_of_a_head_is_found_wherever_it_stands() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((5, 40, 3))
+    turned = np.stack([Rotation.random(random_state=t).apply(points) for t, points in enumerate(true)])
+    found = 0.8 * turned + rng.standard_normal((5, 1, 3))
+    assert motion.size_of(found, true) == pytest.approx(0.8)
+    found[2] *= 3.0  # a timestep that went wrong does not decide
+    assert motion.size_of(found, true) == pytest.approx(0.8)
