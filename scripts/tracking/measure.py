@@ -92,7 +92,10 @@ def surface_errors(
 
 
 def angles(found: FitResult, truth: FitResult, shown: ndarray) -> dict[str, float]:
-    """Mean errors of rotations, degrees: of the head in the world (by root and neck), of neck and jaw as joints."""
+    """Mean errors of rotations, degrees: of the head in the world (by root and neck), of neck and jaw as joints.
+
+    `*_degrees_moving` are those about the best constant rotation, which an identity may hold as well as a pose.
+    """
 
     def chain(fit: FitResult) -> tuple[ndarray, ndarray, ndarray]:
         frame = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
@@ -100,7 +103,12 @@ def angles(found: FitResult, truth: FitResult, shown: ndarray) -> dict[str, floa
         return frame.T @ root @ neck, neck, jaw
 
     pairs = zip(("head", "neck", "jaw"), chain(found), chain(truth), strict=True)
-    return {f"{name}_degrees": float(motion.angle_between(a, b)[shown].mean()) for name, a, b in pairs}
+    out = {}
+    for name, a, b in pairs:
+        out[f"{name}_degrees"] = float(motion.angle_between(a, b)[shown].mean())
+        steady = motion.without_constant_turn(a[shown], b[shown])
+        out[f"{name}_degrees_moving"] = float(motion.angle_between(steady, b[shown]).mean())
+    return out
 
 
 def size_of(found: FitResult, truth: FitResult, head: "HeadModel") -> float:

@@ -55,6 +55,12 @@ def angle_between(one: Float[ndarray, "T 3 3"], other: Float[ndarray, "T 3 3"]) 
     return np.degrees(Rotation.from_matrix(one.transpose(0, 2, 1) @ other).magnitude())
 
 
+def without_constant_turn(found: Float[ndarray, "T 3 3"], true: Float[ndarray, "T 3 3"]) -> Float[ndarray, "T 3 3"]:
+    """`found`, turned by the one rotation (in the moving frame) that brings it nearest to `true`."""
+    apart = Rotation.from_matrix(true.transpose(0, 2, 1) @ found)
+    return true @ (apart * apart.mean().inv()).as_matrix()
+
+
 def turns(axis_angle: Float[ndarray, "T 3"]) -> Float[ndarray, "T 3 3"]:
     """Rotation matrices."""
     return Rotation.from_rotvec(axis_angle).as_matrix()

@@ -39,6 +39,8 @@ LINES = (
     Line("worst timestep; the last over the others", ("vertex_worst", "last_over_others")),
     Line("frames left out, vertex to vertex, mm", ("vertex_left_out",), only=lambda case: BY_NAME[case].leaves_out),
     Line("head; neck; jaw rotation, mean degrees", ("head_degrees", "neck_degrees", "jaw_degrees")),
+    Line("the same about a constant one",
+         ("head_degrees_moving", "neck_degrees_moving", "jaw_degrees_moving")),
     Line("jitter: all; without frames left out, mm", ("jitter", "jitter_shown"), 3),
     Line("gain: jaw; lids; lips; brows", ("gain_jaw", "gain_lids", "gain_lips", "gain_brows"),
          only=lambda case: not BY_NAME[case].still),

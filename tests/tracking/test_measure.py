@@ -103,9 +103,9 @@ def test_angles_tell_the_head_from_its_neck(truth: FitResult) -> None:
     true = bent(truth, neck_pose=np.zeros((FRAMES, 3)), rotation=np.zeros((FRAMES, 3)))
     by_neck = bent(true, neck_pose=np.tile([0.0, np.radians(4), 0.0], (FRAMES, 1)))
     by_root = bent(true, rotation=np.tile([0.0, np.radians(4), 0.0], (FRAMES, 1)))
-    assert measure.angles(by_neck, by_root, ALL) == pytest.approx(
-        {"head_degrees": 0, "neck_degrees": 4, "jaw_degrees": 0}, abs=1e-5
-    )
+    found = measure.angles(by_neck, by_root, ALL)
+    assert found.pop("neck_degrees") == pytest.approx(4)
+    assert found == pytest.approx(dict.fromkeys(found, 0), abs=1e-5)  # a constant turn is no motion
     jaw = bent(true, jaw_pose=true.parameters["jaw_pose"] + [np.radians(2), 0, 0])
     assert measure.angles(jaw, true, ALL)["jaw_degrees"] == pytest.approx(2, abs=0.01)
     # a turn of the world is a turn of the head

@@ -80,3 +80,15 @@ def test_the_size_of_a_head_is_found_wherever_it_stands() -> None:
     assert motion.size_of(found, true) == pytest.approx(0.8)
     found[2] *= 3.0  # a timestep that went wrong does not decide
     assert motion.size_of(found, true) == pytest.approx(0.8)
+
+
+def test_a_constant_turn_is_no_motion() -> None:
+    rng = np.random.default_rng(0)
+    true = Rotation.from_rotvec(0.3 * rng.standard_normal((12, 3)))
+    constant = Rotation.from_rotvec([0.1, -0.05, 0.02])
+    shaken = Rotation.from_rotvec(0.01 * rng.standard_normal((12, 3)))
+    steady = motion.without_constant_turn((true * constant).as_matrix(), true.as_matrix())
+    assert motion.angle_between(steady, true.as_matrix()).max() < 1e-5
+    moving = motion.without_constant_turn((true * shaken * constant).as_matrix(), true.as_matrix())
+    left = motion.angle_between(moving, true.as_matrix()).mean()
+    assert left == pytest.approx(np.degrees(shaken.magnitude()).mean(), rel=0.2)
