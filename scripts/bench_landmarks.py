@@ -33,12 +33,13 @@ from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.files import atomic_write
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.detector_spread import Cameras, Detected, spread_of
 from flame_fitting.landmarks.evidence import Evidence, EvidenceCalibration, read_evidence, shipped_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.evidence_fit import OPEN_MM, Samples
 from flame_fitting.landmarks.licensed_embeddings import load_licensed_embedding
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
-from flame_fitting.landmarks.merging import Cameras, Detected, merge, spread_of
+from flame_fitting.landmarks.merging import merge
 from flame_fitting.landmarks.registry import make_detector
 from flame_fitting.landmarks.schemes import scheme_named
 
