@@ -10,6 +10,7 @@ is averaged. Rays and one camera's frames want the better pictures, so there a b
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -72,20 +73,10 @@ def merge(
     order = [lead, *(k for k in range(len(sources)) if k != lead)]
     sources, given = [sources[k] for k in order], [given[k] for k in order]
     geometries = [EvidenceGeometry(head, one.embedding) for one in sources]
-    faces, poses, yaw = None, {}, None
-    expected = [expected_error(one.embedding) for one in sources]
+    moments = []
     if lifted and all(len(one) for one in lifted):
         moments = [[lifted[k][step].points for k in order] for step in range(len(lifted[0]))]
-        faces = fit_faces(head, [one.embedding for one in sources], moments, expected)
-        seen = [face.std for face in faces if np.isfinite(face.places).any()] or [face.std for face in faces]
-        lasting = np.sqrt((np.array(seen) ** 2).mean(0)) / FACE_M
-    else:
-        poses = _poses(sources, geometries, cameras)
-        # of one camera, the errors of single pictures from there last
-        if not cameras.calibrated and poses:
-            yaw = float(np.median([abs(pose.angles[0]) for pose in poses.values()]))
-            expected = [expected_error(one.embedding, yaw) for one in sources]
-        lasting = np.array([one.std for one in expected]) / FACE_M
+    known = _known_of(head, sources, geometries, cameras, moments)
     first, inner = sources[0], geometries[0].scheme.inner
 
     points, spread, usual, confidence, shares_lasting = [], [], [], [], []
@@ -93,18 +84,18 @@ def merge(
     for k, source in enumerate(sources):
         values = source.landmarks[:, :, geometries[k].scheme.inner].astype(np.float64)
         if k:
-            values = _moved(values, (geometries[k], geometries[0]), k, faces, poses, cameras)
+            values = _moved(values, (geometries[k], geometries[0]), k, known, cameras)
         points.append(values[..., :2])
         confidence.append(values[..., 2])
         sizes = np.nan_to_num(sizes_of(source, source.landmarks), nan=1.0)
-        error = _whole_error(given[k], source, cameras, lasting[k])
-        shares_lasting.append(lasting[k] / error)
+        error = _whole_error(given[k], source, cameras, known.lasting[k])
+        shares_lasting.append(known.lasting[k] / error)
         between_them = np.fmax(between_them, _BETWEEN * sizes)
         sizes = sizes * given[k].worse
         usual.append(error / np.sqrt(source.weight))
         spread.append(usual[k] * sizes[..., None])
-    alike = correlation([one.embedding for one in sources], np.array(shares_lasting), yaw)
-    steady = np.array(usual) if faces is not None and all(_by_surface(one) for one in lifted) else None
+    alike = correlation([one.embedding for one in sources], np.array(shares_lasting), known.yaw)
+    steady = np.array(usual) if moments and all(_by_surface(one) for one in lifted) else None
     merged, weights = _average(np.array(points), np.array(spread), np.array(confidence), between_them, alike, steady)
 
     landmarks = first.landmarks.astype(np.float64).copy()
@@ -122,6 +113,41 @@ def merge(
     )
 
 
+class _Known(NamedTuple):
+    """What errors are, and where the face stands."""
+
+    lasting: Float[ndarray, "D 51"]
+    """Standard deviation of each source's inner points that views or frames do not show, in face sizes."""
+    faces: dict[int, FaceFit]
+    """By timestep; where points are in space."""
+    poses: dict[tuple[int, int], FacePose]
+    """Of the template, by timestep and camera, elsewhere."""
+    yaw: float | None
+    """Degrees, from which one camera usually looks."""
+
+
+def _known_of(
+    head: HeadModel,
+    sources: Sequence[Detected],
+    geometries: Sequence[EvidenceGeometry],
+    cameras: Cameras,
+    moments: Sequence[Sequence[Float[ndarray, "_ 3"]]],
+) -> _Known:
+    """`moments` are the sources' points in space by timestep, where there are any."""
+    expected, yaw = [expected_error(one.embedding) for one in sources], None
+    fits = fit_faces(head, [one.embedding for one in sources], moments, expected) if moments else []
+    faces = {step: face for step, face in enumerate(fits) if np.isfinite(face.places).any()}
+    poses = _poses(sources, geometries, cameras, set(faces))
+    if faces:
+        variance = np.mean([face.std**2 for face in faces.values()], axis=0)
+        return _Known(np.sqrt(variance) / FACE_M, faces, poses, None)
+    if poses and not cameras.calibrated:
+        # what is off in pictures from there stays so in all of them
+        yaw = float(np.median([abs(pose.angles[0]) for pose in poses.values()]))
+        expected = [expected_error(one.embedding, yaw) for one in sources]
+    return _Known(np.array([one.std for one in expected]) / FACE_M, faces, poses, yaw)
+
+
 def _by_surface(lifted: Sequence[Landmarks3D]) -> bool:
     """Whether points come from depth maps, and not from rays."""
     source = np.concatenate([one.source[one.valid] for one in lifted])
@@ -129,11 +155,14 @@ def _by_surface(lifted: Sequence[Landmarks3D]) -> bool:
 
 
 def _poses(
-    sources: Sequence[Detected], geometries: Sequence[EvidenceGeometry], cameras: Cameras
+    sources: Sequence[Detected], geometries: Sequence[EvidenceGeometry], cameras: Cameras, but: set[int]
 ) -> dict[tuple[int, int], FacePose]:
-    """The template's pose by timestep and camera, by the first of the sources that tells one."""
+    """The template's pose by timestep and camera, by the first of the sources that tells one; not at timesteps
+    `but`."""
     out = {}
     for step, column in np.argwhere(cameras.there):
+        if int(step) in but:
+            continue
         for source, geometry in zip(sources, geometries, strict=True):
             landmarks = source.landmarks[step, column].astype(np.float64)
             pose = geometry.pose(landmarks, cameras.K[step, column]) if np.isfinite(landmarks).any() else None
@@ -147,30 +176,27 @@ def _moved(
     values: Float[ndarray, "T C 51 3"],
     own_and_first: tuple[EvidenceGeometry, EvidenceGeometry],
     row: int,
-    faces: Sequence[FaceFit] | None,
-    poses: dict[tuple[int, int], FacePose],
+    known: _Known,
     cameras: Cameras,
 ) -> Float[ndarray, "T C 51 3"]:
     """A detector's inner points where the first one means them; NaN where a place is missing. `row` is the detector's
     among the fitted places."""
     out = values.copy()
     for step, column in np.argwhere(np.isfinite(values).all(-1).any(-1) & cameras.there):
-        if faces is not None:
-            here, there = faces[step].places[row], faces[step].places[0]
-            camera = cameras.world_to_camera[step, column]
-        else:
-            pose = poses.get((int(step), int(column)))
-            here, there = (one.points[one.scheme.inner] for one in own_and_first)
-            camera = np.eye(4)
-            if pose is None:
-                out[step, column] = np.nan
-                continue
+        face, pose = known.faces.get(int(step)), known.poses.get((int(step), int(column)))
+        if face is not None:
+            both, camera = face.places[[row, 0]], cameras.world_to_camera[step, column]
+        elif pose is not None:
+            both, camera = np.stack([one.points[one.scheme.inner] for one in own_and_first]), np.eye(4)
             camera[:3, :3], camera[:3, 3] = pose.rotation, pose.translation
-        known = np.isfinite(here + there).all(1)
-        out[step, column, ~known] = np.nan
-        if known.any():
-            pixels = project(np.stack([here, there])[:, known], cameras.K[step, column], camera)[..., :2]
-            out[step, column, known, :2] += pixels[1] - pixels[0]
+        else:
+            out[step, column] = np.nan
+            continue
+        sure = np.isfinite(both).all((0, 2))
+        out[step, column, ~sure] = np.nan
+        if sure.any():
+            pixels = project(both[:, sure], cameras.K[step, column], camera)[..., :2]
+            out[step, column, sure, :2] += pixels[1] - pixels[0]
     return out
 
 

@@ -341,3 +341,16 @@ def test_weights_are_the_same_in_all_pictures_of_a_surface_only(world):
     assert 0.3 < usual_share < 0.7
     np.testing.assert_allclose(shares["depth"], usual_share, atol=0.03)
     assert shares["rays"][1, 2] < 0.5 * np.median(shares["rays"])
+
+
+def test_a_timestep_whose_points_are_not_in_space_is_moved_by_the_template(world):
+    """One view alone saw the face there, and the first detector nothing: the second one still stands alone."""
+    none, usual = np.zeros((478, 3)), np.random.default_rng(2).standard_normal((12, 51, 3))
+    (first, in_space), (second, also) = of_errors(world, "a", none, usual, 1), of_errors(world, "b", none, usual, 2)
+    first.landmarks[2] = np.nan
+    second.landmarks[2, 1:] = np.nan
+    for own in (in_space, also):
+        own[2] = Landmarks3D.nowhere("mediapipe478")
+    merged = merge(world[0], [first, second], world[2], None, [in_space, also]).landmarks[:, :, INNER, :2]
+    np.testing.assert_allclose(merged[2, 0], second.landmarks[2, 0, INNER, :2], atol=1e-3)
+    assert np.isnan(merged[2, 1:]).all() and np.isfinite(merged[3]).all()
