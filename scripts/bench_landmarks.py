@@ -33,12 +33,13 @@ from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.files import atomic_write
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.detector_spread import Cameras, Detected, spread_of
 from flame_fitting.landmarks.evidence import Evidence, EvidenceCalibration, read_evidence, shipped_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.evidence_fit import OPEN_MM, Samples
 from flame_fitting.landmarks.licensed_embeddings import load_licensed_embedding
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
-from flame_fitting.landmarks.merging import Cameras, Detected, merge, spread_of
+from flame_fitting.landmarks.merging import merge
 from flame_fitting.landmarks.registry import make_detector
 from flame_fitting.landmarks.schemes import scheme_named
 
@@ -129,7 +130,7 @@ class Row:
     lifted: ndarray
     """(N,) mm by depth, from views up to 60 degrees, as captures have them."""
     rays: ndarray
-    """(N,) mm, triangulated from the same views."""
+    """(N,) mm, triangulated from the same views, merged as without a surface."""
     pixels: ndarray
     """(views, 51) px from the projection of the calibrated places."""
     uncalibrated: ndarray
@@ -152,19 +153,20 @@ def measure(
         maps = (depth, normal) if surface else (None, None)
         return lift_landmarks(landmarks[near], K[near], cameras[near], scheme, *maps, np.eye(4))
 
+    of_rig = dict(points)
     if len(detectors) > 1:
-        everywhere = np.ones((1, len(near)), dtype=bool)
-        of_all = Cameras(K[near][None], cameras[near][None], everywhere, calibrated=True)
         given = [Detected(name, points[name][near][None], embeddings[name]) for name in detectors]
-        in_space = [[lift(points[d.name], d.embedding.scheme)] for d in given]
-        spreads = [spread_of(d, of_all, own) for d, own in zip(given, in_space, strict=True)]
-        merged = merge(head, given, of_all, spreads, in_space)
+        of_all = Cameras(K[near][None], cameras[near][None], np.ones((1, len(near)), dtype=bool), calibrated=True)
+        for surface, into in ((False, of_rig), (True, points)):
+            in_space = [[lift(points[d.name], d.embedding.scheme, surface)] for d in given]
+            on_surface = in_space if surface else [[]] * len(given)
+            spreads = [spread_of(d, of_all, own) for d, own in zip(given, on_surface, strict=True)]
+            merged = merge(head, given, of_all, spreads, in_space)
+            into["merged"] = np.full((len(ANGLES), *merged.landmarks.shape[2:]), np.nan, dtype=np.float32)
+            into["merged"][near] = merged.landmarks[0]
         shares = {name: f"{np.median(share):.2f}" for name, share in merged.shares.items()}
         print(f"  merged, parts: {shares}", flush=True)
         embeddings["merged"] = merged.embedding
-        whole = np.full((len(ANGLES), *merged.landmarks.shape[2:]), np.nan, dtype=np.float32)
-        whole[near] = merged.landmarks[0]
-        points["merged"] = whole
     licensed = data / LICENSED
     by_hand = load_licensed_embedding(licensed, head) if one.spec != "open" and licensed.is_file() else None
     rows = []
@@ -172,7 +174,7 @@ def measure(
         embedding = embeddings[name]
         inner = scheme_named(embedding.scheme).inner
         truth = embedding.points(vertices, head.faces)[0].numpy()
-        lifted, rays = lift(landmarks, embedding.scheme), lift(landmarks, embedding.scheme, surface=False)
+        lifted, rays = lift(landmarks, embedding.scheme), lift(of_rig[name], embedding.scheme, surface=False)
         seen = landmarks[:, inner, :2] - project(truth[inner], K, cameras)[..., :2]
         plain = np.full(51, np.nan)
         if by_hand is not None:

@@ -157,7 +157,9 @@ def calibrate_head(
     """Calibrates without looking at shipped or cached files."""
     if kind != "clay" and (head.texture is None or not head.has_uv):
         few = replace(config or CalibrationConfig(), drawn=0)  # only says where to paint
-        clay = calibrate(head, detector, "clay", render_head(head, "clay"), few)
+        # every detector is shown the same face: orders without an outline could say of no brow where it is
+        painter = detector if detector.name == DETECTORS[0] else make_detector(DETECTORS[0])
+        clay = calibrate(head, painter, "clay", render_head(head, "clay"), few)
         return calibrate(head, detector, kind, render_head(head, kind, painted_colors(head, clay)), config)
     return calibrate(head, detector, kind, render_head(head, kind), config)
 

@@ -10,11 +10,12 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.fit.landmark_sources import LandmarkSource, placed
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
+from flame_fitting.landmarks.detector_spread import Cameras, Detected, Spread, spread_of
 from flame_fitting.landmarks.evidence import Evidence, read_evidence, shipped_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.mediapipe_detector import MEASURES
-from flame_fitting.landmarks.merging import MERGED, Cameras, Detected, Spread, merge, spread_of
+from flame_fitting.landmarks.merging import MERGED, merge
 
 
 @dataclass(eq=False)

@@ -35,6 +35,11 @@ class LandmarkEmbedding:
     residual_mm: np.ndarray | None = None
     """(heads, 51, 3) how far the inner points that the detector showed on drawn heads, lifted, lie from these places on
     them; NaN where one was not found. None where that was not measured. The heads of all detectors are the same."""
+    picture_mm: np.ndarray | None = None
+    """(heads, views, 51, 2) how far they lie from the places in single pictures of the same heads, along the
+    picture's x and y at the depth of the place; NaN where one was not found. None where that was not measured."""
+    picture_yaw: np.ndarray | None = None
+    """(views,) degrees of yaw from which these pictures look at the head."""
 
     @property
     def valid(self) -> np.ndarray:

@@ -4,17 +4,19 @@ The detector looks at renders of the model from the views that captures use, its
 fit, and the result is snapped to the model's surface. The bias of detector, views and shading is then the same on both
 sides of a fit and cancels. Heads drawn at random, with expressions, in other paints and lights, move the places to
 what holds for most of them, and tell how far a point is off on a face that is no template
-(`LandmarkEmbedding.residual_mm`).
+(`LandmarkEmbedding.residual_mm`, and in single pictures `picture_mm`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from flame_fitting.capture.camera import project
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector import LandmarkDetector
@@ -22,7 +24,7 @@ from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, robust_
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 
-REVISION = 3
+REVISION = 4
 """Counts up whenever the method changes, so that cached results of an older one are not used."""
 
 
@@ -111,15 +113,34 @@ def heads_to_show(head: HeadModel, config: CalibrationConfig) -> list[tuple[ndar
     return out
 
 
+class SeenHead(NamedTuple):
+    """What a detector made of one head."""
+
+    lifted: Landmarks3D
+    """In head space, lifted as in a fit."""
+    landmarks: Float[ndarray, "C N 3"]
+    """In the pictures: x px, y px, confidence."""
+    K: Float[ndarray, "C 3 3"]
+    world_to_camera: Float[ndarray, "C 4 4"]
+
+
+def see_head(
+    render: RenderHead, vertices: Float[ndarray, "V 3"], detector: LandmarkDetector, look: Appearance | None = None
+) -> SeenHead:
+    """The detector's points in the pictures of one head, and in head space."""
+    views = render(vertices, look)
+    landmarks = detector.detect(views.images)
+    lifted = lift_landmarks(
+        landmarks, views.K, views.world_to_camera, detector.scheme, views.depth, views.normal, head_from_world=np.eye(4)
+    )
+    return SeenHead(lifted, landmarks, views.K, views.world_to_camera)
+
+
 def detect_on_head(
     render: RenderHead, vertices: Float[ndarray, "V 3"], detector: LandmarkDetector, look: Appearance | None = None
 ) -> Landmarks3D:
     """The detector's points on one head in head space, lifted as in a fit."""
-    views = render(vertices, look)
-    landmarks = detector.detect(views.images)
-    return lift_landmarks(
-        landmarks, views.K, views.world_to_camera, detector.scheme, views.depth, views.normal, head_from_world=np.eye(4)
-    )
+    return see_head(render, vertices, detector, look).lifted
 
 
 def calibrate(
@@ -137,9 +158,10 @@ def calibrate(
     allowed = allowed_faces(head, detector.scheme)
     found, drawn = [], []
     for vertices, look in progress(heads_to_show(head, config)):
-        lifted = detect_on_head(render, vertices, detector, look)
+        seen_head = see_head(render, vertices, detector, look)
+        lifted = seen_head.lifted
         if look is not None:
-            drawn.append((vertices, lifted.points))
+            drawn.append((vertices, seen_head))
         face, barycentric, distance = nearest_on_surface(lifted.points, vertices, faces, allowed)
         good = (face >= 0) & (distance < 0.001 * config.max_snap_mm)
         on_template = np.einsum("nk,nkc->nc", barycentric, template[faces[np.maximum(face, 0)]])
@@ -163,14 +185,30 @@ def calibrate(
         head_hash=head.file_hash,
         detector_version=detector.version,
     )
-    return replace(embedding, residual_mm=_residuals(head, embedding, drawn)) if drawn else embedding
+    return _with_residuals(head, embedding, drawn) if drawn else embedding
 
 
-def _residuals(head: HeadModel, embedding: LandmarkEmbedding, drawn: Sequence[tuple[ndarray, ndarray]]) -> ndarray:
+def _with_residuals(
+    head: HeadModel, embedding: LandmarkEmbedding, drawn: Sequence[tuple[ndarray, SeenHead]]
+) -> LandmarkEmbedding:
+    """With how far the points of drawn heads lie from its places, in space and in every picture."""
     inner = scheme_named(embedding.scheme).inner
     vertices = torch.as_tensor(np.array([vertices for vertices, _ in drawn]))
-    places = embedding.points(vertices, head.faces)[:, inner].cpu().numpy()
-    return np.asarray(1000 * (np.array([points[inner] for _, points in drawn]) - places), dtype=np.float32)
+    places = embedding.points(vertices, head.faces)[:, inner].cpu().numpy().astype(np.float64)
+    in_pictures = []
+    for there, (_, seen) in zip(places, drawn, strict=True):
+        pixels = project(np.nan_to_num(there), seen.K, seen.world_to_camera)
+        mm_per_pixel = 1000 * pixels[..., 2:] / seen.K[:, None, [0, 1], [0, 1]]
+        offset = (seen.landmarks[:, inner, :2] - pixels[..., :2]) * mm_per_pixel
+        in_pictures.append(np.where(np.isfinite(there).all(1)[:, None], offset, np.nan))
+    eyes = np.linalg.inv(drawn[0][1].world_to_camera)[:, :3, 3]
+    return replace(
+        embedding,
+        residual_mm=(1000 * (np.array([seen.lifted.points[inner] for _, seen in drawn]) - places)).astype(np.float32),
+        # two decimals are plenty, and the files ship
+        picture_mm=np.array(in_pictures, dtype=np.float16),
+        picture_yaw=np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2])).astype(np.float32),
+    )
 
 
 def allowed_faces(head: HeadModel, scheme: str) -> Bool[ndarray, "N F"]:

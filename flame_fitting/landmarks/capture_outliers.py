@@ -3,8 +3,8 @@
 import numpy as np
 
 from flame_fitting.capture.capture import Capture
+from flame_fitting.landmarks.detector_spread import Cameras
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.merging import Cameras
 from flame_fitting.landmarks.outliers import Outliers, over_time, over_views
 from flame_fitting.landmarks.schemes import scheme_named
 

@@ -51,4 +51,6 @@ def _rearranged(embedding: LandmarkEmbedding, scheme: Scheme, source: ndarray, t
         n_views=views,
         scheme=scheme.name,
         residual_mm=None,  # of another detector
+        picture_mm=None,
+        picture_yaw=None,
     )

@@ -142,6 +142,55 @@ def test_calibration_recovers_known_surface_points(head):
     assert embedding.residual_mm.shape == (2, 51, 3)
     skin = np.isin(scheme_named("mediapipe478").inner, groups_free)
     assert np.nanmedian(np.linalg.norm(embedding.residual_mm[:, skin], axis=-1)) < 0.5
+    assert embedding.picture_mm.shape == (2, 13, 51, 2)
+    assert np.nanmedian(np.abs(embedding.picture_mm[:, :, skin])) < 0.5
+    np.testing.assert_allclose(np.sort(embedding.picture_yaw), np.sort(-embedding.picture_yaw), atol=1e-3)
+    assert 55 < np.abs(embedding.picture_yaw).max() < 65
+
+
+def test_errors_in_pictures_are_in_mm_along_the_picture(head):
+    """A detector that is 3 px too far right in every picture, on a head of known distance."""
+    faces = head.faces.numpy()
+    front = np.flatnonzero(head.face_mask("forehead", "left_cheek", "right_cheek").numpy())
+    truth = front[np.linspace(0, len(front) - 1, 478).astype(int)]
+    detector, shown = ExactDetector(truth, faces), render_head(head, "clay")
+    count, depth = [0], []
+
+    def render(vertices, look) -> HeadViews:
+        views = shown(vertices, look)
+        detector.vertices, detector.views = vertices, views
+        count[0] += look is not None
+        middle = vertices[faces[truth]].mean((0, 1))
+        depth[:] = [1000 * float(project(middle[None], views.K, views.world_to_camera)[0, 0, 2] / views.K[0, 0, 0])]
+        return views
+
+    found = detector.detect
+    detector.detect = lambda images: found(images) + np.array([3.0 * (count[0] > 0), 0.0, 0.0], dtype=np.float32)
+    embedding = calibrate(head, detector, "clay", render, CalibrationConfig(identities=6, drawn=1))
+    free = np.isin(scheme_named("mediapipe478").inner, np.concatenate(scheme_named("mediapipe478").lips), invert=True)
+    across, down = (np.nanmedian(embedding.picture_mm[..., free, axis].astype(float)) for axis in (0, 1))
+    assert across == pytest.approx(3 * depth[0], rel=0.1) and abs(down) < 0.1
+
+
+def test_every_detector_is_shown_the_same_paint(head, monkeypatch):
+    """A model without a texture is painted where MediaPipe sees brows and lids; iBUG's order could not say."""
+    bare = copy.deepcopy(head)
+    bare.texture = None
+    shipped = {name: head_calibration.shipped_embedding(head, name, "clay") for name in ("mediapipe", "dlib")}
+    pictures = []
+
+    def fake(model, detector, kind, render, config, *_):
+        if kind == "lit":
+            views = render(model.v_template.numpy().astype(np.float64), None)
+            pictures.append(views.images[np.arange(len(views.images)) % 7 == 3])
+        return shipped[detector.name]
+
+    monkeypatch.setattr(head_calibration, "calibrate", fake)
+    for name in shipped:
+        detector = stand_in("any")
+        detector.name, detector.scheme = name, shipped[name].scheme
+        head_calibration.calibrate_head(bare, detector, "lit", CalibrationConfig())
+    np.testing.assert_array_equal(pictures[0], pictures[1])
 
 
 def test_embeddings_are_cached_by_what_decides_them(head, tmp_path, monkeypatch):
@@ -278,7 +327,10 @@ def test_residuals_outlive_the_file_but_not_another_order(head, embedding, tmp_p
     assert embedding.residual_mm.shape == (12, 51, 3), "run scripts/calibrate_landmarks.py"
     embedding.save(tmp_path / "one.npz")
     np.testing.assert_array_equal(LandmarkEmbedding.load(tmp_path / "one.npz").residual_mm, embedding.residual_mm)
-    assert for_scheme(embedding, "ibug68", head).residual_mm is None
+    np.testing.assert_array_equal(LandmarkEmbedding.load(tmp_path / "one.npz").picture_mm, embedding.picture_mm)
+    assert embedding.picture_mm.shape[:3] == (12, len(embedding.picture_yaw), 51)
+    other = for_scheme(embedding, "ibug68", head)
+    assert other.residual_mm is None and other.picture_mm is None
     replace(embedding, residual_mm=None).save(tmp_path / "none.npz")
     assert LandmarkEmbedding.load(tmp_path / "none.npz").residual_mm is None
 

@@ -12,9 +12,10 @@ from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.errors import InputError
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.detector_errors import correlation, expected_error
-from flame_fitting.landmarks.lifting import triangulate
-from flame_fitting.landmarks.merging import Cameras, Detected, merge, spread_of
-from flame_fitting.landmarks.misfit import Expected, lasting_errors
+from flame_fitting.landmarks.detector_spread import Cameras, Detected, spread_of
+from flame_fitting.landmarks.lifting import Landmarks3D, triangulate
+from flame_fitting.landmarks.merging import merge
+from flame_fitting.landmarks.misfit import Expected, fit_faces
 from flame_fitting.landmarks.schemes import FACE_PARTS, scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 
@@ -174,14 +175,19 @@ def test_a_detector_that_is_always_off_alike_is_known_by_the_head_model(world):
     good, bad = truth + 0.0005 * rng.standard_normal(truth.shape), truth + 0.003 * rng.standard_normal(truth.shape)
     to_world = np.array([0.3, -2.0, 1.0])
     points, expected = [10 * good + to_world, 10 * bad + to_world], Expected(np.full(51, 0.001), 5.0)
-    first, second = lasting_errors(head, [embedding, embedding], points, [expected, expected])
+    ((first, second), places) = fit_faces(head, [embedding, embedding], [points], [expected, expected])[0]
+    np.testing.assert_array_equal(places[0], places[1], err_msg="both mean the same, so on one face it is one place")
+    off = np.linalg.norm(places[0] - (10 * truth + to_world)[INNER], axis=1) / 10
+    assert np.median(off) < 0.0015, "the face is where the good one sees it"
     assert np.median(second) > 3 * np.median(first)
     assert np.median(first) == pytest.approx(0.0005, rel=0.5) and np.median(second) == pytest.approx(0.003, rel=0.25)
     surer = Expected(np.full(51, 0.001), 1e6)
-    for found in lasting_errors(head, [embedding, embedding], points, [surer, surer]):
+    for found in fit_faces(head, [embedding, embedding], [points], [surer, surer])[0].std:
         np.testing.assert_allclose(found, 0.001, rtol=1e-3, err_msg="what is known for certain is not changed")
     nothing = np.full_like(good, np.nan)
-    np.testing.assert_array_equal(lasting_errors(head, [embedding], [nothing], [expected])[0], expected.std)
+    std, places = fit_faces(head, [embedding], [[nothing]], [expected])[0]
+    np.testing.assert_array_equal(std[0], expected.std)
+    assert np.isnan(places).all()
 
 
 def test_one_part_of_the_face_that_is_off_leaves_the_others(world):
@@ -192,14 +198,15 @@ def test_one_part_of_the_face_that_is_off_leaves_the_others(world):
     first, second = (truth + 0.0007 * rng.standard_normal(truth.shape) for _ in range(2))
     second[INNER[FACE_PARTS["eyes"]]] += 0.0025 * rng.standard_normal((12, 3))
     expected = Expected(np.full(51, 0.0007), 20.0)
-    one, other = lasting_errors(head, [embedding, embedding], [first, second], [expected, expected])
+    one, other = fit_faces(head, [embedding, embedding], [[first, second]], [expected, expected])[0].std
     assert np.median((other / one)[FACE_PARTS["eyes"]]) > 2
     rest = np.setdiff1d(np.arange(51), FACE_PARTS["eyes"])
     assert np.median((other / one)[rest]) < 1.3
 
 
 def with_residuals(one: Detected, residual_mm: np.ndarray) -> Detected:
-    return replace(one, embedding=replace(one.embedding, residual_mm=residual_mm.astype(np.float32)))
+    embedding = replace(one.embedding, residual_mm=residual_mm.astype(np.float32), picture_mm=None, picture_yaw=None)
+    return replace(one, embedding=embedding)
 
 
 def test_of_one_camera_the_errors_on_drawn_heads_decide(world):
@@ -225,3 +232,125 @@ def test_errors_and_how_alike_they_are_come_from_drawn_heads(world):
     np.testing.assert_allclose(correlation([first, second], np.ones((2, 51))), 0.64, atol=0.05)
     np.testing.assert_allclose(correlation([first, second], np.full((2, 51), 0.5)), 0.16, atol=0.02)
     assert expected_error(first).worth > expected_error(replace(first, residual_mm=None)).worth
+
+
+def test_of_one_camera_pictures_from_about_there_tell(world):
+    """On drawn heads the second detector was good from the front and bad from aside, in space something between."""
+    rng = np.random.default_rng(9)
+    yaw = np.array([-60, -40, -20, 0, 20, 40, 60])
+    in_space, usual = 1.5 * rng.standard_normal((12, 51, 3)), rng.standard_normal((12, 7, 51, 2))
+    first, second = detector(world, "a", 1.0, 1), detector(world, "b", 1.0, 2)
+    changing = usual[::-1] * np.where(np.abs(yaw) < 30, 0.5, 4.0)[:, None, None]
+    first, second = (
+        replace(one, embedding=replace(one.embedding, residual_mm=in_space, picture_mm=mm, picture_yaw=yaw))
+        for one, mm in ((first, usual), (second, changing))
+    )
+    for seen_from, better in ((5.0, "b"), (50.0, "a")):
+        cameras = head_cameras(np.array([(seen_from, 0.0)] * 6), np.eye(4), head_frame(world[0]))
+        aside = replace(world[2], calibrated=False, world_to_camera=np.tile(cameras, (4, 1, 1, 1)))
+        seen = (world[0], world[1], aside, world[3])
+        both = [replace(one, landmarks=detector(seen, "", 1.0, k).landmarks) for k, one in enumerate((first, second))]
+        shares = merge(world[0], both, aside).shares
+        assert np.median(shares[better]) > 0.7, seen_from
+    np.testing.assert_allclose(expected_error(second.embedding, 0.0).std, 0.0005, rtol=0.15)
+    np.testing.assert_allclose(expected_error(second.embedding, -55.0).std, 0.004, rtol=0.15)
+    np.testing.assert_allclose(expected_error(second.embedding).std, 0.0015, rtol=0.25)
+
+
+def of_errors(world, name: str, error_mm: np.ndarray, usual_mm: np.ndarray, seed: int, noise: float = 0.5):
+    """One who is off by `error_mm` (478, 3) on this face, alike in all pictures, and by noise (px) in each; and its
+    points in space. On drawn heads it was off by `usual_mm` (heads, 51, 3)."""
+    head, vertices, cameras, embedding = world
+    points = embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy() + 0.001 * error_mm
+    pixels = project(points, cameras.K, cameras.world_to_camera)[..., :2]
+    rng = np.random.default_rng(seed)
+    pixels = pixels + noise * rng.standard_normal(pixels.shape)
+    landmarks = np.concatenate([pixels, np.ones((*pixels.shape[:3], 1))], axis=-1).astype(np.float32)
+    steps, count = landmarks.shape[0], len(points)
+    spread = np.full(count, 0.0005)
+    lifted = [
+        Landmarks3D(
+            points + 0.0002 * rng.standard_normal(points.shape), spread, np.full(count, 6), np.full(count, "depth"),
+            "mediapipe478",
+        )
+        for _ in range(steps)
+    ]  # fmt: skip
+    return with_residuals(Detected(name, landmarks, embedding), usual_mm), lifted
+
+
+@pytest.mark.parametrize("case", ["alike", "correlated", "worse", "biased", "one part"])
+def test_merged_is_never_much_worse_than_the_better_one(world, case):
+    """Lasting errors of 1 mm along each axis; what the calibration says of both is the same but where it knows."""
+    rng = np.random.default_rng(12)
+    scale = 3.0 if case == "worse" else 1.0
+    shared = 0.9 if case == "correlated" else 0.0
+    common, own, other = rng.standard_normal((3, 12, 51, 3))
+    usual = [np.sqrt(shared) * common + np.sqrt(1 - shared) * one for one in (own, other)]
+    square = np.zeros(3)
+    for seed in range(6):
+        common, own, other = rng.standard_normal((3, 478, 3))
+        errors = [np.sqrt(shared) * common + np.sqrt(1 - shared) * one for one in (own, other)]
+        errors[1] = scale * errors[1]
+        if case == "biased":  # a light that no drawn head had: every point goes where no face has it
+            errors[1] = 3.0 * errors[1]
+        if case == "one part":
+            errors[1][INNER[FACE_PARTS["eyes"]]] *= 4.0
+        first, in_space = of_errors(world, "a", errors[0], usual[0], seed)
+        second, also = of_errors(world, "b", errors[1], scale * usual[1], seed + 100)
+        merged = merge(world[0], [first, second], world[2], None, [in_space, also])
+        square += [error_px(world, one) ** 2 for one in (first.landmarks, second.landmarks, merged.landmarks)]
+    alone, beside, both = np.sqrt(square)
+    assert both < (0.85 if case == "alike" else 1.03) * min(alone, beside), (alone, beside, both)
+
+
+def test_points_are_moved_by_what_lies_between_on_the_face_that_fits(world):
+    """A long face has its mouth's places farther apart than the template; the second one means them 6 mm higher."""
+    head, _, cameras, embedding = world
+    shape = torch.zeros(head.n_shape)
+    shape[:10] = torch.as_tensor(2.0 * np.random.default_rng(5).standard_normal(10), dtype=torch.float32)
+    with torch.no_grad():
+        vertices = head(shape=shape, jaw_pose=torch.tensor([[0.35, 0.0, 0.0]])).vertices[0].numpy().astype(np.float64)
+    wide = (head, vertices, cameras, embedding)
+    first, second = detector(wide, "a", 0.3, 1), detector(wide, "b", 0.3, 2, shift_mm=6.0)
+    in_space = []
+    for one in (first, second):
+        points = one.embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy()
+        nothing = np.full(len(points), 0.0005)
+        source = np.full(len(points), "depth")
+        in_space.append([Landmarks3D(points, nothing, nothing, source, "mediapipe478")] * 4)
+    by_face = merge(head, [first, second], cameras, None, in_space)
+    by_template = merge(head, [first, second], cameras)
+    assert error_px(wide, by_face.landmarks) < 0.6 * error_px(wide, by_template.landmarks)
+
+
+def test_weights_are_the_same_in_all_pictures_of_a_surface_only(world):
+    """One picture of the second detector is worse: of rays it counts less there, on a surface as much as elsewhere."""
+    none = np.zeros((478, 3))
+    usual = np.random.default_rng(2).standard_normal((12, 51, 3))
+    (first, in_space), (second, also) = of_errors(world, "a", none, usual, 1), of_errors(world, "b", none, usual, 2)
+    rng = np.random.default_rng(3)
+    second.landmarks[1, 2, :, :2] += 2.0 * rng.standard_normal((478, 2))
+    shares = {}
+    for how in ("depth", "rays"):
+        lifted = [[replace(one, source=np.full(478, how)) for one in own] for own in (in_space, also)]
+        merged = merge(world[0], [first, second], world[2], None, lifted).landmarks[:, :, INNER, :2].astype(np.float64)
+        a, b = (one.landmarks[:, :, INNER, :2].astype(np.float64) for one in (first, second))
+        share = ((merged - a) * (b - a)).sum((2, 3)) / ((b - a) ** 2).sum((2, 3))
+        shares[how] = share
+    usual_share = np.median(shares["depth"])
+    assert 0.3 < usual_share < 0.7
+    np.testing.assert_allclose(shares["depth"], usual_share, atol=0.03)
+    assert shares["rays"][1, 2] < 0.5 * np.median(shares["rays"])
+
+
+def test_a_timestep_whose_points_are_not_in_space_is_moved_by_the_template(world):
+    """One view alone saw the face there, and the first detector nothing: the second one still stands alone."""
+    none, usual = np.zeros((478, 3)), np.random.default_rng(2).standard_normal((12, 51, 3))
+    (first, in_space), (second, also) = of_errors(world, "a", none, usual, 1), of_errors(world, "b", none, usual, 2)
+    first.landmarks[2] = np.nan
+    second.landmarks[2, 1:] = np.nan
+    for own in (in_space, also):
+        own[2] = Landmarks3D.nowhere("mediapipe478")
+    merged = merge(world[0], [first, second], world[2], None, [in_space, also]).landmarks[:, :, INNER, :2]
+    np.testing.assert_allclose(merged[2, 0], second.landmarks[2, 0, INNER, :2], atol=1e-3)
+    assert np.isnan(merged[2, 1:]).all() and np.isfinite(merged[3]).all()
