@@ -2,12 +2,14 @@
 
 A face seen by one camera tells its focal length by perspective alone, and joint solutions have several minima (the
 nearer the camera, the flatter the face). So each of them is tried on a few timesteps, with shape, expression and poses
-free, and the parabola through the best three says where to begin; a later stage releases it.
+free, and the parabola through the best three says where to begin; a later stage releases it. From each to the next the
+head moves along the camera's axis as far as that shows it as large (a dolly zoom), and the rest begins where it was.
 """
 
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from flame_fitting import progress
 from flame_fitting.fit.keyframes import keyframes
@@ -16,13 +18,19 @@ from flame_fitting.fit.parameters import FitParameters, moving_parts
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.closed_form import align_timesteps
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
+from flame_fitting.fit.targets import PixelTarget
 
-TRIED = tuple(float(value) for value in np.log(2.0) * np.arange(-1.5, 2.01, 0.5))
-"""Logarithms of the focal length over the assumed one, from 0.35 to 4 times it."""
+USUAL_DISTANCE = 0.9
+"""m: people are filmed from an arm's length to a few metres. The prior of the focal length is around that which puts
+the head there; `--prior.log-focal` is how wide it is."""
+TRIED = tuple(float(value) for value in np.log(2.0) * np.arange(-1.5, 1.01, 0.5))
+"""Logarithms of the focal length over the usual one, from 0.35 to 2 times it."""
 _KEYFRAMES = 12
+_POINTS = 120
+"""Of a source, that are looked at."""
 _COMPONENTS = {"shape": 30, "expr": 10}
 
 
@@ -31,13 +39,30 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     shown.advance()
     if seen.calibrated:
         return state
+    usual = usual_log_focal(seen, state.parameters)
     rows = keyframes(seen, state.parameters, _KEYFRAMES)
-    costs = []
-    for tried in TRIED:
-        costs.append(_cost_at(tried, state.parameters.of_frames(rows), seen.of_frames(rows), stage))
-        shown.note(focal=f"{np.exp(tried):.2f}")
+    few = thinned(seen.of_frames(rows))
+    places = tuple(usual + tried for tried in TRIED)
+    # from the middle up, then from there down
+    middle = TRIED.index(0.0)
+    costs: dict[int, float] = {}
+    first: FitParameters | None = None
+    for upward in (range(middle, len(places)), reversed(range(middle))):
+        at = first
+        for number in upward:
+            if at is None:
+                begun = state.parameters.of_frames(rows)
+                begun.log_focal[0] = places[number]
+                at = align_timesteps(seen.head, begun, few.zoomed(places[number]).targets)
+                steps = stage.settings.num_steps
+            else:
+                at, steps = dollied(few, at, places[number]), -(-stage.settings.num_steps // 2)
+            found = _with_focal_held(at, few, stage, steps, usual)
+            at, costs[number] = found.parameters, found.cost
+            first = at if first is None else first
+            shown.note(focal=f"{np.exp(places[number]):.2f}")
     parameters = state.parameters.clone()
-    parameters.log_focal[0] = lowest(TRIED, costs)
+    parameters.log_focal[0] = lowest(places, [costs[number] for number in range(len(places))])
     seen_so = seen.zoomed(float(parameters.log_focal[0]))
     return replace(state, parameters=align_timesteps(seen.head, parameters, seen_so.targets))
 
@@ -51,15 +76,84 @@ def lowest(places: tuple[float, ...], costs: list[float]) -> float:
     return float(np.clip(-b / (2 * a), places[best - 1], places[best + 1])) if a > 0 else places[best]
 
 
-def _cost_at(log_focal: float, parameters: FitParameters, seen: Observations, stage: Stage) -> float:
-    """Least cost with this focal length, over a few timesteps that do not know of one another."""
-    parameters.log_focal[0] = log_focal
-    parameters = align_timesteps(seen.head, parameters, seen.zoomed(log_focal).targets)
+def usual_log_focal(seen: Observations, parameters: FitParameters) -> float:
+    """Logarithm of the focal length, over the assumed one, that puts the head at `USUAL_DISTANCE`.
+
+    By where the head is at the focal length of the parameters, in the median over timesteps; how large it is in the
+    picture does not change, so distance and focal length are in proportion. What crops a picture changes neither.
+    """
+    depths = _depths(seen, parameters)
+    if not depths:
+        return 0.0
+    return float(np.log(USUAL_DISTANCE / np.median(list(depths.values()))) + float(parameters.log_focal[0]))
+
+
+def dollied(seen: Observations, parameters: FitParameters, log_focal: float) -> FitParameters:
+    """With another focal length, and the head as much farther away as that is longer."""
+    out = parameters.clone()
+    factor = np.exp(log_focal - float(parameters.log_focal[0]))
+    out.log_focal[0] = log_focal
+    for timestep, depth in _depths(seen, parameters).items():
+        camera = _camera_of(seen, timestep)
+        assert camera is not None
+        out.translation[timestep] += (factor - 1) * depth * camera[2, :3].to(out.translation)
+    return out
+
+
+def thinned(seen: Observations) -> Observations:
+    """With at most so many points of each source that only pictures show: more of them tell the same."""
+
+    def few(pixels: PixelTarget, kept: torch.Tensor) -> PixelTarget:
+        rows = torch.isin(pixels.index, kept)
+        own = {name: getattr(pixels, name)[rows] for name in ("camera", "rays", "weight", "corners", "barycentric")}
+        index = pixels.index[rows]
+        return replace(pixels, **own, view=pixels.view[rows], index=index, points=len(torch.unique(index)))
+
+    targets = list(seen.targets)
+    for number in range(max((len(target.sources) for target in targets), default=0)):
+        having = [t for t, target in enumerate(targets) if len(target.sources) > number]
+        shown = [pixels.index for t in having if (pixels := targets[t].sources[number].pixels) is not None]
+        if not shown:
+            continue
+        points = torch.unique(torch.cat(shown))
+        if len(points) <= _POINTS:
+            continue
+        kept = points[torch.linspace(0, len(points) - 1, _POINTS, device=points.device).round().long()]
+        for t in having:
+            sources = list(targets[t].sources)
+            pixels = sources[number].pixels
+            if pixels is not None:
+                sources[number] = replace(sources[number], pixels=few(pixels, kept))
+                targets[t] = replace(targets[t], sources=tuple(sources))
+    return replace(seen, targets=targets)
+
+
+def _camera_of(seen: Observations, timestep: int) -> torch.Tensor | None:
+    """(3, 4) from the reference frame, of what pictures alone show of a timestep; None where nothing does."""
+    for source in seen.targets[timestep].sources:
+        if source.pixels is not None and len(source.pixels.camera):
+            return source.pixels.camera[0]
+    return None
+
+
+def _depths(seen: Observations, parameters: FitParameters) -> dict[int, float]:
+    """Depth (m) of the head's root at each timestep that pictures alone show something of."""
+    out = {}
+    for timestep, shift in enumerate(parameters.translation):
+        camera = _camera_of(seen, timestep)
+        if camera is not None:
+            out[timestep] = max(float(camera[2, :3].to(shift) @ shift + camera[2, 3]), 0.05)
+    return out
+
+
+def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage, steps: int, usual: float) -> Solution:
+    """The best fit with this focal length, over a few timesteps that do not know of one another; the cost has all."""
     config = stage.config
     parts = moving_parts(("pose", "shape", "expr", "joints"), True, ("jaw_pose", "neck_pose", "eyes_pose"))
     columns = Columns.of(seen.head, [part.name for part in parts], _COMPONENTS)
+    prior = priors(config)
     settings = GaussNewtonSettings(
-        iterations=stage.settings.num_steps,
+        iterations=steps,
         landmark_count=config.w.landmark_count,
         surface_count=0.0,
         smoothness={},
@@ -67,4 +161,6 @@ def _cost_at(log_focal: float, parameters: FitParameters, seen: Observations, st
         marginal=False,
         seed=config.seed,
     )
-    return gauss_newton(seen.head, parameters, seen.targets, columns, priors(config), settings).cost
+    found = gauss_newton(seen.head, parameters, seen.targets, columns, prior, settings)
+    of_focal = 0.5 * ((float(parameters.log_focal[0]) - usual) / prior.log_focal) ** 2
+    return found._replace(cost=found.cost + of_focal)

@@ -77,6 +77,8 @@ class GaussNewtonSettings:
     """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
     marginal: bool
     """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
+    usual_log_focal: float = 0.0
+    """Mean of the prior of the logarithm of the focal length; those of all others are 0."""
     seed: int
     """Of the sample of the avatar's points."""
 
@@ -193,7 +195,11 @@ class _Problem:
         self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, like.expr)
         self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr)
         of_biases = torch.diag(self.biases.precision.repeat_interleave(3))
-        self.priors = replace(self.priors, shared=torch.block_diag(self.priors.shared, of_biases))
+        shared = torch.block_diag(self.priors.shared, of_biases)
+        usual = shared.new_zeros(len(shared))
+        if (column := columns.slices().get("log_focal")) is not None:
+            usual[column] = settings.usual_log_focal
+        self.priors = replace(self.priors, shared=shared, usual=usual)
         self.least = torch.cat(
             [like.expr.new_zeros(0)]
             + [

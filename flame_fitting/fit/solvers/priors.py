@@ -20,13 +20,15 @@ from flame_fitting.fit.weight_config import PriorConfig
 
 @dataclass(frozen=True, eq=False)
 class Priors:
-    """Precision matrix of the unknowns: half of x' P x is their share of the cost."""
+    """Precision matrix of the unknowns: half of x' P x is their share of the cost, x counted from what is usual."""
 
     shared: Float[Tensor, "S S"]
     diagonal: Float[Tensor, "T F F"]
     """Blocks of the timesteps."""
     link: Float[Tensor, "F F"]
     """Minus the block between a timestep and the next; symmetric."""
+    usual: Float[Tensor, " S"]
+    """Mean of what timesteps share; that of all else is 0."""
 
     @property
     def below(self) -> Float[Tensor, "T_1 F F"]:
@@ -39,11 +41,11 @@ class Priors:
         linked = x.frames @ self.link
         frames[1:] -= linked[:-1]
         frames[:-1] -= linked[1:]
-        return BlockVector(self.shared @ x.shared, frames)
+        return BlockVector(self.shared @ (x.shared - self.usual), frames)
 
     def cost(self, x: BlockVector) -> float:
         """At the unknowns x."""
-        return 0.5 * self.gradient(x).dot(x)
+        return 0.5 * self.gradient(x).dot(x._replace(shared=x.shared - self.usual))
 
 
 def make_priors(
@@ -73,7 +75,7 @@ def make_priors(
         end[rows, rows], middle[rows, rows], link[rows, rows] = noise, (1 + a**2) * noise, a * noise
     inner = max(timesteps - 2, 0)
     diagonal = torch.stack([end, *[middle] * inner, *[end] * (timesteps - inner - 1)])
-    return Priors(shared, diagonal, link)
+    return Priors(shared, diagonal, link, like.new_zeros(start))
 
 
 def _precision(block: Block, prior: PriorConfig, like: Tensor) -> Tensor:

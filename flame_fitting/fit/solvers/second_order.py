@@ -8,6 +8,7 @@ from flame_fitting.fit.parameters import moving_parts
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.focal import usual_log_focal
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
@@ -38,6 +39,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             # how volumes change with the focal length is not known to it
             marginal=seen.timesteps > 1 and seen.calibrated,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
+            usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
             seed=config.seed,
         ),
         seen.surface if geometry else None,

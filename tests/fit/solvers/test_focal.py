@@ -15,8 +15,10 @@ from flame_fitting.fit.keyframes import keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters, in_metric_world
 from flame_fitting.fit.quality import measure, worsened
+from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.focal import TRIED, lowest
+from flame_fitting.fit.solvers.focal import TRIED, USUAL_DISTANCE, dollied, lowest, thinned, usual_log_focal
+from flame_fitting.fit.solvers.gauss_newton import _Problem, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.jacobians import Linearizer
 from flame_fitting.fit.solvers.residuals import projected_landmarks
@@ -26,6 +28,7 @@ from flame_fitting.fit.targets import FrameTarget, PixelTarget, SourceTarget, ma
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
 from tests.fit.known_truth import embedding_on, sequence
+from tests.fit.settings import priors_of, second_order_of
 from tests.synthetic import similarity
 
 CAMERA = look_at([[0.05, 0.02, 0.8]], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
@@ -159,3 +162,78 @@ def test_a_head_that_pictures_alone_show_is_measured_and_a_worse_one_is_found_ou
     moved = measure(seen.head, replace(true, translation=true.translation + aside), seen.targets)
     assert moved.landmark_mm == pytest.approx(10 * TRUE / ASSUMED, rel=0.1)
     assert "landmarks went from" in str(worsened(at_truth, moved))
+
+
+def test_a_dolly_zoom_leaves_the_head_as_large_as_it_is_and_the_usual_focal_length_where_it_was() -> None:
+    truth, seen = seen_by_one_camera(3)
+    moved = dollied(seen, truth, 0.4)
+    depths = []
+    for parameters in (truth, moved):
+        camera = torch.as_tensor(CAMERA[0])
+        depths.append(parameters.translation @ camera[2, :3] + camera[2, 3])
+        aside = parameters.translation @ camera[:2, :3].T + camera[:2, 3]
+        depths.append(aside)
+    torch.testing.assert_close(depths[2], depths[0] * np.exp(0.4))
+    torch.testing.assert_close(depths[3], depths[1])
+    assert float(moved.log_focal[0]) == 0.4 and float(truth.log_focal[0]) == 0.0
+    usual = usual_log_focal(seen, truth)
+    assert usual == pytest.approx(np.log(USUAL_DISTANCE / float(depths[0].median())))
+    assert usual_log_focal(seen, moved) == pytest.approx(usual)
+
+
+def test_without_landmarks_the_focal_length_is_the_usual_one_and_slopes_are_those_of_the_cost() -> None:
+    truth, seen = seen_by_one_camera(2)
+    columns = Columns.of(seen.head, ("log_focal", "shape", "rotation", "translation"), {"shape": 3})
+    blind = [FrameTarget() for _ in seen.targets]
+    prior = priors_of(log_focal=0.3)
+    settings = second_order_of(iterations=3, usual_log_focal=0.25)
+    found = gauss_newton(seen.head, truth, blind, columns, prior, settings)
+    assert float(found.parameters.log_focal[0]) == pytest.approx(0.25, abs=1e-6)
+    assert float(found.posterior.standard_deviations(truth)["log_focal"][0]) == pytest.approx(0.3, rel=1e-4)
+    problem = _Problem(seen.head, blind, columns, prior, settings, None, truth)
+    at = problem.values(problem.begin(truth))
+    slope = problem.priors.gradient(at).shared
+    for column in range(columns.n_shared):
+        step = torch.zeros_like(at.shared)
+        step[column] = 1e-4
+        ahead, behind = (problem.priors.cost(BlockVector(at.shared + sign * step, at.frames)) for sign in (1, -1))
+        assert float(slope[column]) == pytest.approx((ahead - behind) / 2e-4, rel=1e-6, abs=1e-9)
+
+
+def test_of_many_points_a_few_are_looked_at_and_the_same_at_all_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, seen = seen_by_one_camera(2)
+    assert thinned(seen).targets[0].sources[0].pixels is seen.targets[0].sources[0].pixels
+    monkeypatch.setattr("flame_fitting.fit.solvers.focal._POINTS", 30)
+    few = [target.sources[0].pixels for target in thinned(seen).targets]
+    for before, after in zip((target.sources[0].pixels for target in seen.targets), few, strict=True):
+        assert before is not None and after is not None
+        assert after.points == len(after.index) == len(after.rays) == 30
+        assert torch.equal(after.rays, before.rays[torch.isin(before.index, after.index)])
+    assert few[0] is not None and few[1] is not None and torch.equal(few[0].index, few[1].index)
+
+
+def test_the_stated_deviation_is_that_of_the_error() -> None:
+    """Landmarks with noise of the stated size: errors over stated deviations are about 1, and the error is small."""
+    scores = []
+    for seed in range(4):
+        truth, seen = seen_by_one_camera(4)
+        rng, targets = np.random.default_rng(seed), []
+        for target in seen.targets:
+            source = target.sources[0]
+            pixels = source.pixels
+            assert pixels is not None
+            # of rays, at the depth that the noise is stated at
+            noise = 0.2 * pixels.sigma / float(pixels.camera[0, 2, 3]) * rng.standard_normal(pixels.rays.shape)
+            pixels = replace(pixels, rays=pixels.rays + torch.as_tensor(noise), sigma=0.2 * pixels.sigma)
+            targets.append(FrameTarget((replace(source, pixels=pixels),)))
+        names = ("log_focal", "shape", "expr", "rotation", "translation", "jaw_pose")
+        columns = Columns.of(seen.head, names, {"shape": 6, "expr": 4}, metric=True)
+        start = replace(truth.clone(), log_focal=torch.zeros_like(truth.log_focal))
+        settings = second_order_of(iterations=10, landmark_count=80.0, landmark_cut=1e6)
+        found = gauss_newton(
+            seen.head, start, targets, columns, priors_of(shape=1.0, expr=0.5, log_focal=1.0), settings
+        )
+        deviation = float(found.posterior.standard_deviations(truth)["log_focal"][0])
+        scores.append((float(found.parameters.log_focal[0]) - np.log(TRUE / ASSUMED)) / deviation)
+        assert deviation < 0.3
+    assert 0.4 < np.sqrt(np.mean(np.square(scores))) < 1.7, scores
