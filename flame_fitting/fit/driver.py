@@ -51,6 +51,8 @@ def run_stages(
     clock = Clock(config.exp.checkpoint_seconds)
     has_geometry = any(target.surface is not None for target in seen.targets)
     for name, settings in effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps):
+        if "dynamic_offset" in settings.optimizable_params:
+            state = replace(state, parameters=state.parameters.with_dynamic_offset())
         # before the stage `state` is what a checkpoint in its middle goes back to
         before = replace(state, underway=None)
         keeper = Keeper(keep, clock, before, name) if keep is not None else None
@@ -143,8 +145,10 @@ def _solved(
             return solve(whole, _through_cameras(seen, state, stage), stage, shown)
         start = state.parameters.of_frames(rows)
         if stage.settings.frames == "sequential":
-            if number > 0 and not seen_before:
-                start = state.parameters.of_frames([rows[0] - 1])
+            before = state.parameters.of_frames([rows[0] - 1]) if number > 0 else None
+            if before is not None and not seen_before:
+                start = before
+            stage = replace(stage, before=before)
             if not valid[rows[0]]:
                 state = replace(state, parameters=state.parameters.with_frames(rows, start))
                 continue

@@ -68,7 +68,7 @@ def _track(config: TrackConfig, monocular: bool) -> None:
         rgb_init_offset=StageConfig(
             400,
             frames="keyframes",
-            optimizable_params=(*tracked, "shape", "static_offset", "texture"),
+            optimizable_params=(*tracked, "shape", "static_offset", "dynamic_offset", "texture"),
             for_offsets=True,
             sizes=(256, 512),
             texture_sizes=(512, 1024),
@@ -84,7 +84,7 @@ def _track(config: TrackConfig, monocular: bool) -> None:
         rgb_global_tracking=StageConfig(
             num_epochs=20,
             when="beyond_keyframes",
-            optimizable_params=(*tracked, "texture"),
+            optimizable_params=(*tracked, "dynamic_offset", "texture"),
             rebake=50,
             landmark=0.1,
             prior=0.1,

@@ -14,7 +14,7 @@ from flame_fitting.fit.presets import preset
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings
-from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig

@@ -73,6 +73,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         state.residual,
         lights,
         seen.name,
+        stage.before,
     )
     weights = photometric_weights(config, settings)
     found = refine(problem, weights, photometric, config.seed, report, keeper=stage.keeper, left=state.underway)

@@ -120,14 +120,15 @@ def gauss_newton(
     report: Callable[[int], None] | None = None,
     keeper: Keeper | None = None,
     left: Underway | None = None,
+    before: FitParameters | None = None,
 ) -> Solution:
     """Moves `columns` of the parameters toward one target per timestep, in the reference frame, in double precision.
 
     Without `surface` landmarks alone count. A timestep without any target is carried by smoothness and priors.
     `report` is called with the number of each iteration. `keeper` is shown from time to time how far it is; what was
-    `left` of an earlier run it takes up.
+    `left` of an earlier run it takes up. `before` is the timestep before the first one, where it was found already.
     """
-    problem = _Problem(head, targets, columns, prior, settings, surface, parameters)
+    problem = _Problem(head, targets, columns, prior, settings, surface, parameters, before)
     now = problem.begin(parameters)
     damping, previous, done = Damping(), None, 0
     if left is not None and left.step:
@@ -187,11 +188,12 @@ class _Problem:
         settings: GaussNewtonSettings,
         surface: SurfaceWeights | None,
         like: FitParameters,
+        before: FitParameters | None = None,
     ) -> None:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
         self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, like.expr)
-        self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr)
+        self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr, before)
         of_biases = torch.diag(self.biases.precision.repeat_interleave(3))
         self.priors = replace(self.priors, shared=torch.block_diag(self.priors.shared, of_biases))
         self.least = torch.cat(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flame_fitting.fit.losses.light import LightingType
-from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 
 
 @dataclass(kw_only=True)

@@ -50,6 +50,8 @@ class Problem:
     """(9, 3) that an earlier stage left."""
     name: str = "the capture"
     """What messages call it."""
+    before: FitParameters | None = None
+    """The timestep before the first one, which changes over time count to."""
 
 
 class PhotometricStep:
@@ -78,6 +80,7 @@ class PhotometricStep:
             weights.geometry,
             dict(config.lr),
             dict(config.components),
+            problem.before,
         )
         self.triangles = head.faces.int().to(device)
         """(F, 3) int32."""

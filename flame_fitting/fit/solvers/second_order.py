@@ -44,6 +44,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         report=lambda _: shown.advance(),
         keeper=stage.keeper,
         left=state.underway,
+        before=stage.before,
     )
     uncertainty = found.posterior.standard_deviations(found.parameters)
     return replace(state, parameters=found.parameters, uncertainty=uncertainty)
