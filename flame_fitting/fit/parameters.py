@@ -248,6 +248,14 @@ class FitParameters:
         """Without dynamic offsets."""
         return replace(self, dynamic_offset=self.dynamic_offset[:, :0])
 
+    def at_rest(self) -> "FitParameters":
+        """The same heads, static offsets taking over what dynamic ones mostly are: their median over time."""
+        if not self.moves_vertices:
+            return self
+        stays = self.dynamic_offset.quantile(0.5, dim=0, keepdim=True)
+        static, dynamic = self.static_offset + stays, self.dynamic_offset - stays
+        return replace(self, static_offset=static, dynamic_offset=dynamic)
+
     @property
     def offset(self) -> Float[Tensor, "T1 V 3"]:
         """All offsets, static and dynamic; T1 is T, or 1 where there are no dynamic ones."""

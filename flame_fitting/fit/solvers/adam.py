@@ -79,7 +79,11 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     found = refine(problem, weights, photometric, config.seed, report, keeper=stage.keeper, left=state.underway)
     if found.trouble:
         raise Diverged(found.trouble)
-    out = replace(state, parameters=found.parameters)
+    parameters = found.parameters
+    if "static_offset" in settings.optimizable_params and seen.timesteps > 2:
+        # how static and dynamic ones share what stays is told by nothing else
+        parameters = parameters.at_rest()
+    out = replace(state, parameters=parameters)
     if pictures and photometric.lighting != "constant" and found.lights is not None:
         lights = found.lights
         if photometric.lighting_space == "world":  # results have them in head space
