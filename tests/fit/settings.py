@@ -36,7 +36,8 @@ _NO_VIEWS = ViewSet(
 def settings_of(**changes: Any) -> PhotometricConfig:
     """A photometric stage."""
     stage = STATIC.pipeline.rgb_init_all
-    return replace(photometric_config(STATIC, stage, True, _NO_VIEWS, torch.device("cpu"), False), **changes)
+    own = {"pictures": True, "views": _NO_VIEWS, "device": torch.device("cpu"), "is_sequence": False}
+    return replace(photometric_config(STATIC, stage, **own), **changes)
 
 
 def weights_of(**changes: Any) -> PhotometricWeights:

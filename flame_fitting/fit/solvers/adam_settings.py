@@ -73,6 +73,7 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
 def photometric_config(
     config: FitConfig,
     stage: StageConfig,
+    *,
     pictures: bool,
     views: ViewSet | Batches,
     device: torch.device,
@@ -113,6 +114,8 @@ def photometric_config(
         lighting_space=render.lighting_space,
         schedule=stage.lr_schedule,
         average_last=stage.average_last,
+        stop_below=stage.stop_below,
+        stop_window=max(stage.stop_window, 2 * steps_per_epoch if not all_at_once else 1),
         components=(("shape", config.model.n_shape), ("expr", config.model.n_expr)),
         lr=rates,
     )

@@ -27,6 +27,8 @@ class Stage:
     """Options that all stages share."""
     keeper: Keeper | None = None
     """Where the solver shows from time to time how far it is; None where nobody saves it."""
+    place: int | None = None
+    """Row of the timestep that is seen by itself, in sequence."""
     before: FitParameters | None = None
     """The timestep before the first that the solver sees, where it was found already: changes over time count to it."""
 

@@ -215,6 +215,11 @@ class PhotometricStep:
         """Sizes of the pictures and of the texture in a step, coarse to fine: losses of others do not compare."""
         return self._share(step, len(self.config.downsample)), self._share(step, len(self.config.texture_sizes))
 
+    def next_size(self, step: int) -> int:
+        """The first step of the next size of pictures or texture; the end where there is none."""
+        now = self.size(step)
+        return next((at for at in range(step + 1, self.config.steps) if self.size(at) != now), self.config.steps)
+
     def _share(self, step: int, count: int) -> int:
         """Which of `count` equal shares of the steps a step lies in."""
         return min(step * count // max(self.config.steps, 1), count - 1)
