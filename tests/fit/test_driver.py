@@ -91,9 +91,7 @@ def test_light_and_texture_that_were_fitted_together_are_drawn_together() -> Non
     assert "lights" not in stage.optimizable_params
     views, device = _batch(seen), torch.device("cpu")
     for lit, lighting in ((False, "constant"), (True, "SH")):
-        found = photometric_config(
-            config, stage, pictures=True, views=views, device=device, is_sequence=False, lit=lit
-        )
+        found = photometric_config(config, stage, pictures=True, views=views, device=device, is_sequence=False, lit=lit)
         assert found.lighting == lighting
 
 

@@ -1,4 +1,4 @@
-"""Offsets of single timesteps: their slopes, what they share with static ones, and a moving bulge that no basis shows."""
+"""Offsets of single timesteps: their slopes, their share beside static ones, a moving bulge that no basis shows."""
 
 from dataclasses import replace
 
@@ -12,12 +12,12 @@ from flame_fitting.fit.driver import run_stages
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP
+from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.geometry_step import GeometryStep
 from flame_fitting.fit.solvers.jacobians import Linearizer
-from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.state import FitState
-from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
+from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.fit.track_config import TrackConfig, track_preset
 from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import embedding_on, sequence

@@ -21,8 +21,8 @@ from flame_fitting.fit.solvers.batches import Batches
 from flame_fitting.fit.solvers.changing import taken
 from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
-from flame_fitting.fit.solvers.plateau import Plateau
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
+from flame_fitting.fit.solvers.plateau import Plateau
 from flame_fitting.fit.state import FitState, Underway
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only

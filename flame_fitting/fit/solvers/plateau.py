@@ -9,7 +9,7 @@ class Plateau:
     """Sums losses on their device and reads them once a window."""
 
     def __init__(self, below: float, window: int) -> None:
-        """`below` is the share of the loss by which it must fall from one window of steps to the next; 0: any will do."""
+        """`below` is the share of the loss by which it must fall from a window of steps to the next; 0: any will do."""
         self.below, self._window = below, window
         self._total: Tensor | None = None
         self._count = 0

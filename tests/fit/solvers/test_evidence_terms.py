@@ -125,7 +125,9 @@ def test_a_head_without_lids_and_targets_without_evidence_measure_nothing() -> N
     from tests.fit.known_truth import sequence
 
     small, truth, targets, _ = sequence(2)
-    said = [replace(t, sources=(replace(t.sources[0], evidence=blinking()[1][0].sources[0].evidence),)) for t in targets]
+    said = [
+        replace(t, sources=(replace(t.sources[0], evidence=blinking()[1][0].sources[0].evidence),)) for t in targets
+    ]
     for given in (targets, said):
         columns = Columns.of(small, ["expr"])
         terms = EvidenceTerms(small, given, columns, 1.0, truth.expr)

@@ -71,7 +71,10 @@ def test_a_stage_that_has_arrived_ends_and_says_so_and_goes_on_where_it_was_stop
     expected = run_stages(start, seen, config, keep=keep)
     said = capsys.readouterr()
     text = said.out + said.err
-    assert "rgb_global_tracking, timestep 1: stopped after" in text and "of 120 steps: the loss fell by less than 1 %" in text
+    assert (
+        "rgb_global_tracking, timestep 1: stopped after" in text
+        and "of 120 steps: the loss fell by less than 1 %" in text
+    )
     assert expected.records[-1].accepted and len(saved) == 3
     with progress.silent():
         for state in saved:

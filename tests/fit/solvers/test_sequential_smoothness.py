@@ -59,7 +59,11 @@ def test_jitter_of_noisy_landmarks_goes_down(solver: str) -> None:
         for name, stage in config.pipeline.items():
             stage.num_steps = stage.num_epochs = 0
             if name == "lmk_sequential_tracking":
-                stage.solver, stage.num_steps, stage.frames = solver, 6 if solver == "gauss_newton" else 40, "sequential"
+                stage.solver, stage.num_steps, stage.frames = (
+                    solver,
+                    6 if solver == "gauss_newton" else 40,
+                    "sequential",
+                )
                 stage.when = "always"
         for name, sigma in CHANGES.items():
             setattr(config.prior, f"{name}_change", sigma if smooth else None)
