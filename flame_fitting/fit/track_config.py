@@ -110,7 +110,7 @@ def _monocular(config: TrackConfig, landmark: float) -> None:
     config.pipeline.rgb_init_offset = StageConfig(looks_at=LANDMARKS)
     epochs = config.pipeline.rgb_global_tracking
     epochs.when, epochs.num_epochs = "always", 160
-    epochs.optimizable_params = ("pose", "joints", "expr", "shape", "texture")
+    epochs.optimizable_params = ("pose", "joints", "expr", "dynamic_offset", "shape", "texture")
     epochs.sizes, epochs.texture_sizes = (256, 512), (512, 1024)
     # second order's balance of landmarks and priors; a head inside its matte, which hair and clothes are part of
     epochs.landmark, epochs.prior, epochs.outline, epochs.outline_inside = 2.0, 0.01, 2.0, 0.0
