@@ -187,8 +187,9 @@ def refine(
             going_on = number + 1
             if plateau.reached(loss) and number < averaged_from:
                 going_on = min(step.next_size(number), max(averaged_from, number + 1))
-                for skipped in range(number + 1, going_on) if report is not None else ():
-                    report(skipped, None)
+                if report is not None:
+                    for skipped in range(number + 1, going_on):
+                        report(skipped, None)
                 stopped += going_on - number - 1
                 plateau.restart()
             number = going_on
