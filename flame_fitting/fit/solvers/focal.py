@@ -59,6 +59,7 @@ def _cost_at(log_focal: float, parameters: FitParameters, seen: Observations, st
     parts = moving_parts(("pose", "shape", "expr", "joints"), True, ("jaw_pose", "neck_pose", "eyes_pose"))
     columns = Columns.of(seen.head, [part.name for part in parts], _COMPONENTS)
     settings = GaussNewtonSettings(
+        evidence=0.0,
         iterations=stage.settings.num_steps,
         landmark_count=config.w.landmark_count,
         surface_count=0.0,

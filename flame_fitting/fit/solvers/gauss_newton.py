@@ -78,7 +78,7 @@ class GaussNewtonSettings:
     """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
     marginal: bool
     """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
-    evidence: float = 0.0
+    evidence: float
     """Measurements that each opening and each angle of a detector's evidence counts for (`evidence_terms`)."""
     seed: int
     """Of the sample of the avatar's points."""
