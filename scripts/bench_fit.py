@@ -140,7 +140,9 @@ def step_of(
     """A step of a stage on the views given, all of them at once and as large as they are."""
     assert seen.rasterizer is not None and seen.texels is not None
     device = seen.rasterizer.device
-    settings = photometric_config(config, stage, True, views, device, seen.is_sequence)
+    settings = photometric_config(
+        config, stage, pictures=True, views=views, device=device, is_sequence=seen.is_sequence
+    )
     sizes = max(len(settings.downsample), len(settings.texture_sizes))
     settings = dataclasses.replace(
         settings,

@@ -39,6 +39,8 @@ class Checkpoint:
     def check_head(self, path: Path, head: HeadModel) -> None:
         """Raises InputError where the parameters do not belong to a head model."""
         neutral = FitParameters.neutral(head, self.state.parameters.timesteps)
+        if self.state.parameters.moves_vertices:
+            neutral = neutral.with_dynamic_offset()
         sizes = {name: value.shape for name, value in neutral.items().items()}
         found = {name: value.shape for name, value in self.state.parameters.items().items()}
         if self.head_hash != head.file_hash or found != sizes:
@@ -105,8 +107,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
     """Undoes `_split`."""
-    # a fit of before cameras were estimated knows them
-    tensors = {"parameters/log_focal": torch.zeros(1, dtype=torch.float64)} | tensors
+    # fits of before cameras were estimated know them, and older ones have no dynamic offsets
+    none = torch.zeros(len(tensors["parameters/expr"]), 0, 3, dtype=torch.float64)
+    older = {"parameters/log_focal": torch.zeros(1, dtype=torch.float64), "parameters/dynamic_offset": none}
+    tensors = older | tensors
     parameters = {entry.name: tensors[f"parameters/{entry.name}"] for entry in fields(FitParameters)}
     records = []
     for record in content["stages"]:

@@ -90,7 +90,7 @@ class ModelConfig:
         refused="a static capture has one timestep: static offsets are all there is. Leave it out.",
         only_static=True,
     )
-    """Offsets of single vertices for every timestep."""
+    """Offsets of single vertices for every timestep, on top of the static ones."""
     tex_base: Literal["baked", "painted", "neutral"] = "baked"
     """Texture that stages start from: baked from the pictures, the head model's own, or plain by region."""
     tex_resolution: int = option(1024, at_least=1)

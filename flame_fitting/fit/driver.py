@@ -10,7 +10,7 @@ import torch
 from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Clock, Keeper
-from flame_fitting.fit.keyframes import first_with_face, keyframes
+from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
@@ -49,8 +49,11 @@ def run_stages(
     state, seen = state.to(device), seen.to(device)
     done = {record.name for record in state.records}
     clock = Clock(config.exp.checkpoint_seconds)
+    check_keyframes(config.exp.keyframes, seen.valid)
     has_geometry = any(target.surface is not None for target in seen.targets)
     for name, settings in effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps):
+        if "dynamic_offset" in settings.optimizable_params:
+            state = replace(state, parameters=state.parameters.with_dynamic_offset())
         # before the stage `state` is what a checkpoint in its middle goes back to
         before = replace(state, underway=None)
         keeper = Keeper(keep, clock, before, name) if keep is not None else None
@@ -105,8 +108,7 @@ def frames_of(stage: Stage, seen: Observations, state: FitState) -> list[list[in
     if wanted == "first":
         return [[first_with_face(seen)]]
     if wanted == "keyframes":
-        given = [row for row in stage.config.exp.keyframes if row in rows]
-        return [sorted(set(given)) or keyframes(seen, state.parameters, stage.config.batch_size)]
+        return [sorted(set(stage.config.exp.keyframes)) or keyframes(seen, state.parameters, stage.config.batch_size)]
     return [[row] for row in rows] if wanted == "sequential" else [rows]
 
 
@@ -143,8 +145,10 @@ def _solved(
             return solve(whole, _through_cameras(seen, state, stage), stage, shown)
         start = state.parameters.of_frames(rows)
         if stage.settings.frames == "sequential":
-            if number > 0 and not seen_before:
-                start = state.parameters.of_frames([rows[0] - 1])
+            before = state.parameters.of_frames([rows[0] - 1]) if number > 0 else None
+            if before is not None and not seen_before:
+                start = before
+            stage = replace(stage, before=before, place=rows[0])
             if not valid[rows[0]]:
                 state = replace(state, parameters=state.parameters.with_frames(rows, start))
                 continue

@@ -38,6 +38,7 @@ def earlier_state(path: Path, head: HeadModel, timesteps: int) -> FitState:
     rows = [min(row, state.parameters.timesteps - 1) for row in range(timesteps)]
     parameters = state.parameters.of_frames(rows)
     if timesteps == 1:
+        parameters = replace(parameters, static_offset=parameters.offset).without_dynamic_offset()
         parameters = _standing(parameters, head)
     return replace(state, parameters=parameters, records=(), warnings=(), uncertainty={}, underway=None)
 
@@ -58,6 +59,8 @@ def _from_parameters(path: Path, head: HeadModel) -> FitState:
     if not steps or not {"shape", "rotation", "translation"} <= arrays.keys():
         raise InputError(f"{path}: has the keys {', '.join(sorted(arrays))}: no parameters of a fit. {_GIVE}")
     neutral = FitParameters.neutral(head, steps, torch.float64)
+    if "dynamic_offset" in arrays:
+        neutral = neutral.with_dynamic_offset()
     values = {}
     for parameter in PARAMETERS:
         if parameter.name not in arrays:

@@ -53,12 +53,12 @@ def folded_faces(
 def folded_triangles(
     head: HeadModel, parameters: FitParameters, pairs: Int[Tensor, "P 2"] | None = None
 ) -> Bool[Tensor, " F"]:
-    """Triangles that the offsets turned or folded at any timestep; `pairs` are `adjacent_faces`."""
+    """Triangles that the static offsets turned or folded at any timestep; `pairs` are `adjacent_faces`."""
     folded = torch.zeros(len(head.faces), dtype=torch.bool, device=head.faces.device)
     if not bool(parameters.static_offset.any()):
         return folded
     pairs = adjacent_faces(head.faces) if pairs is None else pairs
-    for some in parameters.batches():
+    for some in parameters.without_dynamic_offset().batches():
         bare = replace(some, static_offset=torch.zeros_like(some.static_offset))
         folded |= folded_faces(some.vertices(head), bare.vertices(head), head.faces, pairs).any(0)
     return folded

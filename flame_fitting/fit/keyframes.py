@@ -1,8 +1,12 @@
 """Which timesteps stand for all: those that are fitted first, and those that a stage of many steps looks at."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
+from flame_fitting.errors import InputError
+from flame_fitting.files import shown
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 
@@ -27,3 +31,29 @@ def keyframes(seen: Observations, parameters: FitParameters, count: int) -> list
 def first_with_face(seen: Observations) -> int:
     """The first timestep with a face; 0 where none has one."""
     return int(np.argmax(seen.valid))
+
+
+def check_keyframes(asked: Sequence[int], valid: Sequence[bool]) -> None:
+    """Raises InputError where keyframes that are asked for do not exist or show no face; `valid` by timestep."""
+    rows = list(range(len(valid)))
+    beyond = [row for row in asked if row not in rows]
+    faceless = [row for row in asked if row in rows and not valid[row]]
+    if not beyond and not faceless:
+        return
+    problems = [f"{shown(map(str, beyond))}: there are the timesteps 0 to {rows[-1]}"] if beyond else []
+    if faceless:
+        with_face = ", ".join(_ranges([row for row in rows if valid[row]])) or "none"
+        problems.append(f"{shown(map(str, faceless))}: no face was found there. Those with a face are {with_face}")
+    given = " ".join(map(str, asked))
+    raise InputError(f"--exp.keyframes {given}: {'; '.join(problems)}. Give others, or leave the flag out.")
+
+
+def _ranges(rows: Sequence[int]) -> list[str]:
+    """Numbers in words: 0 to 4, 7."""
+    out: list[list[int]] = []
+    for row in rows:
+        if out and row == out[-1][1] + 1:
+            out[-1][1] = row
+        else:
+            out.append([row, row])
+    return [str(first) if first == last else f"{first} to {last}" for first, last in out]

@@ -84,9 +84,11 @@ class Parameter:
     size: tuple[int | str, ...]
     """Dimensions without that of the timesteps; a word is a field of the head model."""
     parts: tuple[Part, ...]
+    optional: bool = False
+    """Whether a fit may be without it: a tensor with no rows."""
 
     def dims(self, head: HeadModel, timesteps: int) -> tuple[int, ...]:
-        """Shape of the tensor."""
+        """Shape of the tensor, of an optional one where there is one."""
         own = tuple(getattr(head, n) if isinstance(n, str) else n for n in self.size)
         return (timesteps, *own) if self.role == "frame" else own
 
@@ -173,14 +175,23 @@ PARAMETERS: tuple[Parameter, ...] = (
         (1, "n_vertices", 3),
         (Part("static_offset", "static_offset", "static_offset", "m"),),
     ),
+    Parameter(
+        "dynamic_offset",
+        "frame",
+        ("n_vertices", 3),
+        (Part("dynamic_offset", "dynamic_offset", "dynamic_offset", "m", moves="sequence"),),
+        optional=True,
+    ),
 )
 """All parameters. Texture and light are no parameters of the head (see the stages' state)."""
 
 POSES = {p.name: int(p.size[0]) for p in PARAMETERS if p.role == "frame" and isinstance(p.size[0], int)}
 """Parameters of every timestep whose size no head model decides, and their number of coefficients."""
 
-PARAMETER_KEYS = tuple(p.name for p in PARAMETERS if p.name not in ("placement", "log_focal"))
+PARAMETER_KEYS = tuple(p.name for p in PARAMETERS if p.name not in ("placement", "log_focal") and not p.optional)
 """What a fit's file holds: the placement is folded into `head_from_world`, the focal length is that of the cameras."""
+OPTIONAL_KEYS = tuple(p.name for p in PARAMETERS if p.optional)
+"""What it holds beside, where the fit has it."""
 
 
 def moving_parts(
@@ -211,12 +222,44 @@ class FitParameters:
     jaw_pose: Float[Tensor, "T 3"]
     eyes_pose: Float[Tensor, "T 6"]
     static_offset: Float[Tensor, "1 V 3"]
+    dynamic_offset: Float[Tensor, "T D 3"]
+    """Added to the static offsets at each timestep; D is V, or 0 where there are none."""
 
     @classmethod
     def neutral(cls, head: HeadModel, timesteps: int = 1, dtype: torch.dtype = torch.float64) -> "FitParameters":
-        """The template, placed by the identity."""
+        """The template, placed by the identity; without what is optional."""
         device = head.v_template.device
-        return cls(**{p.name: torch.zeros(p.dims(head, timesteps), dtype=dtype, device=device) for p in PARAMETERS})
+        sizes = {p.name: p.dims(head, timesteps) for p in PARAMETERS}
+        sizes |= {p.name: (timesteps, 0, *sizes[p.name][2:]) for p in PARAMETERS if p.optional}
+        return cls(**{name: torch.zeros(size, dtype=dtype, device=device) for name, size in sizes.items()})
+
+    @property
+    def moves_vertices(self) -> bool:
+        """Whether there are dynamic offsets."""
+        return self.dynamic_offset.shape[1] > 0
+
+    def with_dynamic_offset(self) -> "FitParameters":
+        """With dynamic offsets, of 0 where there were none."""
+        if self.moves_vertices:
+            return self
+        return replace(self, dynamic_offset=self.static_offset.new_zeros(self.timesteps, *self.static_offset.shape[1:]))
+
+    def without_dynamic_offset(self) -> "FitParameters":
+        """Without dynamic offsets."""
+        return replace(self, dynamic_offset=self.dynamic_offset[:, :0])
+
+    def at_rest(self) -> "FitParameters":
+        """The same heads, static offsets taking over what dynamic ones mostly are: their median over time."""
+        if not self.moves_vertices:
+            return self
+        stays = self.dynamic_offset.quantile(0.5, dim=0, keepdim=True)
+        static, dynamic = self.static_offset + stays, self.dynamic_offset - stays
+        return replace(self, static_offset=static, dynamic_offset=dynamic)
+
+    @property
+    def offset(self) -> Float[Tensor, "T1 V 3"]:
+        """All offsets, static and dynamic; T1 is T, or 1 where there are no dynamic ones."""
+        return self.static_offset + self.dynamic_offset if self.moves_vertices else self.static_offset
 
     def items(self) -> dict[str, Tensor]:
         """Name to tensor."""
@@ -254,7 +297,7 @@ class FitParameters:
     def head_vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in head space, metres."""
         rest = {name: value for name, value in self.items().items() if name in PARAMETER_KEYS}
-        return head(**rest).vertices
+        return head(**rest | {"static_offset": self.offset}).vertices
 
     def vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in the reference frame, metres."""
@@ -288,7 +331,7 @@ def in_metric_world(head: HeadModel, parameters: FitParameters, head_from_world:
 def root_joints(head: HeadModel, parameters: FitParameters) -> Float[Tensor, "T 3"]:
     """What `rotation` turns the head about at each timestep: the root joint without rotation and translation."""
     own = {name: getattr(parameters, name) for name in ("expr", *POSES) if name not in ("rotation", "translation")}
-    return head(shape=parameters.shape, static_offset=parameters.static_offset, **own).joints[:, 0]
+    return head(shape=parameters.shape, static_offset=parameters.offset, **own).joints[:, 0]
 
 
 def with_frames(

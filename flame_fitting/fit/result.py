@@ -13,7 +13,7 @@ from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, open_npz, read_npz, read_picture, reason, shown
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from flame_fitting.fit.parameters import PARAMETER_KEYS, PARAMETERS, POSES
+from flame_fitting.fit.parameters import OPTIONAL_KEYS, PARAMETER_KEYS, PARAMETERS, POSES
 from flame_fitting.fit.state import StageRecord
 from flame_fitting.fit.vhap_runs import FLAT_NAME, epochs_of, read_run, read_run_data
 from flame_fitting.head.model import HeadModel
@@ -99,7 +99,7 @@ class FitResult:
         steps = len(self.parameters["expr"])
         if list(rows) == list(range(steps)):
             return self
-        chosen, frames = list(rows), {p.name for p in PARAMETERS if p.role == "frame"} | {"dynamic_offset"}
+        chosen, frames = list(rows), {p.name for p in PARAMETERS if p.role == "frame"}
         parameters = {
             key: value[chosen] if key in frames or (key == "static_offset" and len(value) == steps > 1) else value
             for key, value in self.parameters.items()
@@ -228,8 +228,8 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
 
 
 def _held(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What of a head a parameter file holds; dynamic offsets only where there are some (VHAP's runs)."""
-    return {key: arrays[key] for key in (*PARAMETER_KEYS, "dynamic_offset") if key in arrays}
+    """What of a head a parameter file holds; dynamic offsets only where there are some."""
+    return {key: arrays[key] for key in (*PARAMETER_KEYS, *OPTIONAL_KEYS) if key in arrays}
 
 
 def _landmarks3d(path: Path, steps: int) -> dict[str, np.ndarray]:

@@ -37,6 +37,7 @@ def rough_head_frame(
     weight = WeightConfig()
     for count, dense in steps:
         settings = GaussNewtonSettings(
+            evidence=0.0,
             iterations=count,
             landmark_count=weight.landmark_count,
             surface_count=weight.surface_count,

@@ -30,6 +30,8 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         moved, head_from_world = in_metric_world(seen.head, moved, head_from_world), np.eye(4)
     parameters = {name: value.detach().cpu().numpy() for name, value in moved.items().items()}
     del parameters["placement"], parameters["log_focal"]
+    if not moved.moves_vertices:
+        del parameters["dynamic_offset"]
     view = (capture.views_of("fit") or capture.views)[0]
     vertices = state.parameters.vertices(seen.head).detach()
     world_from_reference = np.linalg.inv(state.reference_from_world)

@@ -58,6 +58,11 @@ class StageConfig:
     """Step sizes over the stage; exponential: times 0.9 after each epoch."""
     average_last: float = option(0.0, at_least=0, at_most=1)
     """Share of the last iterates whose mean is the result."""
+    stop_below: float = option(0.0, at_least=0, at_most=1)
+    """Adam: end early where the loss, averaged over --stop-window steps, falls by less than this share from one window
+    to the next; what is left of a size of pictures is skipped, the last share that is averaged is not. 0: never."""
+    stop_window: int = option(20, at_least=1)
+    """Steps in a window, at least those of two epochs."""
     sizes: tuple[int, ...] = option((), at_least=1)
     """Heights of the pictures (px), coarse to fine, equal shares of the steps; none: as they are."""
     texture_sizes: tuple[int, ...] = option((), at_least=1)

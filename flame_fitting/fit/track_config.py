@@ -46,6 +46,7 @@ def track_preset(name: str, capture: Path | None = None, monocular: bool = True)
 def _track(config: TrackConfig, monocular: bool) -> None:
     w, model = config.w, config.model
     config.w, config.lr = WeightConfig(), LearningRates()
+    config.w.evidence = 3.0
     model.tex_base, model.tex_resolution, model.tex_bake = "baked", 1024, True
     # people speak and laugh: wider than a static avatar at rest
     config.prior.expr, config.prior.jaw, config.prior.neck = 0.7, 0.2, 0.15
@@ -68,7 +69,7 @@ def _track(config: TrackConfig, monocular: bool) -> None:
         rgb_init_offset=StageConfig(
             400,
             frames="keyframes",
-            optimizable_params=(*tracked, "shape", "static_offset", "texture"),
+            optimizable_params=(*tracked, "shape", "static_offset", "dynamic_offset", "texture"),
             for_offsets=True,
             sizes=(256, 512),
             texture_sizes=(512, 1024),
@@ -84,7 +85,7 @@ def _track(config: TrackConfig, monocular: bool) -> None:
         rgb_global_tracking=StageConfig(
             num_epochs=20,
             when="beyond_keyframes",
-            optimizable_params=(*tracked, "texture"),
+            optimizable_params=(*tracked, "dynamic_offset", "texture"),
             rebake=50,
             landmark=0.1,
             prior=0.1,
@@ -109,7 +110,7 @@ def _monocular(config: TrackConfig, landmark: float) -> None:
     config.pipeline.rgb_init_offset = StageConfig(looks_at=LANDMARKS)
     epochs = config.pipeline.rgb_global_tracking
     epochs.when, epochs.num_epochs = "always", 160
-    epochs.optimizable_params = ("pose", "joints", "expr", "shape", "texture")
+    epochs.optimizable_params = ("pose", "joints", "expr", "dynamic_offset", "shape", "texture")
     epochs.sizes, epochs.texture_sizes = (256, 512), (512, 1024)
     # second order's balance of landmarks and priors; a head inside its matte, which hair and clothes are part of
     epochs.landmark, epochs.prior, epochs.outline, epochs.outline_inside = 2.0, 0.01, 2.0, 0.0

@@ -14,7 +14,7 @@ from flame_fitting.fit.presets import preset
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings
-from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
@@ -36,7 +36,8 @@ _NO_VIEWS = ViewSet(
 def settings_of(**changes: Any) -> PhotometricConfig:
     """A photometric stage."""
     stage = STATIC.pipeline.rgb_init_all
-    return replace(photometric_config(STATIC, stage, True, _NO_VIEWS, torch.device("cpu"), False), **changes)
+    own = {"pictures": True, "views": _NO_VIEWS, "device": torch.device("cpu"), "is_sequence": False}
+    return replace(photometric_config(STATIC, stage, **own), **changes)
 
 
 def weights_of(**changes: Any) -> PhotometricWeights:
@@ -62,5 +63,5 @@ def priors_of(**changes: Any) -> PriorConfig:
 def second_order_of(**changes: Any) -> GaussNewtonSettings:
     """Balance and schedule of a second-order stage."""
     counts: dict[str, Any] = {"landmark_count": STATIC.w.landmark_count, "surface_count": STATIC.w.surface_count}
-    counts |= {"smoothness": {}, "bias_sigma": None, "marginal": False, "seed": 0}
+    counts |= {"smoothness": {}, "bias_sigma": None, "marginal": False, "evidence": 0.0, "seed": 0}
     return GaussNewtonSettings(**({"iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes))

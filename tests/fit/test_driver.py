@@ -89,9 +89,10 @@ def test_light_and_texture_that_were_fitted_together_are_drawn_together() -> Non
     (_, seen), config = _pictured(), preset("vhap")
     stage = config.pipeline.rgb_sequential_tracking
     assert "lights" not in stage.optimizable_params
-    args = (config, stage, True, _batch(seen), torch.device("cpu"), False)
-    assert photometric_config(*args).lighting == "constant"
-    assert photometric_config(*args, lit=True).lighting == "SH"
+    views, device = _batch(seen), torch.device("cpu")
+    for lit, lighting in ((False, "constant"), (True, "SH")):
+        found = photometric_config(config, stage, pictures=True, views=views, device=device, is_sequence=False, lit=lit)
+        assert found.lighting == lighting
 
 
 def test_nothing_to_measure_is_not_worse_but_losing_the_measure_is() -> None:
@@ -355,7 +356,9 @@ def test_every_preset_reaches_the_stages_with_neutral_and_component_counts(name:
             if stage.solver != "adam":
                 assert "expr" not in stage.optimizable_params
                 continue
-            settings = photometric_config(config, stage, True, views, torch.device("cpu"), False)
+            settings = photometric_config(
+                config, stage, pictures=True, views=views, device=torch.device("cpu"), is_sequence=False
+            )
             assert not {"expr", "jaw_pose"} & dict(settings.lr).keys(), stage_name
             assert dict(settings.components) == {"shape": 7, "expr": 3}
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from flame_fitting import progress
+from flame_fitting.errors import InputError
 from flame_fitting.fit import driver
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
+from flame_fitting.fit.keyframes import check_keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import PARAMETERS, FitParameters
 from flame_fitting.fit.solvers.interface import Stage
@@ -108,7 +110,7 @@ def test_the_first_timestep_is_the_first_that_shows_a_face(monkeypatch) -> None:
 
 def test_keyframes_are_looked_at_together_and_the_rest_gets_what_is_shared(monkeypatch) -> None:
     start, seen = _sequence(4)
-    state, given = _watched("keyframes", start, seen, monkeypatch, keyframes=(3, 1, 7))
+    state, given = _watched("keyframes", start, seen, monkeypatch, keyframes=(3, 1, 3))
     assert [targets for _, targets in given] == [[seen.targets[1], seen.targets[3]]]
     assert state.parameters.expr[:, 0].tolist() == [0.0, 1.0, 0.0, 1.0] and state.parameters.shape[0] == 1.0
     # none given: the most different ones with a face, as many as a batch holds
@@ -117,6 +119,21 @@ def test_keyframes_are_looked_at_together_and_the_rest_gets_what_is_shared(monke
     assert state.parameters.expr[:, 0].tolist() == [1.0, 0.0, 0.0, 1.0]
     state, _ = _watched("keyframes", start, _without_face(seen, 2), monkeypatch)
     assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 0.0, 1.0]
+
+
+def test_keyframes_that_are_not_there_or_show_no_face_are_refused(tmp_path: Path) -> None:
+    start, seen = _sequence(4)
+    seen, config = _without_face(seen, 2), FitConfig(tmp_path)
+    config.exp.keyframes = (1, 2, 7)
+    expected = (
+        "--exp.keyframes 1 2 7: 7: there are the timesteps 0 to 3; 2: no face was found there. Those with a face are "
+        "0 to 1, 3. Give others, or leave the flag out."
+    )
+    with pytest.raises(InputError) as caught:
+        run_stages(start, seen, config)
+    assert str(caught.value) == expected
+    for fine in ((), (0, 3)):
+        check_keyframes(fine, seen.valid)
 
 
 def test_three_timesteps_are_found_with_every_parameter(tmp_path: Path) -> None:
@@ -172,13 +189,13 @@ def test_landmarks_alone_give_every_parameter(timesteps: int, tmp_path: Path) ->
         "lmk_global_tracking",
     ]
     within = {"shape": 2e-3, "expr": 2e-3, "static_offset": 0.0}
-    for parameter in PARAMETERS:
+    for parameter in (one for one in PARAMETERS if not one.optional):
         value, true = getattr(state.parameters, parameter.name), getattr(truth, parameter.name)
         assert float((value - true).abs().max()) <= within.get(parameter.name, 2e-4), parameter.name
         assert (true != 0).any() or parameter.name in STILL
     moved = (
         {p.name for p in PARAMETERS}
-        - {"static_offset", "log_focal"}
+        - {"static_offset", "dynamic_offset", "log_focal"}
         - ({"rotation", "translation"} if timesteps == 1 else set())
     )
     assert set(state.uncertainty) == moved

@@ -9,7 +9,8 @@ import torch
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.fit.parameters import JAW_SHUT, FitParameters
 from flame_fitting.fit.region_weights import CAP
-from flame_fitting.fit.solvers.geometry_step import BALANCED, GeometryStep, GeometryWeights
+from flame_fitting.fit.solvers.geometry_step import BALANCED, GeometryStep
+from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_detection_target, make_landmark_target
 from tests.fit.known_truth import cloud_of, ibug_embedding, problem
 from tests.fit.pictures import around, draw

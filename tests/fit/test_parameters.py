@@ -17,7 +17,8 @@ EVERYTHING = ("pose", "scale", "joints", "shape", "expr", "static_offset")
 
 def test_tensors_are_as_specified():
     head = toy_head()
-    neutral = FitParameters.neutral(head, 3)
+    assert FitParameters.neutral(head, 3).dynamic_offset.shape == (3, 0, 3)
+    neutral = FitParameters.neutral(head, 3).with_dynamic_offset()
     assert [p.name for p in PARAMETERS] == [f.name for f in fields(FitParameters)]
     for parameter in PARAMETERS:
         value = getattr(neutral, parameter.name)
@@ -29,7 +30,7 @@ def test_tensors_are_as_specified():
             assert len(part.least) in (0, width) and len(part.prior_factors) in (1, width)
         assert (covered == 1).all(), "each coefficient belongs to one part"
     assert POSES == {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
-    assert set(PARAMETER_KEYS) == {f.name for f in fields(FitParameters)} - {"placement", "log_focal"}
+    assert set(PARAMETER_KEYS) == {f.name for f in fields(FitParameters)} - {"placement", "log_focal", "dynamic_offset"}
 
 
 def test_groups_rates_and_priors_are_options():

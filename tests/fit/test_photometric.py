@@ -104,6 +104,21 @@ def test_pictures_alone_bring_a_turned_head_back(scene) -> None:
             torch.testing.assert_close(value, getattr(start, name), rtol=0, atol=0)
 
 
+def test_a_matte_holds_a_head_inside_and_never_pulls_it_out(scene) -> None:
+    """Pictures on a background that is not known, as of a video with alpha maps: hair and neck are in those, too."""
+    truth, views = scene[3], scene[4]
+    assert views.background is None and (views.rgba[..., 3] == 0).any()
+    found = []
+    for grown in (0.05, -0.05):
+        start = truth.clone()
+        start.placement[6] = grown
+        weights = weights_of(photo=0.0, silhouette=30.0, silhouette_inside=30.0, geometry=geometry_of(prior=0.0))
+        options = {"rebake": 0, "clusters": PAINTED, "lr": (("placement_scale", 2e-3),), "texture_sizes": (SIZE,)}
+        config = settings_of(steps=40, downsample=(1,), views_per_step=6, **options)
+        found.append(float(refine(_problem(scene, start), weights, config).parameters.placement[6]))
+    assert found[0] < 0.02 and found[1] == pytest.approx(-0.05, abs=2e-3)
+
+
 def test_the_truth_stays_where_it_is(scene) -> None:
     head, truth = scene[0], scene[3]
     found = _refined(scene, truth.clone(), steps=15)

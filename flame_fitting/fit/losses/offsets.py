@@ -1,4 +1,4 @@
-"""Regularisers of static offsets: small, smooth, and rigid where a part moves as a whole."""
+"""Regularisers of offsets: small, smooth, and rigid where a part moves as a whole."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ REFERENCE_EDGE = 0.006
 
 
 class OffsetRegulariser:
-    """The loss of offsets o (V, 3), m:
+    """The loss of offsets o, m, of one timestep (V, 3) or the mean over several, side by side (V, 3 T):
 
         l1 * mean_(v, xyz) a_v |o|  +  laplacian * mean_v b_v |L o|_v^2  +  rigid * sum_regions mean_xyz var_v(o)
 
@@ -72,9 +72,9 @@ class OffsetRegulariser:
         self._averages = belongs / belongs.sum(1, keepdim=True)
         self._rigid_share = self._averages.sum(0)[:, None] / 3
 
-    def __call__(self, offset: Float[Tensor, "V 3"]) -> Float[Tensor, ""]:
+    def __call__(self, offset: Float[Tensor, "V A"]) -> Float[Tensor, ""]:
         """The weighted sum; differentiable."""
-        weights = self.weights
+        weights, timesteps = self.weights, offset.shape[1] // 3
         loss = offset.new_zeros(())
         if weights.l1:
             loss = loss + weights.l1 * (self.l1 * offset.abs()).mean()
@@ -85,7 +85,7 @@ class OffsetRegulariser:
             part = offset.index_select(0, self._rigid)
             # means by products with small matrices: sums by index would queue thousands of vertices for six numbers
             apart = part - self._belongs.T @ (self._averages @ part)
-            loss = loss + weights.rigid * (self._rigid_share * apart.square()).sum()
+            loss = loss + (weights.rigid / timesteps) * (self._rigid_share * apart.square()).sum()
         return loss
 
     def _edge_lengths(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "V 1"]:

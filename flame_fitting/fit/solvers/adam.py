@@ -22,6 +22,7 @@ from flame_fitting.fit.solvers.changing import taken
 from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
+from flame_fitting.fit.solvers.plateau import Plateau
 from flame_fitting.fit.state import FitState, Underway
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
@@ -56,8 +57,17 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
     per_epoch = stage.steps_per_epoch(len(seeable)) if isinstance(views, Batches) else 1
-    args = (config, settings, pictures, views, rasterizer.device, seen.is_sequence, lit, per_epoch, seen.calibrated)
-    photometric = photometric_config(*args)
+    photometric = photometric_config(
+        config,
+        settings,
+        pictures=pictures,
+        views=views,
+        device=rasterizer.device,
+        is_sequence=seen.is_sequence,
+        lit=lit,
+        steps_per_epoch=per_epoch,
+        calibrated=seen.calibrated,
+    )
     lights = state.lights if photometric.lighting != "constant" else None
     if lights is not None and photometric.lighting_space == "world":
         lights = turned_lights(lights, rotation_matrix(state.parameters.placement[:3]).float())
@@ -73,12 +83,24 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         state.residual,
         lights,
         seen.name,
+        stage.before,
     )
     weights = photometric_weights(config, settings)
     found = refine(problem, weights, photometric, config.seed, report, keeper=stage.keeper, left=state.underway)
     if found.trouble:
         raise Diverged(found.trouble)
-    out = replace(state, parameters=found.parameters)
+    if found.skipped:
+        at = "" if stage.place is None else f", timestep {stage.place}"
+        done = photometric.steps - found.skipped
+        progress.say(
+            f"{stage.name}{at}: stopped after {done} of {photometric.steps} steps: the loss fell by less than "
+            f"{100 * photometric.stop_below:g} % in {photometric.stop_window} steps"
+        )
+    parameters = found.parameters
+    if "static_offset" in settings.optimizable_params and seen.timesteps > 2:
+        # how static and dynamic ones share what stays is told by nothing else
+        parameters = parameters.at_rest()
+    out = replace(state, parameters=parameters)
     if pictures and photometric.lighting != "constant" and found.lights is not None:
         lights = found.lights
         if photometric.lighting_space == "world":  # results have them in head space
@@ -102,7 +124,9 @@ class Refined:
     lights: Tensor | None = None
     """(9, 3)."""
     trouble: str = ""
-    """Why it stopped early, if it did."""
+    """Why it went astray, if it did."""
+    skipped: int = 0
+    """Steps that were left out, since the loss hardly fell any more."""
 
 
 def refine(
@@ -130,20 +154,24 @@ def refine(
     watch, trouble = Watch(settle=max(1, round(0.1 * of_one_size / report_every))), None
     if config.pictures and not step.drawn():
         raise nothing_drawn_error(problem.name)
-    first = 0
+    first, stopped, plateau = 0, 0, Plateau(config.stop_below, config.stop_window)
     if left is not None and left.step:
         first = left.step
         step.take_up(first, left.tensors)
         averaged.copy_(left.tensors["averaged"])
         watch.take_up(left.numbers["watch"])
+        plateau.take_up(left.numbers["plateau"], values)
+        stopped = left.numbers["stopped"]
         if report is not None:
             for number in range(first):
                 report(number, None)
     with nullcontext() if config.is_long else reference_only():
-        for number in range(first, config.steps):
+        number = first
+        while number < config.steps:
             if keeper is not None and number > first and keeper.due():
                 tensors = taken(step.changing() | {"averaged": averaged})
-                keeper.keep(number, tensors, {"watch": watch.as_dict()})
+                numbers = {"watch": watch.as_dict(), "plateau": plateau.as_dict(), "stopped": stopped}
+                keeper.keep(number, tensors, numbers)
             loss = step(number)
             if number >= averaged_from:
                 averaged += values
@@ -152,12 +180,22 @@ def refine(
                 report(number, seen)
             if step.size(number) != step.size(max(number - 1, 0)):
                 watch.restart()
+                plateau.restart()
             trouble = watch.report(number, seen)
             if trouble is not None:
                 break
+            going_on = number + 1
+            if plateau.reached(loss) and number < averaged_from:
+                going_on = min(step.next_size(number), max(averaged_from, number + 1))
+                if report is not None:
+                    for skipped in range(number + 1, going_on):
+                        report(skipped, None)
+                stopped += going_on - number - 1
+                plateau.restart()
+            number = going_on
     count = max(config.steps - averaged_from, 1)
     found = step.found(averaged / count if averaged_from < config.steps else values)
     texture, lights = step.texture, step.light.coefficients
     if texture is None or texture.residual is None:
-        return Refined(found, lights=lights, trouble=trouble or "")
-    return Refined(found, texture.now(0)[0].detach(), texture.residual[0], lights, trouble or "")
+        return Refined(found, lights=lights, trouble=trouble or "", skipped=stopped)
+    return Refined(found, texture.now(0)[0].detach(), texture.residual[0], lights, trouble or "", stopped)

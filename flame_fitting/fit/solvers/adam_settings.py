@@ -7,7 +7,7 @@ from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.parameters import moving_parts
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.batches import Batches
-from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.views import ViewSet
@@ -47,6 +47,7 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
         jaw=w.reg_jaw,
         eyes=w.reg_eyes,
         offset=offset,
+        offset_change=w.reg_offset_dynamic,
         smooth=(
             ("translation", w.smooth_trans),
             ("rotation", w.smooth_rot),
@@ -72,6 +73,7 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
 def photometric_config(
     config: FitConfig,
     stage: StageConfig,
+    *,
     pictures: bool,
     views: ViewSet | Batches,
     device: torch.device,
@@ -112,6 +114,8 @@ def photometric_config(
         lighting_space=render.lighting_space,
         schedule=stage.lr_schedule,
         average_last=stage.average_last,
+        stop_below=stage.stop_below,
+        stop_window=max(stage.stop_window, 2 * steps_per_epoch if not all_at_once else 1),
         components=(("shape", config.model.n_shape), ("expr", config.model.n_expr)),
         lr=rates,
     )

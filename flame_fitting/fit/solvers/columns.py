@@ -48,14 +48,14 @@ class Columns:
     ) -> "Columns":
         """Columns of the parts named (or of whole parameters), in the order of `PARAMETERS`.
 
-        Of `shape` and `expr` only so many coefficients move as `components` says, from the first on. Static offsets
-        have a solver of their own.
+        Of `shape` and `expr` only so many coefficients move as `components` says, from the first on. Offsets
+        have solvers of their own.
         """
         blocks: dict[bool, list[Block]] = {False: [], True: []}
         start = 0
         # shared ones come first
         for parameter in sorted(PARAMETERS, key=lambda p: p.role == "frame"):
-            if parameter.name == "static_offset":
+            if parameter.name.endswith("_offset"):
                 continue
             width = parameter.dims(head, 1)[-1]
             most = min(width, (components or {}).get(parameter.name, width))

@@ -153,6 +153,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
     columns = Columns.of(seen.head, [part.name for part in parts], _COMPONENTS)
     prior = priors(config)
     settings = GaussNewtonSettings(
+        evidence=0.0,
         iterations=steps,
         landmark_count=config.w.landmark_count,
         surface_count=0.0,

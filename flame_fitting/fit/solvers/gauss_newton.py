@@ -25,6 +25,7 @@ from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.solvers.biases import Biases, turn_of
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, points_alone
 from flame_fitting.fit.solvers.jacobians import Linearizer
 from flame_fitting.fit.solvers.levenberg_marquardt import Damping, step
 from flame_fitting.fit.solvers.marginal import FrameVolume
@@ -77,6 +78,8 @@ class GaussNewtonSettings:
     """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
     marginal: bool
     """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
+    evidence: float
+    """Measurements that each opening and each angle of a detector's evidence counts for (`evidence_terms`)."""
     usual_log_focal: float = 0.0
     """Mean of the prior of the logarithm of the focal length; those of all others are 0."""
     seed: int
@@ -122,14 +125,15 @@ def gauss_newton(
     report: Callable[[int], None] | None = None,
     keeper: Keeper | None = None,
     left: Underway | None = None,
+    before: FitParameters | None = None,
 ) -> Solution:
     """Moves `columns` of the parameters toward one target per timestep, in the reference frame, in double precision.
 
     Without `surface` landmarks alone count. A timestep without any target is carried by smoothness and priors.
     `report` is called with the number of each iteration. `keeper` is shown from time to time how far it is; what was
-    `left` of an earlier run it takes up.
+    `left` of an earlier run it takes up. `before` is the timestep before the first one, where it was found already.
     """
-    problem = _Problem(head, targets, columns, prior, settings, surface, parameters)
+    problem = _Problem(head, targets, columns, prior, settings, surface, parameters, before)
     now = problem.begin(parameters)
     damping, previous, done = Damping(), None, 0
     if left is not None and left.step:
@@ -164,7 +168,8 @@ def _to_marginal_mode(problem: "_Problem", now: _Point) -> _Point:
         system, gradient, cost, terms = problem.linearised(now, cut)
         at = problem.values(now)
         held = (at.frames <= problem.least) & (gradient.frames > 0)
-        pull = volume.pull(now.parameters, terms, system, held)
+        # what evidence tells has no lever arms
+        pull = volume.pull(now.parameters, [points_alone(term) for term in terms], system, held)
         if pull is None:
             break
         tilted = gradient._replace(shared=gradient.shared + pull)
@@ -189,11 +194,14 @@ class _Problem:
         settings: GaussNewtonSettings,
         surface: SurfaceWeights | None,
         like: FitParameters,
+        before: FitParameters | None = None,
     ) -> None:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
         self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, like.expr)
-        self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr)
+        self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr, before)
+        self.evidence = EvidenceTerms(head, targets, columns, settings.evidence, like.expr)
+        self.biases = self.evidence.with_unknowns(self.biases)
         of_biases = torch.diag(self.biases.precision.repeat_interleave(3))
         shared = torch.block_diag(self.priors.shared, of_biases)
         usual = shared.new_zeros(len(shared))
@@ -210,7 +218,7 @@ class _Problem:
         chosen: Tensor | None = None
         if not self.dense:  # only the vertices that carry landmarks are posed
             marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target, like)]
-            chosen = torch.unique(torch.cat([head.faces.new_zeros(0), *marks]))
+            chosen = torch.unique(torch.cat([self.evidence.corners, *marks]))
             self._position = head.faces.new_zeros(head.n_vertices)
             self._position[chosen] = torch.arange(len(chosen), device=chosen.device)
         self.chosen = chosen
@@ -260,7 +268,7 @@ class _Problem:
     def _measure(self, timestep: int, vertices: Tensor, cut: float, parameters: FitParameters) -> list[Measurements]:
         """Everything at one timestep, with correspondences of the vertices as they are."""
         target, surface, settings = self.targets[timestep], self.surface, self.settings
-        out = self._landmarks(target, parameters)
+        out = self._landmarks(target, parameters) + self.evidence.of(timestep, parameters)
         if surface is None:
             return [measured.among(self._position) for measured in out]
         if target.surface is not None:

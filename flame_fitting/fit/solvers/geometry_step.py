@@ -13,59 +13,24 @@ from torch import Tensor
 
 from flame_fitting.fit.contour import ContourMatch, contour_loss, find_contour
 from flame_fitting.fit.losses.landmarks import ClosurePairs, closure_loss, closure_pairs, projected_landmark_loss
-from flame_fitting.fit.losses.offsets import OffsetRegulariser, OffsetWeights, capped
+from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure
 from flame_fitting.fit.parameters import PARAMETERS, VERGENCE, FitParameters, Part
 from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
 from flame_fitting.fit.solvers.changing import Changing, within
+from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
+from flame_fitting.fit.solvers.regularisers import OverTime, pose_loss
 from flame_fitting.fit.solvers.zoom import Zoom
 from flame_fitting.fit.targets import FrameTarget, SourceTarget
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
-from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.mesh import clip_positions
 from flame_fitting.render.shading import vertex_normals
 from flame_fitting.render.winding import front_faces
 
 BALANCED = 8
 """Pictures of a capture over time that priors are balanced against as they are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeometryWeights:
-    """Balance of the terms without pictures; each is a mean. Values are the options' (`WeightConfig`)."""
-
-    landmark_3d: float
-    """Landmarks in space, in squared standard deviations."""
-    landmark: float
-    """Landmarks in the pictures, as in VHAP: mean absolute difference, in halves of a picture's longer side."""
-    jawline: bool
-    """Whether the jaw line is among the landmarks in the pictures."""
-    visible: bool
-    """Whether of these only those count that face the camera."""
-    contour: float
-    """The jaw line as the outline that it is: distance of the detected points to the head's contour, robust."""
-    closure: float
-    """Opening of lids and lips, in squared standard deviations of the landmarks."""
-    surface: float
-    """Point-to-plane distance to the avatar, in squared millimetres."""
-    prior: float
-    """Gaussian priors of shape, expression and joints, in squared standard deviations."""
-    shape: float
-    """Mean square of the shape coefficients."""
-    expr: float
-    """Mean square of the expression coefficients."""
-    neck: float
-    """Mean squared difference between the neck's rotation matrix and the identity."""
-    jaw: float
-    """The same for the jaw; closing beyond shut, yaw and roll cost more."""
-    eyes: float
-    """The same for each eye, and the mean squared difference of the two."""
-    offset: OffsetWeights
-    """Static offsets."""
-    smooth: tuple[tuple[str, float], ...]
-    """Mean squared change of parameters since the timestep before, which does not move with it, by name, as in VHAP."""
 
 
 @dataclass(eq=False)
@@ -132,10 +97,12 @@ class GeometryStep:
         weights: GeometryWeights,
         rates: dict[str, float],
         components: dict[str, int] | None = None,
+        before: FitParameters | None = None,
     ) -> None:
         """`rates` has the step size of every parameter; without one, or with 0, it stands still. All is float32.
 
-        Of `shape` and `expr` only so many coefficients move as `components` says, from the first on.
+        Of `shape` and `expr` only so many coefficients move as `components` says, from the first on. `before` is the
+        timestep before the first one, to which changes count, where it is none of these.
         """
         self.head = copy.deepcopy(head).float()
         device = self.head.v_template.device
@@ -164,14 +131,13 @@ class GeometryStep:
         self._zoom = Zoom.of(self._fixed, views) if "log_focal" in start and "translation" in start else None
         if "log_focal" in start and self._zoom is None:  # no camera that it could be the focal length of
             self.unpack(self._scale)["log_focal"].zero_()
-        self._caps = by_region(self.head, CAP, 0.02) if "static_offset" in start else None
+        self._offsets = [name for name in ("static_offset", "dynamic_offset") if name in start]
+        self._caps = by_region(self.head, CAP, 0.02) if self._offsets else None
         self._targets, self._surface, self._weights = targets, surface, weights
         self._faces = self.head.faces.int()
         self._clip, self._timestep = views.clip, views.timestep
         self._rows = list(range(len(targets)))
         self._index: Tensor | None = None
-        self._before = _timesteps_before(self._rows, device)
-        self._smooth = [(name, weight) for name, weight in weights.smooth if weight and len(targets) > 1]
         self.active: Tensor | None = None
         """Which of the values belong to the timesteps that are looked at, where these are not all."""
         self._counted = torch.ones_like(self._scale)
@@ -188,7 +154,8 @@ class GeometryStep:
         # point, normal, weight divided by the sum of weights (0 where no point was found)
         self._planes = [(zeros.clone(), zeros.clone(), zeros[:, 0].clone()) for _ in targets]
         self._precision = self._precisions(prior)
-        self._regulariser = OffsetRegulariser(self.head, weights.offset) if "static_offset" in start else None
+        before = None if before is None else before.to(torch.float32)
+        self._over_time = OverTime(self.head, weights, start, len(targets), before)
 
     def __call__(self) -> Projected:
         """Everything at the current values."""
@@ -209,20 +176,10 @@ class GeometryStep:
                 loss = loss + self._by_surface * (share * geman_mcclure(distance.square(), 3.0)).sum()
         # pictures count by their mean: so do timesteps, and priors the less the more pictures there are
         balance = min(1.0, BALANCED / len(self._timestep)) if len(self._targets) > 1 else 1.0
-        loss = loss / len(self._rows) + balance * held + self._regularisers(now) + self._changes(whole, now)
-        if self._regulariser is not None:
-            loss = loss + self._regulariser(now.static_offset[0])
+        loss = loss / len(self._rows) + balance * held + pose_loss(weights, now, self._shapes, self._components)
+        loss = loss + self._over_time(whole, now)
         pos = self._project(seen)
         return Projected(pos, front_faces(pos, self._faces), vertices, loss)
-
-    def _changes(self, whole: FitParameters, now: FitParameters) -> Tensor:
-        """The terms of smoothness over time."""
-        loss = self.values.new_zeros(())
-        for name, weight in self._smooth:
-            if name in self._shapes:
-                previous = getattr(whole, name).detach().index_select(0, self._before)
-                loss = loss + weight * (getattr(now, name) - previous).square().mean()
-        return loss
 
     def _by_landmarks(self, vertices: Float[Tensor, "V 3"], source: SourceTarget, marks: "_Marks") -> Tensor:
         """The terms of one source's landmarks at one timestep."""
@@ -265,7 +222,7 @@ class GeometryStep:
         """
         device = self._scale.device
         self._rows, self._index = rows, torch.tensor(rows, device=device)
-        self._before = _timesteps_before(rows, device)
+        self._over_time.turn_to(rows)
         self._clip, self._timestep = views.clip, views.timestep
         self._counted.fill_(len(rows) / len(self._targets))
         active = torch.ones_like(self._scale, dtype=torch.bool)
@@ -287,9 +244,9 @@ class GeometryStep:
     def keep_possible(self) -> None:
         """Brings values back that a step has taken where no head can be."""
         torch.maximum(self.values, self._least, out=self.values)
-        if self._caps is not None:
-            offset = self.unpack(self.values)["static_offset"][0]
-            start, scale = (self.unpack(row)["static_offset"][0] for row in (self._start, self._scale))
+        for name in self._offsets:
+            assert self._caps is not None
+            offset, start, scale = (self.unpack(row)[name] for row in (self.values, self._start, self._scale))
             offset.copy_((capped(start + offset * scale, self._caps) - start) / scale)
 
     def vertices(self) -> Float[Tensor, "T V 3"]:
@@ -357,33 +314,3 @@ class GeometryStep:
                 apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / VERGENCE
                 loss = loss + weights.prior * apart.square().sum()
         return loss
-
-    def _regularisers(self, now: FitParameters) -> Tensor:
-        """VHAP's, of what moves; means over timesteps."""
-        weights = self._weights
-        loss = self.values.new_zeros(())
-        for name in ("shape", "expr"):
-            if getattr(weights, name) and name in self._shapes:
-                used = getattr(now, name)[..., : self._components.get(name)]
-                loss = loss + getattr(weights, name) * used.square().mean()
-        if weights.neck and "neck_pose" in self._shapes:
-            loss = loss + weights.neck * _turning(now.neck_pose)
-        if weights.jaw and "jaw_pose" in self._shapes:
-            impossible = 10 * torch.relu(-now.jaw_pose[:, 0]).mean() + 3 * now.jaw_pose[:, 1:].square().mean()
-            loss = loss + weights.jaw * (_turning(now.jaw_pose) + impossible)
-        if weights.eyes and "eyes_pose" in self._shapes:
-            left, right = now.eyes_pose[:, :3], now.eyes_pose[:, 3:]
-            # VHAP takes the difference once for each eye
-            loss = loss + weights.eyes * (_turning(left) + _turning(right) + 2 * (left - right).square().mean())
-        return loss
-
-
-def _timesteps_before(rows: list[int], device: torch.device) -> Tensor:
-    """Row of the timestep before each; the first is its own."""
-    return torch.tensor([max(row - 1, 0) for row in rows], device=device)
-
-
-def _turning(rotations: Tensor) -> Tensor:
-    """Mean squared difference between rotation matrices (T, 3, 3) of axis-angles and the identity."""
-    identity = torch.eye(3, device=rotations.device)
-    return (rotation_matrix(rotations) - identity).square().mean()

@@ -7,6 +7,7 @@ from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
 
@@ -26,6 +27,10 @@ class Stage:
     """Options that all stages share."""
     keeper: Keeper | None = None
     """Where the solver shows from time to time how far it is; None where nobody saves it."""
+    place: int | None = None
+    """Row of the timestep that is seen by itself, in sequence."""
+    before: FitParameters | None = None
+    """The timestep before the first that the solver sees, where it was found already: changes over time count to it."""
 
     def steps_per_epoch(self, timesteps: int) -> int:
         """Steps in which Adam sees the pictures of so many timesteps once."""

@@ -108,6 +108,8 @@ class Linearizer:
 
     def _posed(self, parameters: FitParameters, timestep: int) -> _Posed:
         shape, expr, offset = parameters.shape, parameters.expr[timestep], parameters.static_offset[0]
+        if parameters.moves_vertices:
+            offset = offset + parameters.dynamic_offset[timestep]
         rest = self._template + self._shapedirs @ shape + self._exprdirs @ expr + offset[self._rows]
         joints = self._joint_template + self._joint_shapedirs @ shape + self._joint_exprdirs @ expr
         joints = joints + self._regressor @ offset

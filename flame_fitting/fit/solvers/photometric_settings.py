@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flame_fitting.fit.losses.light import LightingType
-from flame_fitting.fit.solvers.geometry_step import GeometryWeights
+from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 
 
 @dataclass(kw_only=True)
@@ -92,6 +92,10 @@ class PhotometricConfig:
     """How step sizes fall: not, by half a cosine to 0, or by a tenth each epoch."""
     average_last: float
     """Share of the last iterates whose mean is the result: the perturbation is noise, a mean is steadier."""
+    stop_below: float
+    """Share of the loss by which it must fall from one window to the next for a stage to go on; 0: it always does."""
+    stop_window: int
+    """Steps in a window."""
     components: tuple[tuple[str, int], ...]
     """How many of the coefficients move, from the first on: `shape` and `expr`; all where it is not said."""
     lr: tuple[tuple[str, float], ...]

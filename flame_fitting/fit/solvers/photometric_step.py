@@ -50,6 +50,8 @@ class Problem:
     """(9, 3) that an earlier stage left."""
     name: str = "the capture"
     """What messages call it."""
+    before: FitParameters | None = None
+    """The timestep before the first one, which changes over time count to."""
 
 
 class PhotometricStep:
@@ -78,6 +80,7 @@ class PhotometricStep:
             weights.geometry,
             dict(config.lr),
             dict(config.components),
+            problem.before,
         )
         self.triangles = head.faces.int().to(device)
         """(F, 3) int32."""
@@ -211,6 +214,11 @@ class PhotometricStep:
     def size(self, step: int) -> tuple[int, int]:
         """Sizes of the pictures and of the texture in a step, coarse to fine: losses of others do not compare."""
         return self._share(step, len(self.config.downsample)), self._share(step, len(self.config.texture_sizes))
+
+    def next_size(self, step: int) -> int:
+        """The first step of the next size of pictures or texture; the end where there is none."""
+        now = self.size(step)
+        return next((at for at in range(step + 1, self.config.steps) if self.size(at) != now), self.config.steps)
 
     def _share(self, step: int, count: int) -> int:
         """Which of `count` equal shares of the steps a step lies in."""

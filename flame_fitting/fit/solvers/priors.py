@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flame_fitting.fit.parameters import VERGENCE
+from flame_fitting.fit.parameters import VERGENCE, FitParameters
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Block, Columns
 from flame_fitting.fit.weight_config import PriorConfig
@@ -29,6 +29,8 @@ class Priors:
     """Minus the block between a timestep and the next; symmetric."""
     usual: Float[Tensor, " S"]
     """Mean of what timesteps share; that of all else is 0."""
+    before: Float[Tensor, " F"]
+    """The unknowns of the timestep before the first one, where that is given; else 0."""
 
     @property
     def below(self) -> Float[Tensor, "T_1 F F"]:
@@ -41,20 +43,28 @@ class Priors:
         linked = x.frames @ self.link
         frames[1:] -= linked[:-1]
         frames[:-1] -= linked[1:]
+        frames[0] -= self.link @ self.before
         return BlockVector(self.shared @ (x.shared - self.usual), frames)
 
     def cost(self, x: BlockVector) -> float:
-        """At the unknowns x."""
-        return 0.5 * self.gradient(x).dot(x._replace(shared=x.shared - self.usual))
+        """At the unknowns x; without what they cannot change."""
+        away = x._replace(shared=x.shared - self.usual)
+        return 0.5 * (self.gradient(x).dot(away) - float(self.before @ self.link @ x.frames[0]))
 
 
 def make_priors(
-    columns: Columns, prior: PriorConfig, smoothness: Mapping[str, float], timesteps: int, like: Tensor
+    columns: Columns,
+    prior: PriorConfig,
+    smoothness: Mapping[str, float],
+    timesteps: int,
+    like: Tensor,
+    before: FitParameters | None = None,
 ) -> Priors:
     """`smoothness` has the standard deviation of a parameter's change from a timestep to the next, in its own unit.
 
     Where coefficients have priors of different widths it is that of the first, and the others' are in proportion.
-    Parameters that are not in it are independent from a timestep to the next.
+    Parameters that are not in it are independent from a timestep to the next. `before` is the timestep before the first
+    one, where it was found already.
     """
     start, size = columns.n_shared, columns.count - columns.n_shared
     shared, end, middle, link = (like.new_zeros(n, n) for n in (start, size, size, size))
@@ -63,7 +73,7 @@ def make_priors(
     for block in columns.frame:
         rows = slice(block.columns.start - start, block.columns.stop - start)
         own, step = _precision(block, prior, like), smoothness.get(block.part.name)
-        if step is None or timesteps == 1:
+        if step is None or (timesteps == 1 and before is None):
             end[rows, rows] = middle[rows, rows] = own
             continue
         sigmas, a = block.part.prior_sigmas(prior), 1.0
@@ -75,7 +85,12 @@ def make_priors(
         end[rows, rows], middle[rows, rows], link[rows, rows] = noise, (1 + a**2) * noise, a * noise
     inner = max(timesteps - 2, 0)
     diagonal = torch.stack([end, *[middle] * inner, *[end] * (timesteps - inner - 1)])
-    return Priors(shared, diagonal, link, like.new_zeros(start))
+    usual = like.new_zeros(start)
+    if before is None:
+        return Priors(shared, diagonal, link, usual, like.new_zeros(size))
+    if timesteps > 1:  # the first one has one before it, too
+        diagonal[0] = middle
+    return Priors(shared, diagonal, link, usual, columns.values(before).frames[0].to(like))
 
 
 def _precision(block: Block, prior: PriorConfig, like: Tensor) -> Tensor:

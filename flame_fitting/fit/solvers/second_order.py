@@ -35,6 +35,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             iterations=settings.num_steps,
             landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
             surface_count=config.w.surface_count,
+            evidence=config.w.evidence if config.data.use_landmark else 0.0,
             bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
             # how volumes change with the focal length is not known to it
             marginal=seen.timesteps > 1 and seen.calibrated,
@@ -46,6 +47,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         report=lambda _: shown.advance(),
         keeper=stage.keeper,
         left=state.underway,
+        before=stage.before,
     )
     uncertainty = found.posterior.standard_deviations(found.parameters)
     return replace(state, parameters=found.parameters, uncertainty=uncertainty)

@@ -70,7 +70,7 @@ def test_every_parameter_is_recovered(timesteps, surface):
     args = (head, targets, _columns(head, timesteps), PriorConfig(), weights if surface else None, start)
     found = _solve(*args, iterations=40, landmark_count=1e7, surface_count=1.0, surface_back_count=1.0)
     within = {"shape": 2e-3, "expr": 2e-3, "static_offset": 0.0}
-    for parameter in PARAMETERS:
+    for parameter in (one for one in PARAMETERS if not one.optional):
         value, true = getattr(found.parameters, parameter.name), getattr(truth, parameter.name)
         assert float((value - true).abs().max()) <= within.get(parameter.name, 2e-4), parameter.name
         assert (true != 0).any() or parameter.name in (
