@@ -108,19 +108,18 @@ def choose_faces(capture: Capture, into: Landmarks2D) -> int:
         return 0
     shape = into.landmarks.shape[:2]
     scores = into.scores if into.scores is not None else np.zeros((*shape, 0), dtype=np.float32)
-    faces = [
-        [into.landmarks[at][None] if into.found[at] else into.landmarks[at][:0] for at in row] for row in _grid(shape)
-    ]
-    told = [[scores[at][None] for at in row] for row in _grid(shape)]
+    found = into.found.astype(int)  # of a picture without a face there is a row of neither
+    faces = [[into.landmarks[at][None][: found[at]] for at in row] for row in _grid(shape)]
+    told = [[scores[at][None][: found[at]] for at in row] for row in _grid(shape)]
     for points, own, (row, column) in zip(into.others.landmarks, into.others.scores, into.others.at, strict=True):
         faces[row][column] = np.concatenate([faces[row][column], points[None]])
         told[row][column] = np.concatenate([told[row][column], own[None]])
     # the most prominent one first, whichever was chosen by an earlier run
     order = [[np.argsort(-face_sizes(one), kind="stable") for one in row] for row in faces]
-    faces = [[one[by] for one, by in zip(*rows, strict=True)] for rows in zip(faces, order, strict=True)]
-    told = [
-        [one[by] if len(by) else one for one, by in zip(*rows, strict=True)] for rows in zip(told, order, strict=True)
-    ]
+    faces, told = (
+        [[one[by] for one, by in zip(*rows, strict=True)] for rows in zip(of_all, order, strict=True)]
+        for of_all in (faces, told)
+    )
     chosen = _chosen(capture, faces)
     others, changed = OtherFaces(), 0
     for row, column in np.ndindex(*shape):

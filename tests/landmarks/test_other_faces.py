@@ -73,7 +73,7 @@ def test_over_time_the_face_that_moves_on_steadily_is_taken():
 
 
 class Crowd(LandmarkDetector):
-    """Two people: the second one walks past close to the camera in the third frame."""
+    """Two people: the second one walks past close to the camera in the third frame. Nobody is there in the last."""
 
     name, scheme, version = "crowd", "ibug68", "1"
     score_names = ("smile",)
@@ -90,25 +90,28 @@ class Crowd(LandmarkDetector):
             faces = [shape + np.float32([20 + frame, 20, 0])]
             if frame == 2:
                 faces = [shape * np.float32([2, 2, 1]) + np.float32([45, 20, 0]), *faces]
-            out.append(FacesSeen(np.stack(faces)[:most_faces], np.array([[0.1 * len(faces)]] * len(faces), np.float32)))
+            count = 0 if frame == 5 else most_faces
+            scores = np.array([[0.1 * len(faces)]] * len(faces), np.float32)
+            out.append(FacesSeen(np.stack(faces)[:count], scores[:count]))
         return out
 
 
 def test_a_search_keeps_all_faces_and_takes_the_steady_one(tmp_path):
     from PIL import Image
 
-    capture = bare_capture(tmp_path, 5, 1, kind="monocular")
+    capture = bare_capture(tmp_path, 6, 1, kind="monocular")
     (tmp_path / "images").mkdir()
-    for frame in range(5):
+    for frame in range(6):
         Image.fromarray(np.full((48, 64, 3), frame, np.uint8)).save(tmp_path / f"images/{frame:05d}_00.png")
     detector = Crowd()
     made = nothing_found(capture, detector)
     done = []
     search(capture, capture.views, detector, made, done.append)
-    middle = made.landmarks[:, 0, :, 0].mean(1)
+    middle = made.landmarks[:5, 0, :, 0].mean(1)
     np.testing.assert_allclose(np.diff(middle), 1, atol=1e-3)
-    assert len(made.others) == 1 and made.others.at.tolist() == [[2, 0]] and sum(done) == 5
-    np.testing.assert_allclose(made.scores[:, 0, 0], [0.1, 0.1, 0.2, 0.1, 0.1], atol=1e-6)
+    assert len(made.others) == 1 and made.others.at.tolist() == [[2, 0]] and sum(done) == 6
+    assert made.found[:, 0].tolist() == [True] * 5 + [False]
+    np.testing.assert_allclose(made.scores[:5, 0, 0], [0.1, 0.1, 0.2, 0.1, 0.1], atol=1e-6)
 
     write_landmarks(capture, made)
     again = read_whole_landmarks(capture, "crowd")
@@ -116,7 +119,7 @@ def test_a_search_keeps_all_faces_and_takes_the_steady_one(tmp_path):
     np.testing.assert_array_equal(again.scores, made.scores)
     assert again.score_names == ("smile",)
     np.testing.assert_array_equal(again.others.landmarks, made.others.landmarks)
-    assert read_landmarks(capture, "crowd").scores.shape == (5, 1, 1)
+    assert read_landmarks(capture, "crowd").scores.shape == (6, 1, 1)
 
 
 @pytest.mark.parametrize("damage", ["place", "shape"])
