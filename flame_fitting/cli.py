@@ -110,7 +110,7 @@ STAGES = (
         "track_nersemble",
         "TrackConfig",
         "track",
-        "The same with the defaults for NeRSemble, first version.",
+        "As track, for NeRSemble's recordings, first version.",
         (
             "track-nersemble --data.root_folder data/nersemble --data.subject 074 --data.sequence EMO-1",
             "track-nersemble data/nersemble/074/EMO-1 --exp.no-photometric",
@@ -122,10 +122,10 @@ STAGES = (
         "track_nersemble_v2",
         "TrackConfig",
         "track",
-        "The same with the defaults for NeRSemble, second version.",
+        "As track, for NeRSemble's recordings, second version.",
         (
-            "track-nersemble-v2 --data.root_folder data/nersemble --data.subject 074 --data.sequence EMO-1",
-            "track-nersemble-v2 data/nersemble/074/EMO-1 --exp.no-photometric",
+            "track-nersemble-v2 --data.root_folder data/nersemble_v2 --data.subject 074 --data.sequence EMO-1",
+            "track-nersemble-v2 data/nersemble_v2/074/sequences/EMO-1 --exp.no-photometric",
         ),
         defaults="defaults_of_rig",
     ),

@@ -111,7 +111,8 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
                 matting.close()
         total = _pictures_there(manifest)
         made = f", {(total - before) / max(seconds, 1e-9):.1f} a second" if total > before else ", all there already"
-        line.result(f"{total} pictures of {len(sequence.clips)} video(s){made} -> {root}")
+        pictures = "1 picture" if total == 1 else f"{total} pictures"
+        line.result(f"{pictures} of {len(sequence.clips)} video(s){made} -> {root}")
     for text in warnings:
         progress.warn(text)
     return PreprocessResult(root, total, warnings)

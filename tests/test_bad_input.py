@@ -71,6 +71,13 @@ def test_avatar_that_cannot_be_read(
     assert name in message or "skin.png" in message
 
 
+def test_a_video_is_shown_the_way_to_tracking(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "me.mov"
+    path.write_bytes(b"")
+    message = refused([command, str(path), "--output", str(tmp_path / "out")], tmp_path, capsys)
+    assert f"preprocess --input {path}" in message and f"flame-fitting track {tmp_path / 'me'}" in message
+
+
 def test_a_cut_texture_is_warned_of_and_no_reason_to_refuse(tmp_path: Path) -> None:
     write_bad_texture(tmp_path / "bad_texture.obj")
     avatar = load_avatar(tmp_path / "bad_texture.obj")

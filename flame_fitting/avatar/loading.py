@@ -16,6 +16,7 @@ from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.avatar.obj import read_obj
 from flame_fitting.avatar.simple_formats import gaussian_message, read_off, read_with_trimesh
 from flame_fitting.errors import InputError
+from flame_fitting.folders import VIDEO_SUFFIXES
 
 MESH_SUFFIXES = ("glb", "vrm", "gltf", "obj", "ply", "stl", "off")
 GAUSSIAN_SUFFIXES = ("splat", "spz", "ksplat")
@@ -104,6 +105,11 @@ def _read(path: Path, suffix: str) -> bytes:
         raise InputError(f"{path}: it is a folder. Give the avatar file in it ({formats}).")
     if suffix in GAUSSIAN_SUFFIXES:
         raise InputError(gaussian_message(LocalFiles(path)))
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise InputError(
+            f"{path}: is a video, no 3D model. Make a folder of its frames and track it: flame-fitting preprocess "
+            f"--input {path} --matting-method selfie, then flame-fitting track {path.with_suffix('')}"
+        )
     if suffix not in MESH_SUFFIXES:
         kind = f"the suffix .{suffix} is not known" if suffix else "it has no suffix"
         raise InputError(f"{path}: {kind}. Readable are {formats}; Blender converts other formats to .glb.")

@@ -12,6 +12,7 @@ from flame_fitting.capture.layouts.monocular import read_monocular
 from flame_fitting.capture.layouts.nersemble import is_picture_of_rig, read_nersemble, recording_files
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
+from flame_fitting.folders import capture_folder
 
 KINDS = {
     "capture": "transforms.json, as this program, nerfstudio, instant-ngp or VHAP's export write it",
@@ -75,9 +76,7 @@ def kind_of(path: str | os.PathLike) -> str:
     if root.suffix == ".json" or transforms_files(root):
         return "capture"
     if not root.is_dir():
-        hint = " Make a folder of its pictures: flame-fitting preprocess --input " + str(path)
-        wrong = "is a file, no folder of pictures." + hint if root.is_file() else "no such folder. Check the path."
-        raise InputError(f"{path}: {wrong}")
+        raise InputError(f"{capture_folder(root)}: no such folder. Check the path.")
     if find_model(root) is not None:
         return "colmap"
     return _kind_of_pictures(root)
@@ -91,6 +90,11 @@ def _kind_of_pictures(root: Path) -> str:
             raise InputError(
                 f"{root}: holds videos ({', '.join(videos[:3])}), no pictures yet. Make them: flame-fitting preprocess "
                 f"--input {root}"
+            )
+        if pictures_in(root):
+            raise InputError(
+                f"{root}: its pictures lie in the folder itself. If they are the frames of one video, move them into "
+                f"{root / IMAGES}, numbered in their order (000000.png ...)."
             )
         kinds = "; ".join(KINDS.values())
         raise InputError(f"{root}: is not a capture, it has no transforms.json and no images/. Known are: {kinds}.")

@@ -50,7 +50,8 @@ def told(capture: Capture, name: str, found: Outliers) -> list[str]:
     if failed:
         more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
         named = ", ".join(failed[:_MOST_NAMED])
-        out.append(f"{name}: failed in {len(failed)} views, which others contradict (timestep/camera): {named}{more}")
+        count = "a view" if len(failed) == 1 else f"{len(failed)} views"
+        out.append(f"{name}: failed in {count}, which others contradict (timestep/camera): {named}{more}")
     if found.points.any():
         out.append(f"{name}: left out {100 * found.share:.1f} % of the points, which other views or frames contradict")
     return out

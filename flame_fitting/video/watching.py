@@ -20,6 +20,8 @@ _USUAL_OF = 15
 _LONG_GAP = 0.09
 """Gaps longer than this, in s, and twice the usual step, are said."""
 _MANY_REPEATS = 0.05
+_FASTEST = 1000.0
+"""Frames per second that no video of a face is played at: its times are wrong."""
 _MOST_NAMED = 6
 
 
@@ -94,6 +96,11 @@ def warnings_about(watcher: Watcher, counts: RateCounts, rate: float | None, usu
     if counts.longest_gap > max(_LONG_GAP, 2.0 * usual_step):
         found.append(
             f"there are gaps of up to {1000 * counts.longest_gap:.0f} ms between frames; pictures are repeated there"
+        )
+    if rate is not None and counts.decoded > 1 and usual_step * _FASTEST < 1.0:
+        found.append(
+            f"its {counts.decoded} frames last {1000 * usual_step * counts.decoded:.3g} ms together, so only "
+            f"{counts.used} became pictures: its times must be wrong. --target-fps None takes every frame"
         )
     if rate is not None and counts.written and counts.repeated > _MANY_REPEATS * counts.written:
         own = 1.0 / usual_step if usual_step > 0 else rate

@@ -174,12 +174,15 @@ def test_what_is_no_capture_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "cam_1.mp4").write_bytes(b"")
     (tmp_path / "talk.mp4").write_bytes(b"")
+    write_picture(tmp_path / "bare" / "frame0.png", np.zeros((4, 4, 3)))
     write_picture(tmp_path / "copied" / "images" / "00000_01.png", np.zeros((4, 4, 3)))
     for name, said in (
         ("nowhere", "no such folder"),
         ("empty", "transforms.json"),
         ("raw", "flame-fitting preprocess --input"),
         ("talk.mp4", "flame-fitting preprocess --input"),
+        ("bare/frame0.png", "is a file. Give the folder"),
+        ("bare", "move them into .*images"),
         ("copied", "no transforms.json"),
     ):
         with pytest.raises(InputError, match=said):

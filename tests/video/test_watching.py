@@ -80,3 +80,12 @@ def test_faces() -> None:
     assert "right edge" in text[0]
     assert warnings_about_faces([[FACE, FACE]] + [[FACE]] * 11) == [], "once may be a mistake of the detector"
     assert "in 8 of 12" in warnings_about_faces([[]] * 8 + [[FACE]] * 4)[0]
+
+
+def test_a_video_whose_frames_have_hardly_a_time_is_said() -> None:
+    """Twelve frames in a millisecond make one picture: somebody wrote the file without times."""
+    counts = RateCounts(decoded=12, used=1, written=1)
+    assert "--target-fps None" in warnings_about(Watcher(), counts, 25.0, 0.001 / 12)[0]
+    fast = RateCounts(decoded=240, used=25, written=25)
+    assert warnings_about(Watcher(), fast, 25.0, 1 / 240) == []
+    assert warnings_about(Watcher(), RateCounts(decoded=12, used=12, written=12), None, 0.001 / 12) == []
