@@ -10,7 +10,7 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
 from flame_fitting.options import not_deciding, values_of
-from flame_fitting.shared_options import BOTH_DETECTORS, DetectorWeights
+from flame_fitting.shared_options import AUTO_DETECTOR, BOTH_DETECTORS, DetectorWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,9 +217,9 @@ def chosen_sources(config: FitConfig, notify: "Callable[[str], None] | None" = N
 
     asked = config.data.landmark_source
     present = []
-    if asked == (BOTH_DETECTORS,):
+    if asked == (BOTH_DETECTORS,) or (config.over_time and asked == (AUTO_DETECTOR,)):
         present = landmark_names(open_capture(config.capture, reading_options(config)))
-    chosen = choose_detectors(asked, config, present=present)
+    chosen = choose_detectors(asked, config, tracking=config.over_time, present=present)
     if notify is not None and chosen.why:
         notify(chosen.why)
     if chosen.names == asked:

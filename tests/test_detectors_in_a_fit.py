@@ -12,6 +12,7 @@ from flame_fitting.detect_landmarks import DetectConfig, detect
 from flame_fitting.detect_landmarks import plan as plan_detect
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit.track_config import TrackConfig
 from flame_fitting.fit_avatar import chosen_sources, with_landmarks
 from flame_fitting.fit_avatar import plan as plan_fit
 from flame_fitting.landmarks import registry
@@ -127,3 +128,15 @@ def test_landmarks_stay_of_use_where_their_detector_is_not(made, capture: Path) 
 def test_the_default_of_a_static_avatar_is_mediapipe(made, capture: Path) -> None:
     made["star"] = Detector("star", "ibug68")
     assert chosen_sources(FitConfig(capture)).data.landmark_source == ("mediapipe",)
+
+
+def test_tracking_takes_star_where_it_is_and_says_so_where_not(made, capture: Path) -> None:
+    said: list[str] = []
+    assert chosen_sources(TrackConfig(capture), said.append).data.landmark_source == ("mediapipe",)
+    assert len(said) == 1 and "the weights of STAR are not there" in said[0]
+    (capture / "landmarks2d").mkdir(exist_ok=True)
+    (capture / "landmarks2d" / "star.npz").write_bytes(b"")  # a user's: its name is enough
+    assert chosen_sources(TrackConfig(capture), said.append).data.landmark_source == ("star",)
+    (capture / "landmarks2d" / "star.npz").unlink()
+    made["star"] = Detector("star", "ibug68")
+    assert chosen_sources(TrackConfig(capture), said.append).data.landmark_source == ("star",)
