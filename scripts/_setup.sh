@@ -6,7 +6,8 @@
 # Afterwards $BIN is the environment's bin folder. Settings, all optional:
 #   FLAME_FITTING_VENV     where the environment lives            (default: .venv in the checkout)
 #   FLAME_FITTING_PYTHON   the Python to make it with, >= 3.11    (default: the first one found)
-#   FLAME_FITTING_TORCH    which torch build                      (default: the tested version from pip's own index)
+#   FLAME_FITTING_TORCH    which torch build                      (default: the tested version from pip's own index;
+#                          later that which was chosen first)
 #                            cpu, cu126, ...   that build of the tested version, from download.pytorch.org
 #                            2.12.0            that version
 #                            https://...       the tested version from that index
@@ -134,34 +135,40 @@ check_system_libraries() {
   die "cv2 or mediapipe cannot be loaded:" "$said"
 }
 
+# Which torch build: as it is said now, else as it was said when the environment was made.
+chosen_torch() { printf '%s' "${FLAME_FITTING_TORCH:-$(cat "$VENV/.flame-fitting-torch" 2>/dev/null)}"; }
+
 # What the installation depends on; when it is unchanged, there is nothing to do.
+# fingerprint TORCH EXTRAS
 fingerprint() {
   {
     cat "$ROOT/pyproject.toml" "$CONSTRAINTS" "${BASH_SOURCE[0]}"
-    echo "$ROOT ${FLAME_FITTING_TORCH:-} $1"
+    echo "$ROOT $1 $2"
   } | sha256sum | cut -d' ' -f1
 }
 
 setup_environment() {
-  local extras="${1:-}" stamp="$VENV/.flame-fitting-setup" wanted
-  wanted="$(fingerprint "$extras")"
+  local extras="${1:-}" stamp="$VENV/.flame-fitting-setup" torch wanted
+  torch="$(chosen_torch)"
+  wanted="$(fingerprint "$torch" "$extras")"
   if [ -x "$BIN/flame-fitting" ] && grep -qxF "$wanted" "$stamp" 2>/dev/null; then
     return 0
   fi
   [ -x "$BIN/python" ] || make_venv
   say "Installing flame-fitting into $VENV."
   say "Download: about 0.5 GB with a CPU build of torch (2 GB on disk), about 3 GB with a CUDA build (8 GB on disk)."
-  if [ -z "${FLAME_FITTING_TORCH:-}" ]; then
+  if [ -z "$torch" ]; then
     say "Which one pip picks by itself depends on its index: pypi.org has the CUDA build for Linux on x86-64."
     say "To choose: FLAME_FITTING_TORCH=cpu (or cu126, a version, an index's address) before the command."
   fi
   "$BIN/python" -m pip install -q --upgrade "pip>=24" --disable-pip-version-check
   export PIP_DISABLE_PIP_VERSION_CHECK=1
-  install_into "$BIN/python" "${FLAME_FITTING_TORCH:-}" -e "$ROOT${extras:+[$extras]}"
+  install_into "$BIN/python" "$torch" -e "$ROOT${extras:+[$extras]}"
   case ",$extras," in
     *,dev,* | *,test,* | *,face-alignment,*) install_face_alignment "$BIN/python" ;;
   esac
   check_system_libraries
+  printf '%s' "$torch" >"$VENV/.flame-fitting-torch"
   echo "$wanted" >>"$stamp"
   say "Installed."
 }
