@@ -85,6 +85,7 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
             warnings.append(f"{one.detector} found no face in any of {len(views)} views")
         else:
             warnings += _of_cameras(capture, read_landmarks(capture, one.detector))
+            warnings += _blind_cameras(one.detector, views, which)
     for text in warnings:
         progress.warn(text)
     return DetectResult(paths, len(views), found, warnings)
@@ -181,6 +182,20 @@ def _no_face(config: DetectConfig, capture: "Capture", searched: int) -> str:
     rendered = capture.avatar.file is not None
     advice = "render the avatar again with another --shading" if rendered else "check that they show a face, upright"
     return f"{config.capture}: no face was found in any of {searched} views. Look at its pictures, and {advice}."
+
+
+def _blind_cameras(detector: str, views: "list[View]", found: list[bool]) -> list[str]:
+    """Says which cameras of a rig see no face at any time."""
+    times: dict[str, list[bool]] = {}
+    for view, one in zip(views, found, strict=True):
+        times.setdefault(view.camera_id, []).append(one)
+    blind = [camera for camera, seen in times.items() if len(seen) > 1 and not any(seen)]
+    if not blind:
+        return []
+    return [
+        f"{detector} found no face in any picture of camera {', '.join(blind)}: only landmarks of the others count. "
+        "Check that its pictures show the face, upright"
+    ]
 
 
 def _of_cameras(capture: "Capture", found: "Landmarks2D") -> list[str]:

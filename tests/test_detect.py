@@ -11,7 +11,7 @@ from flame_fitting.detect_landmarks import DetectConfig, detect
 from flame_fitting.errors import NoFaceError
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.files import find_landmarks, read_landmarks, read_whole_landmarks
-from tests.capture.synthetic_folders import monocular, nersemble, rig
+from tests.capture.synthetic_folders import monocular, nersemble, rig, write_picture
 
 K = np.array([[60.0, 0, 24.0], [0, 60.0, 16.0], [0, 0, 1]])
 
@@ -110,3 +110,16 @@ def test_a_recording_without_a_face(tmp_path: Path, detector: Brightness) -> Non
     with pytest.raises(NoFaceError, match="no face was found in any of 1 views"):
         detect(DetectConfig(root, detector="star"))
     assert not (root / "landmarks2d" / "star.npz").exists() and not (root / "landmark2d").exists()
+
+
+def test_a_camera_that_never_sees_the_face_is_named(tmp_path: Path, detector: Brightness) -> None:
+    cameras = {name: (K, pose, (48, 32)) for name, pose in zip(("11", "22", "33"), rig(3), strict=True)}
+    root = nersemble(tmp_path / "data", 2, cameras, 3)
+    for timestep, path in enumerate(sorted((root / "images").glob("cam_*"))):
+        write_picture(path, np.full((32, 48, 3), 0.02 if "cam_22" in path.name else 0.5 + 0.01 * timestep))
+    said = [text for text in detect(DetectConfig(root, detector="star")).warnings if "in any picture of" in text]
+    assert len(said) == 1 and "camera 22:" in said[0]
+    # one that sees it now and then is not
+    write_picture(root / "images" / "cam_22_000001.jpg", np.full((32, 48, 3), 0.5))
+    again = detect(DetectConfig(root, detector="star"))
+    assert not [text for text in again.warnings if "in any picture of" in text]
