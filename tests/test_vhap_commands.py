@@ -192,7 +192,8 @@ def test_without_offsets_hair_is_occluded(user: User) -> None:
     track = track_folder(SEQUENCE).replace("staticOffset", "noOffset")
     user.types(
         f'vhap/track_nersemble.py --data.root_folder "data/nersemble" --exp.output_folder {track} '
-        f"--data.subject {SUBJECT} --data.sequence {SEQUENCE} --data.n_downsample_rgb 4 --model.no_use_static_offset {SHORT}"
+        f"--data.subject {SUBJECT} --data.sequence {SEQUENCE} --data.n_downsample_rgb 4 "
+        f"--model.no_use_static_offset {SHORT}"
     )
     assert not load_fit(user.folder / track).parameters["static_offset"].any()
     stages = json.loads((user.folder / track / "metrics.json").read_text())["stages"]
