@@ -10,6 +10,7 @@ from flame_fitting import progress
 from flame_fitting.capture.similarity import apply_similarity, robust_umeyama
 from flame_fitting.fit.command_line import without_effect
 from flame_fitting.fit.result import load_fit
+from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.sources import open_fit
 from flame_fitting.fit.track_config import TrackConfig, track_preset
 from flame_fitting.head.loading import load_head
@@ -56,6 +57,14 @@ def test_a_talking_head_is_followed(clip: str, most: float, rig: "Rig", tmp_path
 def test_presets_have_nothing_without_effect(name: str, monocular: bool) -> None:
     said = without_effect(track_preset(name, Path("capture"), monocular))
     assert [line for line in said if "smooth" not in line and "landmark" not in line and "reg_" not in line] == []
+
+
+def test_without_offsets_a_rig_is_still_tracked_by_pictures() -> None:
+    config = track_preset("track", Path("capture"), monocular=False)
+    config.model.use_static_offset = False
+    stages = [stage for _, stage in effective_pipeline(config, has_geometry=False) if "pictures" in stage.looks_at]
+    assert stages and all("static_offset" not in stage.optimizable_params for stage in stages)
+    assert all("hair" in stage.align_texture_except for stage in stages)  # as in VHAP
 
 
 def test_timesteps_that_are_held_out_are_bridged_and_measured(rig: "Rig", tmp_path: Path) -> None:

@@ -70,7 +70,6 @@ def _track(config: TrackConfig, monocular: bool) -> None:
             400,
             frames="keyframes",
             optimizable_params=(*tracked, "shape", "static_offset", "dynamic_offset", "texture"),
-            for_offsets=True,
             sizes=(256, 512),
             texture_sizes=(512, 1024),
             rebake=100,
