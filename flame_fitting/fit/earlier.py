@@ -59,7 +59,7 @@ def _from_parameters(path: Path, head: HeadModel) -> FitState:
     if not steps or not {"shape", "rotation", "translation"} <= arrays.keys():
         raise InputError(f"{path}: has the keys {', '.join(sorted(arrays))}: no parameters of a fit. {_GIVE}")
     neutral = FitParameters.neutral(head, steps, torch.float64)
-    if "dynamic_offset" in arrays:
+    if "dynamic_offset" in arrays and arrays["dynamic_offset"].size:
         neutral = neutral.with_dynamic_offset()
     values = {}
     for parameter in PARAMETERS:

@@ -38,6 +38,7 @@ def rough_head_frame(
     for count, dense in steps:
         settings = GaussNewtonSettings(
             evidence=0.0,
+            usual_log_focal=0.0,
             iterations=count,
             landmark_count=weight.landmark_count,
             surface_count=weight.surface_count,

@@ -63,5 +63,12 @@ def priors_of(**changes: Any) -> PriorConfig:
 def second_order_of(**changes: Any) -> GaussNewtonSettings:
     """Balance and schedule of a second-order stage."""
     counts: dict[str, Any] = {"landmark_count": STATIC.w.landmark_count, "surface_count": STATIC.w.surface_count}
-    counts |= {"smoothness": {}, "bias_sigma": None, "marginal": False, "evidence": 0.0, "seed": 0}
+    counts |= {
+        "smoothness": {},
+        "bias_sigma": None,
+        "marginal": False,
+        "evidence": 0.0,
+        "usual_log_focal": 0.0,
+        "seed": 0,
+    }
     return GaussNewtonSettings(**({"iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.fit.bridging import bridged
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.lighting import turned_lights
 from flame_fitting.fit.observations import Observations
@@ -53,7 +54,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         generator = torch.Generator().manual_seed(config.seed)
         views = Batches(seen.pictures, seeable, config.batch_size, max_yaw, generator)
     else:
-        views = seen.pictures.batch(seen.pictures.rows(max_yaw=max_yaw))
+        # a picture without a head would draw it out of sight
+        views = seen.pictures.batch(seen.pictures.rows(seeable or None, max_yaw))
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
     per_epoch = stage.steps_per_epoch(len(seeable)) if isinstance(views, Batches) else 1
@@ -96,7 +98,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             f"{stage.name}{at}: stopped after {done} of {photometric.steps} steps: the loss fell by less than "
             f"{100 * photometric.stop_below:g} % in {photometric.stop_window} steps"
         )
-    parameters = found.parameters
+    parameters = bridged(state.parameters, found.parameters, np.array(seen.valid))
     if "static_offset" in settings.optimizable_params and seen.timesteps > 2:
         # how static and dynamic ones share what stays is told by nothing else
         parameters = parameters.at_rest()

@@ -154,6 +154,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
     prior = priors(config)
     settings = GaussNewtonSettings(
         evidence=0.0,
+        usual_log_focal=0.0,
         iterations=steps,
         landmark_count=config.w.landmark_count,
         surface_count=0.0,

@@ -80,7 +80,7 @@ class GaussNewtonSettings:
     """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
     evidence: float
     """Measurements that each opening and each angle of a detector's evidence counts for (`evidence_terms`)."""
-    usual_log_focal: float = 0.0
+    usual_log_focal: float
     """Mean of the prior of the logarithm of the focal length; those of all others are 0."""
     seed: int
     """Of the sample of the avatar's points."""

@@ -142,3 +142,23 @@ def test_all_timesteps_improve_and_a_stopped_run_comes_to_the_same(made, tmp_pat
         for state in saved[1::2]:
             assert_same(run_stages(state, seen, config), expected)
     assert errors(expected, truth, seen) < 0.75 * errors(start, truth, seen)
+
+
+def test_pictures_of_a_timestep_without_a_face_say_nothing(made) -> None:
+    """All pictures at once: what they show there moves neither the timestep nor what all share."""
+    truth, seen, views = made
+    targets = [replace(target, sources=()) if row == 2 else target for row, target in enumerate(seen.targets)]
+    config = config_of(TIMESTEPS, 3)
+    config.pipeline.rgb_global_tracking.lr_scale = 0.1
+    for name, stage in config.pipeline.items():
+        if name != "rgb_global_tracking":
+            stage.num_steps = 0
+    found = []
+    for grey in (0.0, 0.6):
+        rgba = views.rgba.clone()
+        rgba[views.timestep == 2] = torch.full_like(rgba[:1], round(grey * 255) if rgba.dtype == torch.uint8 else grey)
+        shown = replace(seen, targets=targets, pictures=stored(replace(views, rgba=rgba)))
+        with progress.silent():
+            found.append(run_stages(FitState(truth.clone(), np.eye(4)), shown, config).parameters)
+    assert all(torch.equal(a, b) for a, b in zip(found[0].items().values(), found[1].items().values(), strict=True))
+    assert not torch.equal(found[0].expr, truth.expr)
