@@ -104,7 +104,7 @@ def _monocular(config: TrackConfig, landmark: float) -> None:
     # a distance that is read off perspective jumps by centimetres, the more the longer the focal length is
     config.prior.translation_change, w.smooth_trans = 0.1, 3.0
     # what the priors of change in second order are, as means, beside the pictures' weight
-    w.smooth_expr, w.smooth_jaw = 15.0, 8.0
+    w.smooth_expr, w.smooth_jaw = 3.0, 2.0
     config.batch_size = 64
     config.pipeline.rgb_init_offset = StageConfig(looks_at=LANDMARKS)
     epochs = config.pipeline.rgb_global_tracking
