@@ -29,6 +29,7 @@ from numpy import ndarray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flame_fitting import progress
+from flame_fitting.avatar.view_planning import directions
 from flame_fitting.capture.camera import look_at, project
 from flame_fitting.capture.files import TRANSFORMS_NAME, CaptureWriter
 from scripts.tracking.cases import BY_NAME, head_named, open_head
@@ -76,9 +77,8 @@ class Wanted:
 
     def views(self) -> tuple[Float[ndarray, "C 3 3"], Float[ndarray, "C 4 4"]]:
         """Intrinsics, and cameras in the studio."""
-        yaw = np.radians(np.linspace(-YAW, YAW, self.cameras))
-        pitch = np.radians(PITCH * (-1.0) ** np.arange(self.cameras))
-        eye = np.stack([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)], axis=1)
+        yaw, pitch = np.linspace(-YAW, YAW, self.cameras), PITCH * (-1.0) ** np.arange(self.cameras)
+        eye = directions(np.stack([yaw, pitch], axis=1))
         focal = FOCAL * self.width
         K = np.array([[focal, 0, self.width / 2], [0, focal, self.height / 2], [0, 0, 1.0]])
         return np.tile(K, (self.cameras, 1, 1)), look_at(FREE_DISTANCE * eye, np.zeros(3), [0, 1, 0])

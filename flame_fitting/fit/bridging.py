@@ -18,10 +18,9 @@ def bridged(before: FitParameters, after: FitParameters, seen: Bool[ndarray, " T
     if seen.all() or not seen.any():
         return after
     shown, hidden = np.flatnonzero(seen), np.flatnonzero(~seen)
-    left = np.searchsorted(shown, hidden)
-    last, following = shown[np.maximum(left - 1, 0)], shown[np.minimum(left, len(shown) - 1)]
-    last, following = np.where(left == 0, following, last), np.where(left == len(shown), last, following)
-    share = np.where(following > last, (hidden - last) / np.maximum(following - last, 1), 0.0)
+    place = np.interp(hidden, shown, np.arange(len(shown)))
+    last, following = shown[np.floor(place).astype(int)], shown[np.ceil(place).astype(int)]
+    share = place - np.floor(place)
     moved = {}
     for parameter in PARAMETERS:
         if parameter.role != "frame":

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting import progress
+from flame_fitting.avatar.view_planning import directions
 from flame_fitting.capture.camera import centred_intrinsics, look_at, project
 from flame_fitting.capture.layouts.monocular import resting_camera
 from flame_fitting.capture.pictures import to_uint8
@@ -139,9 +140,9 @@ def make_cameras(case: Case, size: int, rng: np.random.Generator) -> Cameras:
         focal = float(np.exp(rng.uniform(low, high)))
         return Cameras(centred_intrinsics(focal * size, size, size)[None], resting_camera()[None], 0, focal)
     fit = np.linspace(-YAW, YAW, case.cameras)
-    yaw = np.radians(np.concatenate([fit, np.linspace(-HELDOUT_YAW, HELDOUT_YAW, case.heldout)]))
-    pitch = np.radians(np.concatenate([PITCH * (-1.0) ** np.arange(case.cameras), np.zeros(case.heldout)]))
-    eye = np.stack([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)], axis=1)
+    yaw = np.concatenate([fit, np.linspace(-HELDOUT_YAW, HELDOUT_YAW, case.heldout)])
+    pitch = np.concatenate([PITCH * (-1.0) ** np.arange(case.cameras), np.zeros(case.heldout)])
+    eye = directions(np.stack([yaw, pitch], axis=1))
     K = centred_intrinsics(FOCAL * size, size, size)
     world_to_camera = look_at(FREE_DISTANCE * eye, np.zeros(3), [0, 1, 0])
     return Cameras(np.tile(K, (len(yaw), 1, 1)), world_to_camera, case.heldout, None)

@@ -51,8 +51,7 @@ def measured(
     out |= angles(found, truth, ~left_out)
     embedding = LandmarkEmbedding.load(sequence / "embedding.npz")
     # the size of a head that one camera sees is not known, nor is then that of its motion
-    size = size_of(found, truth, head) if monocular else 1.0
-    out |= gains(found, truth, head, embedding, ~left_out, size)
+    out |= gains(found, truth, head, embedding, ~left_out, out["size"] if monocular else 1.0)
     if found.focal_length is not None and truth.focal_length is not None:
         deviation = found.uncertainty.get("log_focal")
         out["focal_ratio"] = found.focal_length / truth.focal_length
@@ -68,7 +67,7 @@ def surface_errors(
 ) -> dict[str, float]:
     """Errors of the face in mm, of one camera after a similarity of each timestep, and how they change over time.
 
-    Every vertex of the face counts the same, but for `*_by_area`.
+    Every vertex of the face counts the same, but for `*_by_area`. `size` is that of the found face over the true one.
     """
     face, faces = head.region_mask("face").numpy(), head.faces.numpy()
     ours, true = found.vertices_world(head), truth.vertices_world(head)
@@ -78,7 +77,7 @@ def surface_errors(
     areas = np.stack([area_of_vertices(vertices, faces)[face] for vertices in true])
     shown = ~left_out
     surface = np.stack([1000 * TriangleTree(a, faces).distance(b) for a, b in zip(true, fitted, strict=True)])
-    each, out = np.median(apart, axis=1), {}
+    each, out = np.median(apart, axis=1), {"size": motion.size_of(ours[:, face], true[:, face])}
     for name, values in (("surface", surface[shown]), ("vertex", apart[shown])):
         by_area = weighted_stats(values.ravel(), areas[shown].ravel())
         out |= {f"{name}_median": float(np.median(values)), f"{name}_mean": float(values.mean())}
@@ -109,12 +108,6 @@ def angles(found: FitResult, truth: FitResult, shown: ndarray) -> dict[str, floa
         steady = motion.without_constant_turn(a[shown], b[shown])
         out[f"{name}_degrees_moving"] = float(motion.angle_between(steady, b[shown]).mean())
     return out
-
-
-def size_of(found: FitResult, truth: FitResult, head: "HeadModel") -> float:
-    """How many times as large as the true face the found one is: the median over timesteps."""
-    face = head.region_mask("face").numpy()
-    return motion.size_of(found.vertices_world(head)[:, face], truth.vertices_world(head)[:, face])
 
 
 def gains(

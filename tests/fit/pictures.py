@@ -37,6 +37,20 @@ def draw(head: HeadModel, vertices: np.ndarray, texture: np.ndarray | None, eyes
     )
 
 
+def over_time(drawn: list[ViewSet]) -> ViewSet:
+    """The pictures of timesteps, as many of each, over white."""
+    return replace(
+        drawn[0],
+        views=[view for one in drawn for view in one.views],
+        rgba=torch.cat([one.rgba for one in drawn]),
+        clip=torch.cat([one.clip for one in drawn]),
+        K=np.concatenate([one.K for one in drawn]),
+        camera=np.concatenate([one.camera for one in drawn]),
+        timestep=torch.arange(len(drawn)).repeat_interleave(len(drawn[0].views)),
+        background=torch.ones(3),
+    )
+
+
 def stored(views: ViewSet, limit: int = 10**9) -> Pictures:
     """Views in memory, as a fit is given them."""
     return Pictures(replace(views, rgba=views.rgba[:0]), lambda row: views.rgba[row], limit)

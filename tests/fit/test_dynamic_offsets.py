@@ -21,7 +21,7 @@ from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.fit.track_config import TrackConfig, track_preset
 from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import embedding_on, sequence
-from tests.fit.pictures import around, draw, smooth_texture, stored
+from tests.fit.pictures import around, draw, over_time, smooth_texture, stored
 from tests.fit.settings import geometry_of, offsets_of, priors_of
 from tests.fit.test_resuming import assert_same
 
@@ -97,16 +97,8 @@ def _made() -> tuple[FitParameters, Observations, torch.Tensor]:
     head, truth, targets, surface = sequence(TIMESTEPS)
     shown = replace(truth, dynamic_offset=torch.tensor(HEIGHTS, dtype=torch.float64)[:, None, None] * bulge(head))
     posed = shown.vertices(head).numpy()
-    drawn = [draw(head, posed[t], smooth_texture(64), around(3, 0.05, 100.0), SIZE) for t in range(TIMESTEPS)]
-    views = replace(
-        drawn[0],
-        views=[view for one in drawn for view in one.views],
-        rgba=torch.cat([one.rgba for one in drawn]),
-        clip=torch.cat([one.clip for one in drawn]),
-        K=np.concatenate([one.K for one in drawn]),
-        camera=np.concatenate([one.camera for one in drawn]),
-        timestep=torch.arange(TIMESTEPS).repeat_interleave(3),
-        background=torch.ones(3),
+    views = over_time(
+        [draw(head, posed[t], smooth_texture(64), around(3, 0.05, 100.0), SIZE) for t in range(TIMESTEPS)]
     )
     for target in targets:
         target.surface = None

@@ -23,7 +23,8 @@ from flame_fitting.head.apertures import GAP_NAMES, LID_COLUMNS, Apertures, find
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.evidence import Evidence
 
-_OF_ONE = np.repeat([1 / LID_COLUMNS, 1 / (len(GAP_NAMES) - 2 * LID_COLUMNS)], [2 * LID_COLUMNS, len(GAP_NAMES) - 10])
+_LIP_COLUMNS = len(GAP_NAMES) - 2 * LID_COLUMNS
+_OF_ONE = np.repeat([1 / LID_COLUMNS, 1 / _LIP_COLUMNS], [2 * LID_COLUMNS, _LIP_COLUMNS])
 """Share of each gap in its opening."""
 _MM, _DEGREES = 0.001, np.pi / 180
 _CUT = 10.0

@@ -42,25 +42,23 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     usual = usual_log_focal(seen, state.parameters)
     rows = keyframes(seen, state.parameters, _KEYFRAMES)
     few = thinned(seen.of_frames(rows))
-    places = tuple(usual + tried for tried in TRIED)
-    # from the middle up, then from there down
-    middle = TRIED.index(0.0)
+    places = tuple(usual + apart for apart in TRIED)
     costs: dict[int, float] = {}
-    first: FitParameters | None = None
-    for upward in (range(middle, len(places)), reversed(range(middle))):
+
+    def tried(number: int, begun: FitParameters, steps: int) -> FitParameters:
+        found = _with_focal_held(begun, few, stage, steps, usual)
+        costs[number] = found.cost
+        shown.note(focal=f"{np.exp(places[number]):.2f}")
+        return found.parameters
+
+    middle, steps = TRIED.index(0.0), stage.settings.num_steps
+    begun = state.parameters.of_frames(rows)
+    begun.log_focal[0] = places[middle]
+    first = tried(middle, align_timesteps(seen.head, begun, few.zoomed(places[middle]).targets), steps)
+    for away in (range(middle + 1, len(places)), reversed(range(middle))):
         at = first
-        for number in upward:
-            if at is None:
-                begun = state.parameters.of_frames(rows)
-                begun.log_focal[0] = places[number]
-                at = align_timesteps(seen.head, begun, few.zoomed(places[number]).targets)
-                steps = stage.settings.num_steps
-            else:
-                at, steps = dollied(few, at, places[number]), -(-stage.settings.num_steps // 2)
-            found = _with_focal_held(at, few, stage, steps, usual)
-            at, costs[number] = found.parameters, found.cost
-            first = at if first is None else first
-            shown.note(focal=f"{np.exp(places[number]):.2f}")
+        for number in away:
+            at = tried(number, dollied(few, at, places[number]), -(-steps // 2))
     parameters = state.parameters.clone()
     parameters.log_focal[0] = lowest(places, [costs[number] for number in range(len(places))])
     seen_so = seen.zoomed(float(parameters.log_focal[0]))

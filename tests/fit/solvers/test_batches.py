@@ -19,7 +19,7 @@ from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import sequence
-from tests.fit.pictures import around, draw, smooth_texture, stored
+from tests.fit.pictures import around, draw, over_time, smooth_texture, stored
 from tests.fit.test_resuming import assert_same
 
 TIMESTEPS, SIZE = 5, 64
@@ -30,17 +30,7 @@ def made() -> tuple[FitParameters, Observations, ViewSet]:
     """The truth, what is seen of it without a surface, and its pictures: two views a timestep."""
     head, truth, targets, surface = sequence(TIMESTEPS)
     posed, texture = truth.vertices(head).numpy(), smooth_texture(64)
-    drawn = [draw(head, posed[t], texture, around(2, 0.05, 50.0), SIZE) for t in range(TIMESTEPS)]
-    views = replace(
-        drawn[0],
-        views=[view for one in drawn for view in one.views],
-        rgba=torch.cat([one.rgba for one in drawn]),
-        clip=torch.cat([one.clip for one in drawn]),
-        K=np.concatenate([one.K for one in drawn]),
-        camera=np.concatenate([one.camera for one in drawn]),
-        timestep=torch.arange(TIMESTEPS).repeat_interleave(2),
-        background=torch.ones(3),
-    )
+    views = over_time([draw(head, posed[t], texture, around(2, 0.05, 50.0), SIZE) for t in range(TIMESTEPS)])
     rasterizer = make_rasterizer("cpu")
     for target in targets:
         target.surface = None
