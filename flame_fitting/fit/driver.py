@@ -17,7 +17,7 @@ from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, said
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.schedule import effective_pipeline
-from flame_fitting.fit.solvers import adam, bake, closed_form, focal, registration, second_order
+from flame_fitting.fit.solvers import adam, bake, closed_form, focal, points, registration, second_order
 from flame_fitting.fit.solvers.interface import Diverged, Solver, Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState, Underway
@@ -29,6 +29,7 @@ SOLVERS: dict[str, Solver] = {
     "adam": adam.solve,
     "registration": registration.solve,
     "focal": focal.solve,
+    "points": points.solve,
 }
 """By their names in the options."""
 
@@ -168,7 +169,7 @@ def _solved(
 
 def _through_cameras(seen: Observations, state: FitState, stage: Stage) -> Observations:
     """Observations through cameras with the focal length so far; solvers that look for it are given the assumed one."""
-    if stage.settings.solver in ("gauss_newton", "focal"):
+    if stage.settings.solver in ("gauss_newton", "focal", "points"):
         return seen
     return seen.zoomed(float(state.parameters.log_focal[0]))
 

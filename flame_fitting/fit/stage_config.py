@@ -17,7 +17,7 @@ Group = Literal[
     "static_offset",
     "dynamic_offset",
 ]
-Solver = Literal["closed_form", "focal", "gauss_newton", "bake", "adam", "registration"]
+Solver = Literal["closed_form", "focal", "gauss_newton", "points", "bake", "adam", "registration"]
 Observed = Literal["landmarks", "surface", "pictures"]
 Frames = Literal["first", "keyframes", "sequential", "global"]
 
@@ -107,6 +107,11 @@ def _focal() -> StageConfig:
 
 def _gauss_newton() -> StageConfig:
     return StageConfig(25, solver="gauss_newton", optimizable_params=_EVERYTHING, looks_at=LANDMARKS)
+
+
+def _points() -> StageConfig:
+    tracked: tuple[Group, ...] = ("pose", "joints", "expr")
+    return StageConfig(solver="points", optimizable_params=tracked, looks_at=("landmarks", "pictures"))
 
 
 def _gauss_newton_on_geometry() -> StageConfig:
@@ -226,6 +231,8 @@ class PipelineConfig:
     """Pictures, one timestep after the other."""
     rgb_global_tracking: StageConfig = field(default_factory=_global_tracking)
     """Pictures, all timesteps together."""
+    pts_global_tracking: StageConfig = field(default_factory=_points)
+    """Landmarks and points of the skin that are followed through a video, all timesteps together."""
     lmk_sequential_tracking: StageConfig = field(default_factory=_tracking_by_landmarks)
     """Landmarks, one timestep after the other; instead of the photometric stages."""
     lmk_global_tracking: StageConfig = field(default_factory=_global_landmarks)

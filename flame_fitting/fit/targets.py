@@ -267,6 +267,8 @@ class SourceTarget:
     """Its part of what all landmarks of the timestep count for; the parts of all sources make 1."""
     evidence: Evidence | None = None
     """Of lids, lips and gaze, (Q,), against the head itself, so in any frame; None where nothing was seen."""
+    bias: float | None = None
+    """Standard deviation of what each point is always off by, along each axis, m; None: what the options say."""
 
     def zoomed(self, factor: float) -> "SourceTarget":
         """The same through cameras with so many times the focal length, principal points centred."""
@@ -281,7 +283,7 @@ class SourceTarget:
         """On another device."""
         pixels = self.pixels.to(device) if self.pixels is not None else None
         detections = self.detections.to(device) if self.detections is not None else None
-        return SourceTarget(self.landmarks.to(device), pixels, detections, self.share, self.evidence)
+        return replace(self, landmarks=self.landmarks.to(device), pixels=pixels, detections=detections)
 
 
 @dataclass(eq=False)

@@ -90,6 +90,7 @@ def _track(config: TrackConfig, monocular: bool) -> None:
             prior=0.1,
             **pictures,
         ),
+        pts_global_tracking=none,
         lmk_sequential_tracking=none,
         lmk_global_tracking=none,
     )
@@ -99,17 +100,21 @@ def _track(config: TrackConfig, monocular: bool) -> None:
 
 def _monocular(config: TrackConfig, landmark: float) -> None:
     """One picture a timestep: many of them at once, identity with all of them, landmarks and priors in balance."""
-    w = config.w
+    w, pipeline = config.w, config.pipeline
     w.landmark = landmark  # there are no points in space
     # a distance that is read off perspective jumps by centimetres, the more the longer the focal length is
     config.prior.translation_change, w.smooth_trans = 0.1, 3.0
     # what the priors of change in second order are, as means, beside the pictures' weight
     w.smooth_expr, w.smooth_jaw = 3.0, 2.0
     config.batch_size = 64
-    config.pipeline.rgb_init_offset = StageConfig(looks_at=LANDMARKS)
-    epochs = config.pipeline.rgb_global_tracking
+    pipeline.rgb_init_offset = StageConfig(looks_at=LANDMARKS)
+    epochs = pipeline.rgb_global_tracking
     epochs.when, epochs.num_epochs = "always", 160
     epochs.optimizable_params = ("pose", "joints", "expr", "dynamic_offset", "shape", "texture")
     epochs.sizes, epochs.texture_sizes = (256, 512), (512, 1024)
     # second order's balance of landmarks and priors; a head inside its matte, which hair and clothes are part of
     epochs.landmark, epochs.prior, epochs.outline, epochs.outline_inside = 2.0, 0.01, 2.0, 0.0
+    # pictures are followed to a fraction of a pixel, which the mean of their colours is not
+    pipeline.pts_global_tracking = StageConfig(
+        8, solver="points", optimizable_params=("pose", "joints", "expr"), looks_at=("landmarks", "pictures")
+    )

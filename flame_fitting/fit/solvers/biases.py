@@ -24,7 +24,7 @@ from flame_fitting.head.rotations import rotation_matrix
 class Biases:
     """Which landmarks have a bias, and how large it may be."""
 
-    number: tuple[Int[Tensor, " N"], ...]
+    number: tuple[Int[Tensor, " _"], ...]
     """By source: number of the bias of each point of its scheme, -1 for points that are not seen."""
     precision: Float[Tensor, " B"]
     """1 / m^2 of its prior."""
@@ -48,8 +48,9 @@ class Biases:
             number.append(table.to(like.device))
             share = max((one.share for one in seen), default=0.0)
             each = count * share / max(len(used), 1)
-            assert sigma is not None
-            precision.append(like.new_full((len(used),), max(each, 1e-6) / sigma**2))
+            own = next((one.bias for one in seen if one.bias is not None), sigma)
+            assert own is not None
+            precision.append(like.new_full((len(used),), max(each, 1e-6) / own**2))
             start += len(used)
         return cls(tuple(number), torch.cat([like.new_zeros(0), *precision]))
 

@@ -138,9 +138,13 @@ class Measurements:
         own = rows.new_zeros(count, 3, 3)
         cross = rows.new_zeros(count, 3, rows.shape[-1])
         slope = rows.new_zeros(count, 3)
-        own.index_add_(0, self.bias, torch.einsum("nka,nkb->nab", weighted, moved))
-        cross.index_add_(0, self.bias, torch.einsum("nka,nkp->nap", weighted, rows))
-        slope.index_add_(0, self.bias, torch.einsum("nka,nk->na", weighted, residuals))
+        found = (weighted.mT @ moved, weighted.mT @ rows, torch.einsum("nka,nk->na", weighted, residuals))
+        alone = len(torch.unique(self.bias)) == len(self.bias)
+        for whole, part in zip((own, cross, slope), found, strict=True):
+            if alone:  # adding up row by row is slow
+                whole[self.bias] = part
+            else:
+                whole.index_add_(0, self.bias, part)
         return BiasQuadratic(own, cross, slope)
 
     def at(self, parameters: FitParameters, biases: Float[Tensor, "B 3"] | None = None) -> "Measurements":

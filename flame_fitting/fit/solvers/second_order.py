@@ -1,5 +1,6 @@
 """Second order: landmarks, and the avatar's surface in stages that look at it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from flame_fitting import progress
@@ -17,13 +18,22 @@ COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
 """Components that landmarks alone can tell."""
 
 
-def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
-    """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it."""
+def solve(
+    state: FitState,
+    seen: Observations,
+    stage: Stage,
+    shown: progress.Bar,
+    components: Mapping[str, int] = COMPONENTS_BY_LANDMARKS,
+) -> FitState:
+    """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it.
+
+    Without the surface at most so many `components` move.
+    """
     config, settings = stage.config, stage.settings
     parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config), seen.calibrated)
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
-        most = {name: min(count, COMPONENTS_BY_LANDMARKS[name]) for name, count in most.items()}
+        most = {name: min(count, components[name]) for name, count in most.items()}
     prior = priors(config)
     found = gauss_newton(
         seen.head,

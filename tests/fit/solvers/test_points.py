@@ -1,0 +1,107 @@
+"""Points of the skin beside landmarks: what moves is followed, and jitters less, than by landmarks alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flame_fitting import progress
+from flame_fitting.fit.driver import run_stage
+from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.state import FitState
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target, make_pixel_target
+from flame_fitting.fit.track_config import TrackConfig, track_preset
+from flame_fitting.head.model import HeadModel
+from flame_fitting.render.backend import make_rasterizer
+from tests.fit.known_truth import embedding_on
+from tests.fit.pictures import around, draw, over_time, stored
+from tests.fit.test_skin_points import FRAMES, SIZE, speckled, turning
+from tests.toy import toy_head
+
+NOISE = 2.0
+"""px of a landmark in every picture."""
+
+
+def film(head: HeadModel, truth: FitParameters, blank: int | None = None) -> Observations:
+    """One camera's pictures, and landmarks with noise; timestep `blank` shows nothing."""
+    vertices = truth.vertices(head)
+    drawn = [draw(head, one.numpy(), speckled(), around(1), SIZE) for one in vertices]
+    embedding, rng = embedding_on(head), np.random.default_rng(3)
+    K, camera = drawn[0].K, drawn[0].camera
+    nothing = np.full((80, 3), np.nan)
+    empty = make_landmark_target(head, embedding, nothing, nothing[:, 0], np.ones(80))
+    targets = []
+    for row, posed in enumerate(vertices):
+        points = embedding.points(posed[None], head.faces)[0].numpy() @ camera[0, :3, :3].T + camera[0, :3, 3]
+        pixels = points @ K[0].T
+        found = np.concatenate([pixels[:, :2] / pixels[:, 2:] + NOISE * rng.standard_normal((80, 2)), np.ones((80, 1))], 1)
+        seen = make_pixel_target(head, embedding, np.ones(80, bool), found[None], K, camera, np.ones(80))
+        targets.append(FrameTarget(() if row == blank else (SourceTarget(empty, seen),)))
+    if blank is not None:
+        drawn[blank] = replace(drawn[blank], rgba=torch.zeros_like(drawn[blank].rgba))
+    ones = torch.ones(head.n_vertices, dtype=torch.float64)
+    return Observations(
+        head,
+        targets,
+        SurfaceWeights(ones, ones[head.faces].mean(1), ones),
+        rasterizer=make_rasterizer("cpu"),
+        pictures=stored(over_time(drawn)),
+        of_sequence=True,
+    )
+
+
+def config_of(folder: Path) -> TrackConfig:
+    config = track_preset("track", folder, monocular=True)
+    config.w.evidence = 0.0
+    return config
+
+
+def moving(head: HeadModel, found: FitParameters) -> torch.Tensor:
+    """(T, V, 3) m: what moves in the face, by expression and jaw, about its mean over time."""
+    still = {name: torch.zeros_like(getattr(found, name)) for name in ("rotation", "translation", "neck_pose")}
+    vertices = replace(found, **still).vertices(head)
+    return vertices - vertices.mean(0)
+
+
+def test_expressions_follow_and_jitter_less_than_by_landmarks_alone(tmp_path: Path) -> None:
+    head = toy_head().double()
+    truth, config = turning(head), config_of(tmp_path)
+    seen = film(head, truth)
+    start = FitState(FitParameters.neutral(head, FRAMES), np.eye(4))
+    landmarks = replace(config.pipeline.lmk_init_all, optimizable_params=("pose", "joints", "expr", "shape"))
+    with progress.silent():
+        before = run_stage(start, seen, Stage("landmarks", landmarks, config))
+        after = run_stage(before, seen, Stage("points", config.pipeline.pts_global_tracking, config))
+    assert not after.warnings and after.records[-1].accepted
+    face, true = head.region_mask("face"), truth.vertices(head)
+    jitter, apart, gain = [], [], []
+    for state in (before, after):
+        error = (state.parameters.vertices(head) - true)[:, face]
+        jitter.append(float(error.diff(n=2, dim=0).square().sum(-1).mean().sqrt()))
+        wanted, found = moving(head, truth)[:, face], moving(head, state.parameters)[:, face]
+        apart.append(float((found - wanted).square().sum(-1).mean().sqrt()))
+        gain.append(float((found * wanted).sum() / wanted.square().sum()))
+    assert jitter[1] < 0.5 * jitter[0]
+    assert apart[1] < 0.6 * apart[0]
+    assert abs(1 - gain[1]) < abs(1 - gain[0])
+    torch.testing.assert_close(after.parameters.shape, before.parameters.shape)
+
+
+def test_timesteps_without_a_face_are_left_out_and_others_are_the_same_without_pictures(tmp_path: Path) -> None:
+    head = toy_head().double()
+    truth, config = turning(head), config_of(tmp_path)
+    seen = film(head, truth, blank=3)
+    state = FitState(truth, np.eye(4))
+    settings = replace(config.pipeline.pts_global_tracking, num_steps=3)
+    with progress.silent():
+        found = run_stage(state, seen, Stage("points", settings, config))
+        alone = run_stage(state, replace(seen, pictures=None), Stage("points", settings, config))
+    turn = found.parameters.rotation[:, 1]
+    assert turn[2] < turn[3] < turn[4]  # carried by its neighbours
+    assert float((turn - truth.rotation[:, 1]).abs().max()) < 0.02
+    for name, value in state.parameters.items().items():
+        assert torch.equal(alone.parameters.items()[name], value)
