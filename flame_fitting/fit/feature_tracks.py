@@ -100,20 +100,15 @@ def _flow(
     """Where points of one picture are in another, and whether they were found; looked for near `begin` if given."""
     import cv2
 
-    ends = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, *_STEPS)
-    if begin is None:
-        there, found, _ = cv2.calcOpticalFlowPyrLK(
-            one, other, points, None, winSize=(_WINDOW, _WINDOW), maxLevel=_LEVELS, criteria=ends
-        )
-    else:
-        there, found, _ = cv2.calcOpticalFlowPyrLK(
-            one,
-            other,
-            points,
-            begin.copy(),
-            winSize=(_WINDOW, _WINDOW),
-            maxLevel=0,
-            criteria=ends,
-            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-        )
-    return there, found.reshape(-1) > 0
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        one,
+        other,
+        points,
+        (points if begin is None else begin).copy(),
+        winSize=(_WINDOW, _WINDOW),
+        maxLevel=_LEVELS if begin is None else 0,
+        criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, *_STEPS),
+        flags=0 if begin is None else cv2.OPTFLOW_USE_INITIAL_FLOW,
+    )
+    there = np.asarray(there)
+    return there, np.asarray(found).reshape(-1) > 0

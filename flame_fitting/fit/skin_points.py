@@ -22,11 +22,11 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.mesh import clip_positions
 
-WITHOUT = ("eyes", "eye_region", "lip_inside", "teeth", "hair", "scalp", "boundary", "neck_lower")
+WITHOUT = ("lips", "eyes", "eye_region", "lip_inside", "teeth", "hair", "scalp", "boundary", "neck_lower")
 """Regions of the face without points: what moves there is not the mesh, or is not where it is."""
 _SIDE = 15
 """Samples along a patch's edge."""
-_SPACING = 1.5
+_SPACING = 1.0
 """px between them in the anchor."""
 _FACING = 0.5
 """Cosine to the camera from which on skin is looked at."""
@@ -121,9 +121,9 @@ def _of_anchor(rasterizer: Rasterizer, head: HeadModel, shown: Shown, track: Fea
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
     start = torch.as_tensor(track.start, device=device)
     samples = start[:, None] + grid
-    corners, barycentric, depth, inside = _under(rasterizer, head, shown, anchor, samples)
-    # a patch lies on one surface
-    whole = inside.all(1) & (depth.amax(1) - depth.amin(1) < _DEEP)
+    corners, barycentric, depth, inside, face = _under(rasterizer, head, shown, anchor, samples)
+    # a patch lies on one surface, and all of it is skin
+    whole = (inside & skin_of(head)[face]).all(1) & (depth.amax(1) - depth.amin(1) < _DEEP)
     samples, corners, barycentric = samples[whole], corners[whole], barycentric[whole]
     followed = torch.as_tensor(track.place, device=device)[:, whole]
     layers = _layers(shown.grey[anchor : anchor + 1], device)
@@ -207,8 +207,9 @@ def _without_plane(value: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
 
 def _under(
     rasterizer: Rasterizer, head: HeadModel, shown: Shown, row: int, pixels: Float[Tensor, "N S 2"]
-) -> tuple[Int[Tensor, "N S 3"], Float[Tensor, "N S 3"], Float[Tensor, "N S"], Bool[Tensor, "N S"]]:
-    """Corners and barycentric coordinates of the surface under pixels, its depth (m), and whether there is any.
+) -> tuple[Int[Tensor, "N S 3"], Float[Tensor, "N S 3"], Float[Tensor, "N S"], Bool[Tensor, "N S"], Int[Tensor, "N S"]]:
+    """Corners and barycentric coordinates of the surface under pixels, its depth (m), whether there is any, and its
+    triangle.
 
     The triangle is that of the pixel's centre; a place a little beside it goes on in its plane.
     """
@@ -229,7 +230,7 @@ def _under(
     second = (torch.linalg.cross(c - point, a - point) * normal).sum(-1) / size
     third = (torch.linalg.cross(a - point, b - point) * normal).sum(-1) / size
     barycentric = torch.stack([1 - second - third, second, third], dim=-1)
-    return corners, barycentric, depth, (face >= 0) & (barycentric > -2).all(-1)
+    return corners, barycentric, depth, (face >= 0) & (barycentric > -2).all(-1), face.clamp_min(0)
 
 
 def _rasterized(rasterizer: Rasterizer, head: HeadModel, shown: Shown, row: int) -> Int[Tensor, "H W"]:

@@ -1,4 +1,4 @@
-"""Corners followed through pictures that move as is known, under something that hides them, and where there are none."""
+"""Corners followed through pictures that move as is known, under what hides them, and where there are none."""
 
 import cv2
 import numpy as np

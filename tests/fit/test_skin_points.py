@@ -50,7 +50,7 @@ def shown_of(head: HeadModel, truth: FitParameters) -> Shown:
 
 def true_places(head: HeadModel, shown: Shown, start: torch.Tensor) -> torch.Tensor:
     """(T, N, 2) where the true surface under the anchor's pixels is in every picture."""
-    corners, barycentric, _, inside = skin_points._under(make_rasterizer("cpu"), head, shown, ANCHOR, start[:, None])
+    corners, barycentric, _, inside, _ = skin_points._under(make_rasterizer("cpu"), head, shown, ANCHOR, start[:, None])
     assert inside.all()
     points = torch.einsum("tnkc,nk->tnc", shown.vertices[:, corners[:, 0]], barycentric[:, 0])
     return skin_points._projected(points, shown.K, shown.camera)
@@ -90,8 +90,8 @@ def test_skin_that_turns_away_and_what_is_no_skin_is_not_looked_at() -> None:
     whole = shown_of(head, turning(head))
     shown = Shown(whole.grey[:2], whole.K[:2], whole.camera[:2], truth.vertices(head))
     front, back = looked_at(rasterizer, head, shown, [0, 1]).values()
-    assert not back.any() and 0 < front.sum()
-    corners, barycentric, _, inside = skin_points._under(
+    assert not back.any() and front.sum() > 0
+    corners, _, _, inside, _ = skin_points._under(
         rasterizer, head, shown, 0, torch.as_tensor(np.argwhere(front)[:, None, ::-1] + 0.5)
     )
     assert inside.all()

@@ -5,7 +5,6 @@ still. Points of the skin (`skin_points`) are told to a fraction of a pixel, but
 they are found anew between rounds of the solver.
 """
 
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +21,7 @@ from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget, SourceTarget
 
-COMPONENTS = {"shape": 100, "expr": int(os.environ.get("NE","40"))}
+COMPONENTS = {"shape": 100, "expr": 60}
 """Components that points of the skin can tell."""
 _ANCHORS, _APART = 24, 10
 """Pictures whose corners are followed: at most so many, so many timesteps apart at least."""
@@ -30,11 +29,13 @@ _CORNERS = 60
 """Of each."""
 _LONGER_SIDE = 1024
 """px: larger pictures are reduced."""
-_ROUNDS = int(os.environ.get("RO","3"))
-import os
-_NOISE = float(os.environ.get("FL","0.5")) / 512
+_ROUNDS = 2
+"""In each of which the points are found anew."""
+_NOISE = 0.5 / 512
 """Standard deviation of a place that the head does not explain, beside its own, of the picture's longer side."""
-_BIAS = float(os.environ.get("BI","0.003"))
+_SHARE = 0.5
+"""Measurements that a point counts for: what the head does not explain is alike at neighbours."""
+_BIAS = 0.003
 """m: of what the head's surface is off by at a spot, along each axis."""
 
 
@@ -57,9 +58,13 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             anchors = range((apart // 2) % len(rows), len(rows), apart)
             tracks = follow(film.grey, looked_at(seen.rasterizer, seen.head, pictures, anchors), _CORNERS)
         points = on_the_skin(seen.rasterizer, seen.head, pictures, tracks)
-        part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=len(range(number, steps, _ROUNDS))))
+        part = replace(
+            stage, keeper=None, settings=replace(stage.settings, num_steps=len(range(number, steps, _ROUNDS)))
+        )
         more = film.with_points(seen, points, stage.config.w.landmark_count)
-        state = second_order.solve(state, more, part, shown, COMPONENTS)
+        found = second_order.solve(state, more, part, shown, COMPONENTS)
+        # what does not move here keeps its own, the focal length above all
+        state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return replace(state, texture_is_final=False)
 
 
@@ -103,12 +108,17 @@ class Film:
         place = {row: number for number, row in enumerate(self.rows)}
         head, like = seen.head, seen.head.v_template
         nowhere = LandmarkTarget(
-            like.new_zeros(0, 3), like.new_zeros(0), like.new_zeros(0), head.faces[:0], like.new_zeros(0, 3), np.zeros(0, int)
+            like.new_zeros(0, 3),
+            like.new_zeros(0),
+            like.new_zeros(0),
+            head.faces[:0],
+            like.new_zeros(0, 3),
+            np.zeros(0, int),
         )
         targets = []
         for row, target in enumerate(seen.targets):
             pixels = self._target(points, place[row]) if row in place else None
-            share = 0.0 if pixels is None else pixels.points * float(os.environ.get("EA","0.5")) / count
+            share = 0.0 if pixels is None else _SHARE * pixels.points / count
             targets.append(
                 replace(target, sources=(*target.sources, SourceTarget(nowhere, pixels, share=share, bias=_BIAS)))
             )

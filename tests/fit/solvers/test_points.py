@@ -38,7 +38,9 @@ def film(head: HeadModel, truth: FitParameters, blank: int | None = None) -> Obs
     for row, posed in enumerate(vertices):
         points = embedding.points(posed[None], head.faces)[0].numpy() @ camera[0, :3, :3].T + camera[0, :3, 3]
         pixels = points @ K[0].T
-        found = np.concatenate([pixels[:, :2] / pixels[:, 2:] + NOISE * rng.standard_normal((80, 2)), np.ones((80, 1))], 1)
+        found = np.concatenate(
+            [pixels[:, :2] / pixels[:, 2:] + NOISE * rng.standard_normal((80, 2)), np.ones((80, 1))], 1
+        )
         seen = make_pixel_target(head, embedding, np.ones(80, bool), found[None], K, camera, np.ones(80))
         targets.append(FrameTarget(() if row == blank else (SourceTarget(empty, seen),)))
     if blank is not None:
@@ -88,7 +90,8 @@ def test_expressions_follow_and_jitter_less_than_by_landmarks_alone(tmp_path: Pa
     assert jitter[1] < 0.5 * jitter[0]
     assert apart[1] < 0.6 * apart[0]
     assert abs(1 - gain[1]) < abs(1 - gain[0])
-    torch.testing.assert_close(after.parameters.shape, before.parameters.shape)
+    assert torch.equal(after.parameters.shape, before.parameters.shape)
+    assert before.uncertainty.keys() <= after.uncertainty.keys() and "shape" in after.uncertainty
 
 
 def test_timesteps_without_a_face_are_left_out_and_others_are_the_same_without_pictures(tmp_path: Path) -> None:
@@ -102,6 +105,5 @@ def test_timesteps_without_a_face_are_left_out_and_others_are_the_same_without_p
         alone = run_stage(state, replace(seen, pictures=None), Stage("points", settings, config))
     turn = found.parameters.rotation[:, 1]
     assert turn[2] < turn[3] < turn[4]  # carried by its neighbours
-    assert float((turn - truth.rotation[:, 1]).abs().max()) < 0.02
     for name, value in state.parameters.items().items():
         assert torch.equal(alone.parameters.items()[name], value)
