@@ -38,7 +38,7 @@ from flame_fitting.landmarks.evidence import Evidence, EvidenceCalibration, read
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.evidence_fit import OPEN_MM, Samples
 from flame_fitting.landmarks.licensed_embeddings import load_licensed_embedding
-from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
+from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, put_on_surface
 from flame_fitting.landmarks.merging import merge
 from flame_fitting.landmarks.registry import make_detector
 from flame_fitting.landmarks.schemes import scheme_named
@@ -153,15 +153,18 @@ def measure(
         maps = (depth, normal) if surface else (None, None)
         return lift_landmarks(landmarks[near], K[near], cameras[near], scheme, *maps, np.eye(4))
 
-    of_rig = dict(points)
+    of_rig, in_space = dict(points), {}
     if len(detectors) > 1:
         given = [Detected(name, points[name][near][None], embeddings[name]) for name in detectors]
         of_all = Cameras(K[near][None], cameras[near][None], np.ones((1, len(near)), dtype=bool), calibrated=True)
         for surface, into in ((False, of_rig), (True, points)):
-            in_space = [[lift(points[d.name], d.embedding.scheme, surface)] for d in given]
-            on_surface = in_space if surface else [[]] * len(given)
+            lifted = [[lift(points[d.name], d.embedding.scheme, surface)] for d in given]
+            on_surface = lifted if surface else [[]] * len(given)
             spreads = [spread_of(d, of_all, own) for d, own in zip(given, on_surface, strict=True)]
-            merged = merge(head, given, of_all, spreads, in_space)
+            merged = merge(head, given, of_all, spreads, lifted)
+            if surface:
+                maps = K[near], cameras[near], depth, normal
+                in_space["merged"] = put_on_surface(merged.in_space[0], *maps, np.eye(4))
             into["merged"] = np.full((len(ANGLES), *merged.landmarks.shape[2:]), np.nan, dtype=np.float32)
             into["merged"][near] = merged.landmarks[0]
         shares = {name: f"{np.median(share):.2f}" for name, share in merged.shares.items()}
@@ -174,18 +177,19 @@ def measure(
         embedding = embeddings[name]
         inner = scheme_named(embedding.scheme).inner
         truth = embedding.points(vertices, head.faces)[0].numpy()
-        lifted, rays = lift(landmarks, embedding.scheme), lift(of_rig[name], embedding.scheme, surface=False)
+        found_3d = in_space[name] if name in in_space else lift(landmarks, embedding.scheme)
+        rays = lift(of_rig[name], embedding.scheme, surface=False)
         seen = landmarks[:, inner, :2] - project(truth[inner], K, cameras)[..., :2]
         plain = np.full(51, np.nan)
         if by_hand is not None:
             places = by_hand.points(vertices, head.faces)[0].numpy()[scheme_named(by_hand.scheme).inner]
-            plain = 1000 * np.linalg.norm(lifted.points[inner] - places, axis=1)
+            plain = 1000 * np.linalg.norm(found_3d.points[inner] - places, axis=1)
         rows.append(
             Row(
                 one.name,
                 kind,
                 name,
-                1000 * np.linalg.norm(lifted.points - truth, axis=1),
+                1000 * np.linalg.norm(found_3d.points - truth, axis=1),
                 1000 * np.linalg.norm(rays.points - truth, axis=1),
                 np.linalg.norm(seen, axis=-1),
                 plain,

@@ -9,7 +9,7 @@ from flame_fitting.capture.capture import Capture, View
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.landmarks.evidence import Evidence
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks
+from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, put_on_surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,8 @@ class LandmarkSource:
     """How much it counts beside the other sources, above 0."""
     evidence: Evidence | None = None
     """Of lids, lips and gaze in every picture, (T, C, Q); None where its detector has none."""
+    in_space: Sequence[Landmarks3D] = ()
+    """Its points in the world by timestep, where they are known and not to be made of the pictures."""
 
 
 @dataclass(eq=False)
@@ -115,25 +117,27 @@ def lift_detections(
     """
     if detections is None:
         return Landmarks3D.nowhere(scheme)
-    views = detections.views
-    has_geometry = use_geometry and all(view.geometry_path for view in views)
-    geometry = [capture.geometry(view) for view in views] if has_geometry else None
-    return lift_landmarks(
-        detections.landmarks,
-        detections.K,
-        detections.world_to_camera,
-        scheme,
-        depth=_stacked([depth for depth, _ in geometry]) if geometry else None,
-        normal=_stacked([normal for _, normal in geometry]) if geometry else None,
-        head_from_world=head_from_world,
-    )
+    has_geometry = use_geometry and all(view.geometry_path for view in detections.views)
+    depth, normal = _maps(capture, detections) if has_geometry else (None, None)
+    K, world_to_camera = detections.K, detections.world_to_camera
+    return lift_landmarks(detections.landmarks, K, world_to_camera, scheme, depth, normal, head_from_world)
+
+
+def placed_on_surface(
+    capture: Capture, detections: Detections | None, landmarks: Landmarks3D, head_from_world: np.ndarray | None
+) -> Landmarks3D:
+    """Points of one timestep, made of several sources', on the surface that the views of its detections show."""
+    if detections is None:
+        return landmarks
+    depth, normal = _maps(capture, detections)
+    return put_on_surface(landmarks, detections.K, detections.world_to_camera, depth, normal, head_from_world)
 
 
 def placed(capture: Capture, source: LandmarkSource, use_geometry: bool = True) -> PlacedLandmarks:
     """A source's landmarks in space, at every timestep of a capture."""
     found, scheme = detections_of(capture, source.detected), source.detected.scheme
     rough = capture.avatar.head_from_world
-    landmarks = [lift_detections(capture, one, scheme, rough, use_geometry) for one in found]
+    landmarks = source.in_space or [lift_detections(capture, one, scheme, rough, use_geometry) for one in found]
     detected = source.detected
     return PlacedLandmarks(
         source.embedding,
@@ -156,6 +160,12 @@ def _evidence_by_timestep(source: LandmarkSource) -> list[Evidence | None]:
         else None
         for row in range(len(known))
     ]
+
+
+def _maps(capture: Capture, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (C, H, W) and normals (C, H, W, 3) of the views."""
+    geometry = [capture.geometry(view) for view in detections.views]
+    return _stacked([depth for depth, _ in geometry]), _stacked([normal for _, normal in geometry])
 
 
 def _stacked(maps: list[np.ndarray]) -> np.ndarray:

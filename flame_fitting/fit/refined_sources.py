@@ -7,13 +7,14 @@ import numpy as np
 from numpy import ndarray
 
 from flame_fitting.capture.capture import Capture
-from flame_fitting.fit.landmark_sources import LandmarkSource, placed
+from flame_fitting.fit.landmark_sources import LandmarkSource, detections_of, placed, placed_on_surface
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
 from flame_fitting.landmarks.detector_spread import Cameras, Detected, Spread, spread_of
 from flame_fitting.landmarks.evidence import Evidence, read_evidence, shipped_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.files import Landmarks2D
+from flame_fitting.landmarks.lifting import Landmarks3D
 from flame_fitting.landmarks.mediapipe_detector import MEASURES
 from flame_fitting.landmarks.merging import MERGED, merge
 
@@ -95,7 +96,12 @@ def merged_source(
         np.any(searched, axis=0) if len(searched) == len(sources) else None,
     )
     evidence = next((one.evidence for one in sources if one.evidence is not None), None)
-    return LandmarkSource(together, found.embedding, 1.0, evidence), _of_merging(found.shares, found.spreads)
+    points: list[Landmarks3D] = []
+    if found.in_space:
+        shown, rough = detections_of(capture, together), capture.avatar.head_from_world
+        points = [placed_on_surface(capture, *own, rough) for own in zip(shown, found.in_space, strict=True)]
+    merged = LandmarkSource(together, found.embedding, 1.0, evidence, points)
+    return merged, _of_merging(found.shares, found.spreads)
 
 
 def _of_merging(shares: dict[str, ndarray], spreads: dict[str, Spread]) -> str:

@@ -24,7 +24,7 @@ from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, robust_
 from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 
-REVISION = 4
+REVISION = 5
 """Counts up whenever the method changes, so that cached results of an older one are not used."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from flame_fitting.capture.camera import move_camera, pixel_rays, unproject
+from flame_fitting.capture.camera import move_camera, pixel_rays
 from flame_fitting.capture.similarity import (
     apply_similarity,
     decompose_similarity,
@@ -19,6 +19,7 @@ from flame_fitting.capture.similarity import (
     similarity_matrix,
 )
 from flame_fitting.landmarks.schemes import EYE_CORNERS, scheme_named
+from flame_fitting.landmarks.seen_surface import SeenSurface
 from flame_fitting.maths.quantiles import weighted_median
 
 
@@ -36,6 +37,12 @@ class LiftingConfig:
     """Points this close to the head's mid-plane belong to both halves."""
     depth_step_mm: float = 5.0
     """Depths of neighbouring pixels that differ by less belong to one surface and are interpolated."""
+    rim_mm: float = 0.8
+    """How far beside a detection on the rim of lids or lips a nearer surface is looked for: what detectors err by."""
+    rim_facing: float = 0.5
+    """Least |cosine| between such a surface's normal and the viewing direction."""
+    surface_mm: float = 2.0
+    """How far around a point the surface is looked for that it is put on."""
     occlusion_mm: float = 8.0
     """Distance between lifted and triangulated point from which on something else is taken to be in front."""
     min_views: int = 2
@@ -135,7 +142,10 @@ def _lift_locally(
         return _finish(triangulate(pixels, np.where(far, 0.0, confidence), K, world_to_camera), scheme, config)
 
     mm = _world_units_per_mm(rays.points, scheme, head_from_world)
-    lifted, facing = lift_by_depth(pixels, depth, normal, K, world_to_camera, config.depth_step_mm * mm)
+    surface = SeenSurface(depth, normal, K, world_to_camera, config.depth_step_mm * mm)
+    lifted, facing = lift_by_depth(pixels, *surface)
+    rims = scheme_named(scheme).rims
+    lifted[:, rims] = surface.before(pixels[:, rims], lifted[:, rims], config.rim_mm * mm, config.rim_facing)
     weights = np.where(facing >= config.min_facing, confidence * facing, 0.0)
     weights[~np.isfinite(lifted).all(-1)] = 0.0
     first, _ = robust_median(lifted, weights)
@@ -154,7 +164,42 @@ def _lift_locally(
     result.n_views[by_rays] = rays.n_views[by_rays]
     drop = few & ~by_rays
     result.points[drop], result.spread[drop], result.source[drop] = np.nan, np.nan, ""
-    return result
+    return _on_surface(result, surface, mm, config)
+
+
+def put_on_surface(
+    landmarks: Landmarks3D,
+    K: Float[ndarray, "C 3 3"],
+    world_to_camera: Float[ndarray, "C 4 4"],
+    depth: Float[ndarray, "C H W"],
+    normal: Float[ndarray, "C H W 3"] | None,
+    head_from_world: Float[ndarray, "4 4"] | None = None,
+    config: LiftingConfig | None = None,
+) -> Landmarks3D:
+    """Points made of several lifted ones, put on the surface that is seen, as `lift_landmarks` does (arguments as
+    there). Lids and irises stay, as two surfaces are near them; and what is farther than twice `surface_mm` from any.
+    """
+    config = config or LiftingConfig()
+    world_from_local, units = _camera_frame(world_to_camera)
+    to_local = invert_similarity(world_from_local)
+    local = replace(landmarks, points=apply_similarity(to_local, landmarks.points))
+    frame = None if head_from_world is None else head_from_world @ world_from_local
+    mm = _world_units_per_mm(local.points, landmarks.scheme, frame)
+    maps = np.asarray(depth, dtype=np.float64) / units, normal
+    surface = SeenSurface(*maps, K, move_camera(world_to_camera, to_local), config.depth_step_mm * mm)
+    found = _on_surface(local, surface, mm, config)
+    return replace(landmarks, points=apply_similarity(world_from_local, found.points))
+
+
+def _on_surface(landmarks: Landmarks3D, surface: SeenSurface, mm: float, config: LiftingConfig) -> Landmarks3D:
+    groups = scheme_named(landmarks.scheme).groups
+    # points by rays, too: what hid them is farther away than a surface is looked for
+    free = landmarks.valid
+    for name in ("eyes", "irises"):
+        free[groups.get(name, np.zeros(0, dtype=int))] = False
+    points = landmarks.points.copy()
+    points[free] = surface.closest(points[free], config.surface_mm * mm, config.min_facing)
+    return replace(landmarks, points=points)
 
 
 @dataclass(eq=False)
@@ -215,42 +260,15 @@ def lift_by_depth(
     world_to_camera: Float[ndarray, "C 4 4"],
     depth_step: float,
 ) -> tuple[Float[ndarray, "C N 3"], Float[ndarray, "C N"]]:
-    """World points under pixels (NaN off the surface), and |cosine| of their viewing angle (1 without normals).
-
-    The four pixel centres around a point are interpolated (in 1/depth, which is linear on a plane) where their depths
-    lie within `depth_step` of each other; otherwise the nearest pixel decides.
-    """
-    depth = np.asarray(depth, dtype=np.float64)
-    views, height, width = depth.shape
-    x, y = pixels[..., 0] - 0.5, pixels[..., 1] - 0.5
-    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    x, y = np.clip(np.where(inside, x, 0), 0, width - 1), np.clip(np.where(inside, y, 0), 0, height - 1)
-    x0, y0 = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
-    fx, fy = x - x0, y - y0
-    view = np.arange(views)[:, None]
-    corners = np.stack([depth[view, y0 + j, x0 + i] for j in (0, 1) for i in (0, 1)])
-    bilinear = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
-    nearest = np.zeros_like(bilinear)
-    np.put_along_axis(nearest, bilinear.argmax(0)[None], 1.0, axis=0)
-    one_surface = (corners.min(0) > 0) & (np.ptp(corners, axis=0) <= depth_step)
-    weights = np.where(one_surface, bilinear, nearest)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(corners > 0, 1.0 / corners, 0.0)
-    mixed = (weights * inverse).sum(0)
-    hit = inside & (mixed > 0)
-    points = unproject(pixels, 1.0 / np.where(hit, mixed, 1.0), K, world_to_camera)
-    points[~hit] = np.nan
-    facing = np.where(hit, 1.0, 0.0)
-    if normal is not None:
-        n = sum(
-            weights[2 * j + i][..., None] * np.asarray(normal[view, y0 + j, x0 + i], dtype=np.float64)
-            for j in (0, 1)
-            for i in (0, 1)
-        )
-        _, direction = pixel_rays(pixels, K, world_to_camera)
-        length = np.maximum(np.linalg.norm(n, axis=-1), 1e-12)
-        facing = np.where(hit, np.abs((n * direction).sum(-1)) / length, 0.0)
-    return points, facing
+    """World points under pixels (NaN off the surface; `SeenSurface.under`), and |cosine| of their viewing angle (1
+    without normals)."""
+    surface = SeenSurface(depth, normal, K, world_to_camera, depth_step)
+    points, normals = surface.under(pixels)
+    hit = np.isfinite(points).all(-1)
+    if normals is None:
+        return points, hit.astype(np.float64)
+    _, direction = pixel_rays(pixels, K, world_to_camera)
+    return points, np.where(hit, np.abs((normals * direction).sum(-1)), 0.0)
 
 
 def robust_median(

@@ -5,7 +5,8 @@ point and the first detector's on the face: the one that fits all detectors' poi
 stands there. Then the points are averaged, weighted by how much each detector's are off: as calibrated on many heads,
 and as this very capture shows it, over views or over time and by what a face can look like. Where points are lifted by
 a surface, weights are the same in all pictures: each detector was calibrated by what its views give together, and that
-is averaged. Rays and one camera's frames want the better pictures, so there a bad one counts less.
+is averaged, in space: a point between two others in a picture is lifted elsewhere, above all beside the rims of lids.
+Rays and one camera's frames want the better pictures, so there a bad one counts less.
 """
 
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ class Merged:
     """Of each detector, on this capture."""
     shares: dict[str, Float[ndarray, "51"]]
     """Part of each detector in the inner points."""
+    in_space: Sequence[Landmarks3D] = ()
+    """By timestep, where every source was lifted by a surface; else empty: the pictures' are to be lifted."""
 
 
 def merge(
@@ -79,6 +82,7 @@ def merge(
     known = _known_of(head, sources, geometries, cameras, moments)
     first, inner = sources[0], geometries[0].scheme.inner
 
+    on_surface = bool(moments) and all(_by_surface(one) for one in lifted)
     points, spread, usual, confidence, shares_lasting = [], [], [], [], []
     between_them = np.zeros(first.landmarks.shape[:2])
     for k, source in enumerate(sources):
@@ -88,14 +92,15 @@ def merge(
         points.append(values[..., :2])
         confidence.append(values[..., 2])
         sizes = np.nan_to_num(sizes_of(source, source.landmarks), nan=1.0)
-        error = _whole_error(given[k], source, cameras, known.lasting[k])
+        # calibrated, and compared with faces, in space, where views are averaged: what they disagree in is in it
+        error = known.lasting[k] if on_surface else _whole_error(given[k], source, cameras, known.lasting[k])
         shares_lasting.append(known.lasting[k] / error)
         between_them = np.fmax(between_them, _BETWEEN * sizes)
         sizes = sizes * given[k].worse
         usual.append(error / np.sqrt(source.weight))
         spread.append(usual[k] * sizes[..., None])
     alike = correlation([one.embedding for one in sources], np.array(shares_lasting), known.yaw)
-    steady = np.array(usual) if moments and all(_by_surface(one) for one in lifted) else None
+    steady = np.array(usual) if on_surface else None
     merged, weights = _average(np.array(points), np.array(spread), np.array(confidence), between_them, alike, steady)
 
     landmarks = first.landmarks.astype(np.float64).copy()
@@ -105,12 +110,48 @@ def merge(
     landmarks[:, :, inner, 2] = np.where(np.isfinite(merged).all(-1), sure, np.nan)
     left = [one.embedding.spread_mm[scheme_named(one.embedding.scheme).inner] for one in sources]
     embedding = replace(first.embedding, spread_mm=_left_spread(first.embedding.spread_mm, inner, np.array(left)))
+    in_space = []
+    if steady is not None:
+        of_moments = [[lifted[k][step] for k in order] for step in range(len(moments))]
+        in_space = [_merged_in_space(own, known.faces.get(step), steady, alike) for step, own in enumerate(of_moments)]
     return Merged(
         landmarks.astype(np.float32),
         embedding,
         {one.name: own for one, own in zip(sources, given, strict=True)},
         {one.name: own for one, own in zip(sources, weights, strict=True)},
+        in_space,
     )
+
+
+def _merged_in_space(
+    own: Sequence[Landmarks3D], face: FaceFit | None, usual: Float[ndarray, "D 51"], alike_by: Float[ndarray, "51"]
+) -> Landmarks3D:
+    """One moment's lifted points: the inner ones averaged by their usual errors (in face sizes), the rest the first
+    one's. Where no face fits that says how they differ, every point is that of the first source that has one."""
+    inner = [scheme_named(one.scheme).inner for one in own]
+    points = np.array([one.points[index] for one, index in zip(own, inner, strict=True)])
+    there = np.isfinite(points).all(-1)
+    weights = (np.arange(len(own))[:, None] == there.argmax(0)) * 1.0
+    if face is not None:
+        points += face.places[:1] - face.places
+        there = np.isfinite(points).all(-1)
+        size = float(np.sqrt(np.nanmean(((face.places - np.nanmean(face.places, 1, keepdims=True)) ** 2).sum(-1))))
+        grid = (slice(None), None, None)  # one timestep, no pictures
+        between = np.full((1, 1), _BETWEEN * size)
+        _, weights = _average(points[grid], (usual * size)[grid], there[grid] * 1.0, between, alike_by, usual)
+    known = there.any(0)
+    out = replace(own[0], **{name: getattr(own[0], name).copy() for name in ("points", "spread", "n_views", "source")})
+    spread, n_views, source = (
+        np.array([getattr(one, name)[index] for one, index in zip(own, inner, strict=True)])
+        for name in ("spread", "n_views", "source")
+    )
+    mean = (weights[..., None] * np.where(there[..., None], points, 0.0)).sum(0)
+    out.points[inner[0]] = np.where(known[:, None], mean, np.nan)
+    out.spread[inner[0]] = np.where(known, (weights * np.nan_to_num(spread)).sum(0), np.nan)
+    out.n_views[inner[0]] = np.where(weights > 0, n_views, 0).max(0)
+    # as the one that counts most
+    out.source[inner[0]] = np.take_along_axis(source, weights.argmax(0)[None], 0)[0]
+    return out
 
 
 class _Known(NamedTuple):
@@ -214,13 +255,13 @@ def _whole_error(
 
 
 def _average(
-    points: Float[ndarray, "D T C P 2"],
+    points: Float[ndarray, "D T C P _"],
     spread: Float[ndarray, "D T C P"],
     confidence: Float[ndarray, "D T C P"],
     between: Float[ndarray, "T C"],
     alike_by: Float[ndarray, "P"],
     steady: Float[ndarray, "D P"] | None = None,
-) -> tuple[Float[ndarray, "T C P 2"], Float[ndarray, "D P"]]:
+) -> tuple[Float[ndarray, "T C P _"], Float[ndarray, "D P"]]:
     """Weighted means, and the usual part of each detector in them.
 
     The mean of least variance under errors that are alike by so much between any two detectors: one that is far worse

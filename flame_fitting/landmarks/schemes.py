@@ -57,6 +57,11 @@ class Scheme:
         return self.ibug68[INNER_51]
 
     @property
+    def rims(self) -> Int[ndarray, " _"]:
+        """The points where a surface ends before another: lids before the eyeball, lips before the teeth."""
+        return np.concatenate([self.groups["eyes"], self.groups["inner_lips"]])
+
+    @property
     def lips(self) -> tuple[Int[ndarray, " _"], Int[ndarray, " _"]]:
         """The points on the upper and on the lower lip, without the corners."""
         corners = self.ibug68[list(LIP_CORNERS)]

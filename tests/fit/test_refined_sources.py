@@ -7,11 +7,13 @@ import pytest
 from PIL import Image
 
 from flame_fitting.avatar.head_calibration import head_frame, shipped_embedding
+from flame_fitting.avatar.mesh_avatar import avatar_from_arrays
 from flame_fitting.avatar.view_planning import head_cameras
 from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.files import write_npz
 from flame_fitting.errors import InputError
-from flame_fitting.fit.landmark_sources import LandmarkSource
+from flame_fitting.fit.landmark_sources import LandmarkSource, placed
 from flame_fitting.fit.prepare import start_from_capture
 from flame_fitting.fit.refined_sources import refined
 from flame_fitting.head.loading import load_head
@@ -22,6 +24,7 @@ from flame_fitting.landmarks.mediapipe_detector import MEASURES, MediaPipeDetect
 from flame_fitting.landmarks.merging import MERGED
 from flame_fitting.landmarks.overlays import draw_overlays
 from flame_fitting.landmarks.schemes import scheme_named
+from flame_fitting.maths.closest import nearest_on_surface
 
 ANGLES = np.array([(yaw, pitch) for pitch in (-8, 10) for yaw in (-30, 0, 30)], float)
 
@@ -51,10 +54,10 @@ def rig(tmp_path_factory):
     return head, Capture(root, views), found, embedding
 
 
-def second(found: Landmarks2D, embedding) -> LandmarkSource:
+def second(found: Landmarks2D, embedding, pixels: float = 1.5) -> LandmarkSource:
     """A detector of 68 points that agrees less with itself."""
     index = scheme_named("mediapipe478").ibug68
-    noise = 1.5 * np.random.default_rng(1).standard_normal((2, 6, 68, 2))
+    noise = pixels * np.random.default_rng(1).standard_normal((2, 6, 68, 2))
     landmarks = found.landmarks[:, :, index].copy()
     landmarks[..., :2] += noise
     names = ("face_index", "barycentric", "spread_mm", "n_views")
@@ -96,6 +99,37 @@ def test_several_sources_become_one_where_that_is_wanted(rig):
     assert made.sources[0].detected.detector_version == f"{found.label}+other 1"
     apart = refined(head, capture, both, merge_them=False)
     assert [one.detected.detector for one in apart.sources] == ["mediapipe", "other"]
+
+
+def test_sources_on_a_surface_are_merged_in_space_and_stay_there(rig, tmp_path):
+    """The fit takes the merged points themselves, on the surface, and does not lift merged pictures again."""
+    head, capture, found, embedding = rig
+    vertices = head.v_template.numpy().astype(np.float64)
+    K, cameras = (np.stack([getattr(view, name) for view in capture.views[:6]]) for name in ("K", "world_to_camera"))
+    seen = avatar_from_arrays(vertices, head.faces.numpy()).draw(K, cameras, 256, 256, "clay")
+    (tmp_path / "geometry").mkdir()
+    for number in range(6):
+        write_npz(tmp_path / f"geometry/{number}.npz", {"depth": seen.depth[number], "normal": seen.normal[number]})
+    views = [replace(view, geometry_path=f"geometry/{view.camera}.npz") for view in capture.views]
+    on_surface = replace(capture, root=tmp_path, views=views)
+    both = [LandmarkSource(found, embedding), second(found, embedding, 0.3)]
+    merged = refined(head, on_surface, both).sources[0]
+    assert len(merged.in_space) == 2
+    own = placed(on_surface, merged)
+    assert own.landmarks is merged.in_space
+    truth = embedding.points(head.v_template[None], head.faces)[0].numpy()
+    order = scheme_named("mediapipe478")
+    first, other = (placed(on_surface, one).landmarks for one in both)
+    off, alone, beside = [], [], []
+    for step, one in enumerate(merged.in_space):
+        off.append(np.linalg.norm(one.points[order.inner] - truth[order.inner], axis=1))
+        alone.append(np.linalg.norm(first[step].points[order.inner] - truth[order.inner], axis=1))
+        beside.append(np.linalg.norm(other[step].points[17:] - truth[order.inner], axis=1))
+        lips = one.points[order.groups["outer_lips"]]
+        _, _, distance = nearest_on_surface(lips, vertices, head.faces.numpy(), None)
+        assert np.median(distance) < 5e-5
+    assert np.median(off) < 0.9 * min(np.median(alone), np.median(beside))
+    assert not refined(head, on_surface, both, use_geometry=False).sources[0].in_space
 
 
 def test_merging_leaves_geometry_alone_where_it_is_not_to_be_used(rig):

@@ -41,6 +41,13 @@ def world():
     )
 
 
+def of_ibug(embedding):
+    """MediaPipe's places in the order of 68 points."""
+    index = scheme_named("mediapipe478").ibug68
+    names = ("face_index", "barycentric", "spread_mm", "n_views")
+    return replace(embedding, scheme="ibug68", **{name: getattr(embedding, name)[index] for name in names})
+
+
 def detector(
     world, name: str, noise: float, seed: int, shift_mm: float = 0.0, scheme: str = "mediapipe478"
 ) -> Detected:
@@ -48,15 +55,7 @@ def detector(
     head, vertices, cameras, embedding = world
     template, faces = head.v_template.numpy().astype(np.float64), head.faces.numpy()
     if scheme == "ibug68":
-        index = scheme_named("mediapipe478").ibug68
-        embedding = replace(
-            embedding,
-            face_index=embedding.face_index[index],
-            barycentric=embedding.barycentric[index],
-            spread_mm=embedding.spread_mm[index],
-            n_views=embedding.n_views[index],
-            scheme="ibug68",
-        )
+        embedding = of_ibug(embedding)
     if shift_mm:
         places = embedding.points(head.v_template[None], head.faces)[0].numpy().astype(np.float64)
         face, barycentric, _ = nearest_on_surface(places + (0, 0.001 * shift_mm, 0), template, faces, None)
@@ -341,6 +340,43 @@ def test_weights_are_the_same_in_all_pictures_of_a_surface_only(world):
     assert 0.3 < usual_share < 0.7
     np.testing.assert_allclose(shares["depth"], usual_share, atol=0.03)
     assert shares["rays"][1, 2] < 0.5 * np.median(shares["rays"])
+
+
+def test_points_on_a_surface_are_merged_in_space(world):
+    """There they are better than each detector's, whatever pictures say; rays are left to be triangulated."""
+    head, vertices, _, embedding = world
+    truth = embedding.points(torch.as_tensor(vertices)[None], head.faces)[0].numpy()
+    rng = np.random.default_rng(21)
+    errors, usual = rng.standard_normal((2, 478, 3)), rng.standard_normal((2, 12, 51, 3))
+    (first, in_space), (second, also) = (of_errors(world, "ab"[k], errors[k], usual[k], k) for k in range(2))
+    index = scheme_named("mediapipe478").ibug68
+    second = replace(second, landmarks=second.landmarks[:, :, index], embedding=of_ibug(second.embedding))
+    arrays = ("points", "spread", "n_views", "source")
+    also = [replace(one, scheme="ibug68", **{name: getattr(one, name)[index] for name in arrays}) for one in also]
+    also[0].n_views[:] = 9
+    in_space[2].points[INNER[4]] = np.nan
+    in_space[3] = Landmarks3D.nowhere("mediapipe478")
+    first.landmarks[3] = np.nan
+    found = merge(head, [second, first], world[2], None, [also, in_space])
+    assert len(found.in_space) == 4 and {one.scheme for one in found.in_space} == {"mediapipe478"}
+    for step, own in enumerate(found.in_space[:3]):
+        off = [np.sqrt(((one[INNER] - truth[INNER]) ** 2).sum(1)) for one in (own.points, in_space[step].points)]
+        assert np.median(off[0]) < 0.85 * np.nanmedian(off[1])
+        rest = np.setdiff1d(np.arange(478), INNER)
+        np.testing.assert_array_equal(own.points[rest], in_space[step].points[rest])
+    a, b = in_space[0].points[INNER], also[0].points[scheme_named("ibug68").inner]
+    share = ((found.in_space[0].points[INNER] - a) * (b - a)).sum(1) / ((b - a) ** 2).sum(1)
+    assert share.min() > 0.2 and share.max() < 0.8
+    np.testing.assert_allclose(found.in_space[0].points[INNER], a + share[:, None] * (b - a), atol=1e-9)
+    assert (found.in_space[0].n_views[INNER] == 9).all() and (found.in_space[0].n_views[rest] == 6).all()
+    # one alone has it
+    np.testing.assert_allclose(found.in_space[2].points[INNER[4]], also[2].points[21], atol=1e-9)
+    # one alone saw the face: its inner points, and no others
+    alone = found.in_space[3]
+    np.testing.assert_allclose(alone.points[INNER], also[3].points[scheme_named("ibug68").inner], atol=1e-9)
+    assert alone.valid.sum() == 51
+    rays = [[replace(one, source=np.full(len(one.points), "rays")) for one in own] for own in (also, in_space)]
+    assert not merge(head, [second, first], world[2], None, rays).in_space
 
 
 def test_a_timestep_whose_points_are_not_in_space_is_moved_by_the_template(world):
