@@ -112,12 +112,14 @@ def test_sources_on_a_surface_are_merged_in_space_and_stay_there(rig, tmp_path):
         write_npz(tmp_path / f"geometry/{number}.npz", {"depth": seen.depth[number], "normal": seen.normal[number]})
     views = [replace(view, geometry_path=f"geometry/{view.camera}.npz") for view in capture.views]
     on_surface = replace(capture, root=tmp_path, views=views)
-    both = [LandmarkSource(found, embedding), second(found, embedding, 0.3)]
+    truth = embedding.points(head.v_template[None], head.faces)[0].numpy()
+    exact = replace(found, landmarks=found.landmarks.copy())
+    exact.landmarks[..., :2] = project(truth.astype(np.float64), K, cameras)[..., :2]
+    both = [LandmarkSource(found, embedding), second(exact, embedding, 0.3)]  # as noisy, on its own
     merged = refined(head, on_surface, both).sources[0]
     assert len(merged.in_space) == 2
     own = placed(on_surface, merged)
     assert own.landmarks is merged.in_space
-    truth = embedding.points(head.v_template[None], head.faces)[0].numpy()
     order = scheme_named("mediapipe478")
     first, other = (placed(on_surface, one).landmarks for one in both)
     off, alone, beside = [], [], []
