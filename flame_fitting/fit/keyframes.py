@@ -16,7 +16,7 @@ def keyframes(seen: Observations, parameters: FitParameters, count: int) -> list
 
     Farthest-point sampling of rotation (rad) and translation (dm), from the first one. All where none shows a face.
     """
-    valid = np.flatnonzero(seen.valid)
+    valid = np.array(seen.with_face, dtype=int)
     if not len(valid):
         return list(range(seen.timesteps))
     pose = torch.cat([parameters.rotation, 10 * parameters.translation], dim=1).cpu().numpy()[valid]

@@ -72,6 +72,11 @@ class Observations:
         """(T,) whether anything was seen of a timestep; one without is carried by its neighbours and the priors."""
         return [target.surface is not None or target.n_seen > 0 for target in self.targets]
 
+    @property
+    def with_face(self) -> list[int]:
+        """The timesteps of which something was seen."""
+        return [row for row, valid in enumerate(self.valid) if valid]
+
     def to(self, device: torch.device) -> "Observations":
         """With everything that stages compute with on a device; pictures are on the rasterizer's already."""
         targets = [target.to(device) for target in self.targets]

@@ -22,7 +22,10 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.mesh import clip_positions
 
-WITHOUT = ("lips", "eyes", "eye_region", "lip_inside", "teeth", "hair", "scalp", "boundary", "neck_lower")
+WITHOUT = (
+    *("lips", "lip_inside", "teeth", "eyes", "eyelids", "eyeballs", "eye_sockets"),
+    *("hair", "scalp", "boundary", "neck_lower"),
+)
 """Regions of the face without points: what moves there is not the mesh, or is not where it is."""
 _SIDE = 15
 """Samples along a patch's edge."""

@@ -48,8 +48,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     if missing := [region for region in dict.fromkeys(gated) if region not in seen.head.regions]:
         text = f"stage {stage.name}: the head model {seen.head.name} has no region {', '.join(missing)} to leave out"
         progress.warn(text)
-    valid = np.array(seen.valid)
-    max_yaw, seeable = min(config.data.max_yaw, settings.max_yaw), np.flatnonzero(valid).tolist()
+    max_yaw, seeable = min(config.data.max_yaw, settings.max_yaw), seen.with_face
     views: ViewSet | Batches
     if pictures and len(seeable) > config.batch_size:
         generator = torch.Generator().manual_seed(config.seed)
@@ -99,7 +98,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             f"{stage.name}{at}: stopped after {done} of {photometric.steps} steps: the loss fell by less than "
             f"{100 * photometric.stop_below:g} % in {photometric.stop_window} steps"
         )
-    parameters = bridged(state.parameters, found.parameters, valid)
+    parameters = bridged(state.parameters, found.parameters, np.array(seen.valid))
     if "static_offset" in settings.optimizable_params and seen.timesteps > 2:
         # how static and dynamic ones share what stays is told by nothing else
         parameters = parameters.at_rest()

@@ -18,8 +18,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     """
     assert seen.rasterizer is not None and seen.pictures is not None and seen.texels is not None
     texels = seen.texels(stage.config.model.tex_resolution)
-    shown_in = [row for row, valid in enumerate(seen.valid) if valid]
-    rows = sample_of(shown_in or range(seen.timesteps))
+    rows = sample_of(seen.with_face or range(seen.timesteps))
     vertices = state.parameters.of_frames(rows).vertices(seen.head).detach()
     pictures = seen.pictures.of_frames(rows)
     views = pictures.batch(pictures.rows())

@@ -44,7 +44,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
 
     Where timesteps have one picture each; others are left as they are.
     """
-    steps, rows = stage.settings.num_steps, [row for row, valid in enumerate(seen.valid) if valid]
+    steps, rows = stage.settings.num_steps, seen.with_face
     alone = seen.pictures is not None and len(seen.pictures) == seen.timesteps
     if not alone or seen.rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
         shown.advance(steps)

@@ -10,6 +10,8 @@ from flame_fitting.fit.solvers.biases import Biases, turn_of
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import _Point, _Problem, gauss_newton
+from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.residuals import projected_landmarks
 from flame_fitting.fit.targets import FrameTarget
 from tests.fit.known_truth import sequence
 from tests.fit.settings import priors_of, second_order_of
@@ -98,3 +100,34 @@ def test_only_points_that_are_seen_have_one() -> None:
     assert rows is not None and torch.equal(rows, torch.arange(len(index)))
     # together they count as many as the landmarks do
     assert float(found.precision.sum()) == pytest.approx(60.0 / SIGMA**2)
+
+
+def test_a_source_may_say_how_far_off_its_points_are() -> None:
+    _, truth, targets, _ = biased(2, SIGMA)
+    other = [FrameTarget((*one.sources, replace(one.sources[0], bias=3 * SIGMA))) for one in targets]
+    precision = Biases.of(other, SIGMA, 60.0, truth.expr).precision
+    assert len(precision) == 160
+    torch.testing.assert_close(precision[:80], 9 * precision[80:])
+
+
+def test_what_several_pictures_show_of_a_point_adds_up() -> None:
+    head, truth, targets = of_pictures(1)
+    pixels = targets[0].sources[0].pixels
+    assert pixels is not None
+    once = torch.arange(80)
+    twice = torch.cat([once, once])
+    both = {
+        name: getattr(pixels, name)[twice] for name in ("camera", "rays", "weight", "corners", "barycentric", "view")
+    }
+    columns = Columns.of(head, ("shape", "rotation"), {"shape": 3})
+    vertices, jacobian = Linearizer(head, columns)(truth)
+    turn = turn_of(truth, 0)
+    found = []
+    for target, number in ((pixels, once), (replace(pixels, **both, index=twice), twice)):
+        measured = projected_landmarks(target, 1.0, 4.0, truth.log_focal[0] + 0.1, None, number)
+        more = measured.with_biases(vertices, measured.linear(vertices, jacobian), turn, 80)
+        assert more is not None
+        found.append(more)
+    for one, other in zip(*found, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(2 * one, other)
