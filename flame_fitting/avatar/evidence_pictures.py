@@ -148,22 +148,38 @@ def plain_paint(head: HeadModel, embedding: LandmarkEmbedding, rng: np.random.Ge
     return np.clip(colors, 0, 1)
 
 
-def sample(
+@dataclass(frozen=True, eq=False)
+class ShownHead:
+    """A head in one picture, as the detector saw it."""
+
+    identity: int
+    number: int
+    """Of the expression, over all identities."""
+    pose: HeadPose
+    vertices: torch.Tensor
+    """(1, V, 3) m."""
+    K: ndarray
+    camera: ndarray
+    """World to camera (4, 4)."""
+    landmarks: ndarray
+    """(N, 3) px and confidence."""
+    scores: ndarray
+
+
+def shown_heads(
     head: HeadModel,
     detector: LandmarkDetector,
     embedding: LandmarkEmbedding,
-    config: EvidencePictures | None = None,
+    config: EvidencePictures,
     progress: Callable[[Sequence], Sequence] = list,
-) -> Samples:
-    """Shows the head to the detector."""
-    config = config or EvidencePictures()
+) -> Iterator[ShownHead]:
+    """Shows the head to the detector; pictures in which it finds no face are left out."""
     rng = np.random.default_rng([config.seed, 2])
-    apertures, frame = find_apertures(head), head_frame(head)
-    paints = paints_of(head, embedding, config)
-    landmarks, scores, truth, groups, intrinsics, moves = [], [], [], [], [], []
-    for number, (identity, pose) in enumerate(progress(list(draw_poses(head, apertures, config)))):
-        vertices = posed(head, pose)[0][0].numpy().astype(np.float64)
-        avatar = painted_avatar(head, vertices, paints[identity % len(paints)])
+    frame, paints = head_frame(head), paints_of(head, embedding, config)
+    poses = list(draw_poses(head, find_apertures(head), config))
+    for number, (identity, pose) in enumerate(progress(poses)):
+        vertices = posed(head, pose)[0]
+        avatar = painted_avatar(head, vertices[0].numpy().astype(np.float64), paints[identity % len(paints)])
         aims = rng.uniform(-1, 1, (config.views, 2)) * (config.yaw, config.pitch)
         aims[0] *= 0.3
         fov, near = rng.uniform(12, 30), rng.uniform(0.62, 0.9)
@@ -177,17 +193,26 @@ def sample(
         assert views.image is not None
         for view, seen in enumerate(detector.look(detector_input(views.image))):
             if len(seen.landmarks):
-                landmarks.append(seen.landmarks[0])
-                scores.append(seen.scores[0])
-                truth.append(truth_of(head, apertures, pose))
-                groups.append((identity, number))
-                intrinsics.append(K[view])
-                moves.append(pose.moves)
+                yield ShownHead(
+                    identity, number, pose, vertices, K[view], cameras[view], seen.landmarks[0], seen.scores[0]
+                )
+
+
+def sample(
+    head: HeadModel,
+    detector: LandmarkDetector,
+    embedding: LandmarkEmbedding,
+    config: EvidencePictures | None = None,
+    progress: Callable[[Sequence], Sequence] = list,
+) -> Samples:
+    """What the detector sees, and what is true."""
+    apertures = find_apertures(head)
+    shown = list(shown_heads(head, detector, embedding, config or EvidencePictures(), progress))
     return Samples(
-        np.array(landmarks),
-        np.array(scores),
-        np.array(intrinsics),
-        np.array(truth),
-        np.array(groups, dtype=int),
-        np.array(moves),
+        np.array([one.landmarks for one in shown]),
+        np.array([one.scores for one in shown]),
+        np.array([one.K for one in shown]),
+        np.array([truth_of(head, apertures, one.pose) for one in shown]),
+        np.array([(one.identity, one.number) for one in shown], dtype=int),
+        np.array([one.pose.moves for one in shown]),
     )

@@ -141,15 +141,15 @@ def features_of(
     elsewhere behind its lids. None: the same model.
     """
     pose = geometry.pose(landmarks, K)
-    places = scores[[MEASURES.index(name) for name in eyes.NAMES]]
-    if pose is None or not np.isfinite(places).all():
+    measures = scores[[MEASURES.index(name) for name in eyes.NAMES]]
+    if pose is None or not np.isfinite(measures).all():
         return None
     local = geometry.in_head(landmarks, K, pose)
     flipped = local[geometry.scheme.mirror] * (-1, 1, 1)
     yaw, pitch = pose.angles / 30
-    seen = eyes.places_of(landmarks[:, :2], places)
+    seen, told = eyes.places_of(landmarks[:, :2], measures), np.degrees(eyes.split_measures(measures)[1])
     shift = np.zeros(3) if ball is None else geometry.ball - ball
-    own, other = (_seen_in_head(geometry, seen[side], K, pose, side, shift) for side in range(2))
+    own, other = (_seen_in_head(geometry, seen[side], told[side], K, pose, side, shift) for side in range(2))
     right = _of_eye(local, own, other, scores, yaw, pitch)
     left = _of_eye(flipped, other, own, scores[mirrored_scores()], -yaw, pitch)
     return Features(np.stack([right, left]), _of_mouth(local, scores, yaw, pitch), 30 * np.array([yaw, pitch]))
@@ -164,11 +164,14 @@ class _SeenEye:
     gaze: Float[ndarray, "2 2"]
     """Yaw toward the outer side and pitch (degrees) about the eyeball that is seen, and about the one that the corners
     let expect."""
+    told: Float[ndarray, "2"]
+    """The same, as the network reads it from both eyes at once."""
 
 
 def _seen_in_head(
     geometry: EvidenceGeometry,
     seen: Float[ndarray, "14 2"],
+    told: Float[ndarray, "2"],
     K: ndarray,
     pose: FacePose,
     side: int,
@@ -189,7 +192,7 @@ def _seen_in_head(
         toward = pose.rotation.T @ (_on_sphere(rays[eyes.IRIS], center, _IRIS_DEPTH * geometry.radius) - center)
         x, y, z = flip * toward / np.linalg.norm(toward)
         gaze.append(np.degrees([np.arctan2(-x, z), np.arcsin(np.clip(y, -1, 1))]))
-    return _SeenEye(1000 * ((local - middle) * flip)[:, :2], np.stack(gaze))
+    return _SeenEye(1000 * ((local - middle) * flip)[:, :2], np.stack(gaze), told)
 
 
 def _on_sphere(ray: Float[ndarray, "3"], center: Float[ndarray, "3"], radius: float) -> Float[ndarray, "3"]:
@@ -226,6 +229,9 @@ def _of_eye(
     out += [x, y, x2, y2, other_x, other_y, *(other.gaze[1] * (-0.1, 0.1))]
     out += [x * yaw, x * abs(yaw), x * pitch, y * yaw, y * abs(yaw), y * pitch, x * x, y * y, x * y, y**3, x**3]
     out += [other_x * yaw, other_y * pitch, other_x * abs(yaw)]
+    u, v = own.told / 10
+    out += [u, v, *(other.told * (-0.1, 0.1)), u * yaw, u * abs(yaw), u * pitch, v * yaw, v * abs(yaw), v * pitch]
+    out += [u * u, v * v, u * v]
     return np.array(out)
 
 

@@ -1,4 +1,4 @@
-"""What a picture shows of an eye: both rims of its lids, its corners, its iris and where the eyeball's middle lies.
+"""What a picture shows of an eye: both rims of its lids, its corners, its iris, the eyeball's middle, and its gaze.
 
 The detector says where the eyes are; a small network looks at an upright patch around each of them. Places are told
 along the line between the detector's corners and across it, in lengths of that line, so that they do not change with
@@ -25,11 +25,13 @@ PLACES = (
 """What is found in an eye."""
 UPPER, LOWER = slice(0, COLUMNS), slice(COLUMNS, 2 * COLUMNS)
 OUTER, INNER, IRIS, BALL = range(2 * COLUMNS, 2 * COLUMNS + 4)
-NAMES = tuple(f"{place}{axis}{side}" for side in ("Right", "Left") for place in PLACES for axis in ("Along", "Up"))
-"""Of the numbers of a face: of each place toward the inner corner from the middle between the corners, and up."""
-WIDTH = 36
+_MEASURES = (*(f"{place}{axis}" for place in PLACES for axis in ("Along", "Up")), "eyeGazeOut", "eyeGazeUp")
+NAMES = tuple(f"{name}{side}" for side in ("Right", "Left") for name in _MEASURES)
+"""Of the numbers of a face: of each place toward the inner corner from the middle between the corners, and up; then the
+gaze against the head, toward the outer side and up, in radians."""
+WIDTH = 48
 """Distance of the corners in a patch, px; eyes are enlarged or reduced to it."""
-PATCH = (72, 48)
+PATCH = (96, 64)
 """Width and height of a patch, px."""
 
 
@@ -46,12 +48,18 @@ def frame_of(corners: Float[ndarray, "2 2"], left: bool) -> tuple[ndarray, Float
     return corners.mean(0), np.stack([along, up], axis=1)
 
 
+def split_measures(measures: Float[ndarray, " M"]) -> tuple[Float[ndarray, "2 14 2"], Float[ndarray, "2 2"]]:
+    """Places and gaze of the right and of the left eye, of measures in the order of `NAMES`."""
+    both = measures.reshape(2, -1)
+    return both[:, :-2].reshape(2, len(PLACES), 2), both[:, -2:]
+
+
 def places_of(points: Float[ndarray, "N 2"], measures: Float[ndarray, " M"]) -> Float[ndarray, "2 14 2"]:
     """`PLACES` (right, left eye) in the picture, px, of measures as `eye_network.find_eyes` gives them."""
     out = []
     for side, corners in enumerate(corners_of(points)):
         middle, axes = frame_of(corners, left=side == 1)
-        out.append(middle + measures.reshape(2, len(PLACES), 2)[side] @ axes.T)
+        out.append(middle + split_measures(measures)[0][side] @ axes.T)
     return np.stack(out)
 
 

@@ -122,9 +122,10 @@ class MediaPipeDetector(LandmarkDetector):
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]
-        """Hash of the weights and of the settings that change results."""
+        """Hashes of the weights, the eyes' network's too, and the settings that change results."""
         c = self.config
-        return f"{sha256_of_file(self.model_path)[:16]}-{c.jitter}-{c.crop_size}-{c.crop_factor:g}"
+        settings = f"{c.jitter}-{c.crop_size}-{c.crop_factor:g}"
+        return f"{sha256_of_file(self.model_path)[:16]}-{settings}-{sha256_of_file(eyes.network_path())[:8]}"
 
     def detect(self, images: UInt8[ndarray, "B H W 3"]) -> Float[ndarray, "B N 3"]:
         """See `LandmarkDetector.detect`."""
