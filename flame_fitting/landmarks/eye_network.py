@@ -209,15 +209,17 @@ def find_eyes(image: UInt8[ndarray, "H W 3"], points: Float[ndarray, "N 2"]) -> 
     patches = np.zeros((1, 2, PATCH[1], PATCH[0], 3), np.uint8)
     for _ in range(_LOOKS):
         frames = [frame_of(corners[side], left=side == 1) for side in range(2)]
-        for side in np.flatnonzero(large):
-            patches[0, side] = patch_of(image, *frames[side])
+        for side in range(2):
+            if large[side]:
+                patches[0, side] = patch_of(image, *frames[side])
         places, gaze = look(network, patches, turn)
         seen = np.stack([middle + told @ axes.T for told, (middle, axes) in zip(places[0], frames, strict=True)])
         corners[large] = seen[large][:, [OUTER, INNER]]
-    for side in np.flatnonzero(large):
-        middle, axes = frame_of(given[side], left=side == 1)
-        told = (seen[side] - middle) @ np.linalg.inv(axes).T
-        out[side] = np.concatenate([told.reshape(-1), gaze[0, side]])
+    for side in range(2):
+        if large[side]:
+            middle, axes = frame_of(given[side], left=side == 1)
+            told = (seen[side] - middle) @ np.linalg.inv(axes).T
+            out[side] = np.concatenate([told.reshape(-1), gaze[0, side]])
     return out.reshape(-1)
 
 

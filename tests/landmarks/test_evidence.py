@@ -24,7 +24,7 @@ from flame_fitting.landmarks.evidence_fit import (
     split_quantities,
     variance_parts,
 )
-from flame_fitting.landmarks.eye_network import EyeNetwork, find_eyes, look, shipped_network
+from flame_fitting.landmarks.eye_network import EyeNetwork, find_eyes, head_turn, look, shipped_network
 from flame_fitting.landmarks.mediapipe_detector import MEASURES, SCORE_NAMES, MediaPipeDetector, mirrored_scores
 from flame_fitting.landmarks.schemes import scheme_named
 
@@ -94,10 +94,14 @@ def test_scores_mirror_by_name():
 
 def drawn_eyes(scale: float, place: tuple[float, float], openness: float = 0.36) -> tuple[np.ndarray, np.ndarray]:
     """A picture of two drawn eyes, and points around them whose iris lies in the middle."""
-    scheme = scheme_named("mediapipe478")
+    scheme, network = scheme_named("mediapipe478"), shipped_network()
     side = int(400 * scale)
     picture = np.full((side, side, 3), (205, 160, 135), np.uint8)
     points = np.full((478, 2), side / 2.0)
+    # a face that looks straight at the camera, with 300 px between its eyes' outer corners
+    index = network.head_index.numpy().astype(int)
+    known = index >= 0
+    points[index[known]] += 330 * scale * network.head_points.numpy()[known, :2] * (1, -1)
     for sign, name in ((-1, "right"), (1, "left")):
         width = 120 * scale
         middle = np.array([side / 2 + sign * 90 * scale, side / 2])
@@ -122,17 +126,20 @@ def drawn_eyes(scale: float, place: tuple[float, float], openness: float = 0.36)
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
 def test_irises_and_lids_are_found_where_they_are_drawn(scale):
     """Drawn eyes of several sizes, nothing like the pictures that the network learned from."""
-    found = {}
+    found, gaze = {}, {}
     for place in ((0.0, 0.0), (0.08, 0.0), (-0.08, 0.0), (0.0, 0.06)):
         measures = find_eyes(*drawn_eyes(scale, place))
-        found[place] = measures.reshape(2, len(eyes.PLACES), 2)
+        found[place], gaze[place] = eyes.split_measures(measures)
         # the left eye is the mirror image of the right one
         np.testing.assert_allclose(found[place][0], found[place][1], atol=0.02)
     for place, both in found.items():
         np.testing.assert_allclose(both[:, eyes.IRIS].mean(0), place, atol=0.05)
     moved = found[0.08, 0.0][:, eyes.IRIS, 0] - found[-0.08, 0.0][:, eyes.IRIS, 0]
     np.testing.assert_allclose(moved, 0.16, atol=0.06)
-    narrow = find_eyes(*drawn_eyes(scale, (0.0, 0.0), 0.12)).reshape(2, len(eyes.PLACES), 2)
+    # toward the inner corner is away from the outer side, by about 14 degrees
+    turned = np.degrees(gaze[-0.08, 0.0] - gaze[0.08, 0.0])
+    assert (turned[:, 0] > 12).all() and (np.degrees(gaze[0.0, 0.06] - gaze[0.0, 0.0])[:, 1] > 4).all()
+    narrow, _ = eyes.split_measures(find_eyes(*drawn_eyes(scale, (0.0, 0.0), 0.12)))
 
     def gap(both: np.ndarray) -> np.ndarray:
         return (both[:, eyes.UPPER, 1] - both[:, eyes.LOWER, 1]).mean(1)
@@ -147,7 +154,7 @@ def test_places_of_an_eye_go_to_the_picture_and_back():
     for side in range(2):
         middle, axes = eyes.frame_of(eyes.corners_of(points)[side], left=side == 1)
         back = (seen[side] - middle) @ np.linalg.inv(axes).T
-        np.testing.assert_allclose(back.reshape(-1), measures.reshape(2, -1)[side], atol=1e-9)
+        np.testing.assert_allclose(back, eyes.split_measures(measures)[0][side], atol=1e-9)
     # toward the inner corner, which is right of the right eye's middle and left of the left one's
     assert seen[0, eyes.INNER, 0] > seen[0, eyes.OUTER, 0] and seen[1, eyes.INNER, 0] < seen[1, eyes.OUTER, 0]
     assert (seen[:, eyes.UPPER, 1].mean(1) < seen[:, eyes.LOWER, 1].mean(1)).all()
@@ -161,14 +168,40 @@ def test_eyes_of_two_pixels_say_nothing():
 def test_the_eye_network_round_trip_and_damage(tmp_path):
     network = shipped_network()
     network.save(tmp_path / "a.npz")
-    patches = np.random.default_rng(0).integers(0, 255, (3, eyes.PATCH[1], eyes.PATCH[0], 3), dtype=np.uint8)
-    np.testing.assert_array_equal(look(EyeNetwork.load(tmp_path / "a.npz"), patches), look(network, patches))
+    patches = np.random.default_rng(0).integers(0, 255, (3, 2, eyes.PATCH[1], eyes.PATCH[0], 3), dtype=np.uint8)
+    turn = np.array([[0.0, 0.0], [0.5, 0.1], [-0.2, 0.3]])
+    for again, first in zip(
+        look(EyeNetwork.load(tmp_path / "a.npz"), patches, turn), look(network, patches, turn), strict=True
+    ):
+        np.testing.assert_array_equal(again, first)
     # brighter, or with less contrast, is the same eye
     dim = (0.5 * patches + 30).astype(np.uint8)
-    np.testing.assert_allclose(look(network, dim), look(network, patches), atol=0.02)
+    np.testing.assert_allclose(look(network, dim, turn)[0], look(network, patches, turn)[0], atol=0.02)
     np.savez(tmp_path / "b.npz", layers=np.zeros(3))
     with pytest.raises(InputError, match=r"b\.npz: not the weights"):
         EyeNetwork.load(tmp_path / "b.npz")
+
+
+def test_a_mirrored_face_is_read_as_the_mirrored_one():
+    network = shipped_network()
+    patches = np.random.default_rng(1).integers(0, 255, (1, 2, eyes.PATCH[1], eyes.PATCH[0], 3), dtype=np.uint8)
+    turn = np.array([[0.4, 0.1]])
+    places, gaze = look(network, patches, turn)
+    # the left eye is shown mirrored already, so both only change sides
+    swapped_places, swapped_gaze = look(network, patches[:, ::-1], turn * (-1, 1))
+    np.testing.assert_allclose(swapped_places, places[:, ::-1], atol=1e-5)
+    np.testing.assert_allclose(swapped_gaze, gaze[:, ::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (40.0, 10.0), (-25.0, -15.0)])
+def test_the_turn_of_a_head_is_told_by_its_points_without_knowing_the_lens(open_head, yaw, pitch):
+    head, geometry = open_head
+    camera = head_cameras(np.array([[yaw, pitch]]), np.eye(4), head_frame(head), 20.0)[0]
+    for size in (128, 512):
+        seen = project(geometry.points, intrinsics_from_fov(20.0, size, size), camera)[:, :2]
+        np.testing.assert_allclose(np.degrees(head_turn(shipped_network(), seen)), (yaw, pitch), atol=3.5)
+    np.testing.assert_array_equal(head_turn(shipped_network(), np.full((478, 2), np.nan)), 0)
+    np.testing.assert_array_equal(head_turn(shipped_network(), np.full((478, 2), 3.0)), 0)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 
 from flame_fitting import assets
 from flame_fitting.errors import InputError
+from flame_fitting.landmarks import eyes
 from flame_fitting.landmarks.mediapipe_detector import (
     MODEL_FILE,
     MODEL_VARIABLE,
@@ -167,3 +168,17 @@ def test_wrong_model_is_named(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"model\.task"):
         MediaPipeDetector(path).detect(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+def test_the_version_covers_the_weights_of_both_networks(tmp_path, monkeypatch):
+    """Evidence that an older network of the eyes found must not be used again."""
+    before = quick().version
+    assert quick().version == before
+    other = tmp_path / "eyes.npz"
+    other.write_bytes(b"other weights")
+    monkeypatch.setattr(eyes, "network_path", lambda: other)
+    assert quick().version != before
+    monkeypatch.undo()
+    model = tmp_path / "other.task"
+    model.write_bytes(b"other weights")
+    assert MediaPipeDetector(model, MediaPipeConfig(jitter=2)).version != before
