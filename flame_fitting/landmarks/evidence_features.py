@@ -192,7 +192,9 @@ def _seen_in_head(
         toward = pose.rotation.T @ (_on_sphere(rays[eyes.IRIS], center, _IRIS_DEPTH * geometry.radius) - center)
         x, y, z = flip * toward / np.linalg.norm(toward)
         gaze.append(np.degrees([np.arctan2(-x, z), np.arcsin(np.clip(y, -1, 1))]))
-    return _SeenEye(1000 * ((local - middle) * flip)[:, :2], np.stack(gaze), told)
+    # the network knows the eyeballs of the model that it learned from: on others irises stand elsewhere before them
+    about_own = told + np.degrees(shift[:2] * (1, -1) / (_IRIS_DEPTH * geometry.radius))
+    return _SeenEye(1000 * ((local - middle) * flip)[:, :2], np.stack(gaze), about_own)
 
 
 def _on_sphere(ray: Float[ndarray, "3"], center: Float[ndarray, "3"], radius: float) -> Float[ndarray, "3"]:
