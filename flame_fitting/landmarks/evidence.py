@@ -27,7 +27,7 @@ from flame_fitting.landmarks.evidence_fit import (
     join_quantities,
 )
 
-REVISION = 2
+REVISION = 3
 """Counts up whenever features or the method change, so that older calibrations are not used."""
 _STEEPEST = 60.0
 """Degrees of yaw beyond which the far eye is hidden and nothing is said."""
