@@ -186,6 +186,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
 def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -> "list[LandmarkSource]":
     """What each detector found in the capture, and where its points lie on the head model."""
     from flame_fitting import progress
+    from flame_fitting.avatar.evidence_calibration import evidence_calibration
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.fit.landmark_sources import LandmarkSource
     from flame_fitting.fit.refined_sources import refined
@@ -202,7 +203,10 @@ def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -
             head, detected, kind, settings, notify=progress.say, licensed=config.landmark_embedding
         )
         progress.say(f"landmarks: {detected.label}")
-        sources.append(LandmarkSource(detected, embedding, weight))
+        calibration = None
+        if config.w.evidence:
+            calibration = evidence_calibration(head, detected, embedding, settings, notify=progress.say)
+        sources.append(LandmarkSource(detected, embedding, weight, calibration))
     found = refined(head, capture, sources, config.data.merge_landmarks, config.data.use_geometry)
     for text in found.notes:
         progress.say(text)

@@ -12,13 +12,14 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy import ndarray
 
+from flame_fitting.avatar.evidence_calibration import own_evidence
 from flame_fitting.avatar.evidence_pictures import EvidencePictures, paints_of, sample
 from flame_fitting.avatar.head_calibration import (
     head_frame,
@@ -28,9 +29,10 @@ from flame_fitting.avatar.head_calibration import (
     turned_light,
 )
 from flame_fitting.avatar.mesh_avatar import avatar_from_arrays
-from flame_fitting.avatar.view_planning import head_cameras
+from flame_fitting.avatar.view_planning import head_cameras, landmark_angles
 from flame_fitting.capture.camera import intrinsics_from_fov, project
 from flame_fitting.files import atomic_write
+from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.detector_spread import Cameras, Detected, spread_of
@@ -50,6 +52,8 @@ SIDES = (-90, -60, -40, -20, 0, 20, 40, 60, 90)
 ANGLES = np.array([(yaw, 0) for yaw in SIDES] + [(yaw, pitch) for pitch in (-15, 15) for yaw in (-40, 0, 40)], float)
 KINDS = ("lit", "side", "clay")
 """Base colour under the soft lights of a capture; lit from the side; clay."""
+CAPTURE_ANGLES = tuple((yaw, pitch) for yaw, pitch in landmark_angles() if pitch == 0 or abs(yaw) in (0, 40))
+"""13 of the landmark views of a capture."""
 CALIBRATION = {"lit": "lit", "side": "lit", "clay": "clay"}
 
 
@@ -240,38 +244,45 @@ def point_tables(rows: Sequence[Row], detectors: Sequence[str]) -> str:
     return "\n".join(out)
 
 
-def evidence_table(data: Path, work: Path, count: int, calibration: EvidenceCalibration) -> str:
+def evidence_table(data: Path, work: Path, count: int, shipped: EvidenceCalibration) -> str:
     """Markdown: errors of evidence on identities, paints and expressions that no calibration saw."""
-    out = ["| heads | pictures | lid gap mm | of two views | lip gap mm | gaze yaw ° | gaze pitch ° | gaze angle ° |"]
-    out[0] += " gaze angle of two views ° |"
-    out.append("|---" * 9 + "|")
+    out = ["| heads | calibration | pictures | of a moment | lid gap mm | of a moment | lip gap mm | gaze yaw ° |"]
+    out[0] += " gaze pitch ° | gaze angle ° | of a moment |"
+    out.append("|---" * 11 + "|")
+    drawn = EvidencePictures(identities=count, expressions=4, paints=8, plain_paints=0, seed=99)
+    around = replace(drawn, expressions=1, seed=98, angles=CAPTURE_ANGLES)
+    detector = make_detector("mediapipe")
     for model, spec in (("open", "open"), ("standin", str(data / STANDIN))):
         if spec != "open" and not Path(spec).is_file():
             continue
-        head, detector = load_head(spec), make_detector("mediapipe")
+        head = load_head(spec)
         embedding = landmark_embedding(head, detector, "lit")
-        path = work / f"evidence_{model}.npz"
-        if not path.is_file():
-            found = sample(
-                head,
-                detector,
-                embedding,
-                EvidencePictures(identities=count, expressions=4, paints=8, plain_paints=0, seed=99),
-            )
-            np.savez_compressed(path, **found.__dict__)
-        samples = Samples(**np.load(path))
-        read = read_evidence(
-            calibration, EvidenceGeometry(head, embedding), samples.landmarks, samples.scores, samples.K
-        )
-        moments = [np.flatnonzero(samples.group[:, 1] == moment) for moment in np.unique(samples.group[:, 1])]
-        together = [
-            Evidence(read.values[m], read.own_std[m], read.shared_std, read.scores[m]).combined() for m in moments
-        ]
-        single = _errors(read.values, samples.truth)
-        pairs = _errors(np.array([one.values for one in together]), samples.truth[[m[0] for m in moments]])
-        numbers = (single[0], pairs[0], *single[1:], pairs[4])
-        out.append(f"| {model} | {len(samples.truth)} | " + " | ".join(f"{value:.2f}" for value in numbers) + " |")
+        calibrations = {"shipped": shipped}
+        if spec != "open":
+            calibrations["corrected"] = own_evidence(head, detector, embedding, shipped, notify=print)
+        for name, config in (("", drawn), ("_13", around)):
+            path = work / f"evidence_{model}{name}.npz"
+            if not path.is_file():
+                np.savez_compressed(path, **sample(head, detector, embedding, config).__dict__)
+            samples = Samples(**np.load(path))
+            for title, calibration in calibrations.items():
+                out.append(f"| {model} | {title} | {_evidence_row(samples, calibration, head, embedding)}")
     return "\n".join(out)
+
+
+def _evidence_row(
+    samples: Samples, calibration: EvidenceCalibration, head: HeadModel, embedding: LandmarkEmbedding
+) -> str:
+    geometry = EvidenceGeometry(head, embedding)
+    read = read_evidence(calibration, geometry, samples.landmarks, samples.scores, samples.K)
+    moments = [np.flatnonzero(samples.group[:, 1] == moment) for moment in np.unique(samples.group[:, 1])]
+    together = [
+        Evidence(read.values[m], read.own_std[m], read.shared_std, read.scores[m]).combined().values for m in moments
+    ]
+    one = _errors(read.values, samples.truth)
+    several = _errors(np.array(together), samples.truth[[m[0] for m in moments]])
+    cells = " | ".join(f"{value:.2f}" for value in (one[0], several[0], *one[1:], several[4]))
+    return f"{len(samples.truth)} | {max(len(m) for m in moments)} | {cells} |"
 
 
 def _errors(values: ndarray, truth: ndarray) -> tuple[float, ...]:
@@ -314,9 +325,10 @@ def main() -> None:
                     seconds[name].append(float(found[f"{name}_seconds"]))
                 print(f"{one.name} {kind}", flush=True)
     names = [*arguments.detectors, *(["merged"] if len(arguments.detectors) > 1 else [])]
-    print("\nmm, median, lifted by depth from views up to 60°\n")
-    print(point_tables(rows, names))
-    print("\n" + ", ".join(f"{name} {np.median(values):.2f} s a picture" for name, values in seconds.items()))
+    if rows:
+        print("\nmm, median, lifted by depth from views up to 60°\n")
+        print(point_tables(rows, names))
+        print("\n" + ", ".join(f"{name} {np.median(values):.2f} s a picture" for name, values in seconds.items()))
     calibration = shipped_evidence("mediapipe", make_detector("mediapipe").version)
     if calibration is not None and arguments.evidence:
         print("\n" + evidence_table(data, arguments.work, arguments.evidence, calibration))

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=defaults.views, help="of each expression")
     parser.add_argument("--size", type=int, default=defaults.size, help="side of a picture, px")
     parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--parts", type=int, default=8, help="groups of identities, each with paints of its own")
+    parser.add_argument("--parts", type=int, default=20, help="groups of identities, each with paints of its own")
     parser.add_argument(
         "--samples", type=Path, default=None, help="folder for what was detected, a file a part; they are used again"
     )

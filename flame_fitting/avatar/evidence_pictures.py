@@ -48,6 +48,8 @@ class EvidencePictures:
     plain_paints: int = 2
     """Beside these, of a model that has a texture: colours of vertices, as models without one get."""
     seed: int = 201
+    angles: tuple[tuple[float, float], ...] = ()
+    """Yaw and pitch of the cameras, from as far as captures look, instead of `views` drawn ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +182,13 @@ def shown_heads(
     for number, (identity, pose) in enumerate(progress(poses)):
         vertices = posed(head, pose)[0]
         avatar = painted_avatar(head, vertices[0].numpy().astype(np.float64), paints[identity % len(paints)])
-        aims = rng.uniform(-1, 1, (config.views, 2)) * (config.yaw, config.pitch)
-        aims[0] *= 0.3
-        fov, near = rng.uniform(12, 30), rng.uniform(0.62, 0.9)
-        K = np.tile(intrinsics_from_fov(fov, config.size, config.size), (config.views, 1, 1))
+        if config.angles:
+            aims, fov, near = np.array(config.angles), 25.0, 1.0
+        else:
+            aims = rng.uniform(-1, 1, (config.views, 2)) * (config.yaw, config.pitch)
+            aims[0] *= 0.3
+            fov, near = rng.uniform(12, 30), rng.uniform(0.62, 0.9)
+        K = np.tile(intrinsics_from_fov(fov, config.size, config.size), (len(aims), 1, 1))
         cameras = head_cameras(aims, np.eye(4), frame, fov, near)
         lit = rng.random() < 0.7
         turn = turned_light(np.radians(rng.uniform(-70, 70))) if lit else None

@@ -303,14 +303,20 @@ def _cover(template: ndarray, contour: ndarray, ordered: bool = True) -> ndarray
     return np.clip(0.5 + np.where(inside, distance, -distance) / _SOFT_EDGE, 0, 1)
 
 
-def _cache_path(head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig) -> Path:
-    # Regions decide where cameras aim and how a model without texture is painted. Teeth come after all other triangles
-    # and are out of sight.
+def regions_hash(head: HeadModel) -> str:
+    """Of the regions that decide where cameras aim and how a model without texture is painted.
+
+    Teeth come after all other triangles and are out of sight.
+    """
     regions = hashlib.sha256()
     for name in _SHOWN:
         ids = head.regions[name].cpu().numpy().astype(np.int64) if name in head.regions else np.zeros(0, np.int64)
         regions.update(name.encode() + len(ids).to_bytes(8, "little") + ids.tobytes())
-    parts = (REVISION, head.file_hash, regions.hexdigest(), detector.name, detector.version, kind, config)
+    return regions.hexdigest()
+
+
+def _cache_path(head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig) -> Path:
+    parts = (REVISION, head.file_hash, regions_hash(head), detector.name, detector.version, kind, config)
     text = " ".join(str(part) for part in parts)
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
     return assets.cache_dir() / "landmark_embeddings" / f"{key}.npz"

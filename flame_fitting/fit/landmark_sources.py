@@ -7,7 +7,7 @@ import numpy as np
 
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.head.embedding import LandmarkEmbedding
-from flame_fitting.landmarks.evidence import Evidence
+from flame_fitting.landmarks.evidence import Evidence, EvidenceCalibration
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.lifting import Landmarks3D, lift_landmarks, put_on_surface
 
@@ -21,8 +21,10 @@ class LandmarkSource:
     """Where on the head model this source means its points to be."""
     weight: float = 1.0
     """How much it counts beside the other sources, above 0."""
+    calibration: EvidenceCalibration | None = None
+    """How its evidence is read on the head model; None where it has none, or none is wanted."""
     evidence: Evidence | None = None
-    """Of lids, lips and gaze in every picture, (T, C, Q); None where its detector has none."""
+    """Of lids, lips and gaze in every picture, (T, C, Q), as `refined` reads it."""
     in_space: Sequence[Landmarks3D] = ()
     """Its points in the world by timestep, where they are known and not to be made of the pictures."""
 

@@ -11,7 +11,7 @@ from flame_fitting.fit.landmark_sources import LandmarkSource, detections_of, pl
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
 from flame_fitting.landmarks.detector_spread import Cameras, Detected, Spread, spread_of
-from flame_fitting.landmarks.evidence import Evidence, read_evidence, shipped_evidence
+from flame_fitting.landmarks.evidence import Evidence, measures_of, read_evidence
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.lifting import Landmarks3D
@@ -53,18 +53,13 @@ def refined(
 
 
 def evidence_of(head: HeadModel, source: LandmarkSource, cameras: Cameras) -> Evidence | None:
-    """Evidence in every picture; None where the source lacks what evidence is read from (files of earlier versions have
-    fewer scores), or no calibration belongs to its weights."""
-    detected, names = source.detected, source.detected.score_names
-    if detected.scores is None or not set(MEASURES) <= set(names):
-        return None
-    scores = detected.scores[..., [names.index(name) for name in MEASURES]]
-    calibration = shipped_evidence(detected.detector, detected.detector_version)
-    if calibration is None:
+    """Evidence in every picture; None where the source lacks what it is read from, or a calibration."""
+    detected, scores = source.detected, measures_of(source.detected)
+    if scores is None or source.calibration is None:
         return None
     shape = detected.landmarks.shape[:2]
     found = read_evidence(
-        calibration,
+        source.calibration,
         EvidenceGeometry(head, source.embedding),
         detected.landmarks.reshape(-1, *detected.landmarks.shape[2:]),
         scores.reshape(-1, len(MEASURES)),
@@ -100,7 +95,7 @@ def merged_source(
     if found.in_space:
         shown, rough = detections_of(capture, together), capture.avatar.head_from_world
         points = [placed_on_surface(capture, *own, rough) for own in zip(shown, found.in_space, strict=True)]
-    merged = LandmarkSource(together, found.embedding, 1.0, evidence, points)
+    merged = LandmarkSource(together, found.embedding, evidence=evidence, in_space=points)
     return merged, _of_merging(found.shares, found.spreads)
 
 

@@ -4,7 +4,7 @@ Made of a detector's points and expression scores by regressions that were calib
 known expression (`evidence_fit`). Beside them the scores themselves, told in terms of the head model's parameters.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,13 @@ from flame_fitting.landmarks.evidence_fit import (
     Regression,
     Samples,
     ScoreModel,
+    fit_own_eyes,
     fit_regressions,
     fit_scores,
     join_quantities,
 )
+from flame_fitting.landmarks.files import Landmarks2D
+from flame_fitting.landmarks.mediapipe_detector import MEASURES
 
 REVISION = 3
 """Counts up whenever features or the method change, so that older calibrations are not used."""
@@ -121,6 +124,17 @@ class Evidence:
         return Evidence(mean, np.sqrt(variance * (same + (1 - same) / count)), self.shared_std, scores)
 
 
+def measures_of(landmarks: Landmarks2D) -> Float[ndarray, "T C S"] | None:
+    """What evidence is read from beside the points, in the order of `MEASURES`; None where it is not all there.
+
+    Files of earlier versions have fewer scores.
+    """
+    names = landmarks.score_names
+    if landmarks.scores is None or not set(MEASURES) <= set(names):
+        return None
+    return landmarks.scores[..., [names.index(name) for name in MEASURES]]
+
+
 def read_evidence(
     calibration: EvidenceCalibration,
     geometry: EvidenceGeometry,
@@ -161,6 +175,17 @@ def calibrate_evidence(
     """The calibration that samples of a head model make."""
     eye, mouth = fit_regressions(samples, geometry)
     return EvidenceCalibration(eye, mouth, fit_scores(samples), detector, detector_version, head_hash, geometry.ball)
+
+
+def with_own_eyes(
+    calibration: EvidenceCalibration, samples: Samples, geometry: EvidenceGeometry
+) -> EvidenceCalibration:
+    """The calibration for another head model, by some pictures of it: lid gaps and gaze are corrected.
+
+    Where a model's lids, corners and eyeballs lie is its own, and moves gaze by some degrees. The head hash stays that
+    of the model whose coefficients the scores belong to.
+    """
+    return replace(calibration, eye=fit_own_eyes(calibration.eye, samples, geometry, calibration.ball))
 
 
 def shipped_evidence(detector: str, detector_version: str) -> EvidenceCalibration | None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from flame_fitting.head.apertures import GAP_NAMES, GAZE_NAMES, LID_COLUMNS
-from flame_fitting.landmarks.evidence_features import LID_FEATURES, EvidenceGeometry, features_of
+from flame_fitting.landmarks.evidence_features import LID_FEATURES, EvidenceGeometry, Features, features_of
 
 QUANTITIES = (*GAP_NAMES, *GAZE_NAMES)
 """What evidence is about: gaps in mm, then gaze in degrees."""
@@ -22,6 +22,8 @@ UNITS = ("mm",) * len(GAP_NAMES) + ("deg",) * len(GAZE_NAMES)
 YAW_BINS = (0.0, 20.0, 35.0, 50.0)
 """Degrees of yaw at which the spread is given; between them it is interpolated, beyond the last it grows on."""
 _RIDGES = (1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+_RIDGES_ABOUT = (10.0, 30.0, 100.0)
+"""Of what few pictures of another head model add to a regression."""
 _FOLDS = 6
 _GAZE = slice(LID_COLUMNS, LID_COLUMNS + 2)
 _EYE_FEATURES = (LID_FEATURES,) * LID_COLUMNS + (None, None)
@@ -84,27 +86,48 @@ class Regression:
 
 def fit_regressions(samples: Samples, geometry: EvidenceGeometry) -> tuple[Regression, Regression]:
     """The model of an eye (five lid gaps, gaze yaw toward its outer side, gaze pitch) and of the mouth (three gaps)."""
-    eyes, mouths, eye_truth, mouth_truth, eye_group, mouth_group, eye_yaw, mouth_yaw = ([] for _ in range(8))
+    found = _features(samples, geometry)
+    mouths = np.array([one.mouth for _, one in found])
+    rows, yaw = np.array([row for row, _ in found]), np.array([one.angles[0] for _, one in found])
+    mouth_truth = split_quantities(samples.truth[rows])[2]
+    return (
+        regress(*_eyes(samples, found), _EYE_FEATURES),
+        regress(mouths, mouth_truth, samples.group[rows], yaw),
+    )
+
+
+def fit_own_eyes(
+    eye: Regression, samples: Samples, geometry: EvidenceGeometry, ball: Float[ndarray, "3"]
+) -> Regression:
+    """`eye`, made with a head model with this `EvidenceGeometry.ball`, corrected for the model that samples show."""
+    features, truth, group, yaw = _eyes(samples, _features(samples, geometry, ball))
+    return regress(features, truth, group, yaw, about=eye)
+
+
+def _features(
+    samples: Samples, geometry: EvidenceGeometry, ball: Float[ndarray, "3"] | None = None
+) -> list[tuple[int, Features]]:
+    """Rows in which the head's pose was found, with their features; `ball` as of `features_of`."""
+    out = []
     for row, landmarks in enumerate(samples.landmarks):
-        found = features_of(geometry, landmarks, samples.scores[row], samples.K[row])
-        if found is None:
-            continue
-        right, left, mouth = split_quantities(samples.truth[row])
-        for side, truth in ((0, right), (1, left)):
+        found = features_of(geometry, landmarks, samples.scores[row], samples.K[row], ball)
+        if found is not None:
+            out.append((row, found))
+    return out
+
+
+def _eyes(samples: Samples, found: Sequence[tuple[int, Features]]) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+    """Features (2M, F), truth (2M, 7), groups (2M, 2) and the view's yaw (2M,) of both eyes of M pictures."""
+    features, truths, groups, yaws = [], [], [], []
+    for row, one in found:
+        for side, truth in enumerate(split_quantities(samples.truth[row])[:2]):
             # where an eye looks is not seen of one that is shut
             truth[_GAZE] = np.where(truth[_MIDDLE] >= OPEN_MM, truth[_GAZE], np.nan)
-            eyes.append(found.eyes[side])
-            eye_truth.append(truth)
-            eye_group.append(samples.group[row])
-            eye_yaw.append(found.angles[0])
-        mouths.append(found.mouth)
-        mouth_truth.append(mouth)
-        mouth_group.append(samples.group[row])
-        mouth_yaw.append(found.angles[0])
-    return (
-        regress(np.array(eyes), np.array(eye_truth), np.array(eye_group), np.array(eye_yaw), _EYE_FEATURES),
-        regress(np.array(mouths), np.array(mouth_truth), np.array(mouth_group), np.array(mouth_yaw)),
-    )
+            features.append(one.eyes[side])
+            truths.append(truth)
+            groups.append(samples.group[row])
+            yaws.append(one.angles[0])
+    return np.array(features), np.array(truths), np.array(groups), np.array(yaws)
 
 
 def split_quantities(values: Float[ndarray, "... Q"]) -> tuple[ndarray, ndarray, ndarray]:
@@ -128,30 +151,36 @@ def regress(
     group: Int[ndarray, "M 2"],
     yaw: Float[ndarray, " M"],
     first: Sequence[int | None] | None = None,
+    about: Regression | None = None,
 ) -> Regression:
     """Fits each quantity to the pictures that have it (NaN: none); the ridge and all standard deviations are those of
-    identities that took no part. `first`: how many of the features each quantity is read from (None: all)."""
-    mean, scale = features.mean(0), np.maximum(features.std(0), 1e-9)
+    identities that took no part. `first`: how many of the features each quantity is read from (None: all). `about`:
+    a regression of which only the difference is fitted; pictures that are few say little against it."""
+    mean = features.mean(0) if about is None else about.mean
+    scale = np.maximum(features.std(0), 1e-9) if about is None else about.scale
+    expected = np.zeros_like(truth) if about is None else about.predict(features)
+    ridges = _RIDGES if about is None else _RIDGES_ABOUT
     every = np.clip((features - mean) / scale, -4, 4)
     slope, intercept, shared, own = [], [], [], []
-    for column, used in zip(truth.T, first or [None] * truth.shape[1], strict=True):
+    for column, used in zip((truth - expected).T, first or [None] * truth.shape[1], strict=True):
         rows = np.isfinite(column)
         normal, wanted, groups = every[rows, :used], column[rows], group[rows]
         fold = np.unique(groups[:, 0], return_inverse=True)[1] % _FOLDS
         parts = (0.2, 0.4, 0.4)
         for _ in range(3):
             whitened = _whitened(normal, wanted, groups, parts)
-            errors = [_left_out(normal, wanted, whitened, fold, ridge) for ridge in _RIDGES]
+            errors = [_left_out(normal, wanted, whitened, fold, ridge) for ridge in ridges]
             best = int(np.argmin([np.mean(error**2) for error in errors]))
             parts = variance_parts(errors[best], groups)
-        weights, offset = _solve(_whitened(normal, wanted, groups, parts), _RIDGES[best])
+        weights, offset = _solve(_whitened(normal, wanted, groups, parts), ridges[best])
         slope.append(np.pad(weights, (0, features.shape[1] - len(weights))))
         intercept.append(offset)
         shared.append(np.sqrt(parts[0]))
         own.append(_by_yaw(errors[best], yaw[rows], parts))
-    return Regression(
-        mean, scale, np.stack(slope, axis=1), np.array(intercept), np.array(shared), np.stack(own, axis=1)
-    )
+    slopes, offsets = np.stack(slope, axis=1), np.array(intercept)
+    if about is not None:
+        slopes, offsets = slopes + about.slope, offsets + about.intercept
+    return Regression(mean, scale, slopes, offsets, np.array(shared), np.stack(own, axis=1))
 
 
 def variance_parts(residual: Float[ndarray, " M"], group: Int[ndarray, "M 2"]) -> tuple[float, float, float]:

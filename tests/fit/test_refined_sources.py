@@ -18,6 +18,7 @@ from flame_fitting.fit.prepare import start_from_capture
 from flame_fitting.fit.refined_sources import refined
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
+from flame_fitting.landmarks.evidence import shipped_evidence
 from flame_fitting.landmarks.evidence_fit import QUANTITIES
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.mediapipe_detector import MEASURES, MediaPipeDetector
@@ -27,6 +28,12 @@ from flame_fitting.landmarks.schemes import scheme_named
 from flame_fitting.maths.closest import nearest_on_surface
 
 ANGLES = np.array([(yaw, pitch) for pitch in (-8, 10) for yaw in (-30, 0, 30)], float)
+
+
+def source(found: Landmarks2D, embedding, calibrated: bool = True) -> LandmarkSource:
+    """Landmarks of MediaPipe on the open head."""
+    calibration = shipped_evidence("mediapipe", found.detector_version) if calibrated else None
+    return LandmarkSource(found, embedding, calibration=calibration)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +74,7 @@ def second(found: Landmarks2D, embedding, pixels: float = 1.5) -> LandmarkSource
 
 def test_evidence_reaches_the_targets_of_the_fit(rig):
     head, capture, found, embedding = rig
-    made = refined(head, capture, [LandmarkSource(found, embedding)])
+    made = refined(head, capture, [source(found, embedding)])
     assert not made.notes and len(made.sources) == 1
     evidence = made.sources[0].evidence
     assert evidence.values.shape == (2, 6, len(QUANTITIES)) and evidence.known.all()
@@ -82,17 +89,18 @@ def test_evidence_reaches_the_targets_of_the_fit(rig):
         assert (own.own_std[known] > 0).all() and (own.own_std[known] <= most[known]).all()
     # in another order they say the same
     turned = replace(found, scores=found.scores[..., ::-1], score_names=MEASURES[::-1])
-    again = refined(head, capture, [LandmarkSource(turned, embedding)]).sources[0].evidence
+    again = refined(head, capture, [source(turned, embedding)]).sources[0].evidence
     np.testing.assert_array_equal(again.values, evidence.values)
-    # points without scores, with fewer (of an earlier version), or of other weights: no evidence
+    # points without scores, with fewer (of an earlier version), or without a calibration: no evidence
     fewer = replace(found, scores=found.scores[..., :-4], score_names=MEASURES[:-4])
-    for other in (replace(found, scores=None), fewer, replace(found, detector_version="other weights")):
-        assert refined(head, capture, [LandmarkSource(other, embedding)]).sources[0].evidence is None
+    none = [source(other, embedding) for other in (replace(found, scores=None), fewer)]
+    for one in (*none, source(found, embedding, calibrated=False)):
+        assert refined(head, capture, [one]).sources[0].evidence is None
 
 
 def test_several_sources_become_one_where_that_is_wanted(rig):
     head, capture, found, embedding = rig
-    both = [LandmarkSource(found, embedding), second(found, embedding)]
+    both = [source(found, embedding), second(found, embedding)]
     made = refined(head, capture, both)
     assert [one.detected.detector for one in made.sources] == [MERGED]
     assert made.sources[0].evidence is not None and "mediapipe" in made.notes[-1] and "over views" in made.notes[-1]
@@ -136,7 +144,7 @@ def test_sources_on_a_surface_are_merged_in_space_and_stay_there(rig, tmp_path):
 
 def test_merging_leaves_geometry_alone_where_it_is_not_to_be_used(rig):
     head, capture, found, embedding = rig
-    both = [LandmarkSource(found, embedding), second(found, embedding)]
+    both = [source(found, embedding), second(found, embedding)]
     # geometry that cannot be read: whoever looks at it fails
     views = [replace(view, geometry_path="geometry/none.npz") for view in capture.views]
     with_geometry = replace(capture, views=views)
@@ -151,7 +159,7 @@ def test_views_that_others_contradict_are_named_left_out_and_shown(rig, tmp_path
     wrong = replace(found, landmarks=found.landmarks.copy())
     wrong.landmarks[1, 4, :, 0] += 70
     wrong.landmarks[0, 2, 5, :2] += 40
-    made = refined(head, capture, [LandmarkSource(wrong, embedding)])
+    made = refined(head, capture, [source(wrong, embedding)])
     clean = made.sources[0].detected
     assert not clean.found[1, 4] and clean.found.sum() == 11 and np.isnan(clean.landmarks[0, 2, 5]).all()
     assert made.sources[0].evidence.known.sum() == 11
