@@ -250,7 +250,8 @@ def evidence_table(data: Path, work: Path, count: int, shipped: EvidenceCalibrat
     out[0] += " gaze pitch ° | gaze angle ° | of a moment |"
     out.append("|---" * 11 + "|")
     drawn = EvidencePictures(identities=count, expressions=4, paints=8, plain_paints=0, seed=99)
-    around = replace(drawn, expressions=1, seed=98, angles=CAPTURE_ANGLES)
+    # 13 pictures of each
+    around = replace(drawn, identities=min(count, 10), expressions=1, seed=98, angles=CAPTURE_ANGLES)
     detector = make_detector("mediapipe")
     for model, spec in (("open", "open"), ("standin", str(data / STANDIN))):
         if spec != "open" and not Path(spec).is_file():

@@ -11,7 +11,7 @@ from flame_fitting.fit.landmark_sources import LandmarkSource, detections_of, pl
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, told
 from flame_fitting.landmarks.detector_spread import Cameras, Detected, Spread, spread_of
-from flame_fitting.landmarks.evidence import Evidence, measures_of, read_evidence
+from flame_fitting.landmarks.evidence import Evidence, measures_of, read_evidence, toward_one_thing
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.landmarks.lifting import Landmarks3D
@@ -69,7 +69,8 @@ def evidence_of(head: HeadModel, source: LandmarkSource, cameras: Cameras) -> Ev
     def gridded(values: ndarray) -> ndarray:
         return values.reshape(*shape, values.shape[-1])
 
-    return Evidence(gridded(found.values), gridded(found.own_std), found.shared_std, gridded(found.scores))
+    every = Evidence(gridded(found.values), gridded(found.own_std), found.shared_std, gridded(found.scores))
+    return toward_one_thing(every)
 
 
 def merged_source(

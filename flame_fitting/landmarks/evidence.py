@@ -32,6 +32,11 @@ from flame_fitting.landmarks.mediapipe_detector import MEASURES
 
 REVISION = 3
 """Counts up whenever features or the method change, so that older calibrations are not used."""
+_MOMENTS = 8
+"""Timesteps from which on it is looked at whether a person's eyes look at one thing."""
+_SQUINT, _SQUINT_OF_MOMENT, _READ_OUTWARD = 2.0, 2.0, 4.0
+"""Standard deviations, degrees: of how far apart a person's eyes look on the mean, and more in a single moment; and of
+how far outward eyes of persons and head models other than the calibrated one are read."""
 _STEEPEST = 60.0
 """Degrees of yaw beyond which the far eye is hidden and nothing is said."""
 
@@ -161,6 +166,24 @@ def read_evidence(
     # gaps are no lengths below zero
     values[:, :13] = np.maximum(values[:, :13], 0.0)
     return Evidence(values, own, join_quantities(eye, eye, mouth, signed=False), given)
+
+
+def toward_one_thing(evidence: Evidence) -> Evidence:
+    """Evidence over time, (T, C, Q), with both eyes turned by what they are read too far outward.
+
+    Where a person's corners and eyeballs lie is not known, and moves the gaze of both eyes outward or inward in all
+    pictures. As eyes look at one thing, what their mean over time is apart is that error, but for what people squint.
+    """
+    right, left = (QUANTITIES.index(name) for name in ("right_gaze_yaw", "left_gaze_yaw"))
+    apart = 0.5 * (evidence.values[..., left] - evidence.values[..., right])
+    moments = [np.median(row[np.isfinite(row)]) for row in apart if np.isfinite(row).any()]
+    if len(moments) < _MOMENTS:
+        return evidence
+    known = _READ_OUTWARD**2 / (_READ_OUTWARD**2 + _SQUINT**2 + _SQUINT_OF_MOMENT**2 / len(moments))
+    values = evidence.values.copy()
+    values[..., left] -= known * np.median(moments)
+    values[..., right] += known * np.median(moments)
+    return replace(evidence, values=values)
 
 
 def _without_shut(eye: Float[ndarray, " D"]) -> Float[ndarray, " D"]:

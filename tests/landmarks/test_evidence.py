@@ -13,7 +13,13 @@ from flame_fitting.errors import InputError
 from flame_fitting.head.apertures import find_apertures
 from flame_fitting.head.loading import load_head
 from flame_fitting.landmarks import eyes
-from flame_fitting.landmarks.evidence import Evidence, EvidenceCalibration, read_evidence, shipped_evidence
+from flame_fitting.landmarks.evidence import (
+    Evidence,
+    EvidenceCalibration,
+    read_evidence,
+    shipped_evidence,
+    toward_one_thing,
+)
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry, features_of
 from flame_fitting.landmarks.evidence_fit import (
     QUANTITIES,
@@ -83,6 +89,31 @@ def test_few_pictures_of_another_model_correct_a_regression_and_say_little_where
     np.testing.assert_array_equal(own.mean, about.mean)
     # what it says of its errors is what they are, not what those of the first model were
     np.testing.assert_allclose(np.hypot(own.shared_std, own.own_std[0]), by_own, rtol=0.5)
+
+
+def test_eyes_that_are_read_apart_at_all_times_are_turned_toward_one_thing():
+    rng = np.random.default_rng(8)
+    right, left = QUANTITIES.index("right_gaze_yaw"), QUANTITIES.index("left_gaze_yaw")
+    values = rng.standard_normal((60, 2, len(QUANTITIES)))
+    looks = 20 * rng.standard_normal((60, 1))
+    squint = np.clip(2 * rng.standard_normal((60, 1)), -3, 3)
+    values[..., right], values[..., left] = looks - 5 - squint, looks + 5 + squint
+    values[3, 1], values[7] = np.nan, np.nan
+    read = Evidence(values, np.ones_like(values), np.ones(len(QUANTITIES)), np.zeros((60, 2, 3)))
+    turned = toward_one_thing(read).values
+    both = np.isfinite(values[..., left])
+    np.testing.assert_allclose(
+        (turned[..., left] + turned[..., right])[both], np.repeat(2 * looks, 2, 1)[both], atol=1e-9
+    )
+    apart = 0.5 * (turned[..., left] - turned[..., right])
+    # what stays is a moment's own, and what people squint by
+    np.testing.assert_allclose((apart - np.repeat(squint, 2, 1))[both], 1.0, atol=0.8)
+    others = [k for k in range(len(QUANTITIES)) if k not in (right, left)]
+    np.testing.assert_array_equal(turned[..., others], values[..., others])
+    np.testing.assert_array_equal(np.isfinite(turned), np.isfinite(values))
+    # a few moments may be those of a squint
+    few = Evidence(values[:3], np.ones_like(values[:3]), np.ones(len(QUANTITIES)), np.zeros((3, 2, 3)))
+    np.testing.assert_array_equal(toward_one_thing(few).values, values[:3])
 
 
 def test_scores_are_told_by_the_models_parameters_about_a_persons_own_level():
