@@ -89,15 +89,15 @@ def test_the_command_line_says_it_with_exit_code_2(
 
 def test_a_killed_process_holds_nothing_and_what_it_left_goes(holder: Any, tmp_path: Path) -> None:
     process = holder(tmp_path / "out")
-    running = holder(tmp_path / "out-2")
+    running = holder(tmp_path / "out-other")
     process.kill()
     process.wait()
-    left = [p.name for p in tmp_path.iterdir() if p.name.startswith(".out-") and "out-2" not in p.name]
+    left = [p.name for p in tmp_path.iterdir() if p.name.startswith(".out-") and "out-other" not in p.name]
     assert len(left) == 1 and (tmp_path / ".out.lock").is_file()
     publish(tmp_path / "out")
     assert content(tmp_path / "out") == NEW
     others = sorted(p.name for p in tmp_path.iterdir() if p.name != "out")
-    assert [name for name in others if "out-2" not in name] == []
+    assert [name for name in others if "out-other" not in name] == []
     assert running.poll() is None and len(others) == 2  # the lock and the work of the one that still runs
 
 
