@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from flame_fitting.capture.camera import clip_from_world
 from flame_fitting.fit.feature_tracks import FeatureTracks
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.interface import Rasterizer
@@ -59,6 +58,8 @@ class Shown:
     """px."""
     camera: Float[Tensor, "T 4 4"]
     """From the frame of the vertices."""
+    clip: Float[Tensor, "T 4 4"]
+    """The same to clip space, float32."""
     vertices: Float[Tensor, "T V 3"]
     """m."""
 
@@ -97,7 +98,7 @@ def looked_at(
     out = {}
     for row in rows:
         triangle = _rasterized(rasterizer, head, shown, row)
-        facing = _facing(head, shown.vertices[row], shown.camera[row]) > _FACING
+        facing = _facing(shown.vertices[row], shown.camera[row], head.faces) > _FACING
         good = torch.where(triangle >= 0, (wanted & facing)[triangle.clamp_min(0)], False)
         out[row] = cv2.erode(good.cpu().numpy().astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     return out
@@ -105,54 +106,66 @@ def looked_at(
 
 def on_the_skin(rasterizer: Rasterizer, head: HeadModel, shown: Shown, tracks: Sequence[FeatureTracks]) -> SkinPoints:
     """The tracks' points, told anew in every picture by the patches around them."""
-    found = [_of_anchor(rasterizer, head, shown, track) for track in tracks]
-    if not found:
-        count, like = len(shown.grey), shown.vertices
-        none = like.new_zeros(0, 3)
-        return SkinPoints(none.long(), none, like.new_zeros(count, 0, 2), like.new_zeros(count, 0))
-    return SkinPoints(
-        torch.cat([one.corners for one in found]),
-        torch.cat([one.barycentric for one in found]),
-        torch.cat([one.place for one in found], dim=1),
-        torch.cat([one.sigma for one in found], dim=1),
-    )
+    found = [_patches_of(rasterizer, head, shown, track) for track in tracks]
+    places = [torch.full_like(one.followed, np.nan) for one in found]
+    sigmas = [torch.full_like(one.followed[..., 0], np.nan) for one in found]
+    for first in range(0, len(shown.grey), _CHUNK):
+        rows = slice(first, first + _CHUNK)
+        layers = _layers(shown.grey[rows], shown.vertices.device)
+        for one, at, deviation in zip(found, places, sigmas, strict=True):
+            if torch.isfinite(one.followed[rows]).any():
+                at[rows], deviation[rows] = one.told(layers, shown, rows)
+    like, count = shown.vertices, len(shown.grey)
+    corners = torch.cat([head.faces[:0], *(one.corners[:, one.middle] for one in found)])
+    barycentric = torch.cat([like.new_zeros(0, 3), *(one.barycentric[:, one.middle] for one in found)])
+    place = torch.cat([like.new_zeros(count, 0, 2), *places], dim=1)
+    sigma = torch.cat([like.new_zeros(count, 0), *sigmas], dim=1)
+    often = torch.isfinite(sigma).sum(0) >= _LEAST
+    return SkinPoints(corners[often], barycentric[often], place[:, often], sigma[:, often])
 
 
-def _of_anchor(rasterizer: Rasterizer, head: HeadModel, shown: Shown, track: FeatureTracks) -> SkinPoints:
+@dataclass(frozen=True, eq=False)
+class _Patches:
+    """The skin around N points of one anchor, S samples each."""
+
+    corners: Int[Tensor, "N S 3"]
+    barycentric: Float[Tensor, "N S 3"]
+    template: Float[Tensor, "N S"]
+    """What the anchor shows of it."""
+    followed: Float[Tensor, "T N 2"]
+    """px, where the points were followed to."""
+
+    @property
+    def middle(self) -> int:
+        """The sample that is the point itself."""
+        return self.corners.shape[1] // 2
+
+    def told(
+        self, layers: Float[Tensor, "t 3 H W"], shown: Shown, rows: slice
+    ) -> tuple[Float[Tensor, "t N 2"], Float[Tensor, "t N"]]:
+        """Places (px) and their deviations in some pictures; NaN where a point is not told."""
+        followed, vertices, camera = self.followed[rows], shown.vertices[rows], shown.camera[rows]
+        points = torch.einsum("tnskc,nsk->tnsc", vertices[:, self.corners], self.barycentric)
+        seen = _projected(points.flatten(1, 2), shown.K[rows], camera).reshape(*points.shape[:3], 2)
+        begin = seen - seen[:, :, self.middle, None] + torch.nan_to_num(followed)[:, :, None]
+        shift, alike, spread = _brought_onto(layers, begin, self.template)
+        facing = _facing(vertices, camera, self.corners[:, self.middle])
+        told = torch.isfinite(followed[..., 0]) & (alike > _ALIKE) & (shift.norm(dim=-1) < _NEAR)
+        told &= (facing > _FACING) & (spread < _UNSURE)
+        return torch.where(told[..., None], followed + shift, torch.nan), torch.where(told, spread, torch.nan)
+
+
+def _patches_of(rasterizer: Rasterizer, head: HeadModel, shown: Shown, track: FeatureTracks) -> _Patches:
     device, anchor = shown.vertices.device, track.anchor
     steps = (torch.arange(_SIDE, device=device) - _SIDE // 2) * _SPACING
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
-    start = torch.as_tensor(track.start, device=device)
-    samples = start[:, None] + grid
+    samples = torch.as_tensor(track.start, device=device)[:, None] + grid
     corners, barycentric, depth, inside, face = _under(rasterizer, head, shown, anchor, samples)
     # a patch lies on one surface, and all of it is skin
     whole = (inside & skin_of(head)[face]).all(1) & (depth.amax(1) - depth.amin(1) < _DEEP)
-    samples, corners, barycentric = samples[whole], corners[whole], barycentric[whole]
-    followed = torch.as_tensor(track.place, device=device)[:, whole]
     layers = _layers(shown.grey[anchor : anchor + 1], device)
-    template = _sampled(layers, samples[None])[0][0]
-    middle = samples.shape[1] // 2
-    place, sigma = torch.full_like(followed, np.nan), torch.full_like(followed[..., 0], np.nan)
-    for first in range(0, len(shown.grey), _CHUNK):
-        rows = slice(first, min(first + _CHUNK, len(shown.grey)))
-        there, near = followed[rows], torch.isfinite(followed[rows][..., 0])
-        if not near.any():
-            continue
-        patches = torch.einsum("tnskc,nsk->tnsc", shown.vertices[rows][:, corners], barycentric)
-        seen = _projected(patches.flatten(1, 2), shown.K[rows], shown.camera[rows]).reshape(*patches.shape[:3], 2)
-        begin = seen - seen[:, :, middle, None] + torch.nan_to_num(there)[:, :, None]
-        shift, alike, spread = _brought_onto(_layers(shown.grey[rows], device), begin, template)
-        facing = torch.stack(
-            [
-                _facing(head, vertices, camera, corners[:, middle])
-                for vertices, camera in zip(shown.vertices[rows], shown.camera[rows], strict=True)
-            ]
-        )
-        told = near & (alike > _ALIKE) & (shift.norm(dim=-1) < _NEAR) & (facing > _FACING) & (spread < _UNSURE)
-        place[rows] = torch.where(told[..., None], there + shift, torch.nan)
-        sigma[rows] = torch.where(told, spread, torch.nan)
-    often = torch.isfinite(sigma).sum(0) >= _LEAST
-    return SkinPoints(corners[often, middle], barycentric[often, middle], place[:, often], sigma[:, often])
+    template = _sampled(layers, samples[None, whole])[0][0]
+    return _Patches(corners[whole], barycentric[whole], template, torch.as_tensor(track.place, device=device)[:, whole])
 
 
 def _brought_onto(
@@ -239,21 +252,9 @@ def _under(
 def _rasterized(rasterizer: Rasterizer, head: HeadModel, shown: Shown, row: int) -> Int[Tensor, "H W"]:
     """Triangle at each pixel of a picture, -1 where there is none."""
     height, width = shown.grey.shape[1:]
-    clip = clip_from_world(
-        shown.K[row].cpu().numpy(), shown.camera[row].cpu().numpy(), width, height, *_range(shown, row)
-    )
-    pos = clip_positions(
-        shown.vertices[row][None], torch.as_tensor(clip, device=shown.vertices.device)[None].to(shown.vertices)
-    )
-    rast, _ = rasterizer.rasterize(pos.contiguous(), head.faces.int(), (height, width))
+    pos = clip_positions(shown.vertices[row][None].float(), shown.clip[row][None])
+    rast, _ = rasterizer.rasterize(pos, head.faces.int(), (height, width))
     return rast[0, ..., 3].long() - 1
-
-
-def _range(shown: Shown, row: int) -> tuple[float, float]:
-    """Depth of the near and far plane around the head, m."""
-    camera = shown.camera[row]
-    depth = shown.vertices[row] @ camera[2, :3] + camera[2, 3]
-    return max(0.9 * float(depth.min()), 0.01), 1.1 * max(float(depth.max()), 0.02)
 
 
 def _projected(
@@ -265,10 +266,10 @@ def _projected(
 
 
 def _facing(
-    head: HeadModel, vertices: Float[Tensor, "V 3"], camera: Float[Tensor, "4 4"], corners: Tensor | None = None
-) -> Float[Tensor, " F"]:
-    """Cosine of triangles (all, or those of `corners` (F, 3)) to the way to the camera."""
-    a, b, c = vertices[head.faces if corners is None else corners].unbind(1)
+    vertices: Float[Tensor, "*b V 3"], camera: Float[Tensor, "*b 4 4"], corners: Int[Tensor, "F 3"]
+) -> Float[Tensor, "*b F"]:
+    """Cosine of triangles to the way to the camera."""
+    a, b, c = vertices[..., corners, :].unbind(-2)
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
-    eye = -camera[:3, :3].T @ camera[:3, 3]
+    eye = -(camera[..., :3, :3].mT @ camera[..., :3, 3:]).mT
     return (normal * torch.nn.functional.normalize(eye - (a + b + c) / 3, dim=-1)).sum(-1)

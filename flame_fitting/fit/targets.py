@@ -264,7 +264,7 @@ class SourceTarget:
     detections: DetectionTarget | None = None
     """All detections in the pictures."""
     share: float = 1.0
-    """Its part of what all landmarks of the timestep count for; the parts of all sources make 1."""
+    """Its part of what all landmarks of the timestep count for; the parts of all detectors make 1."""
     evidence: Evidence | None = None
     """Of lids, lips and gaze, (Q,), against the head itself, so in any frame; None where nothing was seen."""
     bias: float | None = None

@@ -45,7 +45,7 @@ def shown_of(head: HeadModel, truth: FitParameters) -> Shown:
     drawn = [draw(head, one.numpy(), speckled(), around(1), SIZE) for one in vertices]
     grey = np.stack([one.rgba[0, ..., 0].numpy() for one in drawn])
     K, camera = (torch.as_tensor(np.concatenate([getattr(one, name) for one in drawn])) for name in ("K", "camera"))
-    return Shown(grey, K, camera, vertices)
+    return Shown(grey, K, camera, torch.cat([one.clip for one in drawn]), vertices)
 
 
 def true_places(head: HeadModel, shown: Shown, start: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_skin_that_turns_away_and_what_is_no_skin_is_not_looked_at() -> None:
     truth = FitParameters.neutral(head, 2)
     truth.rotation[1, 1] = np.pi
     whole = shown_of(head, turning(head))
-    shown = Shown(whole.grey[:2], whole.K[:2], whole.camera[:2], truth.vertices(head))
+    shown = Shown(whole.grey[:2], whole.K[:2], whole.camera[:2], whole.clip[:2], truth.vertices(head))
     front, back = looked_at(rasterizer, head, shown, [0, 1]).values()
     assert not back.any() and front.sum() > 0
     corners, _, _, inside, _ = skin_points._under(

@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from flame_fitting import progress
-from flame_fitting.fit.feature_tracks import FeatureTracks, follow
+from flame_fitting.fit.feature_tracks import follow
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_skin
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget, SourceTarget
+from flame_fitting.render.mesh import zoomed_clip
 
 COMPONENTS = {"shape": 100, "expr": 60}
 """Components that points of the skin can tell."""
@@ -50,18 +52,15 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         shown.advance(steps)
         return state
     film = Film.of(seen, rows)
-    tracks: list[FeatureTracks] | None = None
+    apart = max(_APART, -(-len(rows) // _ANCHORS))
+    anchors = range((apart // 2) % len(rows), len(rows), apart)
+    tracks = follow(film.grey, looked_at(seen.rasterizer, seen.head, film.shown(state), anchors), _CORNERS)
     for number in range(_ROUNDS):
-        pictures = film.shown(state)
-        if tracks is None:
-            apart = max(_APART, -(-len(rows) // _ANCHORS))
-            anchors = range((apart // 2) % len(rows), len(rows), apart)
-            tracks = follow(film.grey, looked_at(seen.rasterizer, seen.head, pictures, anchors), _CORNERS)
-        points = on_the_skin(seen.rasterizer, seen.head, pictures, tracks)
+        points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
         part = replace(
             stage, keeper=None, settings=replace(stage.settings, num_steps=len(range(number, steps, _ROUNDS)))
         )
-        more = film.with_points(seen, points, stage.config.w.landmark_count)
+        more = film.with_points(points, stage.config.w.landmark_count)
         found = second_order.solve(state, more, part, shown, COMPONENTS)
         # what does not move here keeps its own, the focal length above all
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
@@ -80,33 +79,37 @@ class Film:
     """px."""
     camera: Float[ndarray, "T 4 4"]
     """From the reference frame, m."""
+    clip: Float[Tensor, "T 4 4"]
+    """The same to clip space."""
 
     @classmethod
     def of(cls, seen: Observations, rows: list[int]) -> "Film":
         """Reads the pictures, of one camera, as grey bytes."""
         assert seen.pictures is not None
-        grey, K, camera = [], [], []
+        grey, K, camera, clip = [], [], [], []
         for row in rows:
             view = seen.pictures.batch(seen.pictures.rows([row]))
             view = view.downsampled(-(-max(view.resolution) // _LONGER_SIDE))
             grey.append((255 * view.pictures(0)[..., :3].mean(-1)).round().byte().cpu().numpy())
             K.append(view.K[0])
             camera.append(view.camera[0])
-        return cls(seen, rows, np.stack(grey), np.stack(K), np.stack(camera))
+            clip.append(view.clip[0])
+        return cls(seen, rows, np.stack(grey), np.stack(K), np.stack(camera), torch.stack(clip))
 
     def shown(self, state: FitState) -> Shown:
         """With the head as a state has it, and its focal length."""
         head, parameters = self.seen.head, state.parameters.of_frames(self.rows)
+        factor = 1.0 if self.seen.calibrated else float(parameters.log_focal[0].exp())
         K = self.K.copy()
-        if not self.seen.calibrated:
-            K[:, [0, 1], [0, 1]] *= float(parameters.log_focal[0].exp())
+        K[:, [0, 1], [0, 1]] *= factor
         vertices = parameters.vertices(head).detach()
-        return Shown(self.grey, torch.as_tensor(K).to(vertices), torch.as_tensor(self.camera).to(vertices), vertices)
+        camera, clip = torch.as_tensor(self.camera).to(vertices), zoomed_clip(self.clip, factor)
+        return Shown(self.grey, torch.as_tensor(K).to(vertices), camera, clip, vertices)
 
-    def with_points(self, seen: Observations, points: SkinPoints, count: float) -> Observations:
+    def with_points(self, points: SkinPoints, count: float) -> Observations:
         """The observations with one more source of landmarks; `count` is what all of a timestep's others count for."""
         place = {row: number for number, row in enumerate(self.rows)}
-        head, like = seen.head, seen.head.v_template
+        seen, head, like = self.seen, self.seen.head, self.seen.head.v_template
         nowhere = LandmarkTarget(
             like.new_zeros(0, 3),
             like.new_zeros(0),
