@@ -39,6 +39,7 @@ def rough_head_frame(
         settings = GaussNewtonSettings(
             evidence=0.0,
             usual_log_focal=0.0,
+            size_sigma=None,
             iterations=count,
             landmark_count=weight.landmark_count,
             surface_count=weight.surface_count,

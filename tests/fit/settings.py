@@ -69,6 +69,7 @@ def second_order_of(**changes: Any) -> GaussNewtonSettings:
         "marginal": False,
         "evidence": 0.0,
         "usual_log_focal": 0.0,
+        "size_sigma": None,
         "seed": 0,
     }
     return GaussNewtonSettings(**({"iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes))

@@ -80,7 +80,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         seen.targets,
         views,
         seen.surface,
-        priors(config),
+        replace(priors(config), log_size=None) if seen.calibrated else priors(config),
         seen.texels,
         state.residual,
         lights,

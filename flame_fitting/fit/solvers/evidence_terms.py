@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flame_fitting.errors import InputError
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.solvers.biases import Biases, turn_of
+from flame_fitting.fit.solvers.biases import NECK, Biases, turn_of
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.residuals import Measurements
 from flame_fitting.fit.targets import FrameTarget
@@ -38,6 +38,8 @@ class Gaps(Measurements):
     """Gaps of openings at one timestep: points are upper rims minus lower ones."""
 
     timestep: int
+    parents: list[int]
+    """Of the joints."""
     still: Bool[Tensor, " P"]
     """Columns that change no gap."""
     scale_column: int | None
@@ -52,7 +54,7 @@ class Gaps(Measurements):
 
     def at(self, parameters: FitParameters, biases: Float[Tensor, "B 3"] | None = None) -> "Measurements":
         """The same along the head's axis at these parameters."""
-        up = turn_of(parameters, self.timestep)[:, 1] / parameters.placement[6].exp()
+        up = turn_of(parameters, self.timestep, self.parents)[:, 1] / parameters.placement[6].exp()
         return replace(super().at(parameters, biases), directions=up.expand(len(self.corners), 1, 3))
 
 
@@ -94,6 +96,7 @@ class EvidenceTerms:
         self._apertures = apertures_of(head) if found else None
         self._evidence = found if self._apertures is not None else {}
         self._columns, self._count, self._like, self._faces = columns, count, like, head.faces
+        self._parents = head.parents
         slices = columns.slices()
         still = torch.zeros(columns.count, dtype=torch.bool, device=like.device)
         for name in _TURNING:
@@ -111,7 +114,13 @@ class EvidenceTerms:
         self._first = biases.count
         shared = next(iter(self._evidence.values())).shared_std[: len(GAP_NAMES)] * _MM
         precision = self._like.new_tensor(self._count * _OF_ONE / shared**2)
-        return replace(biases, precision=torch.cat([biases.precision, precision]))
+        carried = biases.carried.new_zeros(len(precision), biases.carried.shape[1])
+        carried[:, NECK] = 1.0  # gaps are measured along the head's own axis
+        return replace(
+            biases,
+            precision=torch.cat([biases.precision, precision]),
+            carried=torch.cat([biases.carried, carried]),
+        )
 
     def of(self, timestep: int, parameters: FitParameters) -> list[Measurements]:
         """What is measured at a timestep."""
@@ -133,6 +142,7 @@ class EvidenceTerms:
                 scale=self._like.new_tensor(_CUT * std),
                 bias=None if self._first is None else torch.as_tensor(self._first + known, device=self._like.device),
                 timestep=timestep,
+                parents=self._parents,
                 still=self._still,
                 scale_column=self._scale,
             )

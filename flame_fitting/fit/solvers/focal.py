@@ -153,6 +153,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
     settings = GaussNewtonSettings(
         evidence=0.0,
         usual_log_focal=0.0,
+        size_sigma=prior.log_size,
         iterations=steps,
         landmark_count=config.w.landmark_count,
         surface_count=0.0,

@@ -22,7 +22,7 @@ from torch import Tensor
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
-from flame_fitting.fit.solvers.biases import Biases, turn_of
+from flame_fitting.fit.solvers.biases import Biases
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, points_alone
@@ -39,6 +39,7 @@ from flame_fitting.fit.solvers.residuals import (
     surface_distances,
     surface_distances_back,
 )
+from flame_fitting.fit.solvers.size import size_slopes
 from flame_fitting.fit.state import Underway
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.weight_config import PriorConfig
@@ -82,6 +83,8 @@ class GaussNewtonSettings:
     """Measurements that each opening and each angle of a detector's evidence counts for (`evidence_terms`)."""
     usual_log_focal: float
     """Mean of the prior of the logarithm of the focal length; those of all others are 0."""
+    size_sigma: float | None
+    """Standard deviation of the logarithm of the head's size over the mean head's (`size`); None: as identity has it."""
     seed: int
     """Of the sample of the avatar's points."""
 
@@ -96,7 +99,7 @@ class _Point(NamedTuple):
 
     parameters: FitParameters
     bias: Tensor
-    """(B, 3) m, of the landmarks, in the neck's axes."""
+    """(B, 3) m, of the landmarks, in axes that move as the skin does."""
 
 
 class Solution(NamedTuple):
@@ -198,7 +201,7 @@ class _Problem:
     ) -> None:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
-        self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, like.expr)
+        self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, head)
         self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr, before)
         self.evidence = EvidenceTerms(head, targets, columns, settings.evidence, like.expr)
         self.biases = self.evidence.with_unknowns(self.biases)
@@ -207,6 +210,9 @@ class _Problem:
         usual = shared.new_zeros(len(shared))
         if (column := columns.slices().get("log_focal")) is not None:
             usual[column] = settings.usual_log_focal
+        if (column := columns.slices().get("shape")) is not None and settings.size_sigma is not None:
+            slopes = size_slopes(head, column.stop - column.start)
+            shared[column, column] += torch.outer(slopes, slopes) / settings.size_sigma**2
         self.priors = replace(self.priors, shared=shared, usual=usual)
         self.least = torch.cat(
             [like.expr.new_zeros(0)]
@@ -295,8 +301,8 @@ class _Problem:
         terms = []
         for t in range(parameters.timesteps):
             vertices, jacobian = self._linearizer(parameters, t)
-            turn = turn_of(parameters, t)
-            shift = now.bias @ turn.T
+            turns = self.biases.turns(parameters, t)
+            shift = (turns @ now.bias[..., None])[..., 0]
             terms.append([measured.at(parameters, shift) for measured in self._measure(t, vertices, cut, parameters)])
             for measured in terms[-1]:
                 linear = measured.linear(vertices, jacobian)
@@ -307,7 +313,7 @@ class _Problem:
                 slope.shared[:size] += term.gradient[:size]
                 slope.frames[t] += term.gradient[size:]
                 cost += float(term.cost)
-                more = measured.with_biases(vertices, linear, turn, count)
+                more = measured.with_biases(vertices, linear, turns, count)
                 if more is not None:
                     of_biases += more.own
                     cross = more.cross.flatten(0, 1)
@@ -323,7 +329,8 @@ class _Problem:
         """The cost where the unknowns are x, with these correspondences."""
         (parameters, bias), cost = self.moved(now, x), self.priors.cost(x)
         for t, measurements in enumerate(terms):
-            vertices, shift = self._linearizer.vertices(parameters, t), bias @ turn_of(parameters, t).T
+            vertices = self._linearizer.vertices(parameters, t)
+            shift = (self.biases.turns(parameters, t) @ bias[..., None])[..., 0]
             cost += sum(float(measured.at(parameters, shift).cost(vertices)) for measured in measurements)
         return cost
 

@@ -20,6 +20,7 @@ from flame_fitting.fit.region_weights import CAP, SurfaceWeights, by_region
 from flame_fitting.fit.solvers.changing import Changing, within
 from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 from flame_fitting.fit.solvers.regularisers import OverTime, pose_loss
+from flame_fitting.fit.solvers.size import size_slopes
 from flame_fitting.fit.solvers.zoom import Zoom
 from flame_fitting.fit.targets import FrameTarget, SourceTarget
 from flame_fitting.fit.views import ViewSet
@@ -154,6 +155,10 @@ class GeometryStep:
         # point, normal, weight divided by the sum of weights (0 where no point was found)
         self._planes = [(zeros.clone(), zeros.clone(), zeros[:, 0].clone()) for _ in targets]
         self._precision = self._precisions(prior)
+        self._size: Tensor | None = None
+        """By how many of its standard deviations each identity coefficient changes the head's size."""
+        if prior.log_size is not None and "shape" in start:
+            self._size = size_slopes(self.head, self.head.n_shape) / prior.log_size
         before = None if before is None else before.to(torch.float32)
         self._over_time = OverTime(self.head, weights, start, len(targets), before)
 
@@ -313,4 +318,6 @@ class GeometryStep:
             if "eyes_pose" in self._shapes:
                 apart = (now.eyes_pose[:, :3] - now.eyes_pose[:, 3:]) / VERGENCE
                 loss = loss + weights.prior * apart.square().sum()
+            if self._size is not None:
+                loss = loss + weights.prior * (self._size @ now.shape).square()
         return loss

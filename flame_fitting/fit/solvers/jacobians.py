@@ -151,9 +151,14 @@ def cross_columns(axes: Float[Tensor, "3 K"], points: Float[Tensor, "V 3"]) -> F
 
 def skinning_rotations(head: HeadModel, parameters: FitParameters, timestep: int = 0) -> Float[Tensor, "V 3 3"]:
     """A_v, scale of the placement included: how a rest-space displacement of a vertex turns into a posed one."""
-    rotation = parameters.placement[6].exp() * rotation_matrix(parameters.placement[:3])
-    world = _along_chain(rotation_matrix(_joint_poses(parameters, timestep)), head.parents)
-    return rotation @ torch.einsum("vj,jab->vab", head.weights, world)
+    turns = joint_turns(parameters, head.parents, timestep)
+    return parameters.placement[6].exp() * torch.einsum("vj,jab->vab", head.weights, turns)
+
+
+def joint_turns(parameters: FitParameters, parents: list[int], timestep: int = 0) -> Float[Tensor, "J 3 3"]:
+    """How the joints of one timestep are turned in the reference frame."""
+    world = _along_chain(rotation_matrix(_joint_poses(parameters, timestep)), parents)
+    return rotation_matrix(parameters.placement[:3]) @ world
 
 
 def _joint_poses(parameters: FitParameters, timestep: int) -> Float[Tensor, "5 3"]:

@@ -127,13 +127,14 @@ class Measurements:
         return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
 
     def with_biases(
-        self, vertices: Float[Tensor, "V 3"], linear: "Linear", turn: Float[Tensor, "3 3"], count: int
+        self, vertices: Float[Tensor, "V 3"], linear: "Linear", turns: Float[Tensor, "B 3 3"], count: int
     ) -> "BiasQuadratic | None":
-        """What `quadratic` lacks of the biases, which move the points along the columns of `turn`; None without any."""
+        """What `quadratic` lacks of the biases, which move points along the columns of their `turns`; None without."""
         if self.bias is None:
             return None
         (residuals, rows, weight), slopes = linear, self.slopes(vertices)
-        moved = turn.expand(len(rows), 3, 3) if slopes is None else slopes @ turn
+        turn = turns[self.bias]
+        moved = turn if slopes is None else slopes @ turn
         weighted = moved * weight[:, None, None]
         own = rows.new_zeros(count, 3, 3)
         cross = rows.new_zeros(count, 3, rows.shape[-1])

@@ -50,6 +50,7 @@ def solve(
             # how volumes change with the focal length is not known to it
             marginal=seen.timesteps > 1 and seen.calibrated,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
+            size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
             seed=config.seed,
         ),

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.solvers.biases import Biases, turn_of
+from flame_fitting.fit.solvers.biases import Biases
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import _Point, _Problem, gauss_newton
-from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.jacobians import Linearizer, skinning_rotations
 from flame_fitting.fit.solvers.residuals import projected_landmarks
 from flame_fitting.fit.targets import FrameTarget
 from tests.fit.known_truth import sequence
@@ -22,14 +22,16 @@ SIGMA = 0.002
 
 
 def biased(steps: int, sigma: float, seed: int = 4):
-    """Truth, and targets whose points are off alike at every timestep, in the axes of the neck."""
+    """Truth, and targets whose points are off alike at every timestep, in the skin's axes."""
     head, truth, targets, _ = sequence(steps)
     offs = sigma * torch.as_tensor(np.random.default_rng(seed).standard_normal((80, 3)))
-    out = []
+    out, biases = [], Biases.of(targets, sigma, 80.0, head)
     for t, target in enumerate(targets):
         source = target.sources[0]
         marks = source.landmarks
-        shift = offs[torch.as_tensor(marks.index)] @ turn_of(truth, t).T
+        rows = biases.rows(0, torch.as_tensor(marks.index))
+        assert rows is not None
+        shift = torch.einsum("nac,nc->na", biases.turns(truth, t)[rows], offs[torch.as_tensor(marks.index)])
         out.append(FrameTarget((replace(source, landmarks=replace(marks, points=marks.points + shift)),)))
     return head, truth, out, offs
 
@@ -91,9 +93,9 @@ def test_what_is_always_off_does_not_become_the_identity() -> None:
 
 
 def test_only_points_that_are_seen_have_one() -> None:
-    _, truth, targets, _ = biased(2, SIGMA)
-    assert Biases.of(targets, None, 60.0, truth.expr).count == 0
-    found = Biases.of(targets, SIGMA, 60.0, truth.expr)
+    head, _, targets, _ = biased(2, SIGMA)
+    assert Biases.of(targets, None, 60.0, head).count == 0
+    found = Biases.of(targets, SIGMA, 60.0, head)
     index = torch.as_tensor(targets[0].sources[0].landmarks.index)
     assert found.count == len(index)
     rows = found.rows(0, index)
@@ -103,9 +105,9 @@ def test_only_points_that_are_seen_have_one() -> None:
 
 
 def test_a_source_may_say_how_far_off_its_points_are() -> None:
-    _, truth, targets, _ = biased(2, SIGMA)
+    head, _, targets, _ = biased(2, SIGMA)
     other = [FrameTarget((*one.sources, replace(one.sources[0], bias=3 * SIGMA))) for one in targets]
-    precision = Biases.of(other, SIGMA, 60.0, truth.expr).precision
+    precision = Biases.of(other, SIGMA, 60.0, head).precision
     assert len(precision) == 160
     torch.testing.assert_close(precision[:80], 9 * precision[80:])
 
@@ -121,13 +123,29 @@ def test_what_several_pictures_show_of_a_point_adds_up() -> None:
     }
     columns = Columns.of(head, ("shape", "rotation"), {"shape": 3})
     vertices, jacobian = Linearizer(head, columns)(truth)
-    turn = turn_of(truth, 0)
+    turns = Biases.of(targets, SIGMA, 60.0, head).turns(truth, 0)
     found = []
     for target, number in ((pixels, once), (replace(pixels, **both, index=twice), twice)):
         measured = projected_landmarks(target, 1.0, 4.0, truth.log_focal[0] + 0.1, None, number)
-        more = measured.with_biases(vertices, measured.linear(vertices, jacobian), turn, 80)
+        more = measured.with_biases(vertices, measured.linear(vertices, jacobian), turns, 80)
         assert more is not None
         found.append(more)
     for one, other in zip(*found, strict=True):
         assert one.abs().max() > 0
         torch.testing.assert_close(2 * one, other)
+
+
+def test_biases_turn_as_the_skin_around_their_points_does() -> None:
+    head, truth, targets, _ = biased(2, SIGMA)
+    moved = truth.clone()
+    moved.jaw_pose[1, 0] = 0.3
+    marks, biases = targets[1].sources[0].landmarks, Biases.of(targets, SIGMA, 60.0, head)
+    rows = biases.rows(0, torch.as_tensor(marks.index))
+    assert rows is not None
+    turns = biases.turns(moved, 1)[rows]
+    of_skin = skinning_rotations(head, moved, 1)[marks.corners] / moved.placement[6].exp()
+    torch.testing.assert_close(turns, torch.einsum("nk,nkac->nac", marks.barycentric, of_skin))
+    # the jaw's points turn with it, others do not
+    changed = (turns - biases.turns(truth, 1)[rows]).abs().amax((1, 2))
+    by_jaw = torch.einsum("nk,nk->n", marks.barycentric, head.weights[marks.corners][..., 2])
+    assert by_jaw.max() > 0.1 and changed[by_jaw > 0.1].min() > 0.01
