@@ -215,6 +215,8 @@ class PipelineConfig:
     """Focal length of a camera that is not known, by landmarks."""
     lmk_init_all: StageConfig = field(default_factory=_gauss_newton)
     """Landmarks: placement, shape, expression, joints."""
+    pts_init_all: StageConfig = field(default_factory=_points)
+    """Landmarks and points of the skin that are followed through a video: identity and focal length, too."""
     geo_init_all: StageConfig = field(default_factory=_gauss_newton_on_geometry)
     """Landmarks and the avatar's surface."""
     rgb_init_texture: StageConfig = field(default_factory=_bake)

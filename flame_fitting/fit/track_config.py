@@ -1,6 +1,6 @@
 """Options of tracking: those of the fit, with defaults for captures over time. Values only; no heavy import here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -62,6 +62,7 @@ def _track(config: TrackConfig, monocular: bool) -> None:
         lmk_init_rigid=StageConfig(1, solver="closed_form", optimizable_params=("pose",), **landmarks),
         lmk_init_focal=StageConfig(6, solver="focal", optimizable_params=("cam", "pose"), **landmarks),
         lmk_init_all=StageConfig(12, solver="gauss_newton", optimizable_params=everything, **landmarks),
+        pts_init_all=none,
         geo_init_all=none,
         rgb_init_texture=none,
         rgb_init_outline=none,
@@ -115,6 +116,7 @@ def _monocular(config: TrackConfig, landmark: float) -> None:
     # second order's balance of landmarks and priors; a head inside its matte, which hair and clothes are part of
     epochs.landmark, epochs.prior, epochs.outline, epochs.outline_inside = 2.0, 0.01, 2.0, 0.0
     # pictures are followed to a fraction of a pixel, which the mean of their colours is not
-    pipeline.pts_global_tracking = StageConfig(
-        8, solver="points", optimizable_params=("pose", "joints", "expr"), looks_at=("landmarks", "pictures")
-    )
+    points = StageConfig(32, solver="points", looks_at=("landmarks", "pictures"))
+    tracked: tuple[Group, ...] = ("pose", "joints", "expr")
+    pipeline.pts_init_all = replace(points, optimizable_params=("cam", *tracked, "shape"))
+    pipeline.pts_global_tracking = replace(points, num_steps=8, optimizable_params=tracked)

@@ -46,6 +46,8 @@ from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
 
+LANDMARK_CUT = 4.0
+"""Geman-McClure scale of landmarks, in standard deviations."""
 _SAMPLE = 6000
 """Points of an avatar's surface that look for the model."""
 _ROUNDS = 6
@@ -69,7 +71,7 @@ class GaussNewtonSettings:
     """The same for avatar-to-model distances."""
     surface_sigma: float = 0.001
     """Standard deviation of the surface distance, m: what shape outside the model's basis leaves over."""
-    landmark_cut: float = 4.0
+    landmark_cut: float = LANDMARK_CUT
     """Geman-McClure scale of landmarks, in standard deviations."""
     surface_cut: tuple[float, float] = (0.012, 0.003)
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""

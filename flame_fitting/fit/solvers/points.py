@@ -31,10 +31,13 @@ _CORNERS = 60
 """Of each."""
 _LONGER_SIDE = 1024
 """px: larger pictures are reduced."""
-_ROUNDS = 2
-"""In each of which the points are found anew."""
-_NOISE = 0.5 / 512
-"""Standard deviation of a place that the head does not explain, beside its own, of the picture's longer side."""
+_POSES = (0.5, 0.5)
+"""Rounds, in each of which the points are found anew: px at 512, the standard deviation of a place that the head does
+not explain, beside its own."""
+_IDENTITY = (0.5, 0.3, 0.2, 0.2)
+"""The same where identity and focal length move: the nearer they are, the more exactly places are told."""
+_CUTS = (10.0, 4.0)
+"""Geman-McClure scales, in standard deviations, one after the other: what a fit is off by at first is no outlier."""
 _SHARE = 0.5
 """Measurements that a point counts for: what the head does not explain is alike at neighbours."""
 _BIAS = 0.003
@@ -46,7 +49,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
 
     Where timesteps have one picture each; others are left as they are.
     """
-    steps, rows = stage.settings.num_steps, seen.with_face
+    steps, groups, rows = stage.settings.num_steps, stage.settings.optimizable_params, seen.with_face
     alone = seen.pictures is not None and len(seen.pictures) == seen.timesteps
     if not alone or seen.rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
         shown.advance(steps)
@@ -55,14 +58,15 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     apart = max(_APART, -(-len(rows) // _ANCHORS))
     anchors = range((apart // 2) % len(rows), len(rows), apart)
     tracks = follow(film.grey, looked_at(seen.rasterizer, seen.head, film.shown(state), anchors), _CORNERS)
-    for number in range(_ROUNDS):
-        points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
-        part = replace(
-            stage, keeper=None, settings=replace(stage.settings, num_steps=len(range(number, steps, _ROUNDS)))
-        )
-        more = film.with_points(points, stage.config.w.landmark_count)
-        found = second_order.solve(state, more, part, shown, COMPONENTS)
-        # what does not move here keeps its own, the focal length above all
+    rounds = [(noise, cut) for noise in (_IDENTITY if "shape" in groups else _POSES) for cut in _CUTS]
+    for number, (noise, cut) in enumerate(rounds):
+        if cut == _CUTS[0]:
+            points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
+            more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
+        own = len(range(number, steps, len(rounds)))
+        part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=own))
+        found = second_order.solve(state, more, part, shown, COMPONENTS, cut)
+        # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return replace(state, texture_is_final=False)
 
@@ -106,8 +110,12 @@ class Film:
         camera, clip = torch.as_tensor(self.camera).to(vertices), zoomed_clip(self.clip, factor)
         return Shown(self.grey, torch.as_tensor(K).to(vertices), camera, clip, vertices)
 
-    def with_points(self, points: SkinPoints, count: float) -> Observations:
-        """The observations with one more source of landmarks; `count` is what all of a timestep's others count for."""
+    def with_points(self, points: SkinPoints, count: float, noise: float) -> Observations:
+        """The observations with one more source of landmarks.
+
+        `count` is what all of a timestep's others count for, `noise` the standard deviation beside the points' own, of
+        the picture's longer side.
+        """
         place = {row: number for number, row in enumerate(self.rows)}
         seen, head, like = self.seen, self.seen.head, self.seen.head.v_template
         nowhere = LandmarkTarget(
@@ -120,14 +128,14 @@ class Film:
         )
         targets = []
         for row, target in enumerate(seen.targets):
-            pixels = self._target(points, place[row]) if row in place else None
+            pixels = self._target(points, place[row], noise) if row in place else None
             share = 0.0 if pixels is None else _SHARE * pixels.points / count
             targets.append(
                 replace(target, sources=(*target.sources, SourceTarget(nowhere, pixels, share=share, bias=_BIAS)))
             )
         return replace(seen, targets=targets)
 
-    def _target(self, points: SkinPoints, number: int) -> PixelTarget | None:
+    def _target(self, points: SkinPoints, number: int, noise: float) -> PixelTarget | None:
         """The points that one picture shows, each as one measurement."""
         index = torch.nonzero(points.found[number])[:, 0]
         if not len(index):
@@ -137,7 +145,7 @@ class Film:
         rays = (points.place[number, index] - K[:2, 2]) / K[[0, 1], [0, 1]]
         # the same at the head's distance: the targets' deviation is one for all
         size = float(max(self.grey.shape[1:]))
-        sigma = torch.hypot(2 * points.sigma[number, index], like.new_tensor(_NOISE * size))
+        sigma = torch.hypot(2 * points.sigma[number, index], like.new_tensor(noise * size))
         depth = camera[2, 3].clamp_min(0.05)
         weight = (PixelTarget.sigma * K[0, 0] / (sigma * depth)).square()
         return PixelTarget(

@@ -10,7 +10,7 @@ from flame_fitting.fit.priors import priors
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import usual_log_focal
-from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import LANDMARK_CUT, GaussNewtonSettings, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 
@@ -24,10 +24,11 @@ def solve(
     stage: Stage,
     shown: progress.Bar,
     components: Mapping[str, int] = COMPONENTS_BY_LANDMARKS,
+    cut: float = LANDMARK_CUT,
 ) -> FitState:
     """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it.
 
-    Without the surface at most so many `components` move.
+    Without the surface at most so many `components` move. `cut` is the robust scale of landmarks in their deviations.
     """
     config, settings = stage.config, stage.settings
     parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config), seen.calibrated)
@@ -44,6 +45,7 @@ def solve(
         GaussNewtonSettings(
             iterations=settings.num_steps,
             landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
+            landmark_cut=cut,
             surface_count=config.w.surface_count,
             evidence=config.w.evidence if config.data.use_landmark else 0.0,
             bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
