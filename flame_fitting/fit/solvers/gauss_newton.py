@@ -86,7 +86,7 @@ class GaussNewtonSettings:
     usual_log_focal: float
     """Mean of the prior of the logarithm of the focal length; those of all others are 0."""
     size_sigma: float | None
-    """Standard deviation of the logarithm of the head's size over the mean head's (`size`); None: as identity has it."""
+    """Standard deviation of the logarithm of the head's size over the mean one's (`size`); None: as identity has it."""
     seed: int
     """Of the sample of the avatar's points."""
 

@@ -18,7 +18,7 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.jacobians import Linearizer
-from flame_fitting.fit.solvers.residuals import Measurements
+from flame_fitting.fit.solvers.residuals import Measurements, Projections
 from flame_fitting.head.model import HeadModel
 
 _UNKNOWN = 1e-6
@@ -67,10 +67,17 @@ class FrameVolume:
         """At one timestep, of 1/2 tr(covariance J' W J) with covariance and weights held: along all its unknowns."""
         one = parameters.of_frames([timestep])
         at = BlockVector(*(value.clone().requires_grad_() for value in self._columns.values(one)))
-        vertices, jacobian = self._linearizer(self._columns.with_values(one, at))
+        moved = self._columns.with_values(one, at)
+        vertices, jacobian = self._linearizer(moved)
         total = at.shared.sum() * 0 + at.frames.sum() * 0
+        depths = []
         for measured in terms:
-            rows = measured.rows(vertices, jacobian)
             weight = measured.robust_weight(measured.residuals(vertices.detach()))
+            if isinstance(measured, Projections):
+                measured = measured.through(moved)
+                depths.append(measured.depths(vertices))
+            rows = measured.rows(vertices, jacobian)
             total = total + 0.5 * (((rows @ covariance) * rows).sum((1, 2)) * weight).sum()
+        if depths:  # a distance is told by how large the head is seen: its volume is one of ratios, not of metres
+            total = total + torch.cat(depths).mean().log()
         return BlockVector(*torch.autograd.grad(total, tuple(at)))

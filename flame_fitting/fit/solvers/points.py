@@ -20,25 +20,26 @@ from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_s
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
+from flame_fitting.fit.steady_points import steady
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget, SourceTarget
 from flame_fitting.render.mesh import zoomed_clip
 
 COMPONENTS = {"shape": 100, "expr": 60}
 """Components that points of the skin can tell."""
-_ANCHORS, _APART = 24, 10
+_ANCHORS, _APART = 24, 8
 """Pictures whose corners are followed: at most so many, so many timesteps apart at least."""
-_CORNERS = 60
-"""Of each."""
+_CORNERS, _POINTS = 100, 500
+"""Of each at most, and of all about."""
 _LONGER_SIDE = 1024
 """px: larger pictures are reduced."""
 _POSES = (0.5, 0.5)
 """Rounds, in each of which the points are found anew: px at 512, the standard deviation of a place that the head does
 not explain, beside its own."""
-_IDENTITY = (0.5, 0.3, 0.2, 0.2)
+_IDENTITY = (0.5, 0.3, 0.3)
 """The same where identity and focal length move: the nearer they are, the more exactly places are told."""
 _CUTS = (10.0, 4.0)
 """Geman-McClure scales, in standard deviations, one after the other: what a fit is off by at first is no outlier."""
-_SHARE = 0.5
+_SHARE = 1.0
 """Measurements that a point counts for: what the head does not explain is alike at neighbours."""
 _BIAS = 0.003
 """m: of what the head's surface is off by at a spot, along each axis."""
@@ -57,15 +58,21 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     film = Film.of(seen, rows)
     apart = max(_APART, -(-len(rows) // _ANCHORS))
     anchors = range((apart // 2) % len(rows), len(rows), apart)
-    tracks = follow(film.grey, looked_at(seen.rasterizer, seen.head, film.shown(state), anchors), _CORNERS)
+    tracks = follow(
+        film.grey,
+        looked_at(seen.rasterizer, seen.head, film.shown(state), anchors),
+        min(_CORNERS, _POINTS // len(anchors)),
+    )
     rounds = [(noise, cut) for noise in (_IDENTITY if "shape" in groups else _POSES) for cut in _CUTS]
     for number, (noise, cut) in enumerate(rounds):
         if cut == _CUTS[0]:
             points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
-            more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
+        else:
+            points = steady(points, film.shown(state))
+        more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
         own = len(range(number, steps, len(rounds)))
         part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=own))
-        found = second_order.solve(state, more, part, shown, COMPONENTS, cut)
+        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, marginal=number == len(rounds) - 1)
         # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return replace(state, texture_is_final=False)

@@ -184,6 +184,14 @@ class Projections(Measurements):
         # what is behind the camera does not come over to its front
         return torch.cat([found[:, :2], found[:, 2:].clamp_min(0.05)], dim=1)
 
+    def depths(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, " n"]:
+        """m, of the points in their cameras."""
+        return self._in_cameras(vertices)[:, 2]
+
+    def through(self, parameters: FitParameters) -> "Projections":
+        """The same by the focal length of these parameters, which is none of the unknowns that rows are of."""
+        return replace(self, log_focal=parameters.log_focal[0], focal_column=None)
+
     def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
         """m at the stated depth."""
         seen = self._in_cameras(vertices)

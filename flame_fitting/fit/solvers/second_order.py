@@ -25,10 +25,12 @@ def solve(
     shown: progress.Bar,
     components: Mapping[str, int] = COMPONENTS_BY_LANDMARKS,
     cut: float = LANDMARK_CUT,
+    marginal: bool | None = None,
 ) -> FitState:
     """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it.
 
-    Without the surface at most so many `components` move. `cut` is the robust scale of landmarks in their deviations.
+    Without the surface at most so many `components` move. `cut` is the robust scale of landmarks in their deviations,
+    `marginal` whether timesteps are integrated out at the end, where there are several: else where cameras are known.
     """
     config, settings = stage.config, stage.settings
     parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config), seen.calibrated)
@@ -49,8 +51,7 @@ def solve(
             surface_count=config.w.surface_count,
             evidence=config.w.evidence if config.data.use_landmark else 0.0,
             bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
-            # how volumes change with the focal length is not known to it
-            marginal=seen.timesteps > 1 and seen.calibrated,
+            marginal=(seen.calibrated if marginal is None else marginal) and seen.timesteps > 1,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
             size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
