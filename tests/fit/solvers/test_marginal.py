@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from flame_fitting.fit.solvers.block_arrow import BlockVector
+from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import _Problem, gauss_newton
 from flame_fitting.fit.solvers.marginal import FrameVolume
+from flame_fitting.fit.solvers.residuals import Projections
 from tests.fit.known_truth import sequence
 from tests.fit.settings import second_order_of
+from tests.fit.solvers.test_focal import ASSUMED, TRUE, seen_by_one_camera
 from tests.fit.solvers.test_posterior import POINTS, PRIOR, SMOOTH, _columns, _drawn
 from tests.toy import toy_head
 
@@ -72,3 +75,38 @@ def test_the_scale_is_not_biased_by_the_timesteps():
             found.append(float(solution.parameters.placement[6] - truth.placement[6]) / sigma)
     # of four standard normal scores the mean is larger than 1.25 once in eighty times
     assert abs(np.mean(scores[True])) < 1.25 < 2.0 < np.mean(scores[False])
+
+
+def test_pull_knows_the_focal_length():
+    """The same with one camera that is not known; the distance counts by its logarithm."""
+    truth, seen = seen_by_one_camera(3)
+    truth.log_focal[0] = np.log(TRUE / ASSUMED)
+    head, names = seen.head, ("log_focal", "shape", "expr", "rotation", "translation")
+    columns = Columns.of(head, names, {"shape": 2, "expr": 2}, metric=True)
+    settings = second_order_of(iterations=0, landmark_cut=1e6, smoothness=SMOOTH)
+    problem = _Problem(head, seen.targets, columns, PRIOR, settings, None, truth)
+    system, gradient, _, terms = problem.linearised(problem.begin(truth), 0.01)
+    held = torch.zeros_like(gradient.frames, dtype=torch.bool)
+    pull = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, held)
+    at, factors = columns.values(truth), system.frames_alone().factorised()
+    assert pull is not None and pull.shape == at.shared.shape == (3,)
+    column = columns.slices()["log_focal"].start
+
+    def volume(parameters) -> float:
+        total = _half_log_determinant(problem, parameters)
+        for t, measured in enumerate(terms):
+            vertices = problem._linearizer.vertices(parameters, t)
+            total += sum(float(one.depths(vertices).mean().log()) for one in measured if isinstance(one, Projections))
+        return total
+
+    for k, slope in enumerate(pull):
+        along = torch.eye(3, dtype=torch.float64)[k] * 1e-4
+        followed = factors.solve(BlockVector(along[:0], -system.arrow @ along)).frames
+        ends = [
+            columns.with_values(truth, BlockVector(at.shared + sign * along, at.frames + sign * followed))
+            for sign in (1, -1)
+        ]
+        expected = (volume(ends[0]) - volume(ends[1])) / 2e-4
+        assert float(slope) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    # a longer lens at a larger distance shows the same: it gains nothing
+    assert abs(float(pull[column])) < 3.0
