@@ -18,6 +18,7 @@ from flame_fitting.fit.parameters import FitParameters, moving_parts
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.closed_form import align_timesteps
 from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.dolly import along, depth_rows, depths
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
@@ -80,10 +81,11 @@ def usual_log_focal(seen: Observations, parameters: FitParameters) -> float:
     By where the head is at the focal length of the parameters, in the median over timesteps; how large it is in the
     picture does not change, so distance and focal length are in proportion. What crops a picture changes neither.
     """
-    depths = _depths(seen, parameters)
-    if not depths:
+    found = depths(depth_rows(seen.targets, parameters.translation), parameters.translation)
+    found = found[found > 0]
+    if not len(found):
         return 0.0
-    return float(np.log(USUAL_DISTANCE / np.median(list(depths.values()))) + float(parameters.log_focal[0]))
+    return float(np.log(USUAL_DISTANCE / np.median(found.cpu().numpy())) + float(parameters.log_focal[0]))
 
 
 def dollied(seen: Observations, parameters: FitParameters, log_focal: float) -> FitParameters:
@@ -91,10 +93,8 @@ def dollied(seen: Observations, parameters: FitParameters, log_focal: float) -> 
     out = parameters.clone()
     factor = np.exp(log_focal - float(parameters.log_focal[0]))
     out.log_focal[0] = log_focal
-    for timestep, depth in _depths(seen, parameters).items():
-        camera = _camera_of(seen, timestep)
-        assert camera is not None
-        out.translation[timestep] += (factor - 1) * depth * camera[2, :3].to(out.translation)
+    rows = depth_rows(seen.targets, out.translation)
+    out.translation += along(rows, (factor - 1) * depths(rows, parameters.translation))
     return out
 
 
@@ -124,24 +124,6 @@ def thinned(seen: Observations) -> Observations:
                 sources[number] = replace(sources[number], pixels=few(pixels, kept))
                 targets[t] = replace(targets[t], sources=tuple(sources))
     return replace(seen, targets=targets)
-
-
-def _camera_of(seen: Observations, timestep: int) -> torch.Tensor | None:
-    """(3, 4) from the reference frame, of what pictures alone show of a timestep; None where nothing does."""
-    for source in seen.targets[timestep].sources:
-        if source.pixels is not None and len(source.pixels.camera):
-            return source.pixels.camera[0]
-    return None
-
-
-def _depths(seen: Observations, parameters: FitParameters) -> dict[int, float]:
-    """Depth (m) of the head's root at each timestep that pictures alone show something of."""
-    out = {}
-    for timestep, shift in enumerate(parameters.translation):
-        camera = _camera_of(seen, timestep)
-        if camera is not None:
-            out[timestep] = max(float(camera[2, :3].to(shift) @ shift + camera[2, 3]), 0.05)
-    return out
 
 
 def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage, steps: int, usual: float) -> Solution:

@@ -25,6 +25,7 @@ from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.solvers.biases import Biases
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.dolly import along, depth_rows, depths
 from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, points_alone
 from flame_fitting.fit.solvers.jacobians import Linearizer
 from flame_fitting.fit.solvers.levenberg_marquardt import Damping, step
@@ -216,6 +217,9 @@ class _Problem:
             slopes = size_slopes(head, column.stop - column.start)
             shared[column, column] += torch.outer(slopes, slopes) / settings.size_sigma**2
         self.priors = replace(self.priors, shared=shared, usual=usual)
+        self._depth_rows: Tensor | None = None
+        if {"log_focal", "translation"} <= columns.slices().keys():
+            self._depth_rows = depth_rows(targets, like.expr)
         self.least = torch.cat(
             [like.expr.new_zeros(0)]
             + [
@@ -243,9 +247,17 @@ class _Problem:
         return at._replace(shared=torch.cat([at.shared, now.bias.flatten()]))
 
     def moved(self, now: _Point, x: BlockVector) -> _Point:
-        """With other values of the unknowns."""
+        """With other values of the unknowns; where the focal length moves the head goes along by more than they say.
+
+        Linearised it is that focal length and distance grow by the same share. Steps that far along the valley of both
+        would be refused for what is missing in second order.
+        """
         size = self.columns.n_shared
         parameters = self.columns.with_values(now.parameters, x._replace(shared=x.shared[:size]))
+        if (rows := self._depth_rows) is not None:
+            longer = parameters.log_focal[0] - now.parameters.log_focal[0]
+            more = (longer.exp() - 1 - longer) * depths(rows, now.parameters.translation)
+            parameters = replace(parameters, translation=parameters.translation + along(rows, more))
         return _Point(parameters, x.shared[size:].reshape(-1, 3))
 
     def _sample(self, timestep: int, target: FrameTarget) -> np.ndarray:
@@ -329,7 +341,8 @@ class _Problem:
 
     def cost_at(self, now: _Point, terms: list[list[Measurements]], x: BlockVector) -> float:
         """The cost where the unknowns are x, with these correspondences."""
-        (parameters, bias), cost = self.moved(now, x), self.priors.cost(x)
+        there = self.moved(now, x)
+        (parameters, bias), cost = there, self.priors.cost(self.values(there))
         for t, measurements in enumerate(terms):
             vertices = self._linearizer.vertices(parameters, t)
             shift = (self.biases.turns(parameters, t) @ bias[..., None])[..., 0]

@@ -72,7 +72,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
         own = len(range(number, steps, len(rounds)))
         part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=own))
-        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, marginal=number == len(rounds) - 1)
+        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, marginal=cut == _CUTS[-1])
         # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return replace(state, texture_is_final=False)

@@ -17,6 +17,7 @@ from flame_fitting.fit.parameters import FitParameters, in_metric_world
 from flame_fitting.fit.quality import measure, worsened
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.dolly import along, depth_rows, depths
 from flame_fitting.fit.solvers.focal import TRIED, USUAL_DISTANCE, dollied, lowest, thinned, usual_log_focal
 from flame_fitting.fit.solvers.gauss_newton import _Problem, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
@@ -237,3 +238,20 @@ def test_the_stated_deviation_is_that_of_the_error() -> None:
         scores.append((float(found.parameters.log_focal[0]) - np.log(TRUE / ASSUMED)) / deviation)
         assert deviation < 0.3
     assert 0.4 < np.sqrt(np.mean(np.square(scores))) < 1.7, scores
+
+
+def test_steps_along_focal_length_and_distance_keep_what_is_seen() -> None:
+    """What is linear in a step is a dolly zoom when it is taken."""
+    truth, seen = seen_by_one_camera(3)
+    columns = Columns.of(seen.head, ("log_focal", "rotation", "translation"))
+    targets = [*seen.targets[:2], FrameTarget()]
+    problem = _Problem(seen.head, targets, columns, priors_of(), second_order_of(iterations=0), None, truth)
+    begin = problem.begin(truth)
+    at, rows = problem.values(begin), depth_rows(targets, truth.expr)
+    step = at.frames.clone()
+    step[:, 3:] += along(rows, 0.3 * depths(rows, truth.translation))
+    moved = problem.moved(begin, BlockVector(at.shared + 0.3, step)).parameters
+    wanted = dollied(replace(seen, targets=targets), truth, 0.3)
+    torch.testing.assert_close(moved.translation, wanted.translation)
+    assert torch.equal(moved.translation[2], truth.translation[2])  # nothing is seen there
+    assert (moved.translation[:2] - truth.translation[:2]).norm(dim=1).min() > 0.1
