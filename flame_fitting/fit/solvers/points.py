@@ -18,6 +18,7 @@ from flame_fitting.fit.feature_tracks import follow
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_skin
 from flame_fitting.fit.solvers import second_order
+from flame_fitting.fit.solvers.biases import without_biases
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget, SourceTarget
@@ -51,6 +52,9 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     if not alone or seen.rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
         shown.advance(steps)
         return state
+    # where the head is on average the landmarks have told already, together with all that has moved since
+    if (bias := stage.config.prior.landmark_bias) is not None:
+        seen = replace(seen, targets=without_biases(seen.head, state.parameters, seen.targets, bias))
     film = Film.of(seen, rows)
     apart = max(_APART, -(-len(rows) // _ANCHORS))
     anchors = range((apart // 2) % len(rows), len(rows), apart)
