@@ -49,7 +49,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     """
     steps, rows = stage.settings.num_steps, seen.with_face
     alone = seen.pictures is not None and len(seen.pictures) == seen.timesteps
-    if not alone or seen.rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
+    rasterizer = seen.rasterizer
+    if not alone or rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
         shown.advance(steps)
         return state
     # where the head is on average the landmarks have told already, together with all that has moved since
@@ -58,9 +59,9 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     film = Film.of(seen, rows)
     apart = max(_APART, -(-len(rows) // _ANCHORS))
     anchors = range((apart // 2) % len(rows), len(rows), apart)
-    tracks = follow(film.grey, looked_at(seen.rasterizer, seen.head, film.shown(state), anchors), _CORNERS)
+    tracks = follow(film.grey, looked_at(rasterizer, seen.head, film.shown(state), anchors), _CORNERS)
     for number in range(_ROUNDS):
-        points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
+        points = on_the_skin(rasterizer, seen.head, film.shown(state), tracks)
         part = replace(
             stage, keeper=None, settings=replace(stage.settings, num_steps=len(range(number, steps, _ROUNDS)))
         )
