@@ -20,9 +20,11 @@ def disagreements(
     Args:
         pixels: where the pictures and picture gradients of `expected`, then (N, C), were kept: flat indices over
             (B, H, W). None where they are whole.
-        slivers: measure barycentric coordinates in triangles thinner than a quarter of a pixel by their change from
-            pixel to pixel (`rast_db`), and that change by the largest of its four numbers: nvdiffrast's float32 has
-            them to some 1e-5 of that. One in 30,000 pixels of a close-up of the head needs it.
+        slivers: one of the two computes in float32, as nvdiffrast does. In triangles thinner than a quarter of a pixel
+            barycentric coordinates are then measured by their change from pixel to pixel (`rast_db`), and that change
+            by the largest of its four numbers: float32 has them to some 1e-5 of that. One in 30,000 pixels of a
+            close-up of the head needs it. In slivers that are seen edge on the change itself may be off by what
+            `rounding` says: one in 100,000 pixels of the head at 384 px needs it.
     """
     found: list[str] = []
     same: dict[str, NDArray] = {}
@@ -75,9 +77,21 @@ def _scale(name: str, expected: Results, slivers: bool) -> NDArray:
     steep = np.abs(expected.pictures.get(f"{group}/rast_db", np.zeros(1))).max(axis=-1, keepdims=True)
     if slivers and quantity == "rast_db":
         scale = np.maximum(scale, steep)
+    if slivers and quantity in ("rast_db", "uv_da"):
+        scale = scale * np.maximum(1.0, rounding(steep, want.shape[1:3]) / VALUE)
     if slivers and quantity == "rast":
         scale = np.maximum(scale, np.where(np.arange(want.shape[-1]) < 2, steep / 4, 0.0))
     return scale
+
+
+def rounding(steep: NDArray, size: tuple[int, ...]) -> NDArray:
+    """Share of the change of barycentric coordinates from pixel to pixel that may be float32's rounding.
+
+    Corners relative to a pixel are differences of numbers up to half the picture, hence off by 2^-24 of that. The area
+    between them, which everything is divided by, is off by as much of a pixel times its length. A sliver that is 1 /
+    `steep` px wide (1 / px) loses that share of its area: 9e-3 of one that is 1/757 px wide at 384 px.
+    """
+    return 2.0**-24 * max(size) / 2 * steep
 
 
 def _at(picture: NDArray, pixels: NDArray | None) -> NDArray:

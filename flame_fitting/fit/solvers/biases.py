@@ -8,7 +8,7 @@ the rest has them integrated out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,11 +17,17 @@ from torch import Tensor
 
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.jacobians import joint_turns
+from flame_fitting.fit.solvers.residuals import projected_landmarks
 from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
 
 NECK = 1
 """The joint that carries a head."""
+
+_CUT = 4.0
+"""Geman-McClure scale of a landmark, in standard deviations."""
+_HELD = 1e-4
+"""m: standard deviation of biases that are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +92,45 @@ class Biases:
 def turn_of(parameters: FitParameters, timestep: int, parents: list[int]) -> Float[Tensor, "3 3"]:
     """The axes of a head in the reference frame: those of the neck's joint."""
     return joint_turns(parameters, parents, timestep)[NECK]
+
+
+@torch.no_grad()
+def without_biases(
+    head: HeadModel, parameters: FitParameters, targets: Sequence[FrameTarget], sigma: float
+) -> list[FrameTarget]:
+    """The targets, their landmarks in pictures moved by what each is always off by from the head as it is; what is left
+    of that is no unknown any more.
+
+    Whatever else is measured then tells how the head moves, and not where it is on average: biases that are free give
+    way to anything that counts for more than they do. `sigma` (m) is their prior's standard deviation along each axis.
+    """
+    posed = [
+        (joint_turns(parameters, head.parents, t), vertices) for t, vertices in enumerate(parameters.vertices(head))
+    ]
+    moved = [list(target.sources) for target in targets]
+    for number in range(max((len(target.sources) for target in targets), default=0)):
+        terms = []
+        for t, (turns, vertices) in enumerate(posed):
+            pixels = targets[t].sources[number].pixels if len(targets[t].sources) > number else None
+            if pixels is not None and len(pixels.index):
+                term = projected_landmarks(pixels, 1.0, _CUT, parameters.log_focal[0], None)
+                turn = torch.einsum("nj,jac->nac", _carried(pixels, head), turns)
+                terms.append((t, pixels, term.residuals(vertices), term.slopes(vertices) @ turn, term))
+        if not terms:
+            continue
+        size = max(int(pixels.index.max()) for _, pixels, *_ in terms) + 1
+        system = torch.eye(3).to(parameters.expr).repeat(size, 1, 1) / sigma**2
+        right = parameters.expr.new_zeros(size, 3)
+        for _, pixels, residual, slope, term in terms:
+            weighted = slope * term.robust_weight(residual)[:, None, None]
+            system.index_add_(0, pixels.index, weighted.mT @ slope)
+            right.index_add_(0, pixels.index, torch.einsum("nkc,nk->nc", weighted, residual))
+        bias = -torch.linalg.solve(system, right)
+        for t, pixels, _, slope, term in terms:
+            shift = torch.einsum("nkc,nc->nk", slope, bias[pixels.index])
+            mended = replace(pixels, rays=pixels.rays - shift / term.depth[:, None])
+            moved[t][number] = replace(moved[t][number], pixels=mended, bias=_HELD)
+    return [replace(target, sources=tuple(sources)) for target, sources in zip(targets, moved, strict=True)]
 
 
 def _carried(points: LandmarkTarget | PixelTarget, head: HeadModel) -> Float[Tensor, "n J"]:

@@ -18,6 +18,7 @@ from flame_fitting.fit.feature_tracks import follow
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_skin
 from flame_fitting.fit.solvers import second_order
+from flame_fitting.fit.solvers.biases import without_biases
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.steady_points import steady
@@ -52,21 +53,25 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     """
     steps, groups, rows = stage.settings.num_steps, stage.settings.optimizable_params, seen.with_face
     alone = seen.pictures is not None and len(seen.pictures) == seen.timesteps
-    if not alone or seen.rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
+    rasterizer = seen.rasterizer
+    if not alone or rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
         shown.advance(steps)
         return state
+    # where the head is on average the landmarks have told already, together with all that has moved since
+    if "shape" not in groups and (bias := stage.config.prior.landmark_bias) is not None:
+        seen = replace(seen, targets=without_biases(seen.head, state.parameters, seen.targets, bias))
     film = Film.of(seen, rows)
     apart = max(_APART, -(-len(rows) // _ANCHORS))
     anchors = range((apart // 2) % len(rows), len(rows), apart)
     tracks = follow(
         film.grey,
-        looked_at(seen.rasterizer, seen.head, film.shown(state), anchors),
+        looked_at(rasterizer, seen.head, film.shown(state), anchors),
         min(_CORNERS, _POINTS // len(anchors)),
     )
     rounds = [(noise, cut) for noise in (_IDENTITY if "shape" in groups else _POSES) for cut in _CUTS]
     for number, (noise, cut) in enumerate(rounds):
         if cut == _CUTS[0]:
-            points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
+            points = on_the_skin(rasterizer, seen.head, film.shown(state), tracks)
         else:
             points = steady(points, film.shown(state))
         more = film.with_points(points, stage.config.w.landmark_count, noise / 512)

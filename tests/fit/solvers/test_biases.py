@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.solvers.biases import Biases
+from flame_fitting.fit.solvers.biases import Biases, without_biases
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import _Point, _Problem, gauss_newton
@@ -149,3 +149,39 @@ def test_biases_turn_as_the_skin_around_their_points_does() -> None:
     changed = (turns - biases.turns(truth, 1)[rows]).abs().amax((1, 2))
     by_jaw = torch.einsum("nk,nk->n", marks.barycentric, head.weights[marks.corners][..., 2])
     assert by_jaw.max() > 0.1 and changed[by_jaw > 0.1].min() > 0.01
+
+
+def off_in_pictures(targets: list[FrameTarget], head, parameters) -> torch.Tensor:
+    """(T, 80, 2) m across the rays."""
+    out = []
+    for target, vertices in zip(targets, parameters.vertices(head), strict=True):
+        pixels = target.sources[0].pixels
+        assert pixels is not None
+        out.append(projected_landmarks(pixels, 1.0, 4.0, parameters.log_focal[0], None).residuals(vertices))
+    return torch.stack(out)
+
+
+def test_what_landmarks_are_always_off_by_is_taken_away_and_what_moves_is_not() -> None:
+    head, truth, exact = of_pictures(6)
+    offs = SIGMA * torch.as_tensor(np.random.default_rng(4).standard_normal((80, 3)))
+    targets, biases = [], Biases.of(exact, SIGMA, 60.0, head)
+    for t, (target, vertices) in enumerate(zip(exact, truth.vertices(head), strict=True)):
+        pixels = target.sources[0].pixels
+        assert pixels is not None
+        measured = projected_landmarks(pixels, 1.0, 4.0, truth.log_focal[0], None, torch.arange(80))
+        moved = measured.at(truth, torch.einsum("nac,nc->na", biases.turns(truth, t), offs))
+        rays = pixels.rays + moved.residuals(vertices) / measured.depth[:, None]  # type: ignore[attr-defined]
+        targets.append(replace(target, sources=(replace(target.sources[0], pixels=replace(pixels, rays=rays)),)))
+    before = off_in_pictures(targets, head, truth)
+    held = without_biases(head, truth, targets, 10 * SIGMA)
+    assert off_in_pictures(held, head, truth).norm(dim=-1).median() < 0.05 * before.norm(dim=-1).median()
+    # none is left to be found, and landmarks that nothing is known of stay where they are
+    strength = Biases.of(held, SIGMA, 60.0, head).precision / Biases.of(targets, SIGMA, 60.0, head).precision
+    assert strength.min() > 100
+    torch.testing.assert_close(off_in_pictures(without_biases(head, truth, targets, 1e-9), head, truth), before)
+    # a head that turns at one timestep is seen to turn
+    turned = truth.clone()
+    turned.rotation[2, 1] += 0.1
+    left = off_in_pictures(without_biases(head, turned, exact, SIGMA), head, turned).norm(dim=-1).median(1).values
+    whole = off_in_pictures(exact, head, turned).norm(dim=-1).median(1).values
+    assert left[2] > 0.7 * whole[2] and left[[0, 1, 3, 4, 5]].max() < 0.2 * whole[2]
