@@ -182,7 +182,7 @@ class ExperimentConfig:
     checkpoint_seconds: float = option(60.0, at_least=0, decides=False)
     """A stage that takes longer saves how far it is once in so many seconds; 0: only after stages."""
     keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP, only_static=True)
-    """Timesteps that stages of keyframes look at, by their places from 0; none: the most different ones."""
+    """Timesteps with a face that stages of keyframes look at, by places from 0; none: the most different ones."""
     photometric: Annotated[bool, tyro.conf.arg(aliases=["--photometric"])] = True
     """Refinement against the pictures."""
 

@@ -50,9 +50,13 @@ def run_stages(
     state, seen = state.to(device), seen.to(device)
     done = {record.name for record in state.records}
     clock = Clock(config.exp.checkpoint_seconds)
-    check_keyframes(config.exp.keyframes, seen.valid)
+    if config.over_time:
+        check_keyframes(config.exp.keyframes, seen.timesteps, seen.valid)
     has_geometry = any(target.surface is not None for target in seen.targets)
-    for name, settings in effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps):
+    stages = effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps)
+    if config.exp.keyframes and config.over_time and all(settings.frames != "keyframes" for _, settings in stages):
+        progress.say("--exp.keyframes has no effect here: no stage of this fit looks at keyframes")
+    for name, settings in stages:
         if "dynamic_offset" in settings.optimizable_params:
             state = replace(state, parameters=state.parameters.with_dynamic_offset())
         # before the stage `state` is what a checkpoint in its middle goes back to
@@ -109,7 +113,7 @@ def frames_of(stage: Stage, seen: Observations, state: FitState) -> list[list[in
     if wanted == "first":
         return [[first_with_face(seen)]]
     if wanted == "keyframes":
-        return [sorted(set(stage.config.exp.keyframes)) or keyframes(seen, state.parameters, stage.config.batch_size)]
+        return [sorted(stage.config.exp.keyframes) or keyframes(seen, state.parameters, stage.config.batch_size)]
     return [[row] for row in rows] if wanted == "sequential" else [rows]
 
 

@@ -19,6 +19,7 @@ from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
+from flame_fitting.fit.track_config import track_preset
 from tests.fit.known_truth import embedding_on, sequence
 
 STILL = ("rotation", "translation", "placement", "static_offset", "log_focal")
@@ -110,7 +111,7 @@ def test_the_first_timestep_is_the_first_that_shows_a_face(monkeypatch) -> None:
 
 def test_keyframes_are_looked_at_together_and_the_rest_gets_what_is_shared(monkeypatch) -> None:
     start, seen = _sequence(4)
-    state, given = _watched("keyframes", start, seen, monkeypatch, keyframes=(3, 1, 3))
+    state, given = _watched("keyframes", start, seen, monkeypatch, keyframes=(3, 1))
     assert [targets for _, targets in given] == [[seen.targets[1], seen.targets[3]]]
     assert state.parameters.expr[:, 0].tolist() == [0.0, 1.0, 0.0, 1.0] and state.parameters.shape[0] == 1.0
     # none given: the most different ones with a face, as many as a batch holds
@@ -121,19 +122,35 @@ def test_keyframes_are_looked_at_together_and_the_rest_gets_what_is_shared(monke
     assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 0.0, 1.0]
 
 
-def test_keyframes_that_are_not_there_or_show_no_face_are_refused(tmp_path: Path) -> None:
+def test_keyframes_that_are_not_there_or_show_no_face_are_refused() -> None:
     start, seen = _sequence(4)
-    seen, config = _without_face(seen, 2), FitConfig(tmp_path)
-    config.exp.keyframes = (1, 2, 7)
+    seen, config = _without_face(seen, 2), track_preset("track")
+    config.exp.keyframes = (1, 2, 7, -1, 1)
     expected = (
-        "--exp.keyframes 1 2 7: 7: there are the timesteps 0 to 3; 2: no face was found there. Those with a face are "
-        "0 to 1, 3. Give others, or leave the flag out."
+        "--exp.keyframes 1 2 7 -1 1: -1, 7: there are the timesteps 0 to 3; 2: no face was found there, or it is held "
+        "out. There are 0 to 1, 3; 1: given more than once. Give others, or leave the flag out."
     )
     with pytest.raises(InputError) as caught:
         run_stages(start, seen, config)
     assert str(caught.value) == expected
-    for fine in ((), (0, 3)):
-        check_keyframes(fine, seen.valid)
+    for fine in ((), (0, 3), (3, 0, 1)):
+        check_keyframes(fine, seen.timesteps, seen.valid)
+    # before anything is known of faces
+    check_keyframes((2, 3), 4)
+    with pytest.raises(InputError, match=r"^--exp.keyframes 4: 4: there are the timesteps 0 to 3\. Give others"):
+        check_keyframes((4,), 4)
+
+
+@pytest.mark.parametrize(("keyframes", "monocular"), [((1,), True), ((), True), ((1,), False)])
+def test_keyframes_that_no_stage_looks_at_are_said(keyframes: tuple[int, ...], monocular: bool, capsys) -> None:
+    start, seen = _sequence(4)
+    config = track_preset("track", monocular=monocular)
+    config.exp.keyframes, seen = keyframes, replace(seen, rasterizer=None)
+    for stage in ("lmk_init_rigid", "lmk_init_focal", "lmk_init_all"):
+        getattr(config.pipeline, stage).num_steps = 0
+    run_stages(start, seen, config)
+    told = "--exp.keyframes has no effect here" in capsys.readouterr().err
+    assert told is (bool(keyframes) and monocular)
 
 
 def test_three_timesteps_are_found_with_every_parameter(tmp_path: Path) -> None:
