@@ -12,6 +12,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit import driver
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
+from flame_fitting.fit.folds import folded_at, folded_by_dynamic
 from flame_fitting.fit.keyframes import check_keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import PARAMETERS, FitParameters
@@ -151,6 +152,28 @@ def test_keyframes_that_no_stage_looks_at_are_said(keyframes: tuple[int, ...], m
     run_stages(start, seen, config)
     told = "--exp.keyframes has no effect here" in capsys.readouterr().err
     assert told is (bool(keyframes) and monocular)
+
+
+def test_what_dynamic_offsets_turn_is_repaired_after_a_stage_and_said(monkeypatch) -> None:
+    start, seen = _sequence()
+    chosen, lines = int(seen.head.regions["face"][40]), list[str]()
+
+    def solve(state: FitState, seen: Observations, stage: Stage, shown) -> FitState:
+        parameters = state.parameters.with_dynamic_offset().clone()
+        parameters.dynamic_offset[2, chosen] = torch.tensor([0.0, 0.01, -0.05], dtype=torch.float64)
+        assert folded_by_dynamic(seen.head, parameters).any(1).tolist() == [False, False, True]
+        return replace(state, parameters=parameters)
+
+    monkeypatch.setitem(SOLVERS, "gauss_newton", solve)
+    monkeypatch.setattr(driver, "worsened", lambda *_: None)
+    monkeypatch.setattr(progress, "say", lines.append)
+    settings = StageConfig(1, solver="gauss_newton", frames="global", looks_at=("landmarks",))
+    with progress.silent():
+        state = run_stage(start, seen, Stage("toy", settings, FitConfig(Path("toy"))))
+    assert not folded_at(seen.head, state.parameters).any()
+    assert torch.equal(state.parameters.dynamic_offset[:2], torch.zeros_like(state.parameters.dynamic_offset[:2]))
+    assert len(state.records[0].smoothed) > 1
+    assert len(lines) == 1 and lines[0].startswith("toy: ") and "dynamic offsets of 1 timestep" in lines[0]
 
 
 def test_three_timesteps_are_found_with_every_parameter(tmp_path: Path) -> None:
