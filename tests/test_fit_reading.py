@@ -86,6 +86,15 @@ def test_several_moments_and_videos_are_refused(recording: Path, tmp_path: Path)
         with_landmarks(FitConfig(video))
 
 
+def test_known_cameras_are_not_taken_for_unknown_ones(recording: Path, tmp_path: Path) -> None:
+    made = config(recording, calibrated=False)
+    chosen = replace(track_preset("track", made.capture, monocular=False), data=made.data)
+    with pytest.raises(InputError, match=r"^--data\.no-calibrated: the cameras of .* are known"):
+        with_landmarks(chosen)
+    known = replace(chosen, data=replace(made.data, calibrated=True))
+    assert with_landmarks(known) is known
+
+
 def test_keyframes_that_are_not_there_are_refused_before_landmarks_are_detected(tmp_path: Path) -> None:
     video = monocular(tmp_path / "video" / "obama", steps=3)
     chosen = track_preset("track", video)
