@@ -283,9 +283,11 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
 
     They are wanted anew, too, where a detector has other weights or settings now than they were detected with.
-    Refuses a capture over time, and one whose cameras do not fit its landmarks.
+    Refuses a capture over time or of unknown cameras where that is not what is fitted, flags about timesteps and
+    cameras that the capture contradicts, and cameras that do not fit the landmarks.
     """
     from flame_fitting.capture.opening import open_capture
+    from flame_fitting.fit.keyframes import check_keyframes
 
     capture = open_capture(config.capture, reading_options(config))
     if len(capture.timesteps) > 1 and not config.over_time:
@@ -298,6 +300,13 @@ def with_landmarks(config: FitConfig) -> FitConfig:
             f"{config.capture}: is a video, of whose camera nothing is known; a fit takes pictures with known cameras. "
             "Give a folder with transforms.json, of NeRSemble or of COLMAP, or use: flame-fitting track"
         )
+    if config.over_time:
+        if capture.calibrated and not config.data.calibrated:
+            raise InputError(
+                f"--data.no-calibrated: the cameras of {config.capture} are known and stay as they are. "
+                "Leave the flag out."
+            )
+        check_keyframes(config.exp.keyframes, len(capture.timesteps))
     config = chosen_sources(config)
     detected = [_detected(config, capture, name) for name in config.data.landmark_source]
     return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if any(detected) else config

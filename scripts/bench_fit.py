@@ -35,6 +35,7 @@ from flame_fitting.fit.presets import PRESETS, preset
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
+from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
@@ -139,10 +140,7 @@ def step_of(
 ) -> PhotometricStep:
     """A step of a stage on the views given, all of them at once and as large as they are."""
     assert seen.rasterizer is not None and seen.texels is not None
-    device = seen.rasterizer.device
-    settings = photometric_config(
-        config, stage, pictures=True, views=views, device=device, is_sequence=seen.is_sequence
-    )
+    settings = photometric_config(Stage("", stage, config), views, seen.rasterizer.device, is_sequence=seen.is_sequence)
     sizes = max(len(settings.downsample), len(settings.texture_sizes))
     settings = dataclasses.replace(
         settings,

@@ -14,6 +14,7 @@ from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
 from flame_fitting.fit.check import check
 from flame_fitting.fit.config import DataConfig, FitConfig
+from flame_fitting.fit.track_config import track_preset
 from flame_fitting.fit_avatar import capture_of, plan, reading_options, with_landmarks
 from tests.capture.synthetic_folders import monocular, nersemble
 
@@ -83,6 +84,23 @@ def test_several_moments_and_videos_are_refused(recording: Path, tmp_path: Path)
     video = monocular(tmp_path / "video" / "obama", steps=1)
     with pytest.raises(InputError, match="of whose camera nothing is known"):
         with_landmarks(FitConfig(video))
+
+
+def test_known_cameras_are_not_taken_for_unknown_ones(recording: Path, tmp_path: Path) -> None:
+    made = config(recording, calibrated=False)
+    chosen = replace(track_preset("track", made.capture, monocular=False), data=made.data)
+    with pytest.raises(InputError, match=r"^--data\.no-calibrated: the cameras of .* are known"):
+        with_landmarks(chosen)
+    known = replace(chosen, data=replace(made.data, calibrated=True))
+    assert with_landmarks(known) is known
+
+
+def test_keyframes_that_are_not_there_are_refused_before_landmarks_are_detected(tmp_path: Path) -> None:
+    video = monocular(tmp_path / "video" / "obama", steps=3)
+    chosen = track_preset("track", video)
+    chosen.exp.keyframes = (0, 3)
+    with pytest.raises(InputError, match=r"--exp\.keyframes 0 3: 3: there are the timesteps 0 to 2"):
+        with_landmarks(chosen)
 
 
 def test_cameras_that_would_fit_by_another_convention_are_refused(recording: Path) -> None:

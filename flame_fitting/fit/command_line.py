@@ -63,4 +63,11 @@ def without_effect(config: FitConfig) -> list[str]:
     for name, stage in config.pipeline.items():
         if stage.solver in ("closed_form", "bake") and stage.num_steps > 1:
             lines.append(f"{flag(f'pipeline.{name}.num_steps')} has no effect above 1: its solver is {stage.solver}")
+        if stage.runs and stage.solver == "adam" and not stage.optimizable_params:
+            one = flag(f"pipeline.{name}.num_steps" if stage.num_steps else f"pipeline.{name}.num_epochs")
+            more = flag(f"pipeline.{name}.optimizable_params")
+            lines.append(
+                f"{one} has no effect here: --preset {config.preset} moves nothing in this stage. Give {more}, too, or "
+                "--preset vhap"
+            )
     return lines

@@ -59,7 +59,7 @@ class DataConfig(CaptureOptions):
         only_static=True,
     )
     """Whether the cameras are known."""
-    align_cameras_to_axes: bool = option(False, without_effect="world coordinates stay the avatar's own")
+    align_cameras_to_axes: bool = option(False, without_effect="world coordinates stay the capture's own")
     """Rotate the rig to its mean camera."""
     camera_convention_conversion: Literal["opencv->opengl", "opencv->pytorch3d", "opengl->pytorch3d"] | None = option(
         None, without_effect=ONE_CONVENTION
@@ -182,7 +182,7 @@ class ExperimentConfig:
     checkpoint_seconds: float = option(60.0, at_least=0, decides=False)
     """A stage that takes longer saves how far it is once in so many seconds; 0: only after stages."""
     keyframes: tuple[int, ...] = option((), without_effect=ONE_TIMESTEP, only_static=True)
-    """Timesteps that stages of keyframes look at, by their places from 0; none: the most different ones."""
+    """Timesteps with a face that stages of keyframes look at, by places from 0; none: the most different ones."""
     photometric: Annotated[bool, tyro.conf.arg(aliases=["--photometric"])] = True
     """Refinement against the pictures."""
 
@@ -219,7 +219,7 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     """Detect landmarks first where the capture has none."""
     begin_stage: str | None = None
     """Stage to begin with; all before it are left out."""
-    begin_timestep: int = option(0, without_effect=ONE_TIMESTEP, only_static=True)
+    begin_timestep: int = option(0, without_effect="--data.subset chooses the timesteps")
     """Timestep to begin with."""
     batch_size: int = option(
         16,

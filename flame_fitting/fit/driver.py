@@ -14,7 +14,7 @@ from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyfra
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
-from flame_fitting.fit.repair import Repair, repair, said
+from flame_fitting.fit.repair import Repair, repair, repair_dynamic, said
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.schedule import effective_pipeline
 from flame_fitting.fit.solvers import adam, bake, closed_form, focal, points, registration, second_order
@@ -50,9 +50,13 @@ def run_stages(
     state, seen = state.to(device), seen.to(device)
     done = {record.name for record in state.records}
     clock = Clock(config.exp.checkpoint_seconds)
-    check_keyframes(config.exp.keyframes, seen.valid)
+    if config.over_time:
+        check_keyframes(config.exp.keyframes, seen.timesteps, seen.valid)
     has_geometry = any(target.surface is not None for target in seen.targets)
-    for name, settings in effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps):
+    stages = effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps)
+    if config.exp.keyframes and config.over_time and all(settings.frames != "keyframes" for _, settings in stages):
+        progress.say("--exp.keyframes has no effect here: no stage of this fit looks at keyframes")
+    for name, settings in stages:
         if "dynamic_offset" in settings.optimizable_params:
             state = replace(state, parameters=state.parameters.with_dynamic_offset())
         # before the stage `state` is what a checkpoint in its middle goes back to
@@ -80,7 +84,7 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
     left, state = state.underway, replace(state, underway=None)
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
-    found, after, repaired = state, before, None
+    found, after, repaired = state, before, list[Repair]()
     batches = frames_of(stage, seen, state)
     with progress.Bar(stage.steps(len(batches[0])) * len(batches), stage.name, "step") as shown:
         try:
@@ -91,15 +95,16 @@ def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     if not trouble and not all(bool(torch.isfinite(value).all()) for value in found.parameters.items().values()):
         trouble = "the parameters are no longer finite"
     if not trouble:
-        repaired = repair(seen.head, found.parameters, seen.targets, seen.surface)
-        found = replace(found, parameters=repaired.parameters)
+        for mend in (repair, repair_dynamic):
+            repaired.append(mend(seen.head, found.parameters, seen.targets, seen.surface))
+            found = replace(found, parameters=repaired[-1].parameters)
         after = _measured(found, seen, looks)
         trouble = worsened(before, after) or ""
     if trouble:
-        found, after, repaired = _warned(state, f"stage {stage.name} was rolled back: {trouble}"), before, None
-    elif repaired is not None:
-        found = _told_of_repair(found, seen, stage, repaired)
-    smoothed = np.flatnonzero(repaired.smoothed).tolist() if repaired is not None else []
+        found, after, repaired = _warned(state, f"stage {stage.name} was rolled back: {trouble}"), before, []
+    for done in repaired:
+        found = _told_of_repair(found, seen, stage, done)
+    smoothed = np.flatnonzero(np.any([done.smoothed for done in repaired], axis=0)).tolist() if repaired else []
     return recorded(found, seen, stage.name, time.perf_counter() - started, after, not trouble, smoothed)
 
 
@@ -109,7 +114,7 @@ def frames_of(stage: Stage, seen: Observations, state: FitState) -> list[list[in
     if wanted == "first":
         return [[first_with_face(seen)]]
     if wanted == "keyframes":
-        return [sorted(set(stage.config.exp.keyframes)) or keyframes(seen, state.parameters, stage.config.batch_size)]
+        return [sorted(stage.config.exp.keyframes) or keyframes(seen, state.parameters, stage.config.batch_size)]
     return [[row] for row in rows] if wanted == "sequential" else [rows]
 
 

@@ -1,4 +1,4 @@
-"""Triangles that static offsets turned inside out or folded onto a neighbour: one measure for fit and report."""
+"""Triangles that offsets turned inside out or folded onto a neighbour: one measure for fit and report."""
 
 from dataclasses import replace
 
@@ -50,6 +50,26 @@ def folded_faces(
     return out | torch.zeros_like(out, dtype=torch.int32).scatter_add(1, culprit, new.int()).bool()
 
 
+def folded_at(
+    head: HeadModel, parameters: FitParameters, pairs: Int[Tensor, "P 2"] | None = None
+) -> Bool[Tensor, "T F"]:
+    """Triangles that all offsets together turned or folded, by timestep; `pairs` are `adjacent_faces`."""
+    pairs = adjacent_faces(head.faces) if pairs is None else pairs
+    bare = replace(parameters.without_dynamic_offset(), static_offset=torch.zeros_like(parameters.static_offset))
+    return folded_faces(parameters.vertices(head), bare.vertices(head), head.faces, pairs)
+
+
+def folded_by_dynamic(
+    head: HeadModel, parameters: FitParameters, pairs: Int[Tensor, "P 2"] | None = None
+) -> Bool[Tensor, "T F"]:
+    """Those of `folded_at` that the static offsets alone do not turn or fold at that timestep."""
+    pairs = adjacent_faces(head.faces) if pairs is None else pairs
+    static = parameters.without_dynamic_offset()
+    bare = replace(static, static_offset=torch.zeros_like(static.static_offset)).vertices(head)
+    by_all, by_static = (folded_faces(some.vertices(head), bare, head.faces, pairs) for some in (parameters, static))
+    return by_all & ~by_static
+
+
 def folded_triangles(
     head: HeadModel, parameters: FitParameters, pairs: Int[Tensor, "P 2"] | None = None
 ) -> Bool[Tensor, " F"]:
@@ -59,6 +79,5 @@ def folded_triangles(
         return folded
     pairs = adjacent_faces(head.faces) if pairs is None else pairs
     for some in parameters.without_dynamic_offset().batches():
-        bare = replace(some, static_offset=torch.zeros_like(some.static_offset))
-        folded |= folded_faces(some.vertices(head), bare.vertices(head), head.faces, pairs).any(0)
+        folded |= folded_at(head, some, pairs).any(0)
     return folded

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from flame_fitting.errors import InputError
-from flame_fitting.files import shown
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 
@@ -33,27 +32,34 @@ def first_with_face(seen: Observations) -> int:
     return int(np.argmax(seen.valid))
 
 
-def check_keyframes(asked: Sequence[int], valid: Sequence[bool]) -> None:
-    """Raises InputError where keyframes that are asked for do not exist or show no face; `valid` by timestep."""
-    rows = list(range(len(valid)))
-    beyond = [row for row in asked if row not in rows]
-    faceless = [row for row in asked if row in rows and not valid[row]]
-    if not beyond and not faceless:
-        return
-    problems = [f"{shown(map(str, beyond))}: there are the timesteps 0 to {rows[-1]}"] if beyond else []
+def check_keyframes(asked: Sequence[int], timesteps: int, valid: Sequence[bool] | None = None) -> None:
+    """Raises InputError where keyframes that are asked for do not exist, come twice, or show no face.
+
+    `valid` says of each of so many `timesteps` whether it does; None where that is not known yet.
+    """
+    valid = [True] * timesteps if valid is None else valid
+    beyond = sorted(row for row in set(asked) if not 0 <= row < timesteps)
+    faceless = sorted(row for row in set(asked) if 0 <= row < timesteps and not valid[row])
+    doubled = sorted(row for row in set(asked) if asked.count(row) > 1)
+    problems = []
+    if beyond:
+        problems.append(f"{_listed(beyond)}: there are the timesteps {_listed(range(timesteps))}")
     if faceless:
-        with_face = ", ".join(_ranges([row for row in rows if valid[row]])) or "none"
-        problems.append(f"{shown(map(str, faceless))}: no face was found there. Those with a face are {with_face}")
-    given = " ".join(map(str, asked))
-    raise InputError(f"--exp.keyframes {given}: {'; '.join(problems)}. Give others, or leave the flag out.")
+        with_face = _listed([row for row in range(timesteps) if valid[row]])
+        problems.append(f"{_listed(faceless)}: no face was found there, or it is held out. There are {with_face}")
+    if doubled:
+        problems.append(f"{_listed(doubled)}: given more than once")
+    if problems:
+        given = " ".join(map(str, asked))
+        raise InputError(f"--exp.keyframes {given}: {'; '.join(problems)}. Give others, or leave the flag out.")
 
 
-def _ranges(rows: Sequence[int]) -> list[str]:
-    """Numbers in words: 0 to 4, 7."""
+def _listed(rows: Sequence[int]) -> str:
+    """Rising numbers in words: 0 to 4, 7."""
     out: list[list[int]] = []
     for row in rows:
         if out and row == out[-1][1] + 1:
             out[-1][1] = row
         else:
             out.append([row, row])
-    return [str(first) if first == last else f"{first} to {last}" for first, last in out]
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in out) or "none"

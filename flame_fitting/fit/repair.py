@@ -1,16 +1,18 @@
-"""Repairs triangles that static offsets turned over: around them alone, and everything else stays as it was found.
+"""Repairs triangles that offsets turned over: around them alone, and everything else stays as it was found.
 
 Around the folded triangles, whose vertices are the core C, the offsets d are solved for again, with all others held:
-    data(d)  +  h sum_(v not in C) |d_v - f_v|^2  +  b sum_t |grad_t (d - f)|^2  +  sum_t s_t |grad_t d|^2,
-where f are the found offsets, but 0 in the second sum on triangles that touch C. `data` are the registration's
-distances of C to the surface, searched from where the sum without them leaves C: a smooth fill from its rim. The
-gradients are those of the piecewise linear field on the triangles t of the posed head without offsets (finite
-elements), so that thin triangles are held as thin triangles must be. `s` is above 0 at folded triangles and next to
-them, and grows by a factor in each round in which they are folded still; neighbours that fold in turn join. Where
-offsets are constant nothing turns, so a large `s` opens a fold. What no round opens loses its offsets, which fade out
-over a neighbourhood that grows until no fold is left: without offsets there is none.
+    data(d)  +  h sum_(v not in C) |d_v - f_v|^2  +  b sum_t |grad_t (d - f)|^2  +  sum_t s_t |grad_t (d - r)|^2,
+where f are the found offsets, but r in the second sum on triangles that touch C, and r are offsets that turn nothing:
+none for static offsets, and the static ones for static and dynamic offsets together, at each timestep by itself. `data`
+are the registration's distances of C to the surface, searched from where the sum without them leaves C: a smooth fill
+from its rim. The gradients are those of the piecewise linear field on the triangles t of the posed head without offsets
+(finite elements), so that thin triangles are held as thin triangles must be. `s` is above 0 at folded triangles and
+next to them, and grows by a factor in each round in which they are folded still; neighbours that fold in turn join.
+Where offsets differ from r by a constant nothing turns, so a large `s` opens a fold. What no round opens fades out to r
+over a neighbourhood that grows until no fold is left: with r there is none.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +22,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse.linalg import splu
 
-from flame_fitting.fit.folds import adjacent_faces, folded_triangles
+from flame_fitting import progress
+from flame_fitting.fit.folds import adjacent_faces, folded_at, folded_by_dynamic, folded_triangles
 from flame_fitting.fit.losses.offsets import REFERENCE_EDGE, capped
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
@@ -64,6 +67,8 @@ class Repair:
     """Triangles that were folded, at first or on the way."""
     faded: Bool[ndarray, " V"]
     """Vertices that lost offsets, in part or all."""
+    timesteps: tuple[int, ...] = ()
+    """Where dynamic offsets were repaired; none: the static ones were."""
 
 
 def repair(
@@ -77,16 +82,81 @@ def repair(
 
     Without a surface in `targets` the found offsets themselves are the data.
     """
-    config = config or RepairConfig()
-    faces, pairs = head.faces.cpu().numpy(), adjacent_faces(head.faces)
-    edges = MeshGraph(faces, head.n_vertices).edges
-    smoothed, stiffness = np.zeros(len(faces), dtype=bool), np.zeros(len(faces))
-    faded = np.zeros(head.n_vertices, dtype=bool)
     if not bool(parameters.static_offset.any()):
+        return Repair(parameters, *_nothing(head))
+    pairs = adjacent_faces(head.faces)
+    none = torch.zeros_like(parameters.static_offset[0])
+
+    def folded(parameters: FitParameters) -> torch.Tensor:
+        return folded_triangles(head, parameters, pairs)
+
+    return _opened(head, parameters, targets, surface, config or RepairConfig(), none, folded)
+
+
+def repair_dynamic(
+    head: HeadModel,
+    parameters: FitParameters,
+    targets: list[FrameTarget],
+    surface: SurfaceWeights,
+    config: RepairConfig | None = None,
+) -> Repair:
+    """Opens what dynamic offsets fold where static ones alone do not: as `repair`, at each timestep by itself.
+
+    Nothing but the dynamic offsets of such timesteps changes, around the folds. `targets` by timestep.
+    """
+    smoothed, faded = _nothing(head)
+    if not bool(parameters.dynamic_offset.any()):
         return Repair(parameters, smoothed, faded)
+    pairs, rows = adjacent_faces(head.faces), list[int]()
+    dynamic, static = parameters.dynamic_offset.clone(), parameters.static_offset
+    with progress.Bar(parameters.timesteps, "repair", "timestep") as shown:
+        for row in range(parameters.timesteps):
+            shown.advance()
+            own = parameters.of_frames([row])
+            if not folded_by_dynamic(head, own, pairs).any():
+                continue
+            alone = replace(own.without_dynamic_offset(), static_offset=own.offset)
+            known = folded_at(head, own.without_dynamic_offset(), pairs)[0]
+
+            def folded(parameters: FitParameters, known: torch.Tensor = known) -> torch.Tensor:
+                return folded_at(head, parameters, pairs)[0] & ~known
+
+            done = _opened(head, alone, targets[row : row + 1], surface, config or RepairConfig(), static[0], folded)
+            new = done.parameters.static_offset
+            dynamic[row] = torch.where(new != alone.static_offset, new - static, own.dynamic_offset)[0]
+            smoothed, faded = smoothed | done.smoothed, faded | done.faded
+            rows.append(row)
+    if not rows:
+        return Repair(parameters, smoothed, faded)
+    return Repair(replace(parameters, dynamic_offset=dynamic), smoothed, faded, tuple(rows))
+
+
+def _nothing(head: HeadModel) -> tuple[ndarray, ndarray]:
+    """No triangle smoothed, no vertex faded."""
+    return np.zeros(len(head.faces), dtype=bool), np.zeros(head.n_vertices, dtype=bool)
+
+
+def _opened(
+    head: HeadModel,
+    parameters: FitParameters,
+    targets: list[FrameTarget],
+    surface: SurfaceWeights,
+    config: RepairConfig,
+    rest: torch.Tensor,
+    folds: Callable[[FitParameters], torch.Tensor],
+) -> Repair:
+    """Static offsets without folds.
+
+    Args:
+        rest: (V, 3), offsets that have none.
+        folds: gives the folded triangles (F) of parameters.
+    """
+    faces = head.faces.cpu().numpy()
+    edges = MeshGraph(faces, head.n_vertices).edges
+    (smoothed, faded), stiffness = _nothing(head), np.zeros(len(faces))
     found, gradients = parameters.static_offset[0], None
     for number in range(config.rounds):
-        folded = folded_triangles(head, parameters, pairs).cpu().numpy()
+        folded = folds(parameters).cpu().numpy()
         if not folded.any():
             return Repair(parameters, smoothed, faded)
         smoothed |= folded
@@ -98,10 +168,10 @@ def repair(
             gradients = hat_gradients(_without_offsets(head, parameters), faces)
         core = touched_vertices(faces, smoothed, head.n_vertices)
         free = grown(core, edges, config.rings + 2 * number)
-        around = _Around(head, found, core, free, gradients, stiffness, config)
+        around = _Around(head, found, rest, core, free, gradients, stiffness, config)
         filled = replace(parameters, static_offset=around.solve()[None])
         parameters = replace(parameters, static_offset=around.solve(filled, targets, surface)[None])
-    return _faded(head, parameters, smoothed, edges, pairs, config)
+    return _faded(head, parameters, smoothed, edges, rest, folds, config)
 
 
 def said(head: HeadModel, done: Repair) -> str:
@@ -113,7 +183,9 @@ def said(head: HeadModel, done: Repair) -> str:
         if count := int(inside.sum()):
             noun = "" if parts else " triangle" if count == 1 else " triangles"
             parts.append(f"{count}{noun} of the {name or 'rest of the head'}")
-    text = f"{', '.join(parts)} smoothed where static offsets turned them over"
+    cause = f"dynamic offsets of {len(done.timesteps)} timestep" if done.timesteps else "static offset"
+    cause += "s" if len(done.timesteps) != 1 else ""
+    text = f"{', '.join(parts)} smoothed where {cause} turned them over"
     if done.faded.any():
         text += f"; {int(done.faded.sum())} vertices around them lost offsets"
     return text
@@ -157,7 +229,8 @@ def grown(where: Bool[ndarray, " V"], edges: Int[ndarray, "E 2"], rings: int) ->
 
 def _without_offsets(head: HeadModel, parameters: FitParameters) -> ndarray:
     """(V, 3) vertices of the first timestep without offsets."""
-    bare = replace(parameters, static_offset=torch.zeros_like(parameters.static_offset))
+    first = parameters.of_frames([0]).without_dynamic_offset()
+    bare = replace(first, static_offset=torch.zeros_like(first.static_offset))
     return bare.vertices(head)[0].detach().cpu().numpy()
 
 
@@ -168,6 +241,7 @@ class _Around:
         self,
         head: HeadModel,
         found: torch.Tensor,
+        rest: torch.Tensor,
         core: ndarray,
         free: ndarray,
         gradients: ndarray,
@@ -182,8 +256,8 @@ class _Around:
         self.start = found.detach().cpu().numpy()
         kept = gradient_energy(gradients, faces, config.smoothness * ~distrusted, count)
         kept = kept + sparse.diags(config.hold * ~core)
-        self.right = kept @ self.start
         plain = gradient_energy(gradients, faces, config.smoothness * distrusted + stiffness, count)
+        self.right = kept @ self.start + plain @ rest.detach().cpu().numpy()
         self.regular = sparse.csr_matrix(kept + plain)
 
     def solve(
@@ -212,15 +286,19 @@ def _faded(
     parameters: FitParameters,
     smoothed: ndarray,
     edges: ndarray,
-    pairs: torch.Tensor,
+    rest: torch.Tensor,
+    folds: Callable[[FitParameters], torch.Tensor],
     config: RepairConfig,
 ) -> Repair:
-    """Offsets that fade out around what is folded still in the regions `GUARDED`; to 0 everywhere in the worst case."""
+    """Offsets that fade to `rest` around what is folded still in the regions `GUARDED`; everywhere in the worst case.
+
+    `folds` as in `_opened`.
+    """
     faces, guarded = head.faces.cpu().numpy(), head.face_mask(*GUARDED).cpu().numpy()
     offsets, core = parameters.static_offset, np.zeros(head.n_vertices, dtype=bool)
     keep = np.ones(head.n_vertices)
     for rings in (*config.fade, None):
-        folded = guarded & folded_triangles(head, parameters, pairs).cpu().numpy()
+        folded = guarded & folds(parameters).cpu().numpy()
         if not folded.any():
             break
         smoothed = smoothed | folded
@@ -232,5 +310,5 @@ def _faded(
         share = np.sum(~np.stack(near), axis=0) / len(near) if rings is not None else np.zeros(head.n_vertices)
         keep = np.minimum(keep, share * share * (3 - 2 * share))
         factor = torch.as_tensor(keep, device=offsets.device, dtype=offsets.dtype)
-        parameters = replace(parameters, static_offset=offsets * factor[None, :, None])
+        parameters = replace(parameters, static_offset=rest + (offsets - rest) * factor[None, :, None])
     return Repair(parameters, smoothed, keep < 1)

@@ -21,7 +21,8 @@ def effective_pipeline(
     stages `without_pictures` come in), use_static_offset and use_dynamic_offset (off: no stage and no parameter of
     them), model.tex_extra (off: Adam leaves the texture alone), neutral (no stage moves the expression; of the joints
     the jaw stays too, see `moving_joints`), and model.occluded, which joins both align_*_except of every stage that
-    looks at pictures, as do `hair` without offsets and `lip_inside` with remove_lip_inside.
+    looks at pictures, as do `hair` without offsets and `lip_inside` with remove_lip_inside. Stages of Adam that then
+    move nothing are left out.
     """
     stages = config.pipeline.items()
     if config.begin_stage is not None:
@@ -30,7 +31,8 @@ def effective_pipeline(
     geometry = has_geometry and config.data.use_geometry
     beyond = timesteps > config.batch_size
     stages = [(name, stage) for name, stage in stages if _runs(stage, config, geometry, beyond)]
-    return [(name, _switched(stage, config, holds_scale)) for name, stage in stages]
+    stages = [(name, _switched(stage, config, holds_scale)) for name, stage in stages]
+    return [(name, stage) for name, stage in stages if stage.solver != "adam" or stage.optimizable_params]
 
 
 def _runs(stage: StageConfig, config: FitConfig, geometry: bool, beyond: bool) -> bool:

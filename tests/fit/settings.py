@@ -15,6 +15,7 @@ from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings
 from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
+from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
@@ -35,9 +36,8 @@ _NO_VIEWS = ViewSet(
 
 def settings_of(**changes: Any) -> PhotometricConfig:
     """A photometric stage."""
-    stage = STATIC.pipeline.rgb_init_all
-    own = {"pictures": True, "views": _NO_VIEWS, "device": torch.device("cpu"), "is_sequence": False}
-    return replace(photometric_config(STATIC, stage, **own), **changes)
+    stage = Stage("rgb_init_all", STATIC.pipeline.rgb_init_all, STATIC)
+    return replace(photometric_config(stage, _NO_VIEWS, torch.device("cpu"), is_sequence=False), **changes)
 
 
 def weights_of(**changes: Any) -> PhotometricWeights:

@@ -1,5 +1,7 @@
 """VHAP's command lines are understood: every option is honoured, named as without effect, or refused."""
 
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,10 @@ from flame_fitting.fit.check import check
 from flame_fitting.fit.command_line import without_effect
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import preset
+from flame_fitting.fit.schedule import effective_pipeline
+from flame_fitting.fit.track_config import TrackConfig, track_preset
 from flame_fitting.options import options_of, value_of
+from tests.conftest import REPOSITORY
 
 FIT = next(stage for stage in cli.STAGES if stage.name == "fit")
 
@@ -71,10 +76,9 @@ def field_of(option: str) -> tuple[str, bool]:
     return f"{group}.{yes}" if group else yes, yes != name
 
 
-@pytest.mark.parametrize("option", split(OPTIONS), ids=" ".join)
-def test_an_option_is_read_and_named_once_where_it_has_no_effect(option: list[str]) -> None:
+def check_value(config: FitConfig, option: list[str]) -> None:
+    """An option is read."""
     name, *values = option
-    config = parsed("capture", f"--{name}", *values)
     field, no = field_of(name)
     value = value_of(config, field)
     if not values:
@@ -85,12 +89,73 @@ def test_an_option_is_read_and_named_once_where_it_has_no_effect(option: list[st
         assert value == float(values[0])
     else:
         assert [str(value)] == values
-    lines = without_effect(config)
-    changed = value != value_of(preset("static", Path("capture")), field)
-    assert len(lines) == int((field in WITHOUT_EFFECT and changed) or field == "data.root_folder")
-    for line in lines:
-        assert line.startswith(f"--{field.replace('_', '-')} has no effect here: ")
-        assert "\n" not in line
+
+
+def without_effect_in(config: FitConfig, default: FitConfig, fields: set[str]) -> list[str]:
+    """Beginnings of the lines that are to be said of `fields`, sorted."""
+    rules = {one.name: one.rule for one in options_of(type(config))}
+    still = [
+        field
+        for field in fields
+        if field == "data.root_folder"
+        or (rules[field].without_effect and value_of(config, field) != value_of(default, field))
+    ]
+    return sorted(f"--{field.replace('_', '-')} has no effect here: " for field in still)
+
+
+def check_lines(lines: list[str], expected: list[str]) -> None:
+    for line, begin in zip(sorted(lines), expected, strict=True):
+        assert line.startswith(begin) and "\n" not in line
+
+
+@pytest.mark.parametrize("option", split(OPTIONS), ids=" ".join)
+def test_an_option_is_read_and_named_once_where_it_has_no_effect(option: list[str]) -> None:
+    name, *values = option
+    config = parsed("capture", f"--{name}", *values)
+    check_value(config, option)
+    expected = without_effect_in(config, preset("static", Path("capture")), {field_of(name)[0]})
+    check_lines(without_effect(config), expected)
+
+
+@pytest.mark.parametrize("monocular", [True, False])
+def test_tracking_reads_every_option_and_names_it_where_it_has_no_effect(monocular: bool) -> None:
+    stage = next(one for one in cli.STAGES if one.name == ("track" if monocular else "track-nersemble"))
+    default, left = track_preset("track", Path("capture"), monocular), split(OPTIONS)
+    while left:  # each field once on a command line
+        together = {field_of(option[0])[0]: option for option in reversed(left)}
+        left = [option for option in left if option not in together.values()]
+        words = [word for name, *values in together.values() for word in (f"--{name}", *values)]
+        config = cli._parse(stage, TrackConfig, ["capture", *words])
+        assert isinstance(config, TrackConfig)
+        for option in together.values():
+            check_value(config, option)
+        check_lines(without_effect(config), without_effect_in(config, default, set(together)))
+
+
+def test_every_option_of_vhap_stands_in_the_document_for_its_users() -> None:
+    """By a pattern where it is taken; by its own name where it is refused or does nothing over time."""
+    text = (REPOSITORY / "docs" / "vhap-users.md").read_text()
+    flags = {one.replace("-", "_") for one in re.findall(r"--([a-z][\w.*-]*)", text)}
+    still = {one.name for one in options_of(TrackConfig) if one.rule.without_effect or one.rule.refused}
+    for name in dict.fromkeys(field_of(name)[0] for name, *_ in split(OPTIONS)):
+        group, _, last = name.rpartition(".")
+        names = {name, f"{group}.no_{last}" if group else f"no_{last}"}
+        found = names & flags if name in still else [one for one in flags if fnmatchcase(name, one)] or names & flags
+        assert found, f"--{name}"
+
+
+def test_steps_of_a_stage_that_moves_nothing_are_said() -> None:
+    stage = next(one for one in cli.STAGES if one.name == "track")
+    steps, moving = ["--pipeline.rgb_sequential_tracking.num_steps", "20"], "--pipeline.rgb-sequential-tracking."
+    config = cli._parse(stage, TrackConfig, ["capture", *steps])
+    (line,) = without_effect(config)
+    assert line.startswith(f"{moving}num-steps has no effect here") and f"{moving}optimizable-params" in line
+    names = [name for name, _ in effective_pipeline(config, has_geometry=False)]
+    assert "rgb_sequential_tracking" not in names
+    for more in (["--preset", "vhap"], [f"{moving}optimizable-params", "pose"]):
+        config = cli._parse(stage, TrackConfig, ["capture", *steps, *more])
+        assert without_effect(config) == []
+        assert "rgb_sequential_tracking" in [name for name, _ in effective_pipeline(config, has_geometry=False)]
 
 
 def test_dashes_and_underscores_are_the_same() -> None:

@@ -91,7 +91,7 @@ def test_light_and_texture_that_were_fitted_together_are_drawn_together() -> Non
     assert "lights" not in stage.optimizable_params
     views, device = _batch(seen), torch.device("cpu")
     for lit, lighting in ((False, "constant"), (True, "SH")):
-        found = photometric_config(config, stage, pictures=True, views=views, device=device, is_sequence=False, lit=lit)
+        found = photometric_config(Stage("", stage, config), views, device, is_sequence=False, lit=lit)
         assert found.lighting == lighting
 
 
@@ -356,9 +356,8 @@ def test_every_preset_reaches_the_stages_with_neutral_and_component_counts(name:
             if stage.solver != "adam":
                 assert "expr" not in stage.optimizable_params
                 continue
-            settings = photometric_config(
-                config, stage, pictures=True, views=views, device=torch.device("cpu"), is_sequence=False
-            )
+            told = Stage(stage_name, stage, config)
+            settings = photometric_config(told, views, torch.device("cpu"), is_sequence=False)
             assert not {"expr", "jaw_pose"} & dict(settings.lr).keys(), stage_name
             assert dict(settings.components) == {"shape": 7, "expr": 3}
 

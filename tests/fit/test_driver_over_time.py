@@ -12,6 +12,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit import driver
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
+from flame_fitting.fit.folds import folded_at, folded_by_dynamic
 from flame_fitting.fit.keyframes import check_keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import PARAMETERS, FitParameters
@@ -19,6 +20,7 @@ from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
+from flame_fitting.fit.track_config import track_preset
 from tests.fit.known_truth import embedding_on, sequence
 
 STILL = ("rotation", "translation", "placement", "static_offset", "log_focal")
@@ -110,7 +112,7 @@ def test_the_first_timestep_is_the_first_that_shows_a_face(monkeypatch) -> None:
 
 def test_keyframes_are_looked_at_together_and_the_rest_gets_what_is_shared(monkeypatch) -> None:
     start, seen = _sequence(4)
-    state, given = _watched("keyframes", start, seen, monkeypatch, keyframes=(3, 1, 3))
+    state, given = _watched("keyframes", start, seen, monkeypatch, keyframes=(3, 1))
     assert [targets for _, targets in given] == [[seen.targets[1], seen.targets[3]]]
     assert state.parameters.expr[:, 0].tolist() == [0.0, 1.0, 0.0, 1.0] and state.parameters.shape[0] == 1.0
     # none given: the most different ones with a face, as many as a batch holds
@@ -121,19 +123,57 @@ def test_keyframes_are_looked_at_together_and_the_rest_gets_what_is_shared(monke
     assert state.parameters.expr[:, 0].tolist() == [1.0, 1.0, 0.0, 1.0]
 
 
-def test_keyframes_that_are_not_there_or_show_no_face_are_refused(tmp_path: Path) -> None:
+def test_keyframes_that_are_not_there_or_show_no_face_are_refused() -> None:
     start, seen = _sequence(4)
-    seen, config = _without_face(seen, 2), FitConfig(tmp_path)
-    config.exp.keyframes = (1, 2, 7)
+    seen, config = _without_face(seen, 2), track_preset("track")
+    config.exp.keyframes = (1, 2, 7, -1, 1)
     expected = (
-        "--exp.keyframes 1 2 7: 7: there are the timesteps 0 to 3; 2: no face was found there. Those with a face are "
-        "0 to 1, 3. Give others, or leave the flag out."
+        "--exp.keyframes 1 2 7 -1 1: -1, 7: there are the timesteps 0 to 3; 2: no face was found there, or it is held "
+        "out. There are 0 to 1, 3; 1: given more than once. Give others, or leave the flag out."
     )
     with pytest.raises(InputError) as caught:
         run_stages(start, seen, config)
     assert str(caught.value) == expected
-    for fine in ((), (0, 3)):
-        check_keyframes(fine, seen.valid)
+    for fine in ((), (0, 3), (3, 0, 1)):
+        check_keyframes(fine, seen.timesteps, seen.valid)
+    # before anything is known of faces
+    check_keyframes((2, 3), 4)
+    with pytest.raises(InputError, match=r"^--exp.keyframes 4: 4: there are the timesteps 0 to 3\. Give others"):
+        check_keyframes((4,), 4)
+
+
+@pytest.mark.parametrize(("keyframes", "monocular"), [((1,), True), ((), True), ((1,), False)])
+def test_keyframes_that_no_stage_looks_at_are_said(keyframes: tuple[int, ...], monocular: bool, capsys) -> None:
+    start, seen = _sequence(4)
+    config = track_preset("track", monocular=monocular)
+    config.exp.keyframes, seen = keyframes, replace(seen, rasterizer=None)
+    for stage in ("lmk_init_rigid", "lmk_init_focal", "lmk_init_all"):
+        getattr(config.pipeline, stage).num_steps = 0
+    run_stages(start, seen, config)
+    told = "--exp.keyframes has no effect here" in capsys.readouterr().err
+    assert told is (bool(keyframes) and monocular)
+
+
+def test_what_dynamic_offsets_turn_is_repaired_after_a_stage_and_said(monkeypatch) -> None:
+    start, seen = _sequence()
+    chosen, lines = int(seen.head.regions["face"][40]), list[str]()
+
+    def solve(state: FitState, seen: Observations, stage: Stage, shown) -> FitState:
+        parameters = state.parameters.with_dynamic_offset().clone()
+        parameters.dynamic_offset[2, chosen] = torch.tensor([0.0, 0.01, -0.05], dtype=torch.float64)
+        assert folded_by_dynamic(seen.head, parameters).any(1).tolist() == [False, False, True]
+        return replace(state, parameters=parameters)
+
+    monkeypatch.setitem(SOLVERS, "gauss_newton", solve)
+    monkeypatch.setattr(driver, "worsened", lambda *_: None)
+    monkeypatch.setattr(progress, "say", lines.append)
+    settings = StageConfig(1, solver="gauss_newton", frames="global", looks_at=("landmarks",))
+    with progress.silent():
+        state = run_stage(start, seen, Stage("toy", settings, FitConfig(Path("toy"))))
+    assert not folded_at(seen.head, state.parameters).any()
+    assert torch.equal(state.parameters.dynamic_offset[:2], torch.zeros_like(state.parameters.dynamic_offset[:2]))
+    assert len(state.records[0].smoothed) > 1
+    assert len(lines) == 1 and lines[0].startswith("toy: ") and "dynamic offsets of 1 timestep" in lines[0]
 
 
 def test_three_timesteps_are_found_with_every_parameter(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.fit.folds import folded_at, folded_by_dynamic
+from flame_fitting.fit.parameters import PARAMETERS
 from flame_fitting.fit.repair import (
     Repair,
     RepairConfig,
@@ -14,13 +16,14 @@ from flame_fitting.fit.repair import (
     grown,
     hat_gradients,
     repair,
+    repair_dynamic,
     said,
     touched_vertices,
 )
 from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets, folded_triangles
 from flame_fitting.head.mesh_graph import MeshGraph
 from flame_fitting.head.model import HeadModel
-from tests.fit.known_truth import problem
+from tests.fit.known_truth import problem, sequence
 from tests.fit.settings import ITERATIONS
 from tests.toy import toy_head_data
 
@@ -112,6 +115,71 @@ def test_folds_that_reach_everywhere_lose_all_offsets() -> None:
     assert folded_triangles(head, turned).float().mean() > 0.5
     done = repair(head, turned, targets, weights, RepairConfig(rounds=0, fade=()))
     assert done.parameters.static_offset.abs().max() == 0 and done.faded.all()
+
+
+@cache
+def _moving():
+    """Three timesteps with sound offsets, static and dynamic ones; head, offsets, targets, weights."""
+    head, truth, targets, weights = sequence(3)
+    waves = torch.sin(60 * head.v_template)
+    rise = torch.tensor([0.5, 1.0, -0.5], dtype=torch.float64)[:, None, None]
+    sound = replace(truth, static_offset=1e-3 * waves[None], dynamic_offset=5e-4 * rise * waves.flip(1)[None])
+    assert not folded_at(head, sound).any()
+    return head, sound, targets, weights
+
+
+def _thrown_at(head, parameters, timestep: int, seed: int):
+    """One vertex of the face thrown off at one timestep, and which triangles that folds there."""
+    out = parameters.clone()
+    generator = torch.Generator().manual_seed(seed)
+    chosen = int(head.regions["face"][torch.randint(len(head.regions["face"]), (1,), generator=generator)])
+    out.dynamic_offset[timestep, chosen] += 0.04 * torch.randn(3, generator=generator, dtype=torch.float64)
+    return out, folded_by_dynamic(head, out).numpy()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("data", [True, False])
+def test_what_dynamic_offsets_turn_at_a_timestep_is_put_back_there_and_nothing_else_changes(seed, data) -> None:
+    head, sound, targets, weights = _moving()
+    broken, folded = _thrown_at(head, sound, 1, seed)
+    assert folded[1].sum() > 1 and not folded[[0, 2]].any()
+    targets = targets if data else [replace(target, surface=None) for target in targets]
+    done = repair_dynamic(head, broken, targets, weights)
+    assert not folded_at(head, done.parameters).any() and done.timesteps == (1,) and not done.faded.any()
+    assert done.smoothed[folded[1]].all()
+    moved = (done.parameters.vertices(head) - sound.vertices(head))[1].norm(dim=-1)
+    assert moved.max() < (6e-4 if data else 3e-4), "filled in from around, on the static offsets that are there"
+    far = _beyond(head, folded[1], RepairConfig().rings)
+    assert far.sum() > 300
+    for parameter in PARAMETERS:
+        after, before = (getattr(one, parameter.name).clone() for one in (done.parameters, broken))
+        if parameter.name == "dynamic_offset":
+            after[1, ~far] = before[1, ~far]
+        assert torch.equal(after, before), parameter.name
+    assert "dynamic offsets of 1 timestep turned them over" in said(head, done)
+
+
+def test_what_static_offsets_turn_is_not_the_dynamic_ones_to_repair() -> None:
+    head, sound, targets, weights = _moving()
+    broken = sound.clone()
+    chosen = head.regions["face"][40]
+    broken.static_offset[0, chosen] += torch.tensor([0.03, 0.0, -0.02], dtype=torch.float64)
+    assert folded_at(head, broken).any()
+    broken.dynamic_offset[:] = 1e-6
+    assert repair_dynamic(head, broken, targets, weights).parameters is broken
+    assert repair_dynamic(head, sound, targets, weights).parameters is sound
+
+
+def test_dynamic_offsets_that_nothing_opens_fade_to_the_static_ones() -> None:
+    head, sound, targets, weights = _moving()
+    broken, folded = _thrown_at(head, sound, 2, 1)
+    done = repair_dynamic(head, broken, targets, weights, RepairConfig(rounds=0, fade=(1, 2)))
+    assert not folded_at(head, done.parameters).any()
+    near, far = ~_beyond(head, folded[2], 0), _beyond(head, folded[2], 4)
+    assert done.faded[near].all() and not done.faded[far].any()
+    assert done.parameters.dynamic_offset[2, near].abs().max() < 1e-15
+    assert torch.equal(done.parameters.dynamic_offset[2, far], broken.dynamic_offset[2, far])
+    assert torch.equal(done.parameters.static_offset, broken.static_offset)
 
 
 def _creased_head(depth: float) -> tuple[HeadModel, np.ndarray, np.ndarray]:

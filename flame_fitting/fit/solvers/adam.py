@@ -58,17 +58,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         views = seen.pictures.batch(seen.pictures.rows(seeable or None, max_yaw))
     # a baked texture holds the light; one that was fitted together with a light shows it only under that light
     lit = state.lights is not None and config.model.tex_base != "baked"
-    per_epoch = stage.steps_per_epoch(len(seeable)) if isinstance(views, Batches) else 1
     photometric = photometric_config(
-        config,
-        settings,
-        pictures=pictures,
-        views=views,
-        device=rasterizer.device,
-        is_sequence=seen.is_sequence,
-        lit=lit,
-        steps_per_epoch=per_epoch,
-        calibrated=seen.calibrated,
+        stage, views, rasterizer.device, is_sequence=seen.is_sequence, calibrated=seen.calibrated, lit=lit
     )
     lights = state.lights if photometric.lighting != "constant" else None
     if lights is not None and photometric.lighting_space == "world":

@@ -8,6 +8,7 @@ from flame_fitting.fit.parameters import moving_parts
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.batches import Batches
 from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
+from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.views import ViewSet
@@ -71,19 +72,27 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
 
 
 def photometric_config(
-    config: FitConfig,
-    stage: StageConfig,
-    *,
-    pictures: bool,
+    told: Stage,
     views: ViewSet | Batches,
     device: torch.device,
+    *,
     is_sequence: bool,
-    lit: bool = False,
-    steps_per_epoch: int = 1,
     calibrated: bool = True,
+    lit: bool = False,
 ) -> PhotometricConfig:
-    """The settings of an Adam stage; `lit` says that the texture is to be drawn under the light found so far."""
+    """The settings of an Adam stage for its pictures.
+
+    Args:
+        told: the stage.
+        views: all its pictures, or batches of them.
+        device: where they are drawn.
+        is_sequence: whether these are timesteps of a capture over time.
+        calibrated: whether the cameras are known.
+        lit: whether the texture is to be drawn under the light found so far.
+    """
+    config, stage = told.config, told.settings
     all_at_once = isinstance(views, ViewSet)
+    steps_per_epoch = 1 if isinstance(views, ViewSet) else told.steps_per_epoch(views.timesteps)
     height, render = views.resolution[0], config.render
     smallest = config.data.n_downsample_rgb or 1
     factors = tuple(max(height // size, smallest, 1) for size in stage.sizes) or (smallest,)
@@ -92,7 +101,7 @@ def photometric_config(
     return PhotometricConfig(
         steps=stage.num_steps or stage.num_epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
-        pictures=pictures,
+        pictures="pictures" in stage.looks_at,
         views_per_step=render.views_per_step or (8 if device.type == "cpu" else _ALL),
         downsample=factors,
         texture_sizes=stage.texture_sizes or (config.model.tex_resolution,),

@@ -39,6 +39,11 @@ class Batches:
         return self._pictures.resolution
 
     @property
+    def timesteps(self) -> int:
+        """How many an epoch sees."""
+        return len(self._timesteps)
+
+    @property
     def rows(self) -> list[int]:
         """The timesteps of this batch, ascending."""
         return sorted(self._timesteps[place] for place in self._chosen[0].tolist())
