@@ -68,12 +68,14 @@ class Biases:
             assert own is not None
             precision.append(like.new_full((len(used),), max(each, 1e-6) / own**2))
             weights = like.new_zeros(len(used), like.shape[1])
-            for points in (*(one.landmarks for one in seen), *(one.pixels for one in seen if one.pixels is not None)):
+            marks: list[LandmarkTarget | PixelTarget] = [one.landmarks for one in seen]
+            marks += [one.pixels for one in seen if one.pixels is not None]
+            for points in marks:
                 weights[table[torch.as_tensor(points.index).cpu()] - start] = _carried(points, head)
             carried.append(weights)
             start += len(used)
-        rows = torch.cat([like.new_zeros(0, like.shape[1]), *carried])
-        return cls(tuple(number), torch.cat([like.new_zeros(0), *precision]), rows, head.parents)
+        all_carried = torch.cat([like.new_zeros(0, like.shape[1]), *carried])
+        return cls(tuple(number), torch.cat([like.new_zeros(0), *precision]), all_carried, head.parents)
 
     @property
     def count(self) -> int:
