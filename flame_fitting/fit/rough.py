@@ -45,7 +45,7 @@ def rough_head_frame(
             surface_count=weight.surface_count,
             smoothness={},
             bias_sigma=None,
-            marginal=False,
+            marginal=0,
             seed=0,
         )
         parameters = gauss_newton(head, parameters, start.targets, few, PriorConfig(), settings, dense).parameters

@@ -116,7 +116,7 @@ def _monocular(config: TrackConfig, landmark: float) -> None:
     # second order's balance of landmarks and priors; a head inside its matte, which hair and clothes are part of
     epochs.landmark, epochs.prior, epochs.outline, epochs.outline_inside = 2.0, 0.01, 2.0, 0.0
     # pictures are followed to a fraction of a pixel, which the mean of their colours is not
-    points = StageConfig(18, solver="points", looks_at=("landmarks", "pictures"))
+    points = StageConfig(16, solver="points", looks_at=("landmarks", "pictures"))
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
     pipeline.pts_init_all = replace(points, optimizable_params=("cam", *tracked, "shape"))
     pipeline.pts_global_tracking = replace(points, num_steps=8, optimizable_params=tracked)

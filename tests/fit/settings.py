@@ -66,7 +66,7 @@ def second_order_of(**changes: Any) -> GaussNewtonSettings:
     counts |= {
         "smoothness": {},
         "bias_sigma": None,
-        "marginal": False,
+        "marginal": 0,
         "evidence": 0.0,
         "usual_log_focal": 0.0,
         "size_sigma": None,

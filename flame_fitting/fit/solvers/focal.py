@@ -141,7 +141,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
         surface_count=0.0,
         smoothness={},
         bias_sigma=config.prior.landmark_bias,
-        marginal=False,
+        marginal=0,
         seed=config.seed,
     )
     found = gauss_newton(seen.head, parameters, seen.targets, columns, prior, settings)

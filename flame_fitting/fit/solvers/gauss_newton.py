@@ -51,8 +51,8 @@ LANDMARK_CUT = 4.0
 """Geman-McClure scale of landmarks, in standard deviations."""
 _SAMPLE = 6000
 """Points of an avatar's surface that look for the model."""
-_ROUNDS = 6
-"""Newton steps toward the marginal mode, at most."""
+MARGINAL_STEPS = 6
+"""Newton steps toward the marginal mode, at most, that it needs from far away."""
 _SETTLED = 0.1
 """Step of the shared unknowns, in standard deviations, that ends them."""
 _CONVERGED = 1e-7
@@ -80,8 +80,8 @@ class GaussNewtonSettings:
     """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
     bias_sigma: float | None
     """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
-    marginal: bool
-    """Whether what timesteps share ends at the mode of its own posterior instead of the joint one (`marginal`)."""
+    marginal: int
+    """Newton steps, at most, from the joint mode of all to that of what timesteps share alone (`marginal`)."""
     evidence: float
     """Measurements that each opening and each angle of a detector's evidence counts for (`evidence_terms`)."""
     usual_log_focal: float
@@ -170,7 +170,7 @@ def _to_marginal_mode(problem: "_Problem", now: _Point) -> _Point:
     """From the joint mode to that of the shared unknowns alone, by Newton steps; the timesteps follow."""
     columns, cut = problem.columns, problem.settings.cut(problem.settings.iterations)
     volume = FrameVolume(problem.head, columns, problem.chosen)
-    for _ in range(_ROUNDS):
+    for _ in range(problem.settings.marginal):
         system, gradient, cost, terms = problem.linearised(now, cut)
         at = problem.values(now)
         held = (at.frames <= problem.least) & (gradient.frames > 0)

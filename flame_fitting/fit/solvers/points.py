@@ -36,10 +36,12 @@ _LONGER_SIDE = 1024
 _POSES = (0.5, 0.5)
 """Rounds, in each of which the points are found anew: px at 512, the standard deviation of a place that the head does
 not explain, beside its own."""
-_IDENTITY = (0.5, 0.3, 0.3)
+_IDENTITY = (0.5, 0.3, 0.3, 0.3)
 """The same where identity and focal length move: the nearer they are, the more exactly places are told."""
 _CUTS = (10.0, 4.0)
 """Geman-McClure scales, in standard deviations, one after the other: what a fit is off by at first is no outlier."""
+_MARGINAL = 2
+"""Steps with timesteps integrated out, in the end of each round: the next one goes on."""
 _SHARE = 1.0
 """Measurements that a point counts for: what the head does not explain is alike at neighbours."""
 _BIAS = 0.003
@@ -77,7 +79,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
         own = len(range(number, steps, len(rounds)))
         part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=own))
-        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, marginal=cut == _CUTS[-1])
+        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, _MARGINAL if cut == _CUTS[-1] else 0)
         # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return replace(state, texture_is_final=False)

@@ -10,7 +10,7 @@ from flame_fitting.fit.priors import priors
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import usual_log_focal
-from flame_fitting.fit.solvers.gauss_newton import LANDMARK_CUT, GaussNewtonSettings, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import LANDMARK_CUT, MARGINAL_STEPS, GaussNewtonSettings, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 
@@ -25,14 +25,16 @@ def solve(
     shown: progress.Bar,
     components: Mapping[str, int] = COMPONENTS_BY_LANDMARKS,
     cut: float = LANDMARK_CUT,
-    marginal: bool | None = None,
+    marginal: int | None = None,
 ) -> FitState:
     """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it.
 
     Without the surface at most so many `components` move. `cut` is the robust scale of landmarks in their deviations,
-    `marginal` whether timesteps are integrated out at the end, where there are several: else where cameras are known.
+    `marginal` how many steps are taken in the end with timesteps integrated out; None: enough where cameras are known.
     """
     config, settings = stage.config, stage.settings
+    if marginal is None:
+        marginal = MARGINAL_STEPS if seen.calibrated else 0
     parts = moving_parts(settings.optimizable_params, seen.is_sequence, moving_joints(config), seen.calibrated)
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
@@ -51,7 +53,7 @@ def solve(
             surface_count=config.w.surface_count,
             evidence=config.w.evidence if config.data.use_landmark else 0.0,
             bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
-            marginal=(seen.calibrated if marginal is None else marginal) and seen.timesteps > 1,
+            marginal=marginal if seen.timesteps > 1 else 0,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
             size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),

@@ -9,7 +9,7 @@ import torch
 
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.gauss_newton import _Problem, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, _Problem, gauss_newton
 from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.residuals import Projections
 from tests.fit.known_truth import sequence
@@ -61,7 +61,7 @@ def test_the_scale_is_not_biased_by_the_timesteps():
 
     The first identity component is a head's size, as in real models: expressions alone tell it from the scale.
     """
-    head, steps, scores = toy_head().double(), 20, {False: [], True: []}
+    head, steps, scores = toy_head().double(), 20, {0: [], MARGINAL_STEPS: []}
     head.shapedirs[..., 0] = 0.05 * head.v_template
     columns = _columns(head, steps)
     for seed in range(4):
@@ -74,7 +74,7 @@ def test_the_scale_is_not_biased_by_the_timesteps():
             sigma = solution.posterior.standard_deviations(truth)["placement"][6]
             found.append(float(solution.parameters.placement[6] - truth.placement[6]) / sigma)
     # of four standard normal scores the mean is larger than 1.25 once in eighty times
-    assert abs(np.mean(scores[True])) < 1.25 < 2.0 < np.mean(scores[False])
+    assert abs(np.mean(scores[MARGINAL_STEPS])) < 1.25 < 2.0 < np.mean(scores[0])
 
 
 def test_pull_knows_the_focal_length():
