@@ -9,6 +9,7 @@ Correspondences are held while a step is looked for and found anew after it. Tim
 so that only their blocks of the system are kept.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -139,6 +140,14 @@ def gauss_newton(
     `report` is called with the number of each iteration. `keeper` is shown from time to time how far it is; what was
     `left` of an earlier run it takes up. `before` is the timestep before the first one, where it was found already.
     """
+    if surface is None and (home := parameters.expr.device).type != "cpu":
+        # many small systems, one after the other: a graphics card took five times as long
+        cpu = torch.device("cpu")
+        here = (copy.deepcopy(head).to(cpu), parameters.to(cpu), [target.to(cpu) for target in targets])
+        begun = None if before is None else before.to(cpu)
+        found = gauss_newton(*here, columns, prior, settings, None, report, keeper, left, begun)
+        known = replace(found.posterior, shared=found.posterior.shared.to(home), frames=found.posterior.frames.to(home))
+        return found._replace(parameters=found.parameters.to(home), posterior=known, bias=found.bias.to(home))
     problem = _Problem(head, targets, columns, prior, settings, surface, parameters, before)
     now = problem.begin(parameters)
     damping, previous, done = Damping(), None, 0

@@ -14,11 +14,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from flame_fitting import progress
-from flame_fitting.fit.feature_tracks import follow
+from flame_fitting.fit.feature_tracks import FeatureTracks, follow
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_skin
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.biases import without_biases
+from flame_fitting.fit.solvers.focal import dollied
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.steady_points import steady
@@ -36,10 +37,12 @@ _LONGER_SIDE = 1024
 _POSES = (0.5, 0.5)
 """Rounds, in each of which the points are found anew: px at 512, the standard deviation of a place that the head does
 not explain, beside its own."""
-_IDENTITY = (0.5, 0.3, 0.3, 0.3)
+_IDENTITY = (0.5, 0.3, 0.3)
 """The same where identity and focal length move: the nearer they are, the more exactly places are told."""
 _CUTS = (10.0, 4.0)
 """Geman-McClure scales, in standard deviations, one after the other: what a fit is off by at first is no outlier."""
+_AT_ONCE, _FOLLOWING = 48, 4
+"""Pictures that tell identity and focal length at most, and steps of all timesteps after it where there are more."""
 _MARGINAL = 2
 """Steps with timesteps integrated out, in the end of each round: the next one goes on."""
 _SHARE = 1.0
@@ -55,25 +58,88 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     """
     steps, groups, rows = stage.settings.num_steps, stage.settings.optimizable_params, seen.with_face
     alone = seen.pictures is not None and len(seen.pictures) == seen.timesteps
-    rasterizer = seen.rasterizer
-    if not alone or rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
+    if not alone or seen.rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
         shown.advance(steps)
         return state
-    # where the head is on average the landmarks have told already, together with all that has moved since
-    if "shape" not in groups and (bias := stage.config.prior.landmark_bias) is not None:
-        seen = replace(seen, targets=without_biases(seen.head, state.parameters, seen.targets, bias))
     film = Film.of(seen, rows)
-    apart = max(_APART, -(-len(rows) // _ANCHORS))
-    anchors = range((apart // 2) % len(rows), len(rows), apart)
-    tracks = follow(
-        film.grey,
-        looked_at(rasterizer, seen.head, film.shown(state), anchors),
-        min(_CORNERS, _POINTS // len(anchors)),
+    if "shape" in groups:
+        stride = -(-len(rows) // _AT_ONCE)
+        found = (
+            _identity(state, film, stage, shown)
+            if stride == 1
+            else _identity_by_some(state, film, stride, stage, shown)
+        )
+    else:
+        # where the head is on average the landmarks have told already, together with all that has moved since
+        if (bias := stage.config.prior.landmark_bias) is not None:
+            film = replace(
+                film, seen=replace(seen, targets=without_biases(seen.head, state.parameters, seen.targets, bias))
+            )
+        found = _in_rounds(state, film, _tracked(state, film), stage, _POSES, shown)
+    return replace(found, texture_is_final=False)
+
+
+def _identity(state: FitState, film: "Film", stage: Stage, shown: progress.Bar) -> FitState:
+    return _in_rounds(state, film, _tracked(state, film), stage, _IDENTITY, shown)
+
+
+def _identity_by_some(state: FitState, film: "Film", stride: int, stage: Stage, shown: progress.Bar) -> FitState:
+    """Identity and focal length by every so many pictures; then all timesteps by their landmarks, with both held.
+
+    Points are followed through all pictures, and told in those.
+    """
+    kept = range(0, len(film.rows), stride)
+    rows = [film.rows[number] for number in kept]
+    few = film.some(kept)
+    tracks = _tracked(state, film, kept)
+    prior, longer = stage.config.prior, np.sqrt(stride)
+    changes = {name: value * longer for name, value in vars(prior).items() if name.endswith("_change") and value}
+    wider = replace(stage, config=replace(stage.config, prior=replace(prior, **changes)))
+    steps = stage.settings.num_steps
+    first = replace(wider, settings=replace(stage.settings, num_steps=max(steps - _FOLLOWING, 0)))
+    begun = replace(state, parameters=state.parameters.of_frames(rows), uncertainty={})
+    found = _in_rounds(begun, few, tracks, first, _IDENTITY, shown)
+    parameters = dollied(film.seen, state.parameters, float(found.parameters.log_focal[0]))
+    parameters = parameters.with_frames(rows, found.parameters)
+    moving = tuple(group for group in stage.settings.optimizable_params if group not in ("cam", "shape"))
+    rest = replace(
+        stage,
+        settings=replace(stage.settings, num_steps=min(steps, _FOLLOWING), optimizable_params=moving),
+        keeper=None,
     )
-    rounds = [(noise, cut) for noise in (_IDENTITY if "shape" in groups else _POSES) for cut in _CUTS]
+    followed = second_order.solve(replace(state, parameters=parameters), film.seen, rest, shown)
+    shared = {name: found.uncertainty[name] for name in ("shape", "log_focal") if name in found.uncertainty}
+    return replace(followed, uncertainty=state.uncertainty | followed.uncertainty | shared)
+
+
+def _tracked(state: FitState, film: "Film", kept: range | None = None) -> list[FeatureTracks]:
+    """Corners of some pictures followed through all, by their places in those that are `kept`."""
+    seen, kept = film.seen, range(len(film.rows)) if kept is None else kept
+    assert seen.rasterizer is not None
+    apart = max(-(-_APART // kept.step), -(-len(kept) // _ANCHORS))
+    chosen = range((apart // 2) % len(kept), len(kept), apart)
+    inside = looked_at(seen.rasterizer, seen.head, film.shown(state), [kept[number] for number in chosen])
+    tracks = follow(film.grey, inside, min(_CORNERS, _POINTS // len(chosen)))
+    return [
+        FeatureTracks(kept.index(one.anchor), one.start, one.place[kept.start : kept.stop : kept.step])
+        for one in tracks
+    ]
+
+
+def _in_rounds(
+    state: FitState,
+    film: "Film",
+    tracks: list[FeatureTracks],
+    stage: Stage,
+    noises: tuple[float, ...],
+    shown: progress.Bar,
+) -> FitState:
+    seen, steps = film.seen, stage.settings.num_steps
+    assert seen.rasterizer is not None
+    rounds = [(noise, cut) for noise in noises for cut in _CUTS]
     for number, (noise, cut) in enumerate(rounds):
         if cut == _CUTS[0]:
-            points = on_the_skin(rasterizer, seen.head, film.shown(state), tracks)
+            points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
         else:
             points = steady(points, film.shown(state))
         more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
@@ -82,7 +148,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         found = second_order.solve(state, more, part, shown, COMPONENTS, cut, _MARGINAL if cut == _CUTS[-1] else 0)
         # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
-    return replace(state, texture_is_final=False)
+    return state
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +179,11 @@ class Film:
             camera.append(view.camera[0])
             clip.append(view.clip[0])
         return cls(seen, rows, np.stack(grey), np.stack(K), np.stack(camera), torch.stack(clip))
+
+    def some(self, kept: range) -> "Film":
+        """Some of the pictures, whose timesteps become the first, second ... one."""
+        seen, at = self.seen.of_frames([self.rows[number] for number in kept]), slice(kept.start, kept.stop, kept.step)
+        return Film(seen, list(range(len(kept))), self.grey[at], self.K[at], self.camera[at], self.clip[at])
 
     def shown(self, state: FitState) -> Shown:
         """With the head as a state has it, and its focal length."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from flame_fitting import progress
@@ -11,6 +12,7 @@ from flame_fitting.fit.driver import run_stage
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.solvers import points
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target, make_pixel_target
@@ -92,6 +94,33 @@ def test_expressions_follow_and_jitter_less_than_by_landmarks_alone(tmp_path: Pa
     assert abs(1 - gain[1]) < abs(1 - gain[0])
     assert torch.equal(after.parameters.shape, before.parameters.shape)
     assert before.uncertainty.keys() <= after.uncertainty.keys() and "shape" in after.uncertainty
+
+
+@pytest.mark.parametrize("at_once", [48, 5])
+def test_identity_and_focal_length_are_found_by_all_or_by_some_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Of a head of the mean size, from landmarks with noise; pictures that tell no identity follow."""
+    monkeypatch.setattr(points, "_AT_ONCE", at_once)
+    head = toy_head().double()
+    truth, config = turning(head), config_of(tmp_path)
+    seen = replace(film(head, truth), calibrated=False)
+    start = FitState(FitParameters.neutral(head, FRAMES), np.eye(4))
+    start.parameters.log_focal[0] = 0.15
+    with progress.silent():
+        before = run_stage(start, seen, Stage("landmarks", config.pipeline.lmk_init_all, config))
+        after = run_stage(before, seen, Stage("points", config.pipeline.pts_init_all, config))
+    assert not after.warnings and after.records[-1].accepted
+    face, true, apart = head.region_mask("face"), truth.vertices(head), []
+    for state in (before, after):
+        vertices = state.parameters.vertices(head)
+        depth = (true - vertices)[:, face].mean((1, 2), keepdim=True)
+        apart.append(((vertices - true)[:, face] - depth).norm(dim=-1).median(1).values)
+    assert float(apart[1].median()) < 0.8 * float(apart[0].median())
+    assert float(apart[1].max()) < 1.5 * float(apart[1].median())  # those between the chosen ones, too
+    assert not torch.equal(after.parameters.shape, before.parameters.shape)
+    assert abs(float(after.parameters.log_focal[0])) < max(abs(float(before.parameters.log_focal[0])), 0.05)
+    assert after.uncertainty["expr"].shape[0] == FRAMES and np.isfinite(after.uncertainty["log_focal"]).all()
 
 
 def test_timesteps_without_a_face_are_left_out_and_others_are_the_same_without_pictures(tmp_path: Path) -> None:
