@@ -1,5 +1,6 @@
 """The second-order solver against known truth, at one timestep and several; every parameter is looked at."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from flame_fitting.fit.solvers.gauss_newton import gauss_newton
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target, make_pixel_target
 from flame_fitting.fit.weight_config import PriorConfig
 from tests.fit.known_truth import chain_cost, embedding_on, problem, sequence
-from tests.fit.settings import second_order_of
+from tests.fit.settings import priors_of, second_order_of
 
 LOOSE = PriorConfig(shape=10, expr=10, jaw=1, neck=1e-3, eyes=1e-3)
 FACE = ("placement", "shape", "expr", "jaw_pose")
@@ -213,3 +214,21 @@ def test_steps_from_far_away_are_refused_and_the_cost_never_rises(monkeypatch: p
     near = _solve(head, targets, columns, prior, start=truth, iterations=60, landmark_cut=1e3)
     for name, value in found.parameters.items().items():
         torch.testing.assert_close(value, getattr(near.parameters, name), atol=1e-3, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_without_a_surface_it_is_solved_on_the_cpu_and_given_back_on_the_device() -> None:
+    head, truth, targets, _ = sequence(3)
+    columns = Columns.of(head, ("shape", "rotation", "translation"), {"shape": 3}, metric=True)
+    settings, gpu = second_order_of(iterations=3, bias_sigma=0.002, marginal=2), torch.device("cuda")
+    start = FitParameters.neutral(head, 3)
+    here = gauss_newton(head, start, targets, columns, priors_of(), settings)
+    moved = (copy.deepcopy(head).to(gpu), start.to(gpu), [target.to(gpu) for target in targets])
+    there = gauss_newton(*moved, columns, priors_of(), settings)
+    for name, value in there.parameters.items().items():
+        assert value.device.type == "cuda"
+        assert torch.equal(value.cpu(), here.parameters.items()[name])
+    known = there.posterior.standard_deviations(there.parameters)
+    assert np.array_equal(known["shape"], here.posterior.standard_deviations(start)["shape"], equal_nan=True)
+    assert there.cost == here.cost and there.bias.device.type == "cuda"
