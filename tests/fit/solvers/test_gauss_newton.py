@@ -219,7 +219,7 @@ def test_steps_from_far_away_are_refused_and_the_cost_never_rises(monkeypatch: p
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 def test_without_a_surface_it_is_solved_on_the_cpu_and_given_back_on_the_device() -> None:
-    head, truth, targets, _ = sequence(3)
+    head, _, targets, _ = sequence(3)
     columns = Columns.of(head, ("shape", "rotation", "translation"), {"shape": 3}, metric=True)
     settings, gpu = second_order_of(iterations=3, bias_sigma=0.002, marginal=2), torch.device("cuda")
     start = FitParameters.neutral(head, 3)
