@@ -17,15 +17,13 @@ from torch import Tensor
 
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.jacobians import joint_turns
-from flame_fitting.fit.solvers.residuals import projected_landmarks
+from flame_fitting.fit.solvers.residuals import LANDMARK_CUT, projected_landmarks
 from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
 
 NECK = 1
 """The joint that carries a head."""
 
-_CUT = 4.0
-"""Geman-McClure scale of a landmark, in standard deviations."""
 _HELD = 1e-4
 """m: standard deviation of biases that are known."""
 
@@ -115,7 +113,7 @@ def without_biases(
         for t, (turns, vertices) in enumerate(posed):
             pixels = targets[t].sources[number].pixels if len(targets[t].sources) > number else None
             if pixels is not None and len(pixels.index):
-                term = projected_landmarks(pixels, 1.0, _CUT, parameters.log_focal[0], None)
+                term = projected_landmarks(pixels, 1.0, LANDMARK_CUT, parameters.log_focal[0], None)
                 turn = torch.einsum("nj,jac->nac", _carried(pixels, head), turns)
                 terms.append((t, pixels, term.residuals(vertices), term.slopes(vertices) @ turn, term))
         if not terms:

@@ -34,6 +34,7 @@ from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.priors import make_priors
 from flame_fitting.fit.solvers.residuals import (
+    LANDMARK_CUT,
     Measurements,
     landmarks_in_pictures,
     landmarks_in_space,
@@ -48,8 +49,6 @@ from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.shading import vertex_normals
 
-LANDMARK_CUT = 4.0
-"""Geman-McClure scale of landmarks, in standard deviations."""
 _SAMPLE = 6000
 """Points of an avatar's surface that look for the model."""
 MARGINAL_STEPS = 6

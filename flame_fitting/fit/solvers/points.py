@@ -45,8 +45,6 @@ _AT_ONCE, _FOLLOWING = 48, 4
 """Pictures that tell identity and focal length at most, and steps of all timesteps after it where there are more."""
 _MARGINAL = 2
 """Steps with timesteps integrated out, in the end of each round: the next one goes on."""
-_SHARE = 1.0
-"""Measurements that a point counts for: what the head does not explain is alike at neighbours."""
 _BIAS = 0.003
 """m: of what the head's surface is off by at a spot, along each axis."""
 
@@ -64,11 +62,10 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     film = Film.of(seen, rows)
     if "shape" in groups:
         stride = -(-len(rows) // _AT_ONCE)
-        found = (
-            _identity(state, film, stage, shown)
-            if stride == 1
-            else _identity_by_some(state, film, stride, stage, shown)
-        )
+        if stride > 1:
+            found = _identity_by_some(state, film, stride, stage, shown)
+        else:
+            found = _in_rounds(state, film, _tracked(state, film), stage, _IDENTITY, shown)
     else:
         # where the head is on average the landmarks have told already, together with all that has moved since
         if (bias := stage.config.prior.landmark_bias) is not None:
@@ -77,10 +74,6 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             )
         found = _in_rounds(state, film, _tracked(state, film), stage, _POSES, shown)
     return replace(found, texture_is_final=False)
-
-
-def _identity(state: FitState, film: "Film", stage: Stage, shown: progress.Bar) -> FitState:
-    return _in_rounds(state, film, _tracked(state, film), stage, _IDENTITY, shown)
 
 
 def _identity_by_some(state: FitState, film: "Film", stride: int, stage: Stage, shown: progress.Bar) -> FitState:
@@ -134,6 +127,7 @@ def _in_rounds(
     noises: tuple[float, ...],
     shown: progress.Bar,
 ) -> FitState:
+    """Second order, and the points found anew before each round; in its middle unsteady ones are left out."""
     seen, steps = film.seen, stage.settings.num_steps
     assert seen.rasterizer is not None
     rounds = [(noise, cut) for noise in noises for cut in _CUTS]
@@ -214,7 +208,7 @@ class Film:
         targets = []
         for row, target in enumerate(seen.targets):
             pixels = self._target(points, place[row], noise) if row in place else None
-            share = 0.0 if pixels is None else _SHARE * pixels.points / count
+            share = 0.0 if pixels is None else pixels.points / count
             targets.append(
                 replace(target, sources=(*target.sources, SourceTarget(nowhere, pixels, share=share, bias=_BIAS)))
             )

@@ -19,6 +19,9 @@ from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget
 
+LANDMARK_CUT = 4.0
+"""Geman-McClure scale of landmarks, in standard deviations."""
+
 
 class Quadratic(NamedTuple):
     """0.5 x^T H x + g^T x + cost around the current parameters: g is the slope of the robust cost, H that of the
