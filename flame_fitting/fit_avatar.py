@@ -137,6 +137,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.fit.earlier import earlier_state, in_reference
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
+    from flame_fitting.fit.saving import focal_length
     from flame_fitting.fit.state import FitState
     from flame_fitting.fit.trust import trust_of
     from flame_fitting.head.loading import load_head
@@ -151,7 +152,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     double = copy.deepcopy(head).double()
     left = underway.left(head) if underway is not None else None
     path = config.model.flame_params_path
-    earlier = earlier_state(path, double, len(capture.timesteps)) if path is not None else None
+    assumed = None if capture.calibrated else focal_length(capture.views[0])
+    earlier = earlier_state(path, double, len(capture.timesteps), assumed) if path is not None else None
     known = left.scale if left is not None else None
     if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
         known = earlier.scale

@@ -18,17 +18,19 @@ from flame_fitting.head.model import HeadModel
 _GIVE = "Give the folder of a fit to the same head model, or its tracked_flame_params.npz."
 
 
-def earlier_state(path: Path, head: HeadModel, timesteps: int) -> FitState:
+def earlier_state(path: Path, head: HeadModel, timesteps: int, assumed_focal: float | None = None) -> FitState:
     """What a fit has left: its whole state where `path` is its folder or checkpoint, else the parameters of a file.
 
     The file is `tracked_flame_params.npz`, ours or VHAP's (whose world is head space); what it does not have stays at
-    rest. Of more timesteps than the capture has the first are taken, as VHAP does; of fewer, the last one stays. The
-    history of the earlier fit is left behind. Raises InputError where it belongs to another head model.
+    rest. `assumed_focal` is the focal length (in units of the picture's longer side) that a camera is opened with whose
+    own is not known; the file's is counted from it. Of more timesteps than the capture has the first are taken, as VHAP
+    does; of fewer, the last one stays. The history of the earlier fit is left behind. Raises InputError where it belongs
+    to another head model.
     """
     folder_or_file = Path(path)
     checkpoint = folder_or_file / CHECKPOINT_NAME if folder_or_file.is_dir() else folder_or_file
     if checkpoint.suffix == ".npz":
-        state = _from_parameters(checkpoint, head)
+        state = _from_parameters(checkpoint, head, assumed_focal)
     elif checkpoint.is_file():
         found: Checkpoint = load_checkpoint(checkpoint)
         found.check_head(checkpoint, head)
@@ -52,7 +54,7 @@ def in_reference(state: FitState, reference_from_world: np.ndarray) -> FitState:
     return replace(state, parameters=parameters, reference_from_world=reference_from_world)
 
 
-def _from_parameters(path: Path, head: HeadModel) -> FitState:
+def _from_parameters(path: Path, head: HeadModel, assumed_focal: float | None) -> FitState:
     """Of a parameter file; head space is its world where it has no `head_from_world`."""
     arrays = read_npz(path, _GIVE)
     steps = len(arrays["expr"]) if "expr" in arrays and arrays["expr"].ndim == 2 else 0
@@ -74,6 +76,11 @@ def _from_parameters(path: Path, head: HeadModel) -> FitState:
             raise InputError(f"{path}: {shapes}, of finite numbers. {_GIVE}")
         like[..., : min(found.shape[-1], width)] = torch.as_tensor(found[..., :width]).to(like)
         values[parameter.name] = like
+    if assumed_focal is not None and "focal_length" in arrays:
+        focal = arrays["focal_length"].reshape(-1)[:1]
+        if not len(focal) or not np.isfinite(focal[0]) or focal[0] <= 0:
+            raise InputError(f"{path}: focal_length is {arrays['focal_length']}, a positive number is meant. {_GIVE}")
+        neutral.log_focal[0] = float(np.log(focal[0] / assumed_focal))
     matrix = np.asarray(arrays.get("head_from_world", np.eye(4)), dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or np.linalg.det(matrix[:3, :3]) <= 0:
         raise InputError(f"{path}: head_from_world is no similarity. {_GIVE}")

@@ -46,7 +46,7 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         head_from_world=head_from_world,
         image_size=(view.height, view.width),
         timestep_id=[capture.timestep_ids[t] for t in capture.timesteps],
-        focal_length=None if capture.calibrated else _focal_length(view, float(state.parameters.log_focal[0])),
+        focal_length=None if capture.calibrated else focal_length(view, float(state.parameters.log_focal[0])),
         texture=texture,
         lights=None if state.lights is None else state.lights.numpy(),
         stages=list(state.records),
@@ -63,8 +63,8 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
     return result
 
 
-def _focal_length(view: View, log_focal: float) -> float:
-    """In units of the picture's longer side."""
+def focal_length(view: View, log_focal: float = 0.0) -> float:
+    """In units of the picture's longer side, of a view whose own is exp(log_focal) times the assumed one."""
     return float(np.exp(log_focal)) * float(view.K[0, 0]) / max(view.width, view.height)
 
 

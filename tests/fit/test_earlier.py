@@ -56,6 +56,21 @@ def test_vhaps_file_is_read_in_a_static_heads_gauge(tmp_path: Path) -> None:
     torch.testing.assert_close(over_time.parameters.rotation, rotation[[0, 1, 2, 2, 2]])
 
 
+def test_a_files_focal_length_is_counted_from_the_one_that_is_assumed(tmp_path: Path) -> None:
+    head = problem()[0]
+    parameters = FitParameters.neutral(head, 2)
+    arrays = {
+        name: value.numpy() for name, value in parameters.items().items() if name not in ("placement", "log_focal")
+    }
+    path = tmp_path / "tracked_flame_params.npz"
+    np.savez(path, **arrays, focal_length=np.array([2.1], dtype=np.float32))
+    assert float(earlier_state(path, head, 2, assumed_focal=1.5).parameters.log_focal[0]) == pytest.approx(np.log(1.4))
+    assert not earlier_state(path, head, 2).parameters.log_focal.any()  # cameras that are known stay
+    np.savez(path, **arrays, focal_length=np.array([np.nan]))
+    with pytest.raises(InputError, match="focal_length"):
+        earlier_state(path, head, 2, assumed_focal=1.5)
+
+
 def test_begun_at_the_next_stage_it_comes_to_the_same(tmp_path: Path) -> None:
     start, seen, config = pictured("static")
     folder = tmp_path / "fit"

@@ -20,6 +20,7 @@ from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_s
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.biases import without_biases
 from flame_fitting.fit.solvers.focal import dollied
+from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.steady_points import steady
@@ -44,7 +45,7 @@ _CUTS = (10.0, 4.0)
 _AT_ONCE, _FOLLOWING = 48, 4
 """Pictures that tell identity and focal length at most, and steps of all timesteps after it where there are more."""
 _MARGINAL = 2
-"""Steps with timesteps integrated out, in the end of each round: the next one goes on."""
+"""Steps with timesteps integrated out, in the end of each round but the last: the next one goes on."""
 _BIAS = 0.003
 """m: of what the head's surface is off by at a spot, along each axis."""
 
@@ -139,7 +140,8 @@ def _in_rounds(
         more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
         own = len(range(number, steps, len(rounds)))
         part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=own))
-        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, _MARGINAL if cut == _CUTS[-1] else 0)
+        marginal = 0 if cut != _CUTS[-1] else _MARGINAL if number < len(rounds) - 1 else MARGINAL_STEPS
+        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, marginal)
         # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return state
