@@ -24,8 +24,8 @@ def earlier_state(path: Path, head: HeadModel, timesteps: int, assumed_focal: fl
     The file is `tracked_flame_params.npz`, ours or VHAP's (whose world is head space); what it does not have stays at
     rest. `assumed_focal` is the focal length (in units of the picture's longer side) that a camera is opened with whose
     own is not known; the file's is counted from it. Of more timesteps than the capture has the first are taken, as VHAP
-    does; of fewer, the last one stays. The history of the earlier fit is left behind. Raises InputError where it belongs
-    to another head model.
+    does; of fewer, the last one stays. The history of the earlier fit is left behind. Raises InputError where it
+    belongs to another head model.
     """
     folder_or_file = Path(path)
     checkpoint = folder_or_file / CHECKPOINT_NAME if folder_or_file.is_dir() else folder_or_file
