@@ -14,6 +14,7 @@ from flame_fitting.fit.prepare import make_start, neutral_parameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
+from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.surface import SurfaceView
 from flame_fitting.fit.weight_config import PriorConfig, WeightConfig
 from flame_fitting.head.embedding import LandmarkEmbedding
@@ -42,6 +43,7 @@ def rough_head_frame(
             size_sigma=None,
             iterations=count,
             landmark_count=weight.landmark_count,
+            landmark_cut=LANDMARK_CUT,
             surface_count=weight.surface_count,
             smoothness={},
             bias_sigma=None,

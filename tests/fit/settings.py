@@ -17,6 +17,7 @@ from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings
 from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
 
@@ -68,6 +69,7 @@ def second_order_of(**changes: Any) -> GaussNewtonSettings:
         "bias_sigma": None,
         "marginal": 0,
         "evidence": 0.0,
+        "landmark_cut": LANDMARK_CUT,
         "usual_log_focal": 0.0,
         "size_sigma": None,
         "seed": 0,

@@ -21,6 +21,7 @@ from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.dolly import along, depth_rows, depths
 from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import PixelTarget
 
@@ -138,6 +139,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
         size_sigma=prior.log_size,
         iterations=steps,
         landmark_count=config.w.landmark_count,
+        landmark_cut=LANDMARK_CUT,
         surface_count=0.0,
         smoothness={},
         bias_sigma=config.prior.landmark_bias,

@@ -34,7 +34,6 @@ from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.priors import make_priors
 from flame_fitting.fit.solvers.residuals import (
-    LANDMARK_CUT,
     Measurements,
     landmarks_in_pictures,
     landmarks_in_space,
@@ -72,7 +71,7 @@ class GaussNewtonSettings:
     """The same for avatar-to-model distances."""
     surface_sigma: float = 0.001
     """Standard deviation of the surface distance, m: what shape outside the model's basis leaves over."""
-    landmark_cut: float = LANDMARK_CUT
+    landmark_cut: float
     """Geman-McClure scale of landmarks, in standard deviations."""
     surface_cut: tuple[float, float] = (0.012, 0.003)
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
