@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from flame_fitting import progress
+from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Clock, Keeper
 from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyframes
@@ -54,6 +55,11 @@ def run_stages(
         check_keyframes(config.exp.keyframes, seen.timesteps, seen.valid)
     has_geometry = any(target.surface is not None for target in seen.targets)
     stages = effective_pipeline(config, has_geometry, state.scale.held, seen.timesteps)
+    if not stages:
+        begun = f"--begin_stage {config.begin_stage}" if config.begin_stage is not None else "The pipeline"
+        raise InputError(
+            f"{begun}: no stage is left to run with these options. Begin earlier, or leave some of them out."
+        )
     if config.exp.keyframes and config.over_time and all(settings.frames != "keyframes" for _, settings in stages):
         progress.say("--exp.keyframes has no effect here: no stage of this fit looks at keyframes")
     for name, settings in stages:

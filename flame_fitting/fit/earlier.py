@@ -71,9 +71,11 @@ def _from_parameters(path: Path, head: HeadModel, assumed_focal: float | None) -
         width = like.shape[-1]
         fits = found.ndim == like.ndim and found.shape[:-1] == like.shape[:-1] and found.dtype.kind == "f"
         fits = fits and (found.shape[-1] == width or (parameter.name in ("shape", "expr") and found.shape[-1] > 0))
-        if not fits or not np.isfinite(found).all() or np.any(found[..., width:]):
+        if fits and not np.isfinite(found).all():
+            raise InputError(f"{path}: {parameter.name} has values that are no finite numbers. {_GIVE}")
+        if not fits or np.any(found[..., width:]):
             shapes = f"{parameter.name} has shape {found.shape}, the head model {head.name} takes {tuple(like.shape)}"
-            raise InputError(f"{path}: {shapes}, of finite numbers. {_GIVE}")
+            raise InputError(f"{path}: {shapes}. {_GIVE}")
         like[..., : min(found.shape[-1], width)] = torch.as_tensor(found[..., :width]).to(like)
         values[parameter.name] = like
     if assumed_focal is not None and "focal_length" in arrays:

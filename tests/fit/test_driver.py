@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flame_fitting import progress
+from flame_fitting.errors import InputError
 from flame_fitting.fit import driver, priors
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
@@ -246,6 +247,14 @@ def test_a_stage_can_be_left_out(tmp_path: Path) -> None:
         state = run_stages(state, seen, config)
     assert [record.name for record in state.records] == ["lmk_init_rigid", "lmk_init_all"]
     assert state.parameters.static_offset.abs().max() == 0
+
+
+def test_where_no_stage_is_left_to_run_it_is_said(tmp_path: Path) -> None:
+    state, seen = _toy()
+    config = FitConfig(tmp_path)
+    config.begin_stage, config.exp.photometric = "rgb_global_tracking", False
+    with pytest.raises(InputError, match="--begin_stage rgb_global_tracking: no stage is left"):
+        run_stages(state, seen, config)
 
 
 def test_flags_reach_the_priors(tmp_path: Path) -> None:
