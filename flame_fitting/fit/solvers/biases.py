@@ -84,6 +84,11 @@ class Biases:
         """Their axes in the reference frame: linear blend skinning's, without the scale."""
         return torch.einsum("bj,jac->bac", self.carried, joint_turns(parameters, self.parents, timestep))
 
+    @staticmethod
+    def shifts(turns: Float[Tensor, "B 3 3"], biases: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
+        """Biases along the columns of their `turns`, in the reference frame."""
+        return (turns @ biases[..., None])[..., 0]
+
     def rows(self, source: int, index: Int[Tensor, " n"]) -> Int[Tensor, " n"] | None:
         """Numbers of the biases of points of a source's scheme."""
         return self.number[source][index.to(self.precision.device)] if self.number else None

@@ -323,7 +323,7 @@ class _Problem:
         for t in range(parameters.timesteps):
             vertices, jacobian = self._linearizer(parameters, t)
             turns = self.biases.turns(parameters, t)
-            shift = (turns @ now.bias[..., None])[..., 0]
+            shift = self.biases.shifts(turns, now.bias)
             terms.append([measured.at(parameters, shift) for measured in self._measure(t, vertices, cut, parameters)])
             for measured in terms[-1]:
                 linear = measured.linear(vertices, jacobian)
@@ -352,7 +352,7 @@ class _Problem:
         (parameters, bias), cost = there, self.priors.cost(self.values(there))
         for t, measurements in enumerate(terms):
             vertices = self._linearizer.vertices(parameters, t)
-            shift = (self.biases.turns(parameters, t) @ bias[..., None])[..., 0]
+            shift = self.biases.shifts(self.biases.turns(parameters, t), bias)
             cost += sum(float(measured.at(parameters, shift).cost(vertices)) for measured in measurements)
         return cost
 
