@@ -13,8 +13,9 @@ from torch import Tensor
 
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 
-LEAST = 1e-6
-"""Smallest damping, and the first."""
+LEAST = 1e-10
+"""Smallest damping, and the first. What all unknowns together hardly determine (a focal length) has curvatures of a
+millionth of theirs: damping of that size would halve every step along it."""
 MOST = 1e6
 """Damping from which no step is looked for any more."""
 _SETTLED = 1e-14

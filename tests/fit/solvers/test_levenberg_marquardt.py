@@ -66,6 +66,22 @@ def test_where_no_step_helps_nothing_moves():
     assert damping.value == LEAST, "the next system begins anew"
 
 
+def test_one_step_goes_along_a_valley_to_its_end():
+    """Two unknowns whose sum is told a million times as exactly as their difference."""
+    across, along = (torch.tensor(axis, dtype=torch.float64) / math.sqrt(2) for axis in ([1.0, 1.0], [1.0, -1.0]))
+    hessian = torch.outer(across, across) + 1e-6 * torch.outer(along, along)
+    best = torch.tensor([3.0, -2.0], dtype=torch.float64)
+
+    def cost(x: BlockVector) -> float:
+        return float(0.5 * (x.shared - best) @ hessian @ (x.shared - best))
+
+    frames, none = torch.zeros(1, 0, dtype=torch.float64), torch.zeros(1, 0, 0, dtype=torch.float64)
+    system = BlockArrow(hessian, torch.zeros(1, 0, 2, dtype=torch.float64), none, none[:0])
+    x = BlockVector(torch.zeros(2, dtype=torch.float64), frames)
+    there = step(system, BlockVector(hessian @ (x.shared - best), frames), cost(x), x, cost, Damping())
+    torch.testing.assert_close(there.shared, best, atol=1e-3, rtol=0)
+
+
 def test_a_bound_holds_and_the_rest_finds_its_minimum_beside_it():
     """0.5 x' H x + g' x with x_0 >= 0: by the conditions of Karush, Kuhn and Tucker x = (0, -g_1 / H_11)."""
     hessian = torch.tensor([[2.0, 1.5], [1.5, 2.0]], dtype=torch.float64)
