@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.skin_points import Shown, SkinPoints
+from flame_fitting.render.shading import triangle_axes
 
 _FAR = 0.003
 """m: standard deviation of the place on the skin, along each axis, from where the fit has it."""
@@ -61,8 +62,4 @@ def unexplained(points: SkinPoints, shown: Shown) -> Float[Tensor, " N"]:
 def _posed(points: SkinPoints, shown: Shown) -> tuple[Float[Tensor, "T N 3"], Float[Tensor, "T N 3 3"]]:
     """Where the points are in every picture, and the axes of their triangles, as columns."""
     corners = shown.vertices[:, points.corners]
-    a, b, c = corners.unbind(2)
-    along = torch.nn.functional.normalize(b - a, dim=-1)
-    normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
-    axes = torch.stack([along, torch.linalg.cross(normal, along), normal], dim=-1)
-    return torch.einsum("tnkc,nk->tnc", corners, points.barycentric), axes
+    return torch.einsum("tnkc,nk->tnc", corners, points.barycentric), triangle_axes(corners)

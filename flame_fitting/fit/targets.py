@@ -267,8 +267,9 @@ class SourceTarget:
     """Its part of what all landmarks of the timestep count for; the parts of all detectors make 1."""
     evidence: Evidence | None = None
     """Of lids, lips and gaze, (Q,), against the head itself, so in any frame; None where nothing was seen."""
-    bias: float | None = None
-    """Standard deviation of what each point is always off by, along each axis, m; None: what the options say."""
+    bias: tuple[float, float] | None = None
+    """Standard deviations of what each point is always off by, m, along each direction in the skin and along its
+    normal; None: what the options say."""
 
     def zoomed(self, factor: float) -> "SourceTarget":
         """The same through cameras with so many times the focal length, principal points centred."""

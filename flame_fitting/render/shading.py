@@ -30,6 +30,13 @@ def vertex_normals(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"]) 
     return safe_normalize(total)
 
 
+def triangle_axes(corners: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
+    """Along the first edge, across it, and the outward normal of triangles, as columns of unit length."""
+    a, b, c = corners.unbind(-2)
+    along, normal = safe_normalize(b - a), safe_normalize(torch.linalg.cross(b - a, c - a, dim=-1))
+    return torch.stack([along, torch.linalg.cross(normal, along, dim=-1), normal], dim=-1)
+
+
 def safe_normalize(vectors: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
     """Unit vectors; (0, 0, 1) for zero vectors, without NaN in the gradient."""
     # Areas of real meshes in metres go down to 1e-9, their squares below what float32 resolves near 0.

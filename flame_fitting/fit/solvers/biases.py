@@ -20,12 +20,13 @@ from flame_fitting.fit.solvers.jacobians import joint_turns
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT, projected_landmarks
 from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
+from flame_fitting.render.shading import triangle_axes
 
 NECK = 1
 """The joint that carries a head."""
 
-_HELD = 1e-4
-"""m: standard deviation of biases that are known."""
+_HELD = (1e-4, 1e-4)
+"""m: standard deviations of biases that are known, in the skin and off it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,8 @@ class Biases:
     """1 / m^2 of its prior."""
     carried: Float[Tensor, "B J"]
     """By which joints, each with its share of the skin's weight."""
+    axes: Float[Tensor, "B 3 3"]
+    """Theirs at rest, as columns, each as many times longer than 1 as its prior is wider than `precision` says."""
     parents: list[int]
     """Of the joints."""
 
@@ -51,6 +54,7 @@ class Biases:
         number: list[Tensor] = []
         precision: list[Tensor] = []
         carried: list[Tensor] = []
+        axes: list[Tensor] = []
         start = 0
         for source in range(max((len(target.sources) for target in targets), default=0) if sigma is not None else 0):
             seen = [target.sources[source] for target in targets if len(target.sources) > source]
@@ -62,18 +66,21 @@ class Biases:
             number.append(table.to(like.device))
             share = max((one.share for one in seen), default=0.0)
             each = count * share / max(len(used), 1)
-            own = next((one.bias for one in seen if one.bias is not None), sigma)
-            assert own is not None
-            precision.append(like.new_full((len(used),), max(each, 1e-6) / own**2))
-            weights = like.new_zeros(len(used), like.shape[1])
+            assert sigma is not None
+            inside, off = next((one.bias for one in seen if one.bias is not None), (sigma, sigma))
+            precision.append(like.new_full((len(used),), max(each, 1e-6) / off**2))
+            weights, own_axes = like.new_zeros(len(used), like.shape[1]), like.new_zeros(len(used), 3, 3)
             marks: list[LandmarkTarget | PixelTarget] = [one.landmarks for one in seen]
             marks += [one.pixels for one in seen if one.pixels is not None]
             for points in marks:
-                weights[table[torch.as_tensor(points.index).cpu()] - start] = _carried(points, head)
+                at = table[torch.as_tensor(points.index).cpu()] - start
+                weights[at], own_axes[at] = _carried(points, head), triangle_axes(head.v_template[points.corners])
             carried.append(weights)
+            axes.append(own_axes * like.new_tensor([inside / off, inside / off, 1.0]))
             start += len(used)
         all_carried = torch.cat([like.new_zeros(0, like.shape[1]), *carried])
-        return cls(tuple(number), torch.cat([like.new_zeros(0), *precision]), all_carried, head.parents)
+        all_axes = torch.cat([like.new_zeros(0, 3, 3), *axes])
+        return cls(tuple(number), torch.cat([like.new_zeros(0), *precision]), all_carried, all_axes, head.parents)
 
     @property
     def count(self) -> int:
@@ -81,8 +88,8 @@ class Biases:
         return len(self.precision)
 
     def turns(self, parameters: FitParameters, timestep: int) -> Float[Tensor, "B 3 3"]:
-        """Their axes in the reference frame: linear blend skinning's, without the scale."""
-        return torch.einsum("bj,jac->bac", self.carried, joint_turns(parameters, self.parents, timestep))
+        """Their `axes` in the reference frame: turned as linear blend skinning turns, without the scale."""
+        return torch.einsum("bj,jac->bac", self.carried, joint_turns(parameters, self.parents, timestep)) @ self.axes
 
     @staticmethod
     def shifts(turns: Float[Tensor, "B 3 3"], biases: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:

@@ -120,6 +120,7 @@ class EvidenceTerms:
             biases,
             precision=torch.cat([biases.precision, precision]),
             carried=torch.cat([biases.carried, carried]),
+            axes=torch.cat([biases.axes, torch.eye(3).to(carried).expand(len(carried), 3, 3)]),
         )
 
     def of(self, timestep: int, parameters: FitParameters) -> list[Measurements]:

@@ -106,10 +106,18 @@ def test_only_points_that_are_seen_have_one() -> None:
 
 def test_a_source_may_say_how_far_off_its_points_are() -> None:
     head, _, targets, _ = biased(2, SIGMA)
-    other = [FrameTarget((*one.sources, replace(one.sources[0], bias=3 * SIGMA))) for one in targets]
-    precision = Biases.of(other, SIGMA, 60.0, head).precision
-    assert len(precision) == 160
-    torch.testing.assert_close(precision[:80], 9 * precision[80:])
+    bias = (6 * SIGMA, 3 * SIGMA)
+    other = [FrameTarget((*one.sources, replace(one.sources[0], bias=bias))) for one in targets]
+    found = Biases.of(other, SIGMA, 60.0, head)
+    assert found.count == 160
+    torch.testing.assert_close(found.precision[:80], 9 * found.precision[80:])
+    # twice as far in the skin as along its normal, where its own deviation does not say otherwise
+    axes, marks = found.axes, targets[0].sources[0].landmarks
+    a, b, c = head.v_template[marks.corners].unbind(1)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+    torch.testing.assert_close(axes[:80].mT @ axes[:80], torch.eye(3).double().expand(80, 3, 3))
+    torch.testing.assert_close(axes[80:].mT @ axes[80:], torch.diag(axes.new_tensor([4.0, 4, 1])).expand(80, 3, 3))
+    torch.testing.assert_close(axes[80:, :, 2], normal)
 
 
 def test_what_several_pictures_show_of_a_point_adds_up() -> None:
@@ -144,7 +152,8 @@ def test_biases_turn_as_the_skin_around_their_points_does() -> None:
     assert rows is not None
     turns = biases.turns(moved, 1)[rows]
     of_skin = skinning_rotations(head, moved, 1)[marks.corners] / moved.placement[6].exp()
-    torch.testing.assert_close(turns, torch.einsum("nk,nkac->nac", marks.barycentric, of_skin))
+    turned = torch.einsum("nk,nkac->nac", marks.barycentric, of_skin)
+    torch.testing.assert_close(turns, turned @ biases.axes[rows])
     # the jaw's points turn with it, others do not
     changed = (turns - biases.turns(truth, 1)[rows]).abs().amax((1, 2))
     by_jaw = torch.einsum("nk,nk->n", marks.barycentric, head.weights[marks.corners][..., 2])
