@@ -154,7 +154,7 @@ class PriorConfig:
     """Rotation of the eyes, rad."""
     log_focal: float = option(0.5, above=0, without_effect=KNOWN_CAMERAS, only_static=True)
     """Logarithm of the focal length over the assumed one, where it is estimated."""
-    log_size: float | None = option(0.01, above=0, without_effect=KNOWN_CAMERAS, only_static=True, seldom=True)
+    log_size: float | None = option(0.001, above=0, without_effect=KNOWN_CAMERAS, only_static=True, seldom=True)
     """Logarithm of the head's size over the mean head's, where cameras are not known and so do not tell it; None: as
     the identity coefficients have it."""
     landmark_bias: float | None = option(0.0015, above=0, without_effect=ONE_TIMESTEP, only_static=True)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.solvers.jacobians import joint_turns
+from flame_fitting.fit.solvers.jacobians import Linearizer, joint_turns
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT, projected_landmarks
 from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
@@ -90,6 +90,12 @@ class Biases:
     def turns(self, parameters: FitParameters, timestep: int) -> Float[Tensor, "B 3 3"]:
         """Their `axes` in the reference frame: turned as linear blend skinning turns, without the scale."""
         return torch.einsum("bj,jac->bac", self.carried, joint_turns(parameters, self.parents, timestep)) @ self.axes
+
+    def levers(
+        self, linearizer: Linearizer, parameters: FitParameters, timestep: int, biases: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "B 3 P"]:
+        """How their shifts move with the linearizer's unknowns."""
+        return linearizer.of_carried(parameters, timestep, self.carried, self.shifts(self.axes, biases))
 
     @staticmethod
     def shifts(turns: Float[Tensor, "B 3 3"], biases: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:

@@ -73,7 +73,6 @@ class BlockArrow:
         count, size = self.diagonal.shape[:2]
         lower, arrow = torch.empty_like(self.diagonal), torch.empty_like(self.arrow)
         below = torch.empty_like(self.below, memory_format=torch.contiguous_format)
-        corner = self.corner.clone()
         for t in range(count):
             block, side = self.diagonal[t], self.arrow[t]
             if t > 0:
@@ -82,7 +81,8 @@ class BlockArrow:
                 side = side - below[t - 1] @ arrow[t - 1]
             lower[t] = torch.linalg.cholesky(block) if size else block
             arrow[t] = _solve_lower(lower[t], side)
-            corner -= arrow[t].mT @ arrow[t]
+        flat = arrow.flatten(0, 1)
+        corner = self.corner - flat.mT @ flat
         return Factors(torch.linalg.cholesky(corner) if len(corner) else corner, arrow, lower, below)
 
 

@@ -12,16 +12,21 @@ NEAREST = 0.05
 """m from the camera."""
 
 
-def depth_rows(targets: Sequence[FrameTarget], like: Tensor) -> Float[Tensor, "T 4"]:
-    """What makes a depth (m) of a point (x, y, z, 1) of the reference frame, by what pictures alone show of each
-    timestep; 0 where nothing does."""
-    out = like.new_zeros(len(targets), 4)
+def cameras(targets: Sequence[FrameTarget], like: Tensor) -> Float[Tensor, "T 3 4"]:
+    """From the reference frame, those that alone show a timestep; 0 where nothing does."""
+    out = like.new_zeros(len(targets), 3, 4)
     for timestep, target in enumerate(targets):
         for source in target.sources:
             if source.pixels is not None and len(source.pixels.camera):
-                out[timestep] = source.pixels.camera[0, 2].to(like)
+                out[timestep] = source.pixels.camera[0].to(like)
                 break
     return out
+
+
+def depth_rows(targets: Sequence[FrameTarget], like: Tensor) -> Float[Tensor, "T 4"]:
+    """What makes a depth (m) of a point (x, y, z, 1) of the reference frame, by what pictures alone show of each
+    timestep; 0 where nothing does."""
+    return cameras(targets, like)[:, 2]
 
 
 def depths(rows: Float[Tensor, "T 4"], translation: Float[Tensor, "T 3"]) -> Float[Tensor, " T"]:

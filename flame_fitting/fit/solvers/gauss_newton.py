@@ -25,11 +25,12 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.solvers.biases import Biases
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
+from flame_fitting.fit.solvers.centring import in_pictures
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.dolly import along, depth_rows, depths
+from flame_fitting.fit.solvers.dolly import cameras
 from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, points_alone
 from flame_fitting.fit.solvers.jacobians import Linearizer
-from flame_fitting.fit.solvers.levenberg_marquardt import Damping, step
+from flame_fitting.fit.solvers.levenberg_marquardt import Damping, shortened, step
 from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.priors import make_priors
@@ -46,6 +47,7 @@ from flame_fitting.fit.state import Underway
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
+from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.render.shading import vertex_normals
 
 _SAMPLE = 6000
@@ -81,6 +83,8 @@ class GaussNewtonSettings:
     """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
     marginal: int
     """Newton steps, at most, from the joint mode of all to that of what timesteps share alone (`marginal`)."""
+    volume: float = 1.0
+    """What the timesteps' volume counts for in it (`second_order.VOLUME`)."""
     evidence: float
     """Measurements that each opening and each angle of a detector's evidence counts for (`evidence_terms`)."""
     usual_log_focal: float
@@ -102,6 +106,16 @@ class _Point(NamedTuple):
     parameters: FitParameters
     bias: Tensor
     """(B, 3) m, of the landmarks, in axes that move as the skin does."""
+
+
+class _Middle(NamedTuple):
+    """The middles of the heads, of the vertices that are posed."""
+
+    of: _Point
+    place: Tensor
+    """(T, 3) m, in the reference frame."""
+    slope: Tensor
+    """(T, 3, P)"""
 
 
 class Solution(NamedTuple):
@@ -167,17 +181,20 @@ def gauss_newton(
         cost_at = partial(problem.cost_at, now, terms)
         there = step(system, gradient, cost, problem.values(now), cost_at, damping, problem.least)
         now = problem.moved(now, there)
-    if settings.marginal and done and columns.shared and columns.frame:
-        now = _to_marginal_mode(problem, now)
+    if settings.marginal and columns.shared and columns.frame:
+        now = _to_marginal_mode(problem, now, report if not settings.iterations else None)
     system, _, cost, _ = problem.linearised(now, settings.cut(settings.iterations))
     return Solution(now.parameters, posterior_of(columns, system), done, damping.refused, cost, now.bias)
 
 
-def _to_marginal_mode(problem: "_Problem", now: _Point) -> _Point:
-    """From the joint mode to that of the shared unknowns alone, by Newton steps; the timesteps follow."""
-    columns, cut = problem.columns, problem.settings.cut(problem.settings.iterations)
+def _to_marginal_mode(problem: "_Problem", now: _Point, report: Callable[[int], None] | None) -> _Point:
+    """Toward the mode of the shared unknowns alone, by Newton steps; the timesteps follow."""
+    columns, settings = problem.columns, problem.settings
+    cut = settings.cut(settings.iterations)
     volume = FrameVolume(problem.head, columns, problem.chosen)
-    for _ in range(problem.settings.marginal):
+    for number in range(settings.marginal):
+        if report is not None:
+            report(number)
         system, gradient, cost, terms = problem.linearised(now, cut)
         at = problem.values(now)
         held = (at.frames <= problem.least) & (gradient.frames > 0)
@@ -185,9 +202,10 @@ def _to_marginal_mode(problem: "_Problem", now: _Point) -> _Point:
         pull = volume.pull(now.parameters, [points_alone(term) for term in terms], system, held)
         if pull is None:
             break
+        pull = settings.volume * pull
         tilted = gradient._replace(shared=gradient.shared + pull)
         cost_at = partial(problem.tilted_cost_at, now, terms, pull)
-        there = step(system, tilted, cost + float(pull @ at.shared), at, cost_at, Damping(), problem.least)
+        there = shortened(system, tilted, cost + float(pull @ at.shared), at, cost_at, problem.least)
         now = problem.moved(now, there)
         moved = (there.shared - at.shared) @ system.damped(0.0).factorised().corner
         if float(moved.norm()) < _SETTLED:
@@ -224,9 +242,8 @@ class _Problem:
             slopes = size_slopes(head, column.stop - column.start)
             shared[column, column] += torch.outer(slopes, slopes) / settings.size_sigma**2
         self.priors = replace(self.priors, shared=shared, usual=usual)
-        self._depth_rows: Tensor | None = None
-        if {"log_focal", "translation"} <= columns.slices().keys():
-            self._depth_rows = depth_rows(targets, like.expr)
+        self._middle: _Middle | None = None
+        self._cameras = cameras(targets, like.expr)
         self.least = torch.cat(
             [like.expr.new_zeros(0)]
             + [
@@ -254,18 +271,27 @@ class _Problem:
         return at._replace(shared=torch.cat([at.shared, now.bias.flatten()]))
 
     def moved(self, now: _Point, x: BlockVector) -> _Point:
-        """With other values of the unknowns; where the focal length moves the head goes along by more than they say.
-
-        Linearised it is that focal length and distance grow by the same share. Steps that far along the valley of both
-        would be refused for what is missing in second order.
-        """
+        """With other values of the unknowns. From where the system was made last, heads go where that means it
+        (`centring`), so that their translation is not what x says in second order."""
         size = self.columns.n_shared
         parameters = self.columns.with_values(now.parameters, x._replace(shared=x.shared[:size]))
-        if (rows := self._depth_rows) is not None:
-            longer = parameters.log_focal[0] - now.parameters.log_focal[0]
-            more = (longer.exp() - 1 - longer) * depths(rows, now.parameters.translation)
-            parameters = replace(parameters, translation=parameters.translation + along(rows, more))
+        if self._middle is not None and self._middle.of is now:
+            parameters = self._centred(now, parameters, x, self._middle)
         return _Point(parameters, x.shared[size:].reshape(-1, 3))
+
+    def _centred(self, now: _Point, parameters: FitParameters, x: BlockVector, middle: "_Middle") -> FitParameters:
+        at = self.values(now)
+        shared = (x.shared - at.shared)[: self.columns.n_shared].expand(len(middle.place), -1)
+        change = torch.einsum("tcp,tp->tc", middle.slope, torch.cat([shared, x.frames - at.frames], dim=1))
+        wanted = middle.place + change
+        if "log_focal" in self.columns.slices():
+            longer = parameters.log_focal[0] - now.parameters.log_focal[0]
+            seen = in_pictures(self._cameras, middle.place, change, longer)
+            wanted = torch.where(self._cameras.flatten(1).any(1, keepdim=True), seen, wanted)
+        places = [self._linearizer.vertices(parameters, t).mean(0) for t in range(parameters.timesteps)]
+        placement = parameters.placement
+        beside = (torch.stack(places) - wanted) @ rotation_matrix(placement[:3]) / placement[6].exp()
+        return replace(parameters, translation=parameters.translation - beside)
 
     def _sample(self, timestep: int, target: FrameTarget) -> np.ndarray:
         if target.surface is None or not self.dense:
@@ -319,14 +345,18 @@ class _Problem:
         corner, diagonal = self.priors.shared.clone(), self.priors.diagonal.clone()
         arrow = at.frames.new_zeros(*at.frames.shape, len(corner))
         of_biases = at.frames.new_zeros(count, 3, 3)
-        terms = []
+        terms: list[list[Measurements]] = []
+        places, slopes = [], []
         for t in range(parameters.timesteps):
             vertices, jacobian = self._linearizer(parameters, t)
             turns = self.biases.turns(parameters, t)
             shift = self.biases.shifts(turns, now.bias)
+            levers = self.biases.levers(self._linearizer, parameters, t, now.bias)
             terms.append([measured.at(parameters, shift) for measured in self._measure(t, vertices, cut, parameters)])
+            places.append(vertices.mean(0))
+            slopes.append(jacobian.mean(0))
             for measured in terms[-1]:
-                linear = measured.linear(vertices, jacobian)
+                linear = measured.carried(levers).linear(vertices, jacobian)
                 term = measured.quadratic(vertices, jacobian, linear)
                 corner[:size, :size] += term.hessian[:size, :size]
                 arrow[t, :, :size] += term.hessian[size:, :size]
@@ -344,6 +374,8 @@ class _Problem:
                     slope.shared[size:] += more.gradient.flatten()
         if count:
             corner[size:, size:] += torch.block_diag(*of_biases)
+        if "translation" in self.columns.slices() and self.chosen is not None and len(self.chosen):
+            self._middle = _Middle(now, torch.stack(places), torch.stack(slopes))
         return BlockArrow(corner, arrow, diagonal, self.priors.below), slope, cost, terms
 
     def cost_at(self, now: _Point, terms: list[list[Measurements]], x: BlockVector) -> float:

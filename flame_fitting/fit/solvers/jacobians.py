@@ -96,6 +96,40 @@ class Linearizer:
             self._to_metric(parameters, timestep, jacobian)
         return vertices, jacobian
 
+    def of_carried(
+        self,
+        parameters: FitParameters,
+        timestep: int,
+        carried: Float[Tensor, "B J"],
+        vectors: Float[Tensor, "B 3"],
+    ) -> Float[Tensor, "B 3 P"]:
+        """Jacobian, in the reference frame, of vectors at rest that joints carry, each joint with its share of them,
+        as skinning does without the scale."""
+        pose, placed = _joint_poses(parameters, timestep), rotation_matrix(parameters.placement[:3])
+        world = _along_chain(rotation_matrix(pose), self._parents)
+        each = carried[..., None] * torch.einsum("jac,bc->bja", placed @ world, vectors)
+        jacobian = left_jacobian(pose)
+        out = vectors.new_zeros(*vectors.shape, self.columns.count)
+        for block in self.columns.blocks:
+            if block.parameter in _JOINTS_OF:
+                turned = [
+                    cross_columns(
+                        placed @ (world[self._parents[j]] @ jacobian[j] if j else jacobian[0]),
+                        each[:, self._subtree(j)].sum(1),
+                    )
+                    for j in _JOINTS_OF[block.parameter]
+                ]
+                out[..., block.columns] = torch.cat(turned, dim=-1)[..., block.coefficients]
+            elif block.parameter == "placement":
+                turned_all = cross_columns(left_jacobian(parameters.placement[:3]), each.sum(1))
+                out[..., block.columns] = torch.cat([turned_all, turned_all.new_zeros(*vectors.shape, 4)], dim=-1)[
+                    ..., block.coefficients
+                ]
+        return out
+
+    def _subtree(self, j: int) -> list[int]:
+        return [i for i in range(len(self._parents)) if _descends(self._parents, i, j)]
+
     def _to_metric(self, parameters: FitParameters, timestep: int, jacobian: Tensor) -> None:
         """Unknowns that the scale stretches, in the reference frame: held there, they shrink in head space with it."""
         scale = self.columns.slices().get("placement_scale")
@@ -133,7 +167,7 @@ class Linearizer:
     def _moved_by_joint(self, posed: _Posed, j: int, jacobian: Tensor, blended: Tensor) -> Tensor:
         """(V, 3, 3), head space: a turn w of joint j moves a vertex by w x (Y - P_j W), summed over the joint's subtree
         with its share of the weights W, plus what the pose correctives add."""
-        subtree = [i for i in range(len(self._parents)) if _descends(self._parents, i, j)]
+        subtree = self._subtree(j)
         share = self._weights[:, subtree].sum(1, keepdim=True)
         lever = posed.carried[subtree].sum(0) - share * posed.placed[j]
         if j == 0:

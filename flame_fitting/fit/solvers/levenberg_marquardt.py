@@ -18,6 +18,8 @@ LEAST = 1e-10
 millionth of theirs: damping of that size would halve every step along it."""
 MOST = 1e6
 """Damping from which no step is looked for any more."""
+_SHORTEST, _KEPT = 1 / 16, 0.2
+"""Share of a step that is tried last, and of what a step promises that it has to keep."""
 _SETTLED = 1e-14
 """A step that promises less than this share of the cost is no better than rounding."""
 
@@ -84,6 +86,37 @@ def step(
         damping.refuse()
     damping.value = LEAST
     damping.growth = 2.0
+    return at
+
+
+def shortened(
+    system: BlockArrow,
+    gradient: BlockVector,
+    cost: float,
+    at: BlockVector,
+    cost_at: Callable[[BlockVector], float],
+    least: Float[Tensor, " F"],
+) -> BlockVector:
+    """Where Newton's whole step leads from the unknowns `at`, or its half, its quarter ...: the first that keeps a part
+    of what it promises (Armijo 1966), or `at` where none does.
+
+    Damping along the diagonal takes a step out of the directions that are hardly determined, and those are all that a
+    small pull on the cost moves; a shorter step keeps its direction.
+    """
+    held = (at.frames <= least) & (gradient.frames > 0)
+    right = BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
+    free = system.holding(held)
+    try:
+        wanted = free.damped(LEAST).factorised().solve(right)
+    except torch.linalg.LinAlgError:
+        return at
+    promised, share = _promised(free, right, wanted), 1.0
+    while share >= _SHORTEST:
+        frames = torch.maximum(at.frames + share * wanted.frames, least)
+        there = BlockVector(at.shared + share * wanted.shared, frames)
+        if cost_at(there) < cost - _KEPT * share * promised:
+            return there
+        share /= 2
     return at
 
 

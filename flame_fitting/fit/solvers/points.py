@@ -6,6 +6,7 @@ they are found anew between rounds of the solver.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_s
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.biases import without_biases
 from flame_fitting.fit.solvers.focal import dollied
-from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.steady_points import steady
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget, SourceTarget
@@ -35,19 +36,35 @@ _CORNERS, _POINTS = 100, 500
 """Of each at most, and of all about."""
 _LONGER_SIDE = 1024
 """px: larger pictures are reduced."""
-_POSES = (0.5, 0.5)
-"""Rounds, in each of which the points are found anew: px at 512, the standard deviation of a place that the head does
-not explain, beside its own."""
-_IDENTITY = (0.5, 0.3, 0.3)
-"""The same where identity and focal length move: the nearer they are, the more exactly places are told."""
-_CUTS = (10.0, 4.0)
-"""Geman-McClure scales, in standard deviations, one after the other: what a fit is off by at first is no outlier."""
 _AT_ONCE, _FOLLOWING = 48, 4
 """Pictures that tell identity and focal length at most, and steps of all timesteps after it where there are more."""
-_MARGINAL = 2
-"""Steps with timesteps integrated out, in the end of each round but the last: the next one goes on."""
-_BIAS = 0.003
-"""m: of what the head's surface is off by at a spot, along each axis."""
+_BIAS = (0.01, 0.002)
+"""m: along each direction in the skin, of where a point is, and along its normal, of what the surface is off by."""
+
+
+class Round(NamedTuple):
+    """Some steps of the solver."""
+
+    told: bool
+    """Whether the points are found anew before."""
+    noise: float
+    """px at 512: standard deviation of a place that the head does not explain, beside its own."""
+    cut: float
+    """Geman-McClure scale of points and landmarks, in standard deviations."""
+    steady: bool = True
+    """Whether unsteady points are left out from here on."""
+    marginal: bool = False
+    """Whether the steps go to the mode with timesteps integrated out."""
+
+
+# what a fit is off by at first is no outlier
+_BEGUN = (Round(told=True, noise=0.5, cut=10.0, steady=False), Round(told=False, noise=0.5, cut=LANDMARK_CUT))
+_POSES = _BEGUN * 2
+_IDENTITY = (
+    *_BEGUN,
+    Round(told=False, noise=0.5, cut=LANDMARK_CUT, steady=False, marginal=True),
+    Round(told=True, noise=0.3, cut=LANDMARK_CUT, marginal=True),
+)
 
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
@@ -125,23 +142,22 @@ def _in_rounds(
     film: "Film",
     tracks: list[FeatureTracks],
     stage: Stage,
-    noises: tuple[float, ...],
+    rounds: tuple[Round, ...],
     shown: progress.Bar,
 ) -> FitState:
-    """Second order, and the points found anew before each round; in its middle unsteady ones are left out."""
+    """Second order, round by round; each has its part of the stage's steps."""
     seen, steps = film.seen, stage.settings.num_steps
     assert seen.rasterizer is not None
-    rounds = [(noise, cut) for noise in noises for cut in _CUTS]
-    for number, (noise, cut) in enumerate(rounds):
-        if cut == _CUTS[0]:
+    for number, each in enumerate(rounds):
+        if each.told:
             points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
-        else:
+        if each.steady:
             points = steady(points, film.shown(state))
-        more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
+        more = film.with_points(points, stage.config.w.landmark_count, each.noise / 512)
         own = len(range(number, steps, len(rounds)))
-        part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=own))
-        marginal = 0 if cut != _CUTS[-1] else _MARGINAL if number < len(rounds) - 1 else MARGINAL_STEPS
-        found = second_order.solve(state, more, part, shown, COMPONENTS, cut, marginal)
+        part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=0 if each.marginal else own))
+        marginal = own if each.marginal else 0
+        found = second_order.solve(state, more, part, shown, COMPONENTS, each.cut, marginal)
         # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return state

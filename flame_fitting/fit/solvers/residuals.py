@@ -76,6 +76,8 @@ class Measurements:
     """Number of the bias that each point has; None: no point has one."""
     shift: Float[Tensor, "n 3"] | None = None
     """What the biases add to the points now, m."""
+    lever: Float[Tensor, "n 3 P"] | None = None
+    """Derivative of that by the other unknowns; None: it does not move with them."""
 
     def points(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n 3"]:
         """m."""
@@ -109,7 +111,7 @@ class Measurements:
         moved = jacobian[self.corners[:, 0]] * self.shares[:, 0, None, None]
         for k in range(1, self.corners.shape[1]):
             moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
-        return moved
+        return moved if self.lever is None else moved + self.lever
 
     def robust_weight(self, residuals: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """1 / m^2: what the squares of the residuals are weighted by."""
@@ -156,6 +158,10 @@ class Measurements:
         if self.bias is None or biases is None:
             return self
         return replace(self, shift=biases[self.bias])
+
+    def carried(self, levers: Float[Tensor, "B 3 P"]) -> "Measurements":
+        """The same, where the shifts of all biases move by `levers` with the other unknowns."""
+        return self if self.bias is None else replace(self, lever=levers[self.bias])
 
     def among(self, position: Int[Tensor, " V"]) -> "Measurements":
         """The same on a choice of vertices; `position` is where each is in it."""

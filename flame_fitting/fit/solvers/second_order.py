@@ -18,6 +18,11 @@ from flame_fitting.fit.state import FitState
 COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
 """Components that landmarks alone can tell."""
 
+VOLUME = 0.5
+"""What the volume of the timesteps' unknowns counts for where cameras are not known. All of it would be right if
+errors were as large as they are assumed to be, and each for itself: they are smaller (their squares a third of what is
+assumed, of points of the skin a tenth), but alike in neighbours, and so are assumed larger."""
+
 
 def solve(
     state: FitState,
@@ -56,6 +61,7 @@ def solve(
             bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
             marginal=marginal if seen.timesteps > 1 else 0,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
+            volume=1.0 if seen.calibrated else VOLUME,
             size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
             seed=config.seed,

@@ -45,15 +45,14 @@ def of_pictures(steps: int):
 @pytest.mark.parametrize("pictures", [False, True])
 def test_slopes_and_blocks_are_those_of_the_cost(pictures: bool) -> None:
     """Central differences of the cost along the biases, and of the slope along them for the blocks of the system."""
-    head, truth, targets = of_pictures(2) if pictures else biased(2, SIGMA)[:3]
+    head, truth, targets = of_pictures(2) if pictures else biased(2, 1e-5)[:3]
     columns = Columns.of(head, ("shape", "rotation", "jaw_pose"), {"shape": 3})
     settings = second_order_of(iterations=0, landmark_cut=1e6, bias_sigma=SIGMA)
     problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
     begin = problem.begin(truth)
     rng = np.random.default_rng(0)
-    # pictures bend: what residuals add to the curvature is no part of the system
-    size_of_one = 1e-5 if pictures else 1e-3
-    now = _Point(truth, begin.bias + torch.as_tensor(size_of_one * rng.standard_normal(begin.bias.shape)))
+    # pictures bend, and biases turn with the skin: what residuals add to the curvature is no part of the system
+    now = _Point(truth, begin.bias + torch.as_tensor(1e-5 * rng.standard_normal(begin.bias.shape)))
     system, gradient, _, terms = problem.linearised(now, 0.01)
     at, size = problem.values(now), columns.n_shared
     assert len(at.shared) == size + 3 * len(begin.bias) and len(begin.bias) == 80
@@ -65,10 +64,34 @@ def test_slopes_and_blocks_are_those_of_the_cost(pictures: bool) -> None:
         assert float(gradient.shared[column]) == pytest.approx((costs[0] - costs[1]) / 2e-5, rel=1e-4, abs=1e-6)
         slopes = [problem.linearised(problem.moved(now, x), 0.01)[1] for x in (ahead, behind)]
         expected = (slopes[0].shared - slopes[1].shared) / 2e-5
-        near = 1e-3 * float(system.corner[column, column]) if pictures else 1e-2
+        near = 1e-3 * float(system.corner[column, column])
         torch.testing.assert_close(system.corner[column], expected, rtol=1e-4, atol=near)
         frames = (slopes[0].frames - slopes[1].frames) / 2e-5
         torch.testing.assert_close(system.arrow[:, :, column], frames, rtol=1e-4, atol=near)
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_turns_carry_biases_along(pictures: bool) -> None:
+    """Central differences of the cost along poses, with biases of 2 cm."""
+    head, truth, targets = of_pictures(2) if pictures else biased(2, SIGMA)[:3]
+    columns = Columns.of(head, ("placement_rotation", "rotation", "neck_pose", "jaw_pose"))
+    settings = second_order_of(iterations=0, landmark_cut=1e6, bias_sigma=SIGMA)
+    problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
+    begin = problem.begin(truth)
+    bias = 0.02 * torch.as_tensor(np.random.default_rng(0).standard_normal(begin.bias.shape))
+    now = _Point(truth, bias)
+    _, gradient, _, terms = problem.linearised(now, 0.01)
+    at = problem.values(now)
+    for number in range(columns.count):
+        shared, frames = torch.zeros_like(at.shared), torch.zeros_like(at.frames)
+        own = number >= columns.n_shared
+        (frames[1] if own else shared)[number - columns.n_shared if own else number] = 1e-5
+        costs = [
+            problem.cost_at(now, terms, BlockVector(at.shared + sign * shared, at.frames + sign * frames))
+            for sign in (1, -1)
+        ]
+        slope = gradient.frames[1, number - columns.n_shared] if own else gradient.shared[number]
+        assert float(slope) == pytest.approx((costs[0] - costs[1]) / 2e-5, rel=1e-4, abs=1e-2)
 
 
 def test_what_is_always_off_does_not_become_the_identity() -> None:

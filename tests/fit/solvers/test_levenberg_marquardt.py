@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
-from flame_fitting.fit.solvers.levenberg_marquardt import LEAST, Damping, step
+from flame_fitting.fit.solvers.levenberg_marquardt import LEAST, Damping, shortened, step
 
 
 def _alone(hessian: float, gradient: float) -> tuple[BlockArrow, BlockVector]:
@@ -98,3 +98,40 @@ def test_a_bound_holds_and_the_rest_finds_its_minimum_beside_it():
         gradient = BlockVector(empty, x.frames @ hessian + linear)
         x = step(system, gradient, cost(x), x, cost, damping, least)
     torch.testing.assert_close(x.frames, torch.tensor([[0.0, 0.5]], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_a_newton_step_that_is_too_long_keeps_its_direction():
+    """Half the squares of arctan along the diagonal, and of a millionth of what is across it."""
+    across, along = (torch.tensor(axis, dtype=torch.float64) / math.sqrt(2) for axis in ([1.0, 1.0], [1.0, -1.0]))
+    frames, none = torch.zeros(1, 0, dtype=torch.float64), torch.zeros(1, 0, 0, dtype=torch.float64)
+
+    def cost(x: BlockVector) -> float:
+        return 0.5 * math.atan(float(across @ x.shared)) ** 2 + 0.5e-6 * float(along @ x.shared - 1) ** 2
+
+    def near(x: BlockVector, least: torch.Tensor) -> BlockVector:
+        value = float(across @ x.shared)
+        slope = 1 / (1 + value**2)
+        hessian = slope**2 * torch.outer(across, across) + 1e-6 * torch.outer(along, along)
+        gradient = slope * math.atan(value) * across + 1e-6 * float(along @ x.shared - 1) * along
+        system = BlockArrow(hessian, torch.zeros(1, 0, 2, dtype=torch.float64), none, none[:0])
+        return shortened(system, BlockVector(gradient, frames), cost(x), x, cost, least)
+
+    least = torch.zeros(0, dtype=torch.float64)
+    x = BlockVector(3.0 * across, frames)
+    first = near(x, least)
+    moved = first.shared - x.shared
+    # plain, it goes by -12.49 across and 1 along
+    share = float(across @ moved) / -12.49
+    assert share in (pytest.approx(0.5, rel=1e-3), pytest.approx(0.25, rel=1e-3))
+    assert float(along @ moved) == pytest.approx(share, rel=1e-3)
+    for _ in range(8):
+        first = near(first, least)
+    torch.testing.assert_close(first.shared, along, atol=1e-3, rtol=0)
+
+
+def test_a_step_that_keeps_nothing_of_its_promise_is_not_taken():
+    x = BlockVector(torch.tensor([1.0], dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64))
+    system, wrong_slope = _alone(1.0, -1.0)
+    least = torch.zeros(0, dtype=torch.float64)
+    there = shortened(system, wrong_slope, 0.5, x, lambda at: 0.5 * float(at.shared) ** 2, least)
+    assert torch.equal(there.shared, x.shared)
