@@ -55,7 +55,7 @@ _SAMPLE = 6000
 MARGINAL_STEPS = 6
 """Newton steps toward the marginal mode, at most, that it needs from far away."""
 _SETTLED = 0.1
-"""Step of the shared unknowns, in standard deviations, that ends them."""
+"""Step, in standard deviations of what it moves, that ends them."""
 _CONVERGED = 1e-7
 """Relative change of a cost without correspondences that ends the iterations."""
 
@@ -207,8 +207,8 @@ def _to_marginal_mode(problem: "_Problem", now: _Point, report: Callable[[int], 
         cost_at = partial(problem.tilted_cost_at, now, terms, pull)
         there = shortened(system, tilted, cost + float(pull @ at.shared), at, cost_at, problem.least)
         now = problem.moved(now, there)
-        moved = (there.shared - at.shared) @ system.damped(0.0).factorised().corner
-        if float(moved.norm()) < _SETTLED:
+        moved = BlockVector(there.shared - at.shared, there.frames - at.frames)
+        if system.times(moved).dot(moved) < _SETTLED**2:
             break
     return now
 
