@@ -256,7 +256,7 @@ def execute(
 ) -> int:
     """Runs a stage's function under its log; every error becomes a message and an exit code."""
     output = output_folder(config)
-    with command_log(output) as log:
+    with progress.once(), command_log(output) as log:
         logger = get_logger("flame_fitting.cli")
         logger.info("%s %s, version %s, %r", PROGRAM, stage.name, __version__, config)
         try:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from flame_fitting import progress
 from flame_fitting.errors import InputError
 from flame_fitting.fit.check import check
 from flame_fitting.fit.command_line import defaults, without_effect
@@ -46,6 +47,7 @@ class PreparedFit:
     state: "FitState"
 
 
+@progress.once()
 def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = True) -> "FitResult":
     """Fits, evaluates (unless the caller does) and writes the fit's folder.
 
@@ -53,11 +55,11 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     """
     import time
 
-    from flame_fitting import progress
     from flame_fitting.evaluate import VideoOptions, evaluate_in_place
     from flame_fitting.export.obj import write_obj
     from flame_fitting.fit.alignment import aligned
     from flame_fitting.fit.driver import run_stages
+    from flame_fitting.fit.quality import in_words
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
     from flame_fitting.render.backend import choose_device
@@ -111,11 +113,14 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         if evaluate:
             video = VideoOptions() if config.log.video else None
             _, seen_by = aligned(result, capture)  # through the cameras that were estimated
-            result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
+            with progress.stage("evaluate", part=True) as part:
+                result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
+                if (errors := result.metrics["landmarks"].get("reprojection_px")) is not None:
+                    part.result(f"landmarks {errors['median']:.2f} px (median)")
             result.warnings = list(result.metrics.get("warnings", result.warnings))
-        last = state.records[-1].summary
-        surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry
-        line.result(f"{surface}landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
+        line.result(f"{in_words(state.records[-1].summary)} (medians) -> {folder}")
+    for text in result.warnings:  # those of measuring, of the capture, and of a run that this one went on with
+        progress.warn(text)
     return result
 
 
@@ -131,7 +136,6 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     """
     import copy
 
-    from flame_fitting import progress
     from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.begin import begin
     from flame_fitting.fit.earlier import earlier_state, in_reference
@@ -187,7 +191,6 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
 
 def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -> "list[LandmarkSource]":
     """What each detector found in the capture, and where its points lie on the head model."""
-    from flame_fitting import progress
     from flame_fitting.avatar.evidence_calibration import evidence_calibration
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.fit.landmark_sources import LandmarkSource
@@ -316,7 +319,6 @@ def with_landmarks(config: FitConfig) -> FitConfig:
 
 def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
     """Detects what is missing of one detector, or wanted anew; says whether anything was. Checks the cameras by it."""
-    from flame_fitting import progress
     from flame_fitting.detect_landmarks import DetectConfig, detect, views_to_search
     from flame_fitting.landmarks.files import find_landmarks, landmarks_path, read_landmarks
     from flame_fitting.landmarks.registry import DETECTORS, version_now
@@ -354,7 +356,6 @@ def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
 
 def _check_cameras(capture: "Capture", found: "Landmarks2D") -> None:
     """Refuses cameras that would fit the landmarks by another convention; warns of those that fit by none."""
-    from flame_fitting import progress
     from flame_fitting.landmarks.camera_check import check_capture, is_checked
 
     if not is_checked(capture):

@@ -90,6 +90,7 @@ _WRITE_BESIDE_OTHERS = ("detect", "evaluate")
 """Stages whose folder may hold what a user put there."""
 
 
+@progress.once()
 def run(config: RunConfig, *, export: bool = True) -> RunResult:
     """Runs the chain. A stage is reused if all that decides its result is equal; after the first other one, all run.
 
