@@ -61,7 +61,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.fit.driver import run_stages
     from flame_fitting.fit.quality import in_words
     from flame_fitting.fit.resuming import Resumable
-    from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
+    from flame_fitting.fit.saving import focal_in_words, make_result, save_fit, write_tensorboard
     from flame_fitting.render.backend import choose_device
 
     check(config)
@@ -85,6 +85,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
             progress.warn(text)
             state = state.warned(text)
         result = make_result(state, seen, prepared.start, capture)
+        if (focal := focal_in_words(result)) is not None:
+            progress.say(focal)
         result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records if record.seconds}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
@@ -138,6 +140,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
 
     from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.begin import begin
+    from flame_fitting.fit.bridging import gaps
     from flame_fitting.fit.earlier import earlier_state, in_reference
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
@@ -157,7 +160,10 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     left = underway.left(head) if underway is not None else None
     path = config.model.flame_params_path
     assumed = None if capture.calibrated else focal_length(capture.views[0])
-    earlier = earlier_state(path, double, len(capture.timesteps), assumed) if path is not None else None
+    earlier = None
+    if path is not None:
+        notify = progress.say if left is None else None  # a run that goes on began with it before
+        earlier = earlier_state(path, double, len(capture.timesteps), assumed, notify)
     known = left.scale if left is not None else None
     if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
         known = earlier.scale
@@ -183,6 +189,11 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         if not double.has_uv:
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
+    names = [capture.timestep_ids[timestep] for timestep in capture.timesteps]
+    if (missing := gaps(seen.valid, capture.heldout_rows, names)) is not None:
+        (progress.warn if missing.serious else progress.say)(missing.text)
+        if missing.serious and left is None:
+            state = state.warned(missing.text)
     if double.has_uv:
         limit = int(config.data.picture_cache * 1e9)
         seen = _with_pictures(seen, start.reference_from_world, capture, device, limit)

@@ -63,9 +63,7 @@ def test_without_a_terminal_a_bar_is_lines_with_count_rate_and_what_is_left(
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal_a_bar_writes_no_lines(
-    terminal: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_a_bar_writes_no_lines(terminal: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
     with progress.Bar(3, "search", "step") as bar:
         bar.advance()
