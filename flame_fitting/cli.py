@@ -1,6 +1,7 @@
 """The command `flame-fitting <stage>`: finds the stage, reads its flags, turns errors into messages and exit codes.
 
-Exit codes: 0 good, 1 a bug (the log's path is printed), 2 bad input or no face, 3 warnings under --strict, 130 Ctrl-C.
+Exit codes: 0 good, 1 a bug (the log's path is printed), 2 bad input or no face, 3 warnings under --strict, 130 Ctrl-C,
+143 SIGTERM.
 Nothing heavy is imported before the flags are read, so that --help answers at once.
 """
 
@@ -16,13 +17,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flame_fitting import assets, options, progress, short_help
+from flame_fitting import assets, options, progress, short_help, stopping
 from flame_fitting.errors import InputError
 from flame_fitting.log import command_log, get_logger, log_path_after
 from flame_fitting.version import __version__
 
 PROGRAM = "flame-fitting"
-EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ def execute(
 ) -> int:
     """Runs a stage's function under its log; every error becomes a message and an exit code."""
     output = output_folder(config)
-    with progress.once(), command_log(output) as log:
+    with stopping.terminates_in_order(), progress.once(), command_log(output) as log:
         logger = get_logger("flame_fitting.cli")
         logger.info("%s %s, version %s, %r", PROGRAM, stage.name, __version__, config)
         try:
@@ -265,10 +266,12 @@ def execute(
         except InputError as error:
             logger.error("%s", error, exc_info=True)
             return _complain(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            logger.error("stopped by Ctrl-C")
-            print(f"\n{PROGRAM}: stopped. {_how_to_go_on(stage)}", file=sys.stderr)
-            return EXIT_INTERRUPTED
+        except KeyboardInterrupt as stop:
+            terminated = isinstance(stop, stopping.Terminated)
+            logger.error("stopped by %s", "SIGTERM" if terminated else "Ctrl-C")
+            print(file=sys.stderr)
+            text = f"stopped. {stopping.how_to_go_on(stop, getattr(config, 'force', False))}"
+            return _complain(text, EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
         except BrokenPipeError:
             return EXIT_BUG
         except Exception as error:
@@ -350,16 +353,6 @@ def _complain(message: str, code: int = EXIT_INPUT) -> int:
     with contextlib.suppress(BrokenPipeError):
         print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
     return code
-
-
-def _how_to_go_on(stage: Stage) -> str:
-    if stage.name == "run":
-        return "Finished stages are kept: run the same command again to go on where it stopped."
-    if stage.name == "preprocess":
-        return "Finished pictures are kept: run the same command again to go on where it stopped."
-    if stage.name == "fit" or stage.name.startswith("track"):
-        return "Finished stages of the fit are kept: run the same command again to go on where it stopped."
-    return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."
 
 
 def _environment_problem(error: Exception) -> str | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from flame_fitting import progress
+from flame_fitting import progress, stopping
 from flame_fitting.errors import InputError
 from flame_fitting.fit.check import check
 from flame_fitting.fit.command_line import defaults, without_effect
@@ -54,6 +54,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
     import time
+    from contextlib import ExitStack
 
     from flame_fitting.evaluate import VideoOptions, evaluate_in_place
     from flame_fitting.export.obj import write_obj
@@ -71,12 +72,13 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     folder, started = config.folder, time.perf_counter()
     read = (config.capture, config.model.flame_params_path)
     name = _name(config)
-    with progress.stage(name) as line, locked_folder(folder, config.force, name, read):
+    with progress.stage(name) as line, locked_folder(folder, config.force, name, read), ExitStack() as block:
         device = choose_device(config.device)
         ready = with_landmarks(config)
         if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
             manifest = plan(config)
         underway = Resumable(folder, manifest, not_deciding(type(config)))
+        block.enter_context(stopping.leaves(underway.kept))
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
@@ -115,6 +117,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         if evaluate:
             video = VideoOptions() if config.log.video else None
             _, seen_by = aligned(result, capture)  # through the cameras that were estimated
+            measure = f"Measure it with: flame-fitting evaluate {folder}"
+            block.enter_context(stopping.leaves(lambda: f"The fit is finished ({folder}), but not measured.", measure))
             with progress.stage("evaluate", part=True) as part:
                 result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
                 if (errors := result.metrics["landmarks"].get("reprojection_px")) is not None:

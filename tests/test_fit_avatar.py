@@ -26,6 +26,7 @@ from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.drawing import head_avatar
 from flame_fitting.report.metrics import evaluate_fit
 from flame_fitting.report.truth import Truth, truth_metrics
+from flame_fitting.stopping import how_to_go_on
 from tests.synthetic import add_rendered, similarity
 
 HEAD_FROM_WORLD = similarity(0.01)  # centimetres
@@ -141,8 +142,9 @@ def test_a_fit_that_was_stopped_goes_on_and_comes_to_the_same(
         monkeypatch.setitem(driver.SOLVERS, name, solver)
     stopping = True
     with progress.silent():
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stop:
             fit(config, evaluate=False)
+        assert f"last checkpoint is kept ({tmp_path / '.fit.resume'}). Run" in how_to_go_on(stop.value)
         assert not (tmp_path / "fit").exists() and [p.name for p in tmp_path.iterdir()] == [".fit.resume"]
         done, stopping = ran[:-1], False
         ran.clear()
@@ -155,6 +157,27 @@ def test_a_fit_that_was_stopped_goes_on_and_comes_to_the_same(
     np.testing.assert_array_equal(result.head_from_world, whole.head_from_world)
     assert whole.texture is not None and result.texture is not None
     np.testing.assert_array_equal(result.texture, whole.texture)
+
+
+@pytest.mark.parametrize("when", ["before the first stage has finished", "while it is measured"])
+def test_a_fit_that_was_stopped_tells_what_is_true(
+    when: str, capture: Capture, tmp_path: Path, no_detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    config = small("fast", capture.root, tmp_path / "fit")
+    config.exp.photometric = config.model.use_static_offset = False
+    if when == "while it is measured":
+        monkeypatch.setattr("flame_fitting.evaluate.evaluate_in_place", stopped)
+        said = f"The fit is finished ({tmp_path / 'fit'}), but not measured. Measure it with: flame-fitting evaluate"
+    else:
+        monkeypatch.setitem(driver.SOLVERS, "closed_form", stopped)
+        said = "Nothing has finished that could be kept."
+    with progress.silent(), pytest.raises(KeyboardInterrupt) as stop:
+        fit(config)
+    assert how_to_go_on(stop.value).startswith(said)
+    assert [path.name for path in tmp_path.iterdir()] == (["fit"] if when == "while it is measured" else [])
 
 
 def test_vhaps_stages_are_recorded_once(capture: Capture, tmp_path: Path, no_detector) -> None:
