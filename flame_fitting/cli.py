@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -325,7 +326,7 @@ def _parse(stage: Stage, config_type: Any, arguments: list[str]) -> Any:
 
     prog = f"{PROGRAM} {stage.name}"
     description = f"{stage.summary}\n\n{stage.note}" if stage.note else stage.summary
-    hidden = options.hidden(config_type)
+    hidden, more = options.hidden(config_type), _more_options(config_type)
     everything = bool(hidden) and "--help-all" in arguments
     asked_for_help = everything or any(a in ("-h", "--help") for a in arguments)
     try:
@@ -341,8 +342,20 @@ def _parse(stage: Stage, config_type: Any, arguments: list[str]) -> Any:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else EXIT_INPUT
         if asked_for_help and code == 0:
             print(_EVERY_COMMAND)
-            print(_examples(stage.examples))
+            print(("" if everything else more) + _examples(stage.examples))
         return code
+
+
+def _more_options(config_type: Any) -> str:
+    """Where the options are that this help leaves out; empty where there are none."""
+    groups = {name.partition(".")[0] for name in options.hidden(config_type)}
+    if not groups:
+        return ""
+    whole = {one.name.partition(".")[0] for one in options.options_of(config_type) if "." in one.name}
+    names = [one.name for one in fields(config_type) if one.name in groups]
+    listed = " ".join(options.flag(name) + (".*" if name in whole else "") for name in names)
+    text = textwrap.fill(listed, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return f"more options, seldom used or without effect here: --help-all\n{text}\n\n"
 
 
 def _examples(examples: Sequence[str]) -> str:

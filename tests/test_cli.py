@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flame_fitting import cli, progress, stopping
+from flame_fitting import cli, options, progress, stopping
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.folders import staged_folder
 from flame_fitting.log import get_logger
@@ -46,6 +46,19 @@ def test_help(name: str | None, request: pytest.FixtureRequest) -> None:
     assert len(examples) == 2
     assert all(example.startswith("  flame-fitting ") for example in examples)
     check_snapshot(f"help_{name or 'top'}", done.stdout, request.config)
+
+
+def test_help_names_every_group_that_has_more_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("track", "fit", "render"):
+        stage = next(stage for stage in cli.STAGES if stage.name == name)
+        hidden = {one.partition(".")[0] for one in options.hidden(getattr(cli._module(stage), stage.config))}
+        assert cli.main([name, "--help"]) == 0
+        _, told, after = capsys.readouterr().out.partition("--help-all\n  ")
+        assert bool(told) == bool(hidden) == (name != "render")
+        found = {word.removeprefix("--").removesuffix(".*") for word in after.split("\n\n")[0].split() if told}
+        assert {word.replace("-", "_") for word in found} == hidden
+    assert cli.main(["track", "--help-all"]) == 0
+    assert "more options" not in capsys.readouterr().out
 
 
 def test_help_and_flags_import_nothing_heavy() -> None:
