@@ -62,6 +62,7 @@ def run_stages(
         )
     if config.exp.keyframes and config.over_time and all(settings.frames != "keyframes" for _, settings in stages):
         progress.say("--exp.keyframes has no effect here: no stage of this fit looks at keyframes")
+    _tell_of_idle_points(seen, config, stages)
     for name, settings in stages:
         if "dynamic_offset" in settings.optimizable_params:
             state = replace(state, parameters=state.parameters.with_dynamic_offset())
@@ -83,6 +84,21 @@ def run_stages(
             last = Stage("texture", StageConfig(solver="bake"), config)
             state = bake.solve(state, _through_cameras(seen, state, last), last, shown)
     return state.to(cpu)
+
+
+def _tell_of_idle_points(seen: Observations, config: FitConfig, stages: list[tuple[str, StageConfig]]) -> None:
+    """Says, once, which stages can follow no points of the skin, and why."""
+    idle: dict[str, list[str]] = {}
+    for name, settings in stages:
+        if settings.solver != "points":
+            continue
+        why = points.hindrance(seen, config)
+        if why is None and settings.frames in ("first", "sequential"):
+            why = f"--pipeline.{name.replace('_', '-')}.frames {settings.frames} looks at single timesteps"
+        if why is not None:
+            idle.setdefault(why, []).append(name)
+    for why, names in idle.items():
+        progress.say(f"points of the skin are not followed, {' and '.join(names)} change nothing: {why}")
 
 
 def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
