@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
     import torch
 
     from flame_fitting.capture.capture import Capture
@@ -146,7 +145,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.fit.begin import begin
     from flame_fitting.fit.bridging import gaps
     from flame_fitting.fit.earlier import earlier_state, in_reference
-    from flame_fitting.fit.observations import Observations
+    from flame_fitting.fit.observations import Observations, with_pictures
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.saving import focal_length
     from flame_fitting.fit.state import FitState
@@ -200,7 +199,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             state = state.warned(missing.text)
     if double.has_uv:
         limit = int(config.data.picture_cache * 1e9)
-        seen = _with_pictures(seen, start.reference_from_world, capture, device, limit)
+        seen = with_pictures(seen, capture, start.reference_from_world, device, limit)
     return PreparedFit(config, capture, head, start, seen, state)
 
 
@@ -381,31 +380,6 @@ def _check_cameras(capture: "Capture", found: "Landmarks2D") -> None:
         raise InputError(message)
     if message is not None:
         progress.warn(message)
-
-
-def _with_pictures(
-    seen: "Observations",
-    reference_from_world: "np.ndarray",
-    capture: "Capture",
-    device: "torch.device",
-    limit: int,
-) -> "Observations":
-    """With a rasterizer and pictures, for texture and photometric stages; `limit` bytes of them are kept."""
-    from flame_fitting.fit.dense import DenseMaps
-    from flame_fitting.fit.pictures import load_pictures
-    from flame_fitting.fit.texture import TexelMaps
-    from flame_fitting.render.backend import make_rasterizer
-
-    rasterizer = make_rasterizer(device)
-    chosen = capture.views_of("fit") or capture.views
-    pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
-    dense: DenseMaps | None = None
-    if any(view.dense_path for view in chosen):
-        row = {timestep: number for number, timestep in enumerate(capture.timesteps)}
-        frames = tuple(row[view.timestep] for view in chosen)
-        dense = DenseMaps(capture, tuple(chosen), frames, pictures.resolution)
-    texels = TexelMaps(rasterizer, seen.head)
-    return replace(seen, rasterizer=rasterizer, texels=texels, pictures=pictures, dense=dense)
 
 
 if __name__ == "__main__":
