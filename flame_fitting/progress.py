@@ -6,8 +6,9 @@ In a pipe or a file there is no bar: a stage has a line when it begins, too, and
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from typing import TypeVar
 
 from flame_fitting.log import get_logger
 
@@ -16,6 +17,7 @@ _quiet: ContextVar[bool] = ContextVar("flame_fitting_quiet", default=False)
 _silent: ContextVar[bool] = ContextVar("flame_fitting_silent", default=False)
 _step: ContextVar[str] = ContextVar("flame_fitting_step", default="")
 _told: ContextVar[set[str] | None] = ContextVar("flame_fitting_told", default=None)
+_Item = TypeVar("_Item")
 EVERY = 20.0
 """Seconds between two lines of a bar where no terminal shows it."""
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
@@ -67,6 +69,14 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def each(items: Sequence[_Item], description: str, unit: str = "it") -> Iterator[_Item]:
+    """The items of a loop, with a bar that advances behind each."""
+    with Bar(len(items), description, unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()
 
 
 class _Lines:

@@ -63,6 +63,13 @@ def test_without_a_terminal_a_bar_is_lines_with_count_rate_and_what_is_left(
     assert capsys.readouterr().err == ""
 
 
+def test_a_loop_has_a_bar_and_gives_every_item(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    assert list(progress.each("abc", "letters")) == ["a", "b", "c"]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said] == [f"letters: {count} of 3" for count in (1, 2, 3)]
+
+
 def test_on_a_terminal_a_bar_writes_no_lines(terminal: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
     with progress.Bar(3, "search", "step") as bar:
