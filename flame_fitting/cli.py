@@ -1,6 +1,7 @@
 """The command `flame-fitting <stage>`: finds the stage, reads its flags, turns errors into messages and exit codes.
 
-Exit codes: 0 good, 1 a bug (the log's path is printed), 2 bad input or no face, 3 warnings under --strict, 130 Ctrl-C.
+Exit codes: 0 good, 1 a bug (the log's path is printed), 2 bad input or no face, 3 warnings under --strict, 130 Ctrl-C,
+143 SIGTERM.
 Nothing heavy is imported before the flags are read, so that --help answers at once.
 """
 
@@ -11,18 +12,19 @@ import importlib
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flame_fitting import assets, options, progress, short_help
+from flame_fitting import assets, options, progress, short_help, stopping
 from flame_fitting.errors import InputError
 from flame_fitting.log import command_log, get_logger, log_path_after
 from flame_fitting.version import __version__
 
 PROGRAM = "flame-fitting"
-EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,7 @@ def execute(
 ) -> int:
     """Runs a stage's function under its log; every error becomes a message and an exit code."""
     output = output_folder(config)
-    with command_log(output) as log:
+    with stopping.terminates_in_order(), progress.once(), command_log(output) as log:
         logger = get_logger("flame_fitting.cli")
         logger.info("%s %s, version %s, %r", PROGRAM, stage.name, __version__, config)
         try:
@@ -265,10 +267,12 @@ def execute(
         except InputError as error:
             logger.error("%s", error, exc_info=True)
             return _complain(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            logger.error("stopped by Ctrl-C")
-            print(f"\n{PROGRAM}: stopped. {_how_to_go_on(stage)}", file=sys.stderr)
-            return EXIT_INTERRUPTED
+        except KeyboardInterrupt as stop:
+            terminated = isinstance(stop, stopping.Terminated)
+            logger.error("stopped by %s", "SIGTERM" if terminated else "Ctrl-C")
+            print(file=sys.stderr)
+            text = f"stopped. {stopping.how_to_go_on(stop, getattr(config, 'force', False))}"
+            return _complain(text, EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
         except BrokenPipeError:
             return EXIT_BUG
         except Exception as error:
@@ -322,7 +326,7 @@ def _parse(stage: Stage, config_type: Any, arguments: list[str]) -> Any:
 
     prog = f"{PROGRAM} {stage.name}"
     description = f"{stage.summary}\n\n{stage.note}" if stage.note else stage.summary
-    hidden = options.hidden(config_type)
+    hidden, more = options.hidden(config_type), _more_options(config_type)
     everything = bool(hidden) and "--help-all" in arguments
     asked_for_help = everything or any(a in ("-h", "--help") for a in arguments)
     try:
@@ -338,8 +342,20 @@ def _parse(stage: Stage, config_type: Any, arguments: list[str]) -> Any:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else EXIT_INPUT
         if asked_for_help and code == 0:
             print(_EVERY_COMMAND)
-            print(_examples(stage.examples))
+            print(("" if everything else more) + _examples(stage.examples))
         return code
+
+
+def _more_options(config_type: Any) -> str:
+    """Where the options are that this help leaves out; empty where there are none."""
+    groups = {name.partition(".")[0] for name in options.hidden(config_type)}
+    if not groups:
+        return ""
+    whole = {one.name.partition(".")[0] for one in options.options_of(config_type) if "." in one.name}
+    names = [one.name for one in fields(config_type) if one.name in groups]
+    listed = " ".join(options.flag(name) + (".*" if name in whole else "") for name in names)
+    text = textwrap.fill(listed, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return f"more options, seldom used or without effect here: --help-all\n{text}\n\n"
 
 
 def _examples(examples: Sequence[str]) -> str:
@@ -350,16 +366,6 @@ def _complain(message: str, code: int = EXIT_INPUT) -> int:
     with contextlib.suppress(BrokenPipeError):
         print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
     return code
-
-
-def _how_to_go_on(stage: Stage) -> str:
-    if stage.name == "run":
-        return "Finished stages are kept: run the same command again to go on where it stopped."
-    if stage.name == "preprocess":
-        return "Finished pictures are kept: run the same command again to go on where it stopped."
-    if stage.name == "fit" or stage.name.startswith("track"):
-        return "Finished stages of the fit are kept: run the same command again to go on where it stopped."
-    return f"Nothing half-written is left. Run '{PROGRAM} {stage.name}' again with the same flags to start it over."
 
 
 def _environment_problem(error: Exception) -> str | None:

@@ -121,7 +121,7 @@ def _searched(
     detector: "LandmarkDetector", capture: "Capture", views: "list[View]", manifest: Manifest, folder: Path
 ) -> "Landmarks2D":
     """What a detector finds in the views, and what it found in others before."""
-    from flame_fitting import progress
+    from flame_fitting import progress, stopping
     from flame_fitting.landmarks.searching import nothing_found, search, take_earlier
 
     made, earlier = nothing_found(capture, detector), read_manifest(folder)
@@ -131,7 +131,11 @@ def _searched(
         manifest.write(folder)
         _written(capture, made)
 
-    with progress.Bar(len(views), "detect", "view") as bar:
+    def kept() -> str | None:
+        left = read_manifest(folder)
+        return "Landmarks that were found are kept." if left is not None and not left.finished else None
+
+    with stopping.leaves(kept), progress.Bar(len(views), "detect", "view") as bar:
         bar.advance(len(views) - len(left))
         search(capture, left, detector, made, bar.advance, keep)
     if made.found.any():  # another detector may be next

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from flame_fitting import progress
+from flame_fitting.errors import InputError
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
-from flame_fitting.options import PLACE, option, own_first
+from flame_fitting.options import PLACE, option, own_first, refusals
 from flame_fitting.shared_options import FitSources
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class EvaluateConfig(FitSources):
     """True head: an .npz file, or a folder that holds one, such as a demo avatar's."""
     avatar: Path | None = option(None, decides=False)
     """Avatar file: distances are then measured to its own triangles, not to the capture's depth maps."""
-    mm_per_unit: float | None = None
+    mm_per_unit: float | None = option(None, above=0)
     """True millimetres in one unit of the avatar, where they are known."""
     figures: bool = True
     """Draw overlays, error maps and report.html."""
@@ -69,6 +70,8 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
     from flame_fitting.report.tables import metrics_table
     from flame_fitting.report.truth import load_truth
 
+    for problem in refusals(config):
+        raise InputError(problem)
     config = replace(config, fit=fit_folder(config.fit))
     if config.capture_folder is not None:
         config.capture_folder = capture_folder(config.capture_folder)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from flame_fitting import progress, stopping
 from flame_fitting.errors import InputError
 from flame_fitting.fit.check import check
 from flame_fitting.fit.command_line import defaults, without_effect
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
     import torch
 
     from flame_fitting.capture.capture import Capture
@@ -46,20 +46,22 @@ class PreparedFit:
     state: "FitState"
 
 
+@progress.once()
 def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = True) -> "FitResult":
     """Fits, evaluates (unless the caller does) and writes the fit's folder.
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
     import time
+    from contextlib import ExitStack
 
-    from flame_fitting import progress
     from flame_fitting.evaluate import VideoOptions, evaluate_in_place
     from flame_fitting.export.obj import write_obj
     from flame_fitting.fit.alignment import aligned
     from flame_fitting.fit.driver import run_stages
+    from flame_fitting.fit.quality import in_words
     from flame_fitting.fit.resuming import Resumable
-    from flame_fitting.fit.saving import make_result, save_fit, write_tensorboard
+    from flame_fitting.fit.saving import focal_in_words, make_result, save_fit, write_tensorboard
     from flame_fitting.render.backend import choose_device
 
     check(config)
@@ -69,12 +71,13 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     folder, started = config.folder, time.perf_counter()
     read = (config.capture, config.model.flame_params_path)
     name = _name(config)
-    with progress.stage(name) as line, locked_folder(folder, config.force, name, read):
+    with progress.stage(name) as line, locked_folder(folder, config.force, name, read), ExitStack() as block:
         device = choose_device(config.device)
         ready = with_landmarks(config)
         if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
             manifest = plan(config)
         underway = Resumable(folder, manifest, not_deciding(type(config)))
+        block.enter_context(stopping.leaves(underway.kept))
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
@@ -83,6 +86,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
             progress.warn(text)
             state = state.warned(text)
         result = make_result(state, seen, prepared.start, capture)
+        if (focal := focal_in_words(result)) is not None:
+            progress.say(focal)
         result.seconds = {"load": loaded} | {record.name: record.seconds for record in state.records if record.seconds}
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
@@ -111,11 +116,16 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         if evaluate:
             video = VideoOptions() if config.log.video else None
             _, seen_by = aligned(result, capture)  # through the cameras that were estimated
-            result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
+            measure = f"Measure it with: flame-fitting evaluate {folder}"
+            block.enter_context(stopping.leaves(lambda: f"The fit is finished ({folder}), but not measured.", measure))
+            with progress.stage("evaluate", part=True) as part:
+                result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
+                if (errors := result.metrics["landmarks"].get("reprojection_px")) is not None:
+                    part.result(f"landmarks {errors['median']:.2f} px (median)")
             result.warnings = list(result.metrics.get("warnings", result.warnings))
-        last = state.records[-1].summary
-        surface = f"face {last['face_mm']:.2f} mm, " if last["face_mm"] == last["face_mm"] else ""  # NaN: no geometry
-        line.result(f"{surface}landmarks {last['landmark_mm']:.2f} mm (medians) -> {folder}")
+        line.result(f"{in_words(state.records[-1].summary)} (medians) -> {folder}")
+    for text in result.warnings:  # those of measuring, of the capture, and of a run that this one went on with
+        progress.warn(text)
     return result
 
 
@@ -131,11 +141,11 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     """
     import copy
 
-    from flame_fitting import progress
     from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.begin import begin
+    from flame_fitting.fit.bridging import gaps
     from flame_fitting.fit.earlier import earlier_state, in_reference
-    from flame_fitting.fit.observations import Observations
+    from flame_fitting.fit.observations import Observations, with_pictures
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
     from flame_fitting.fit.saving import focal_length
     from flame_fitting.fit.state import FitState
@@ -153,7 +163,10 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     left = underway.left(head) if underway is not None else None
     path = config.model.flame_params_path
     assumed = None if capture.calibrated else focal_length(capture.views[0])
-    earlier = earlier_state(path, double, len(capture.timesteps), assumed) if path is not None else None
+    earlier = None
+    if path is not None:
+        notify = progress.say if left is None else None  # a run that goes on began with it before
+        earlier = earlier_state(path, double, len(capture.timesteps), assumed, notify)
     known = left.scale if left is not None else None
     if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
         known = earlier.scale
@@ -179,15 +192,19 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         if not double.has_uv:
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
+    names = [capture.timestep_ids[timestep] for timestep in capture.timesteps]
+    if (missing := gaps(seen.valid, capture.heldout_rows, names)) is not None:
+        (progress.warn if missing.serious else progress.say)(missing.text)
+        if missing.serious and left is None:
+            state = state.warned(missing.text)
     if double.has_uv:
         limit = int(config.data.picture_cache * 1e9)
-        seen = _with_pictures(seen, start.reference_from_world, capture, device, limit)
+        seen = with_pictures(seen, capture, start.reference_from_world, device, limit)
     return PreparedFit(config, capture, head, start, seen, state)
 
 
 def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -> "list[LandmarkSource]":
     """What each detector found in the capture, and where its points lie on the head model."""
-    from flame_fitting import progress
     from flame_fitting.avatar.evidence_calibration import evidence_calibration
     from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
     from flame_fitting.fit.landmark_sources import LandmarkSource
@@ -316,7 +333,6 @@ def with_landmarks(config: FitConfig) -> FitConfig:
 
 def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
     """Detects what is missing of one detector, or wanted anew; says whether anything was. Checks the cameras by it."""
-    from flame_fitting import progress
     from flame_fitting.detect_landmarks import DetectConfig, detect, views_to_search
     from flame_fitting.landmarks.files import find_landmarks, landmarks_path, read_landmarks
     from flame_fitting.landmarks.registry import DETECTORS, version_now
@@ -354,7 +370,6 @@ def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
 
 def _check_cameras(capture: "Capture", found: "Landmarks2D") -> None:
     """Refuses cameras that would fit the landmarks by another convention; warns of those that fit by none."""
-    from flame_fitting import progress
     from flame_fitting.landmarks.camera_check import check_capture, is_checked
 
     if not is_checked(capture):
@@ -365,31 +380,6 @@ def _check_cameras(capture: "Capture", found: "Landmarks2D") -> None:
         raise InputError(message)
     if message is not None:
         progress.warn(message)
-
-
-def _with_pictures(
-    seen: "Observations",
-    reference_from_world: "np.ndarray",
-    capture: "Capture",
-    device: "torch.device",
-    limit: int,
-) -> "Observations":
-    """With a rasterizer and pictures, for texture and photometric stages; `limit` bytes of them are kept."""
-    from flame_fitting.fit.dense import DenseMaps
-    from flame_fitting.fit.pictures import load_pictures
-    from flame_fitting.fit.texture import TexelMaps
-    from flame_fitting.render.backend import make_rasterizer
-
-    rasterizer = make_rasterizer(device)
-    chosen = capture.views_of("fit") or capture.views
-    pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
-    dense: DenseMaps | None = None
-    if any(view.dense_path for view in chosen):
-        row = {timestep: number for number, timestep in enumerate(capture.timesteps)}
-        frames = tuple(row[view.timestep] for view in chosen)
-        dense = DenseMaps(capture, tuple(chosen), frames, pictures.resolution)
-    texels = TexelMaps(rasterizer, seen.head)
-    return replace(seen, rasterizer=rasterizer, texels=texels, pictures=pictures, dense=dense)
 
 
 if __name__ == "__main__":

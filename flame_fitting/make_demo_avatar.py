@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flame_fitting.errors import InputError
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import Manifest, compare, config_as_dict, read_manifest
-from flame_fitting.options import not_deciding, option, own_first
+from flame_fitting.options import not_deciding, option, own_first, refusals
 from flame_fitting.shared_options import OutputOptions
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ class MakeDemoAvatarConfig(OutputOptions):
 
     output: Path = option(Path("output/demo/avatar"), decides=False)
     """Folder of the avatar and its ground truth."""
-    seed: int = 1
+    seed: int = option(1, at_least=0)
     """Seed of the head, its skin, its unit and its placement."""
     head: str = "open"
     """Head model it is drawn from: open, or the path of a FLAME-format .npz file with texture and UV."""
-    shape_sigma: float = 0.9
+    shape_sigma: float = option(0.9, at_least=0)
     """Size of the random shape coefficients, standard deviations."""
-    expr_sigma: float = 0.5
+    expr_sigma: float = option(0.5, at_least=0)
     """Size of the random expression coefficients, standard deviations."""
-    offset_mm: float = 1.5
+    offset_mm: float = option(1.5, at_least=0)
     """Size (RMS over the face) of the smooth offsets that the head model cannot express, mm."""
-    texture_size: int = 2048
+    texture_size: int = option(2048, at_least=1)
     """Width and height of the texture, px."""
 
 
@@ -57,6 +57,8 @@ def make_demo_avatar(config: MakeDemoAvatarConfig) -> Path:
     from flame_fitting.avatar.demo_texture import paint_detail
     from flame_fitting.head.loading import load_head
 
+    for problem in refusals(config):
+        raise InputError(problem)
     start = time.monotonic()
     with progress.stage("make-demo-avatar") as line, locked_folder(config.output, config.force, "make-demo-avatar"):
         head = load_head(config.head)

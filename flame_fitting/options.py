@@ -5,6 +5,7 @@ its default; what is refused, what help leaves out and what manifests compare fo
 """
 
 import inspect
+import math
 import typing
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
@@ -63,9 +64,10 @@ class Rule:
         return " and ".join([*parts, f"at most {self.at_most:g}"] if self.at_most is not None else parts)
 
     def admits(self, number: float) -> bool:
-        """Whether a number lies in its range; what is not a number lies in none."""
+        """Whether a number lies in its range; infinite ones and what is not a number lie in none."""
         return (
-            (self.at_least is None or number >= self.at_least)
+            math.isfinite(number)
+            and (self.at_least is None or number >= self.at_least)
             and (self.above is None or number > self.above)
             and (self.at_most is None or number <= self.at_most)
         )
@@ -144,17 +146,17 @@ def not_deciding(config_type: type) -> frozenset[str]:
 
 
 def refusals(config: Any) -> Iterator[str]:
-    """What is wrong with values that are outside their range, or refused; a sentence each."""
+    """What is wrong with values that are outside their range, not finite, or refused; a sentence each."""
     config_type: type = type(config)
     for one in options_of(config_type):
         value = value_of(config, one.name)
         if one.rule.refused and value != one.field.default:
             yield f"{one.flag} {value}: {one.rule.refused}"
-        if not one.rule.bounded:
-            continue
         for number in value if isinstance(value, tuple) else (value,):
-            if number is not None and not one.rule.admits(number):
-                yield f"{one.flag} {number}: must be {one.rule.range}."
+            if not isinstance(number, (int, float)) or one.rule.admits(number):
+                continue
+            allowed = [] if math.isfinite(number) else ["a finite number"]
+            yield f"{one.flag} {number}: must be {', '.join([*allowed, *filter(None, [one.rule.range])])}."
 
 
 def own_first(config_type: _Config) -> _Config:

@@ -71,7 +71,7 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
 
     A run that was stopped goes on where it stopped, if nothing that decides its result has changed since.
     """
-    from flame_fitting import progress
+    from flame_fitting import progress, stopping
     from flame_fitting.video.clips import check_clip
     from flame_fitting.video.methods import MattingOptions, make_matting
     from flame_fitting.video.sources import find_sequence
@@ -95,7 +95,8 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
                 stale = _settle(manifest, root, config.force)
                 started, before = time.perf_counter(), _pictures_there(manifest)
                 try:
-                    _write_clips(config, sequence, root, matting, manifest)
+                    with stopping.leaves(lambda: _kept(sequence, root)):
+                        _write_clips(config, sequence, root, matting, manifest)
                 except InputError:
                     if is_new:
                         _take_back(root)
@@ -158,6 +159,14 @@ def _settle(manifest: Manifest, root: Path, force: bool) -> list[str]:
     manifest.write(root)  # a kill from here on leaves a folder that is known as unfinished
     writing.remove_pictures(root)
     return [f"{folder}: its landmarks are those of earlier pictures. Delete it, and detect again." for folder in stale]
+
+
+def _kept(sequence: "Sequence", root: Path) -> str | None:
+    """What a run that is stopped leaves for the next one."""
+    from flame_fitting.video import writing
+
+    count = sum(writing.count_pictures(writing.image_folder(root, 1), clip.prefix) for clip in sequence.clips)
+    return f"{count} picture{'s' if count > 1 else ''} in {writing.image_folder(root)} are kept." if count else None
 
 
 def _take_back(root: Path) -> None:

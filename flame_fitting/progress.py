@@ -1,10 +1,14 @@
-"""What a user sees while a command runs: one bar with rate and remaining time, one line a stage when it is done."""
+"""What a user sees while a command runs: one bar with rate and remaining time, one line a stage when it is done.
+
+In a pipe or a file there is no bar: a stage has a line when it begins, too, and long work one from time to time.
+"""
 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from typing import TypeVar
 
 from flame_fitting.log import get_logger
 
@@ -12,6 +16,12 @@ _logger = get_logger(__name__)
 _quiet: ContextVar[bool] = ContextVar("flame_fitting_quiet", default=False)
 _silent: ContextVar[bool] = ContextVar("flame_fitting_silent", default=False)
 _step: ContextVar[str] = ContextVar("flame_fitting_step", default="")
+_told: ContextVar[set[str] | None] = ContextVar("flame_fitting_told", default=None)
+_Item = TypeVar("_Item")
+EVERY = 20.0
+"""Seconds between two lines of a bar where no terminal shows it."""
+_LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
+_ENDLESS = "{desc}: {n_fmt}, {rate_fmt}{postfix}"
 
 
 class Bar:
@@ -24,23 +34,31 @@ class Bar:
             total=total,
             desc=labelled(description),
             unit=unit,
+            unit_scale=unit == "B",
             leave=False,
             dynamic_ncols=True,
             file=sys.stderr,
             disable=_quiet.get() or not _is_terminal(),
         )
+        self._lines = None if _quiet.get() or _is_terminal() else _Lines(total, labelled(description), unit)
 
     def advance(self, count: int = 1) -> None:
         """Adds `count` to what is done."""
         self._bar.update(count)
+        if self._lines is not None:
+            self._lines.advance(count)
 
     def expect(self, total: int | None) -> None:
         """Sets how much there is in all, where that was not known or was an estimate."""
         self._bar.total = total
+        if self._lines is not None:
+            self._lines.total = total
 
     def note(self, **values: float | str) -> None:
         """Shows values behind the bar, such as a loss."""
         self._bar.set_postfix(values, refresh=False)
+        if self._lines is not None:
+            self._lines.values = values
 
     def close(self) -> None:
         """Takes the bar off the terminal."""
@@ -53,6 +71,43 @@ class Bar:
         self.close()
 
 
+def each(items: Sequence[_Item], description: str, unit: str = "it") -> Iterator[_Item]:
+    """The items of a loop, with a bar that advances behind each."""
+    with Bar(len(items), description, unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+class _Lines:
+    """A bar where no terminal shows it: a plain line every `EVERY` seconds, as far as it advances."""
+
+    def __init__(self, total: int | None, description: str, unit: str) -> None:
+        self.total, self.values = total, dict[str, float | str]()
+        self._description, self._unit, self._done = description, unit, 0
+        self._begun = self._last = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._last < EVERY:
+            return
+        from tqdm import tqdm
+
+        self._last = now
+        text = tqdm.format_meter(
+            self._done,
+            self.total,  # type: ignore[arg-type]  # None is what it takes for not known
+            now - self._begun,
+            prefix=self._description,
+            unit=self._unit,
+            unit_scale=self._unit == "B",
+            bar_format=_LINE if self.total else _ENDLESS,
+            postfix=", ".join(f"{name}={value}" for name, value in self.values.items()),
+        )
+        _write(text.replace(",  ", ", "))  # rates have a width
+
+
 def say(text: str) -> None:
     """One line for the user, on standard error, without disturbing a bar; also in the log."""
     _logger.info(text)
@@ -61,10 +116,25 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """A warning for the user; also in the log."""
+    """A warning for the user; also in the log. Within `once` it is told once."""
+    told = _told.get()
+    if told is not None:
+        if text in told:
+            return
+        told.add(text)
     _logger.warning(text)
     if not _silent.get():
         _write(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def once() -> Iterator[None]:
+    """Within the block each warning is told once, when it first comes up; inside of such a block this is nothing."""
+    token = _told.set(set() if (told := _told.get()) is None else told)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def result(text: str) -> None:
@@ -75,13 +145,23 @@ def result(text: str) -> None:
 
 
 @contextlib.contextmanager
-def stage(name: str) -> Iterator["StageLine"]:
-    """Times a stage; its one line is printed when the block ends well: name, seconds, what `result` was told."""
+def stage(name: str, part: bool = False) -> Iterator["StageLine"]:
+    """Times a stage; its one line is printed when the block ends well: name, seconds, what `result` was told.
+
+    Where no terminal shows bars it has one when it begins, too. A `part` is one of a stage's own, such as a fit's.
+    """
+    shown = f"  {labelled(name):<24}" if part else f"{labelled(name):<16}"
     line = StageLine(name)
+    _logger.info("%s begins", labelled(name))
+    if not (_quiet.get() or _is_terminal()):
+        _write(f"{shown.rstrip()} ...")
     started = time.perf_counter()
     yield line
     line.seconds = time.perf_counter() - started
-    say(f"{labelled(name):<16} {line.seconds:6.1f} s  {line.text}".rstrip())
+    text = f"{shown} {line.seconds:6.1f} s  {line.text}".rstrip()
+    _logger.info(text)
+    if not _quiet.get():
+        _write(text)
 
 
 class StageLine:

@@ -88,15 +88,15 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
         head = load_head(config.head, config.flame_dir, config.flame_masks, add_teeth=False)
         detector = make_detector(DETECTORS[0], Settings(config.model_path))
         shading = config.shading if config.shading != "auto" else "unlit" if avatar.has_color else "clay"
-        found = find_face(avatar, detector, head, notify=progress.say, licensed=config.landmark_embedding)
-        head_from_unit = found.head_from_world
         # flat colours hide the nose from a detector, and soft light shows it
         landmark_shading = "lit" if shading == "unlit" else shading
-        embedding = landmark_embedding(
-            head, detector, shading_kind(landmark_shading), licensed=config.landmark_embedding
-        )
-        for _ in range(_FRAME_ROUNDS):
-            head_from_unit = _refined_frame(avatar, head, detector, embedding, landmark_shading, head_from_unit)
+        with progress.stage("face", part=True):
+            found = find_face(avatar, detector, head, notify=progress.say, licensed=config.landmark_embedding)
+            head_from_unit = found.head_from_world
+            kind, licensed = shading_kind(landmark_shading), config.landmark_embedding
+            embedding = landmark_embedding(head, detector, kind, notify=progress.say, licensed=licensed)
+            for _ in range(_FRAME_ROUNDS):
+                head_from_unit = _refined_frame(avatar, head, detector, embedding, landmark_shading, head_from_unit)
         head_from_world = head_from_unit @ unit_from_world
         planned = plan_views(
             head_from_unit, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from flame_fitting import progress
+from flame_fitting import progress, stopping
 from flame_fitting.errors import InputError
 from flame_fitting.export_as_nerf_dataset import ExportConfig
 from flame_fitting.files import read_json_object
@@ -90,6 +90,7 @@ _WRITE_BESIDE_OTHERS = ("detect", "evaluate")
 """Stages whose folder may hold what a user put there."""
 
 
+@progress.once()
 def run(config: RunConfig, *, export: bool = True) -> RunResult:
     """Runs the chain. A stage is reused if all that decides its result is equal; after the first other one, all run.
 
@@ -105,7 +106,8 @@ def run(config: RunConfig, *, export: bool = True) -> RunResult:
             beside = step.name in _WRITE_BESIDE_OTHERS
             check_output_folder(step.folder, config.force or beside, step.name)
         first = steps[0].module.plan(steps[0].config)  # refuses a bad avatar before anything is written
-        result.reused, result.ran = _run_steps(steps, first, own, config)
+        with stopping.leaves(lambda: f"Finished: {', '.join(done)}." if (done := result.reused + result.ran) else None):
+            _run_steps(steps, first, own, config, result)
         own.finished = True
         own.write(config.output)
     result.metrics = _read_metrics(config.output / "fit")
@@ -188,32 +190,29 @@ def check_folder(folder: Path, force: bool = False) -> None:
     check_output_folder(folder, force or (ours and held is None), "run")
 
 
-def _run_steps(steps: list[Step], first: Manifest, own: Manifest, config: RunConfig) -> tuple[list[str], list[str]]:
-    """Names of the stages reused and run. `first` is the plan of the first one.
+def _run_steps(steps: list[Step], first: Manifest, own: Manifest, config: RunConfig, result: RunResult) -> None:
+    """Runs what is not reused, and says which is which. `first` is the plan of the first stage.
 
     A stage is planned once: what its inputs were compared by is what it runs with.
     """
-    reused: list[str] = []
-    ran: list[str] = []
     plan: Manifest | None = first
     for number, step in enumerate(steps, start=1):
         with progress.step_of(number, len(steps)):
-            if not ran and not config.force:
+            if not result.ran and not config.force:
                 plan = plan or step.module.plan(step.config)
                 difference = what_differs(step, plan)
                 if difference is None:
                     progress.say(progress.labelled(f"{step.name}: reused, nothing differs ({step.folder})"))
-                    reused.append(step.name)
+                    result.reused.append(step.name)
                     plan = None
                     continue
                 if read_manifest(step.folder) is not None:
                     progress.say(progress.labelled(f"{step.name}: running from here again: {difference}"))
             step.function(step.config, plan)
             plan = None
-            ran.append(step.name)
+            result.ran.append(step.name)
             if number == 1 or not (config.output / MANIFEST_NAME).is_file():
                 own.write(config.output)  # the folder is known as ours once it holds a finished stage
-    return reused, ran
 
 
 def _check_flags(config: RunConfig) -> None:

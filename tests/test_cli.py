@@ -1,15 +1,19 @@
 """The command line: help, error texts, exit codes, and what it does not import."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from flame_fitting import cli, progress
+from flame_fitting import cli, options, progress, stopping
 from flame_fitting.errors import InputError, NoFaceError
+from flame_fitting.folders import staged_folder
 from flame_fitting.log import get_logger
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -42,6 +46,19 @@ def test_help(name: str | None, request: pytest.FixtureRequest) -> None:
     assert len(examples) == 2
     assert all(example.startswith("  flame-fitting ") for example in examples)
     check_snapshot(f"help_{name or 'top'}", done.stdout, request.config)
+
+
+def test_help_names_every_group_that_has_more_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("track", "fit", "render"):
+        stage = next(stage for stage in cli.STAGES if stage.name == name)
+        hidden = {one.partition(".")[0] for one in options.hidden(getattr(cli._module(stage), stage.config))}
+        assert cli.main([name, "--help"]) == 0
+        _, told, after = capsys.readouterr().out.partition("--help-all\n  ")
+        assert bool(told) == bool(hidden) == (name != "render")
+        found = {word.removeprefix("--").removesuffix(".*") for word in after.split("\n\n")[0].split() if told}
+        assert {word.replace("-", "_") for word in found} == hidden
+    assert cli.main(["track", "--help-all"]) == 0
+    assert "more options" not in capsys.readouterr().out
 
 
 def test_help_and_flags_import_nothing_heavy() -> None:
@@ -105,6 +122,7 @@ class FakeConfig:
 
     output: Path
     head: str = "open"
+    force: bool = False
 
 
 @dataclass
@@ -176,12 +194,83 @@ def test_a_folder_that_is_not_ours_gets_no_log(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
-def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("kind", "code"), [(KeyboardInterrupt, 130), (stopping.Terminated, 143)])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_command_that_is_stopped_says_what_is_kept_and_how_to_go_on(
+    kind: type[KeyboardInterrupt], code: int, force: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def stage(config: FakeConfig) -> None:
-        raise KeyboardInterrupt
+        with stopping.leaves(lambda: "Finished: render."), stopping.leaves(kept):
+            raise kind
+
+    def kept() -> str | None:
+        return inner
+
+    config, inner = FakeConfig(tmp_path, force=force), "Landmarks are kept."
+    again = "Run the same command again without --force" if force else "Run the same command again"
+    assert cli.execute(STAGE, stage, config) == code
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"flame-fitting: stopped. Landmarks are kept. Finished: render. {again} to go on from there."
+    inner = None
+    assert cli.execute(STAGE, stage, config) == code
+    assert f"stopped. Finished: render. {again}" in capsys.readouterr().err
+
+
+def test_a_command_that_is_stopped_early_promises_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stage(config: FakeConfig) -> None:
+        with stopping.leaves(lambda: None, "Measure it."):
+            raise KeyboardInterrupt
 
     assert cli.execute(STAGE, stage, FakeConfig(tmp_path)) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        "flame-fitting: stopped. Nothing has finished that could be kept. Run the same command again to start over."
+    )
+
+
+def test_another_way_to_go_on_is_the_innermost_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stage(config: FakeConfig) -> None:
+        with stopping.leaves(lambda: "B.", "Do b."), stopping.leaves(lambda: "A.", "Do a."):
+            raise KeyboardInterrupt
+
+    assert cli.execute(STAGE, stage, FakeConfig(tmp_path)) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "flame-fitting: stopped. A. B. Do a."
+
+
+def test_sigterm_cleans_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stage(config: FakeConfig) -> None:
+        with staged_folder(config.output) as temporary:
+            (temporary / "a").touch()
+            assert (tmp_path / ".out.lock").is_file() and len(list(tmp_path.iterdir())) == 2
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.execute(STAGE, stage, FakeConfig(tmp_path / "out")) == 143
+    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+    assert "stopped. Nothing has finished" in capsys.readouterr().err
+
+
+def test_sigterm_is_left_to_whoever_takes_care_of_it() -> None:
+    """Another handler, or a thread that is not the main one, which may set none."""
+    found = []
+
+    def mine(number: int, frame: object) -> None:
+        raise AssertionError
+
+    def look() -> None:
+        with stopping.terminates_in_order():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    signal.signal(signal.SIGTERM, mine)
+    try:
+        look()
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert found == [signal.SIG_DFL, mine]
 
 
 def test_missing_rights_and_full_disks_are_no_bugs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

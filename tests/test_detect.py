@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flame_fitting import stopping
 from flame_fitting.capture.opening import open_capture
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.detect_landmarks import DetectConfig, detect
@@ -84,14 +85,21 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, detector: Brightness, mo
     for step in range(40):
         (root / "images" / f"{step:06d}.jpg").write_bytes((root / "images" / "000004.jpg").read_bytes())
     detector.fails_after = 16
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         detect(DetectConfig(root, detector="star"))
-    assert detector.seen == 16
+    assert detector.seen == 16 and "Landmarks that were found are kept." in stopping.how_to_go_on(stop.value)
     detector.fails_after = 10**9
     result = detect(DetectConfig(root, detector="star"))
     assert detector.seen == 40 and (result.searched, result.found) == (40, 40)
     detect(DetectConfig(root, detector="star"))  # a finished one is done anew when it is asked for
     assert detector.seen == 80
+
+
+def test_one_that_was_stopped_before_it_kept_anything_says_so(tmp_path: Path, detector: Brightness) -> None:
+    detector.fails_after = 0
+    with pytest.raises(KeyboardInterrupt) as stop:
+        detect(DetectConfig(monocular(tmp_path / "obama"), detector="star"))
+    assert stopping.how_to_go_on(stop.value).startswith("Nothing has finished")
 
 
 def test_other_weights_take_nothing_of_the_old_ones(tmp_path: Path, detector: Brightness) -> None:

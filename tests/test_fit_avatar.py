@@ -17,6 +17,7 @@ from flame_fitting.fit import driver
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import preset
 from flame_fitting.fit.result import FitResult
+from flame_fitting.fit.solvers.interface import Diverged
 from flame_fitting.fit_avatar import fit
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
@@ -25,6 +26,7 @@ from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.drawing import head_avatar
 from flame_fitting.report.metrics import evaluate_fit
 from flame_fitting.report.truth import Truth, truth_metrics
+from flame_fitting.stopping import how_to_go_on
 from tests.synthetic import add_rendered, similarity
 
 HEAD_FROM_WORLD = similarity(0.01)  # centimetres
@@ -140,8 +142,9 @@ def test_a_fit_that_was_stopped_goes_on_and_comes_to_the_same(
         monkeypatch.setitem(driver.SOLVERS, name, solver)
     stopping = True
     with progress.silent():
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stop:
             fit(config, evaluate=False)
+        assert f"last checkpoint is kept ({tmp_path / '.fit.resume'}). Run" in how_to_go_on(stop.value)
         assert not (tmp_path / "fit").exists() and [p.name for p in tmp_path.iterdir()] == [".fit.resume"]
         done, stopping = ran[:-1], False
         ran.clear()
@@ -156,6 +159,27 @@ def test_a_fit_that_was_stopped_goes_on_and_comes_to_the_same(
     np.testing.assert_array_equal(result.texture, whole.texture)
 
 
+@pytest.mark.parametrize("when", ["before the first stage has finished", "while it is measured"])
+def test_a_fit_that_was_stopped_tells_what_is_true(
+    when: str, capture: Capture, tmp_path: Path, no_detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    config = small("fast", capture.root, tmp_path / "fit")
+    config.exp.photometric = config.model.use_static_offset = False
+    if when == "while it is measured":
+        monkeypatch.setattr("flame_fitting.evaluate.evaluate_in_place", stopped)
+        said = f"The fit is finished ({tmp_path / 'fit'}), but not measured. Measure it with: flame-fitting evaluate"
+    else:
+        monkeypatch.setitem(driver.SOLVERS, "closed_form", stopped)
+        said = "Nothing has finished that could be kept."
+    with progress.silent(), pytest.raises(KeyboardInterrupt) as stop:
+        fit(config)
+    assert how_to_go_on(stop.value).startswith(said)
+    assert [path.name for path in tmp_path.iterdir()] == (["fit"] if when == "while it is measured" else [])
+
+
 def test_vhaps_stages_are_recorded_once(capture: Capture, tmp_path: Path, no_detector) -> None:
     config = small("vhap", capture.root, tmp_path / "fit")
     config.neutral, config.model.n_shape = True, 20
@@ -165,6 +189,32 @@ def test_vhaps_stages_are_recorded_once(capture: Capture, tmp_path: Path, no_det
     assert names[0] == "lmk_init_rigid" and len(set(names)) == len(names) > 4
     assert (result.parameters["expr"] == 0).all() and (result.parameters["jaw_pose"] == 0).all()
     assert (result.parameters["shape"][20:] == 0).all() and (result.parameters["shape"][:20] != 0).any()
+
+
+def test_a_fit_names_its_stages_and_tells_every_warning_once(
+    capture: Capture, tmp_path: Path, no_detector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(result: FitResult, *_: object, **__: object) -> dict:
+        return {"landmarks": {"reprojection_px": {"median": 1.25}}, "warnings": [*result.warnings, "the ears are off"]}
+
+    def worse(state, seen, now, shown):
+        raise Diverged("the loss went up")
+
+    monkeypatch.setattr("flame_fitting.evaluate.evaluate_in_place", measured)
+    monkeypatch.setitem(driver.SOLVERS, "closed_form", worse)
+    config = small("fast", capture.root, tmp_path / "fit")
+    config.exp.photometric = False
+    fit(config)
+    lines = capsys.readouterr().err.splitlines()
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert warnings == ["warning: stage lmk_init_rigid was rolled back: the loss went up", "warning: the ears are off"]
+    ended = [line.split() for line in lines if line.startswith("  ") and not line.endswith(" ...")]
+    (last,) = (line for line in lines if line.startswith("fit ") and not line.endswith(" ..."))
+    assert [words[0] for words in ended[:3]] == ["lmk_init_rigid", "lmk_init_all", "geo_init_all"]
+    assert all(words[2] == "s" for words in ended) and ended[0][3:5] == ["taken", "back:"]
+    assert ended[1][3] == "face" and ended[1][6] == "landmarks" and ended[1][-1] == "mm"
+    assert ended[-1][0] == "evaluate" and ended[-1][3:] == ["landmarks", "1.25", "px", "(median)"]
+    assert lines.index(last) == len(lines) - 2  # what was measured is told after it
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,6 @@ def test_silence_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
 def test_stage_line_carries_step_name_seconds_and_result(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.step_of(2, 5), progress.stage("detect") as line:
         line.result("found 21")
-    said = capsys.readouterr().err.split()
+    said = capsys.readouterr().err.splitlines()[-1].split()
     assert said[:2] == ["[2/5]", "detect"]
     assert said[3:] == ["s", "found", "21"]

@@ -1,14 +1,28 @@
 """What follows from the definition of an option: ranges, refusals, names that help and manifests leave out."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
 
 from flame_fitting import cli
 from flame_fitting.fit.config import FitConfig
-from flame_fitting.options import PLACE, Rule, hidden, not_deciding, option, own_first, refusals, values_of
+from flame_fitting.fit.track_config import TrackConfig
+from flame_fitting.options import (
+    PLACE,
+    Option,
+    Rule,
+    hidden,
+    not_deciding,
+    option,
+    options_of,
+    own_first,
+    refusals,
+    value_of,
+    values_of,
+)
 from flame_fitting.render_avatar import RenderConfig
 from flame_fitting.run_pipeline import RunConfig
 from flame_fitting.shared_options import ComputeOptions, DetectorWeights, FaceFinderWeights, HeadOptions, OutputOptions
@@ -67,8 +81,97 @@ def test_what_is_out_of_range_or_refused_is_named_with_its_flag() -> None:
         "--inner.share 1.5: must be from 0 to 1.",
         "--inner.sizes 0: must be above 0.",
         "--inner.most 4.0: must be at most 3.",
-        "--log.share nan: must be from 0 to 1.",
+        "--log.share nan: must be a finite number, from 0 to 1.",
     ]
+
+
+def numbers_of(config_type: type) -> list[Option]:
+    """Options that take a number that may have a fraction, alone or several."""
+    return [one for one in options_of(config_type) if "float" in (getattr(one.type, "__name__", "") + str(one.type))]
+
+
+def by_default(config_type: type) -> Any:
+    """A configuration with its defaults; MISSING where it has none."""
+    config = config_type.__new__(config_type)
+    for one in options_of(config_type):
+        if "." not in one.name:
+            make = one.field.default_factory
+            setattr(config, one.name, one.field.default if make is MISSING else make())
+    return config
+
+
+def refused(config_type: type, numbers: list[Option], number: float | None) -> list[str]:
+    """What is said of a configuration in which some options are a number."""
+    config = by_default(config_type)
+    for one in numbers:
+        *groups, last = one.name.split(".")
+        setattr(value_of(config, ".".join(groups)) if groups else config, last, number)
+    return list(refusals(config))
+
+
+@pytest.mark.parametrize("name", [stage.name for stage in cli.STAGES])
+def test_numbers_of_every_command_are_finite_and_in_a_range(name: str) -> None:
+    stage = next(stage for stage in cli.STAGES if stage.name == name)
+    config_type = getattr(cli._module(stage), stage.config)
+    numbers = numbers_of(config_type)
+    assert all(one.rule.bounded for one in numbers)
+    for number in (float("nan"), float("inf"), float("-inf"), -1.0):
+        said = refused(config_type, numbers, number)
+        assert [text.split(": must be ")[0] for text in said] == [f"{one.flag} {number}" for one in numbers]
+
+
+def test_weights_may_be_0_and_deviations_may_not() -> None:
+    groups = {
+        name: [one for one in numbers_of(TrackConfig) if one.name.startswith(f"{name}.")]
+        for name in ("w", "lr", "prior")
+    }
+    assert all(len(found) > 10 for found in groups.values())
+    assert refused(TrackConfig, groups["w"] + groups["lr"], 0.0) == []
+    said = refused(TrackConfig, groups["prior"], 0.0)
+    assert said == [f"{one.flag} 0.0: must be above 0." for one in groups["prior"]]
+    without = [one for found in groups.values() for one in found if "None" in str(one.type)]
+    assert len(without) > 5 and refused(TrackConfig, without, None) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "make-demo-avatar --output O --shape-sigma inf",
+        "make-demo-avatar --output O --seed -1",
+        "evaluate O --mm-per-unit 0",
+        "evaluate O --fps nan",
+        "preprocess --input O --target-fps inf",
+        "export --src-folder O --tgt-folder O/out --train-ratio nan",
+        "render O --output O --fov inf",
+    ],
+)
+def test_every_command_with_numbers_looks_at_them(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, flag, number = command.split()
+    assert cli.main([word.replace("O", str(tmp_path), 1) for word in command.split()]) == 2
+    assert f"flame-fitting: {flag} {float(number) if number != '-1' else -1}: must be" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--prior.log-size", "inf"], "--prior.log-size inf: must be a finite number, above 0."),
+        (["--prior.expr-change", "nan"], "--prior.expr-change nan: must be a finite number, above 0."),
+        (["--prior.landmark-bias", "0"], "--prior.landmark-bias 0.0: must be above 0."),
+        (["--w.landmark-count", "-1"], "--w.landmark-count -1.0: must be 0 or more."),
+        (["--w.reg-light", "inf"], "--w.reg-light inf: must be a finite number, 0 or more."),
+        (["--pipeline.lmk-init-all.prior", "inf"], "--pipeline.lmk-init-all.prior inf: must be a finite number, 0 or"),
+    ],
+)
+def test_track_refuses_numbers_that_mean_nothing(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert cli.main(["track", str(tmp_path), "--output", str(output), *flags]) == 2
+    messages = [line for line in capsys.readouterr().err.splitlines() if line.startswith("flame-fitting: ")]
+    assert len(messages) == 1 and said in messages[0] and not output.exists()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +185,8 @@ def test_what_is_out_of_range_or_refused_is_named_with_its_flag() -> None:
     ],
 )
 def test_ranges(rule: Rule, inside: tuple, outside: tuple, said: str) -> None:
-    assert all(map(rule.admits, inside)) and not any(map(rule.admits, outside)) and not rule.admits(float("nan"))
+    assert all(map(rule.admits, inside)) and not any(map(rule.admits, outside))
+    assert not any(rule.admits(float(number)) for number in ("nan", "inf", "-inf"))
     assert rule.range == said and rule.bounded and not Rule(seldom=True).bounded
 
 

@@ -163,6 +163,19 @@ def test_a_killed_run_goes_on_and_comes_out_the_same(
     assert all(os.stat(tmp_path / "a" / name).st_mtime_ns == then for name, then in kept.items())
 
 
+@pytest.mark.parametrize("count", [0, 5])
+def test_ctrl_c_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    video = write_video(tmp_path / "a.mp4", times_at(25, 12))
+    monkeypatch.setattr(sys.modules[__name__], "Stopped", KeyboardInterrupt)
+    stop_after(monkeypatch, count)
+    assert run("--input", video) == 130
+    there = sum(not name.split("/")[-1].startswith(".") for name in files(tmp_path / "a" / "images"))
+    said = f"stopped. {there} pictures in {tmp_path / 'a' / 'images'} are kept." if count else "stopped. Nothing has"
+    assert said in capsys.readouterr().err and there >= count
+
+
 def test_a_changed_video_or_option_starts_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = write_video(tmp_path / "a.mp4", times_at(25, 9))
     assert run("--input", video, "--downsample-scales", "2") == 0

@@ -169,14 +169,17 @@ def test_ctrl_c_keeps_finished_stages_and_the_next_run_goes_on(
 ) -> None:
     stand_ins.interrupt_at = "fit"
     assert cli.execute(RUN, run_pipeline.run, config) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "stopped. Finished: render. Run the same command again to go on" in capsys.readouterr().err
     stand_ins.interrupt_at = None
     assert ran_again(stand_ins, config) == ["fit", "export"]
 
 
-def test_ctrl_c_in_the_first_stage_does_not_lock_the_folder(stand_ins: Chain, config: RunConfig) -> None:
+def test_ctrl_c_in_the_first_stage_does_not_lock_the_folder(
+    stand_ins: Chain, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     stand_ins.interrupt_at = "render"
     assert cli.execute(RUN, run_pipeline.run, config) == 130
+    assert "stopped. Nothing has finished" in capsys.readouterr().err
     stand_ins.interrupt_at = None
     assert ran_again(stand_ins, config) == ["render", "fit", "export"]
 

@@ -3,11 +3,12 @@ pictures of their own, which are made once."""
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from flame_fitting import assets
+from flame_fitting import assets, progress
 from flame_fitting.avatar.evidence_pictures import EvidencePictures, sample
 from flame_fitting.avatar.head_calibration import regions_hash
 from flame_fitting.errors import InputError
@@ -72,7 +73,7 @@ def own_evidence(
         return shipped
     if notify is not None:
         notify(f"calibrating how {detector.name} sees lids and gaze of the head model {head.name}, once")
-    samples = sample(head, detector, embedding, config)
+    samples = sample(head, detector, embedding, config, partial(progress.each, description="calibration", unit="head"))
     if len(np.unique(samples.group[:, 0])) < config.identities / 2:
         # faces of this model are hardly found
         return shipped

@@ -1,6 +1,6 @@
 """Pictures of a head model with known lids, lips and gaze, as a detector sees them: what evidence is calibrated on."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,7 +173,7 @@ def shown_heads(
     detector: LandmarkDetector,
     embedding: LandmarkEmbedding,
     config: EvidencePictures,
-    progress: Callable[[Sequence], Sequence] = list,
+    progress: Callable[[Sequence], Iterable] = list,
 ) -> Iterator[ShownHead]:
     """Shows the head to the detector; pictures in which it finds no face are left out."""
     rng = np.random.default_rng([config.seed, 2])
@@ -208,7 +208,7 @@ def sample(
     detector: LandmarkDetector,
     embedding: LandmarkEmbedding,
     config: EvidencePictures | None = None,
-    progress: Callable[[Sequence], Sequence] = list,
+    progress: Callable[[Sequence], Iterable] = list,
 ) -> Samples:
     """What the detector sees, and what is true."""
     apertures = find_apertures(head)

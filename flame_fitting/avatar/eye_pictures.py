@@ -5,7 +5,7 @@ Other head models have other eyes, so many heads are varied beyond what the mode
 smaller, other irises, heads of other proportions, plain paints with and without brows, lids and pupils.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def eye_errors(
     embedding: LandmarkEmbedding,
     network: EyeNetwork,
     config: EvidencePictures,
-    progress: Callable[[Sequence], Sequence] = list,
+    progress: Callable[[Sequence], Iterable] = list,
 ) -> EyeErrors:
     """Shows heads to the detector. Of the network only `set_head` must have been called."""
     turns, turn_errors, corner_errors = [], [], []
@@ -106,7 +106,7 @@ def eye_views(
     head: HeadModel,
     embedding: LandmarkEmbedding,
     config: EvidencePictures,
-    progress: Callable[[Sequence], Sequence] = list,
+    progress: Callable[[Sequence], Iterable] = list,
 ) -> EyeViews:
     """Both eyes of `config.identities` heads in all their expressions and views."""
     rng = np.random.default_rng([config.seed, 3])

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from flame_fitting import progress
 from flame_fitting.avatar.head_calibration import (
     detector_input,
     head_frame,
@@ -223,7 +224,7 @@ class _Search:
     def _pictures(self) -> Iterator[tuple[Probe, ndarray, ndarray]]:
         """Pictures in which a quick detection sees a face: the 51 inner points (x, y, confidence) and the camera."""
         size = self.config.probe_resolution
-        for probe in probes_of(self.avatar):
+        for probe in progress.each(probes_of(self.avatar), "face", "picture"):
             eye = probe.center + camera_distance(probe.radius, FOV) * probe.direction
             camera = look_at(eye, probe.center, probe.up)
             views = self.avatar.draw(

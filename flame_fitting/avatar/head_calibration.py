@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting import assets
+from flame_fitting import assets, progress
 from flame_fitting.avatar.head_paints import drawn_paints
 from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.mesh_avatar import MeshAvatar, avatar_from_arrays
@@ -155,13 +155,14 @@ def calibrate_head(
     head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig | None = None
 ) -> LandmarkEmbedding:
     """Calibrates without looking at shipped or cached files."""
+    shown = partial(progress.each, description="calibration", unit="head")
     if kind != "clay" and (head.texture is None or not head.has_uv):
         few = replace(config or CalibrationConfig(), drawn=0)  # only says where to paint
         # every detector is shown the same face: orders without an outline could say of no brow where it is
         painter = detector if detector.name == DETECTORS[0] else make_detector(DETECTORS[0])
-        clay = calibrate(head, painter, "clay", render_head(head, "clay"), few)
-        return calibrate(head, detector, kind, render_head(head, kind, painted_colors(head, clay)), config)
-    return calibrate(head, detector, kind, render_head(head, kind), config)
+        clay = calibrate(head, painter, "clay", render_head(head, "clay"), few, shown)
+        return calibrate(head, detector, kind, render_head(head, kind, painted_colors(head, clay)), config, shown)
+    return calibrate(head, detector, kind, render_head(head, kind), config, shown)
 
 
 def render_head(head: HeadModel, kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None) -> RenderHead:

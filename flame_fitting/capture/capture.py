@@ -119,6 +119,12 @@ class Capture:
         return {camera: column for column, camera in enumerate(self.camera_ids)}
 
     @property
+    def heldout_rows(self) -> list[int]:
+        """Rows among `timesteps` of those of which every view is held out, where others are not."""
+        looked_at = {view.timestep for view in self.views if view.role != "heldout"}
+        return [row for row, timestep in enumerate(self.timesteps) if looked_at and timestep not in looked_at]
+
+    @property
     def warnings(self) -> list[str]:
         """What the avatar's file lacked when the capture was made; a fit to it takes them over."""
         return list(self.avatar.warnings or ())

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.choosing import with_options
-from flame_fitting.capture.layouts.folder import IMAGES, pictures_in, videos_in
+from flame_fitting.capture.layouts.folder import IMAGES, SUFFIXES, pictures_in, videos_in
 from flame_fitting.capture.layouts.monocular import read_monocular
 from flame_fitting.capture.layouts.nersemble import is_picture_of_rig, read_nersemble, recording_files
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
+from flame_fitting.files import shown
 from flame_fitting.folders import capture_folder
 
 KINDS = {
@@ -96,6 +97,8 @@ def _kind_of_pictures(root: Path) -> str:
                 f"{root}: its pictures lie in the folder itself. If they are the frames of one video, move them into "
                 f"{root / IMAGES}, numbered in their order (000000.png ...)."
             )
+        if there := [folder for folder in folders if folder.is_dir()]:
+            raise InputError(_without_pictures(root, there[0]))
         kinds = "; ".join(KINDS.values())
         raise InputError(f"{root}: is not a capture, it has no transforms.json and no images/. Known are: {kinds}.")
     if all(re.fullmatch(r"\d{5}_\d{2}", stem) for stem in stems):
@@ -106,6 +109,18 @@ def _kind_of_pictures(root: Path) -> str:
     if not any(is_picture_of_rig(stem) for stem in stems):
         return "monocular"
     return f"nersemble-v{recording_files(root).version}"
+
+
+def _without_pictures(root: Path, folder: Path) -> str:
+    """Of a folder for pictures that is there and has none."""
+    others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    held = f"holds {shown(others, 3)}, no pictures" if others else "is empty"
+    videos = [name for name in videos_in(root.parent) if os.path.splitext(name)[0] == root.name]
+    video = root.parent / videos[0] if videos else "VIDEO"
+    return (
+        f"{folder}: {held}. Looked for were {', '.join(SUFFIXES)}. Put the frames of a video there, numbered in their "
+        f"order (000000.jpg ...), or make them: flame-fitting preprocess --input {video}"
+    )
 
 
 def _read(path: Path, options: ReadOptions) -> Capture:

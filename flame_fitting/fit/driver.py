@@ -14,7 +14,7 @@ from flame_fitting.fit.keeping import Clock, Keeper
 from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
-from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
+from flame_fitting.fit.quality import Quality, in_words, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, repair_dynamic, said
 from flame_fitting.fit.result import StageRecord
 from flame_fitting.fit.schedule import effective_pipeline
@@ -62,6 +62,7 @@ def run_stages(
         )
     if config.exp.keyframes and config.over_time and all(settings.frames != "keyframes" for _, settings in stages):
         progress.say("--exp.keyframes has no effect here: no stage of this fit looks at keyframes")
+    _tell_of_idle_points(seen, config, stages)
     for name, settings in stages:
         if "dynamic_offset" in settings.optimizable_params:
             state = replace(state, parameters=state.parameters.with_dynamic_offset())
@@ -79,14 +80,37 @@ def run_stages(
         # light that turns with the cameras is no light of the head: the result has what the pictures show instead
         state = replace(state, lights=None, texture_is_final=False)
     if seen.rasterizer is not None and not state.texture_is_final:
-        with progress.Bar(1, "texture", "step") as shown:
+        with progress.stage("texture", part=True), progress.Bar(1, "texture", "step") as shown:
             last = Stage("texture", StageConfig(solver="bake"), config)
             state = bake.solve(state, _through_cameras(seen, state, last), last, shown)
     return state.to(cpu)
 
 
+def _tell_of_idle_points(seen: Observations, config: FitConfig, stages: list[tuple[str, StageConfig]]) -> None:
+    """Says, once, which stages can follow no points of the skin, and why."""
+    idle: dict[str, list[str]] = {}
+    for name, settings in stages:
+        if settings.solver != "points":
+            continue
+        why = points.hindrance(seen, config)
+        if why is None and settings.frames in ("first", "sequential"):
+            why = f"--pipeline.{name.replace('_', '-')}.frames {settings.frames} looks at single timesteps"
+        if why is not None:
+            idle.setdefault(why, []).append(name)
+    for why, names in idle.items():
+        progress.say(f"points of the skin are not followed, {' and '.join(names)} change nothing: {why}")
+
+
 def run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     """One stage, by its solver: measured, its folds repaired, and taken back as a whole where it is worse."""
+    with progress.stage(stage.name, part=True) as line:
+        state = _run_stage(state, seen, stage)
+        record = state.records[-1]
+        line.result(("" if record.accepted else "taken back: ") + in_words(record.summary))
+    return state
+
+
+def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
     left, state = state.underway, replace(state, underway=None)
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""

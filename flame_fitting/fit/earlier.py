@@ -1,5 +1,6 @@
 """A fit that begins with what another one has found (`--model.flame_params_path`)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +19,20 @@ from flame_fitting.head.model import HeadModel
 _GIVE = "Give the folder of a fit to the same head model, or its tracked_flame_params.npz."
 
 
-def earlier_state(path: Path, head: HeadModel, timesteps: int, assumed_focal: float | None = None) -> FitState:
+def earlier_state(
+    path: Path,
+    head: HeadModel,
+    timesteps: int,
+    assumed_focal: float | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> FitState:
     """What a fit has left: its whole state where `path` is its folder or checkpoint, else the parameters of a file.
 
     The file is `tracked_flame_params.npz`, ours or VHAP's (whose world is head space); what it does not have stays at
     rest. `assumed_focal` is the focal length (in units of the picture's longer side) that a camera is opened with whose
     own is not known; the file's is counted from it. Of more timesteps than the capture has the first are taken, as VHAP
-    does; of fewer, the last one stays. The history of the earlier fit is left behind. Raises InputError where it
-    belongs to another head model.
+    does; of fewer, the last one stays. The history of the earlier fit is left behind. `notify` is told in a line what
+    was taken. Raises InputError where it belongs to another head model.
     """
     folder_or_file = Path(path)
     checkpoint = folder_or_file / CHECKPOINT_NAME if folder_or_file.is_dir() else folder_or_file
@@ -37,6 +44,8 @@ def earlier_state(path: Path, head: HeadModel, timesteps: int, assumed_focal: fl
         state = found.state
     else:
         raise InputError(f"{path}: no fit is there. {_GIVE}")
+    if notify is not None:
+        notify(_taken(path, state, timesteps, assumed_focal))
     rows = [min(row, state.parameters.timesteps - 1) for row in range(timesteps)]
     parameters = state.parameters.of_frames(rows)
     if timesteps == 1:
@@ -52,6 +61,22 @@ def in_reference(state: FitState, reference_from_world: np.ndarray) -> FitState:
     placement = torch.as_tensor(_placement_of(matrix)).to(state.parameters.placement)
     parameters = replace(state.parameters, placement=placement)
     return replace(state, parameters=parameters, reference_from_world=reference_from_world)
+
+
+def _taken(path: Path, state: FitState, timesteps: int, assumed_focal: float | None) -> str:
+    """What the fit begins with, in a line for the user."""
+    count = state.parameters.timesteps
+    what = f"{count} timestep{'s' if count > 1 else ''}"
+    if count > timesteps:
+        what += f", of which the first {timesteps} are taken" if timesteps > 1 else ", of which the first is taken"
+    elif count < timesteps:
+        what += f", {'the last of which' if count > 1 else 'which'} stands for the {timesteps - count} after it"
+    if assumed_focal is not None:
+        focal = assumed_focal * float(state.parameters.log_focal[0].exp())
+        what += f"; focal length {focal:.3f} of the picture's longer side"
+    parts = [name for name, value in (("texture", state.texture), ("light", state.lights)) if value is not None]
+    what += f"; {' and '.join(parts)}" if parts else ""
+    return f"begins with {path}: {what}"
 
 
 def _from_parameters(path: Path, head: HeadModel, assumed_focal: float | None) -> FitState:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from flame_fitting.errors import InputError
+from flame_fitting.fit.bridging import listed
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 
@@ -43,23 +44,12 @@ def check_keyframes(asked: Sequence[int], timesteps: int, valid: Sequence[bool] 
     doubled = sorted(row for row in set(asked) if asked.count(row) > 1)
     problems = []
     if beyond:
-        problems.append(f"{_listed(beyond)}: there are the timesteps {_listed(range(timesteps))}")
+        problems.append(f"{listed(beyond)}: there are the timesteps {listed(range(timesteps))}")
     if faceless:
-        with_face = _listed([row for row in range(timesteps) if valid[row]])
-        problems.append(f"{_listed(faceless)}: no face was found there, or it is held out. There are {with_face}")
+        with_face = listed([row for row in range(timesteps) if valid[row]])
+        problems.append(f"{listed(faceless)}: no face was found there, or it is held out. There are {with_face}")
     if doubled:
-        problems.append(f"{_listed(doubled)}: given more than once")
+        problems.append(f"{listed(doubled)}: given more than once")
     if problems:
         given = " ".join(map(str, asked))
         raise InputError(f"--exp.keyframes {given}: {'; '.join(problems)}. Give others, or leave the flag out.")
-
-
-def _listed(rows: Sequence[int]) -> str:
-    """Rising numbers in words: 0 to 4, 7."""
-    out: list[list[int]] = []
-    for row in rows:
-        if out and row == out[-1][1] + 1:
-            out[-1][1] = row
-        else:
-            out.append([row, row])
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in out) or "none"

@@ -5,14 +5,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
+from flame_fitting.capture.capture import Capture
 from flame_fitting.fit.dense import DenseMaps
-from flame_fitting.fit.pictures import Pictures
+from flame_fitting.fit.pictures import Pictures, load_pictures
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.head.model import HeadModel
+from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.interface import Rasterizer
 
 
@@ -83,3 +86,22 @@ class Observations:
         # a module moves in place, and these observations stay where they are
         head = copy.deepcopy(self.head).to(device)
         return replace(self, head=head, targets=targets, surface=self.surface.to(device))
+
+
+def with_pictures(
+    seen: Observations, capture: Capture, reference_from_world: np.ndarray, device: torch.device, limit: int
+) -> Observations:
+    """With a rasterizer and the capture's pictures, for texture and photometric stages; `limit` bytes of them are kept.
+
+    Pictures are those of the views that are fitted to, and what other programs say of their pixels comes with them.
+    """
+    rasterizer = make_rasterizer(device)
+    chosen = capture.views_of("fit") or capture.views
+    pictures = load_pictures(capture, chosen, reference_from_world, device, limit)
+    dense: DenseMaps | None = None
+    if any(view.dense_path for view in chosen):
+        row = {timestep: number for number, timestep in enumerate(capture.timesteps)}
+        frames = tuple(row[view.timestep] for view in chosen)
+        dense = DenseMaps(capture, tuple(chosen), frames, pictures.resolution)
+    texels = TexelMaps(rasterizer, seen.head)
+    return replace(seen, rasterizer=rasterizer, texels=texels, pictures=pictures, dense=dense)

@@ -1,5 +1,6 @@
 """How good a fit is while it runs: the numbers by which a stage is kept or rolled back."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -49,6 +50,14 @@ class Quality:
         if np.isnan(self.picture):
             del values["picture"]
         return values
+
+
+def in_words(summary: Mapping[str, float]) -> str:
+    """What a stage's record has of it (`Quality.as_dict`), in a line for the user; medians."""
+    names = (("face_mm", "face"), ("landmark_mm", "landmarks"))
+    found = [f"{name} {summary[key]:.2f} mm" for key, name in names if np.isfinite(summary[key])]
+    found += [f"pictures {summary['picture']:.3f}"] if "picture" in summary else []
+    return ", ".join(found)
 
 
 def measure(head: HeadModel, parameters: FitParameters, targets: list[FrameTarget]) -> Quality:

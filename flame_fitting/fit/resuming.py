@@ -58,6 +58,17 @@ class Resumable:
             self._is_ours = True
         save_checkpoint(self._folder / CHECKPOINT_NAME, Checkpoint(state, head.file_hash))
 
+    def kept(self) -> str | None:
+        """A sentence on what another run of this plan would go on with; None where there is nothing."""
+        if not (self._folder / CHECKPOINT_NAME).is_file():
+            return None
+        try:
+            if compare(read_manifest(self._folder), self._plan, self._ignored) is not None:
+                return None
+        except InputError:
+            return None
+        return f"The fit's last checkpoint is kept ({self._folder})."
+
     def remove(self) -> None:
         """The fit is finished."""
         remove_checkpoint(self._folder)

@@ -68,6 +68,20 @@ def focal_length(view: View, log_focal: float = 0.0) -> float:
     return float(np.exp(log_focal)) * float(view.K[0, 0]) / max(view.width, view.height)
 
 
+def focal_in_words(result: FitResult) -> str | None:
+    """The focal length that was found, in a line for the user; None of cameras that were known."""
+    if result.focal_length is None:
+        return None
+    height, width = result.image_size
+    angle = 2 * np.degrees(np.arctan(0.5 / result.focal_length))
+    sigma = result.uncertainty.get("log_focal", np.full(1, np.nan))[0]
+    deviation = f"standard deviation {100 * sigma:.0f} %" if np.isfinite(sigma) else "no stage has estimated it"
+    return (
+        f"focal length: {result.focal_length:.3f} of the picture's longer side "
+        f"({result.focal_length * max(height, width):.0f} px, {angle:.0f} degrees), {deviation}"
+    )
+
+
 def _landmarks3d(
     head: HeadModel,
     source: PlacedLandmarks,

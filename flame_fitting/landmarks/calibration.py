@@ -7,7 +7,7 @@ what holds for most of them, and tell how far a point is off on a face that is n
 (`LandmarkEmbedding.residual_mm`, and in single pictures `picture_mm`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -149,7 +149,7 @@ def calibrate(
     shading: str,
     render: RenderHead,
     config: CalibrationConfig | None = None,
-    progress: Callable[[Sequence], Sequence] = list,
+    progress: Callable[[Sequence], Iterable] = list,
 ) -> LandmarkEmbedding:
     """The embedding of a detector's points on a head model for one kind of shading (`textured`, `lit` or `clay`)."""
     config = config or CalibrationConfig()

@@ -105,15 +105,9 @@ def over_time(
         {name: _short(values) for name, values in curves.items()},
         {name: _short(values) for name, values in pose_jitter(fit, mm).items()},
         no_face=[] if detected is None else np.flatnonzero(~detected.found.any(axis=1)).tolist(),
-        heldout=heldout_rows(capture),
+        heldout=capture.heldout_rows,
         errors=errors,
     )
-
-
-def heldout_rows(capture: Capture) -> list[int]:
-    """Rows of timesteps of which every view is held out, where others are not."""
-    looked_at = {view.timestep for view in capture.views if view.role != "heldout"}
-    return [row for row, timestep in enumerate(capture.timesteps) if looked_at and timestep not in looked_at]
 
 
 def vertex_jitter(fit: FitResult, head: HeadModel, mm: float = 1000.0) -> list[float | None]:

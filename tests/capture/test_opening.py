@@ -1,6 +1,7 @@
 """Which kind of folder is which, sequences by name, and what options make of a recording."""
 
 import os
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -187,6 +188,26 @@ def test_what_is_no_capture_says_what_to_do(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=said):
             open_capture(tmp_path / name)
+
+
+@pytest.mark.parametrize("folder", ["images", "images_4"])
+@pytest.mark.parametrize(
+    ("held", "said"), [((), "is empty"), (("b.heic", "a.txt"), "holds a.txt, b.heic, no pictures")]
+)
+def test_a_folder_for_pictures_that_has_none_is_not_called_missing(
+    folder: str, held: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "obama"
+    (root / folder).mkdir(parents=True)
+    for name in (*held, ".DS_Store"):
+        (root / folder / name).touch()
+    with pytest.raises(InputError) as error:
+        open_capture(root)
+    assert str(error.value).startswith(f"{root / folder}: {said}. Looked for were .png, .jpg, ")
+    assert str(error.value).endswith("preprocess --input VIDEO")
+    (tmp_path / "obama.mov").touch()
+    with pytest.raises(InputError, match=re.escape(f"preprocess --input {tmp_path / 'obama.mov'}")):
+        open_capture(root)
 
 
 def test_sequences_by_name(tmp_path: Path) -> None:

@@ -71,6 +71,27 @@ def test_a_files_focal_length_is_counted_from_the_one_that_is_assumed(tmp_path: 
         earlier_state(path, head, 2, assumed_focal=1.5)
 
 
+@pytest.mark.parametrize(
+    ("timesteps", "said"),
+    [
+        (3, "3 timesteps; focal length 2.100 of the picture's longer side; texture"),
+        (2, "3 timesteps, of which the first 2 are taken; focal"),
+        (1, "3 timesteps, of which the first is taken; focal"),
+        (5, "3 timesteps, the last of which stands for the 2 after it; focal"),
+    ],
+)
+def test_what_a_fit_begins_with_is_said_in_a_line(timesteps: int, said: str, tmp_path: Path) -> None:
+    head, lines = toy_head(), list[str]()
+    parameters = FitParameters.neutral(head, 3)
+    parameters.log_focal[0] = np.log(1.4)
+    state = FitState(parameters, np.eye(4), texture=torch.rand(4, 4, 3))
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, Checkpoint(state, head.file_hash))
+    earlier_state(tmp_path, head, timesteps, 1.5, lines.append)
+    assert len(lines) == 1 and lines[0].startswith(f"begins with {tmp_path}: {said}")
+    earlier_state(tmp_path, head, timesteps, notify=lines.append)  # of cameras that are known
+    assert "focal" not in lines[1]
+
+
 def test_begun_at_the_next_stage_it_comes_to_the_same(tmp_path: Path) -> None:
     start, seen, config = pictured("static")
     folder = tmp_path / "fit"

@@ -170,8 +170,10 @@ def test_only_the_same_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lines: list[str] = []
     monkeypatch.setattr(progress, "say", lines.append)
     head, plan, state = toy_head(), Manifest("fit", {"seed": 1, "device": "cpu"}), some_state()
-    assert kept(tmp_path, plan).left(head) is None and lines == []
+    assert kept(tmp_path, plan).left(head) is None and lines == [] and kept(tmp_path, plan).kept() is None
     kept(tmp_path, plan).keep(state, head)
+    assert str(tmp_path / ".fit.resume") in (kept(tmp_path, plan).kept() or "")
+    assert kept(tmp_path, Manifest("fit", {"seed": 2, "device": "cpu"})).kept() is None
     found = kept(tmp_path, Manifest("fit", {"seed": 1, "device": "cuda"})).left(head)
     assert found is not None
     assert_same(found, state)

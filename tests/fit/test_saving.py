@@ -17,7 +17,7 @@ from flame_fitting.fit.parameters import PARAMETER_KEYS, placement_matrix
 from flame_fitting.fit.prepare import Start
 from flame_fitting.fit.quality import measure
 from flame_fitting.fit.result import FitResult, check_head, load_fit
-from flame_fitting.fit.saving import make_result, save_fit
+from flame_fitting.fit.saving import focal_in_words, make_result, save_fit
 from flame_fitting.fit.state import FitState
 from flame_fitting.landmarks.lifting import Landmarks3D
 from tests.fit.known_truth import embedding_on, problem
@@ -53,6 +53,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult, Fi
     (folder / "fit").mkdir()
     save_fit(folder / "fit", result, state, config)
     return folder / "fit", result, state, seen
+
+
+def test_the_focal_length_is_said_with_its_deviation(saved) -> None:
+    _, result, _, _ = saved
+    assert focal_in_words(result) is None  # of cameras that were known
+    found = replace(result, focal_length=1.25, image_size=(400, 600), uncertainty={"log_focal": np.array([0.084])})
+    assert focal_in_words(found) == (
+        "focal length: 1.250 of the picture's longer side (750 px, 44 degrees), standard deviation 8 %"
+    )
+    for none in ({}, {"log_focal": np.array([np.nan])}):
+        assert "no stage has estimated it" in (focal_in_words(replace(found, uncertainty=none)) or "")
 
 
 def test_parameters_and_placement_come_back(saved) -> None:

@@ -15,6 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from flame_fitting import progress
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.feature_tracks import FeatureTracks, follow
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_skin
@@ -70,11 +71,10 @@ _IDENTITY = (
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """All that the stage's groups name, by landmarks, points of the skin and priors.
 
-    Where timesteps have one picture each; others are left as they are.
+    Where there is a `hindrance` all is left as it is.
     """
     steps, groups, rows = stage.settings.num_steps, stage.settings.optimizable_params, seen.with_face
-    alone = seen.pictures is not None and len(seen.pictures) == seen.timesteps
-    if not alone or seen.rasterizer is None or len(rows) < 2 or not stage.config.w.landmark_count:
+    if hindrance(seen, stage.config) is not None:
         shown.advance(steps)
         return state
     film = Film.of(seen, rows)
@@ -92,6 +92,17 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             )
         found = _in_rounds(state, film, _tracked(state, film), stage, _POSES, shown)
     return replace(found, texture_is_final=False)
+
+
+def hindrance(seen: Observations, config: FitConfig) -> str | None:
+    """Why points of the skin cannot be followed, in words; None where they can."""
+    if seen.pictures is None or seen.rasterizer is None:
+        return "there are no pictures to follow them through"
+    if len(seen.with_face) < 2:
+        return "a single timestep with a face shows no points that move"
+    if any(len(seen.pictures.rows([row])) != 1 for row in seen.with_face):
+        return "they are followed by one camera, and timesteps have several pictures"
+    return None if config.w.landmark_count else "they count beside landmarks, and --w.landmark-count is 0"
 
 
 def _identity_by_some(state: FitState, film: "Film", stride: int, stage: Stage, shown: progress.Bar) -> FitState:

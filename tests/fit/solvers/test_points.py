@@ -1,5 +1,6 @@
 """Points of the skin beside landmarks: what moves is followed, and jitters less, than by landmarks alone."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from flame_fitting import progress
-from flame_fitting.fit.driver import run_stage
+from flame_fitting.fit import driver
+from flame_fitting.fit.driver import run_stage, run_stages
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.pictures import Pictures
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.solvers import points
 from flame_fitting.fit.solvers.interface import Stage
@@ -136,3 +139,51 @@ def test_timesteps_without_a_face_are_left_out_and_others_are_the_same_without_p
     assert turn[2] < turn[3] < turn[4]  # carried by its neighbours
     for name, value in state.parameters.items().items():
         assert torch.equal(alone.parameters.items()[name], value)
+
+
+def test_timesteps_that_are_held_out_have_no_picture_and_stop_no_other(tmp_path: Path) -> None:
+    head = toy_head().double()
+    truth, config = turning(head), config_of(tmp_path)
+    seen = film(head, truth, blank=3)
+    assert seen.pictures is not None
+    kept = seen.with_face
+    seen = replace(seen, pictures=_lacking(seen.pictures, 3))
+    assert len(seen.pictures or ()) == len(kept) == FRAMES - 1 and points.hindrance(seen, config) is None
+    state = FitState(truth, np.eye(4))
+    settings = replace(config.pipeline.pts_global_tracking, num_steps=3)
+    with progress.silent():
+        found = run_stage(state, seen, Stage("points", settings, config))
+    assert not torch.equal(found.parameters.rotation, truth.rotation) and found.records[0].accepted
+
+
+def _lacking(pictures: Pictures, row: int) -> Pictures:
+    """The pictures without those of a timestep, whose place stays."""
+    out = copy.copy(pictures)
+    rows = [one for one in range(len(pictures)) if one != row]
+    out._all, out._row = pictures._all.of_rows(rows, pictures._all.rgba), rows
+    return out
+
+
+def test_what_hinders_is_said_once_for_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = toy_head().double()
+    truth, config = turning(head), config_of(tmp_path)
+    one, rig = film(head, truth).of_frames([2]), film(head, truth)
+    assert rig.pictures is not None
+    again = copy.copy(rig.pictures)
+    again._all = replace(rig.pictures._all, timestep=torch.arange(FRAMES) // 2)
+    state = FitState(truth.of_frames([2]), np.eye(4), texture_is_final=True)
+    assert points.hindrance(rig, config) is None
+    assert "several pictures" in (points.hindrance(replace(rig, pictures=again), config) or "")
+    assert "no pictures" in (points.hindrance(replace(rig, pictures=None), config) or "")
+    for name, stage in config.pipeline.items():
+        if not name.startswith("pts_"):
+            stage.num_steps = stage.num_epochs = 0
+    run_stages(state, one, config)
+    said = [line for line in capsys.readouterr().err.splitlines() if "not followed" in line]
+    assert len(said) == 1 and "pts_init_all and pts_global_tracking change nothing: a single timestep" in said[0]
+    config.pipeline.pts_init_all.num_steps = 0
+    config.pipeline.pts_global_tracking.frames, config.w.landmark_count = "sequential", 60.0
+    driver._tell_of_idle_points(rig, config, [("pts_global_tracking", config.pipeline.pts_global_tracking)])
+    assert "--pipeline.pts-global-tracking.frames sequential" in capsys.readouterr().err
+    config.w.landmark_count = 0.0
+    assert "--w.landmark-count is 0" in (points.hindrance(rig, config) or "")
