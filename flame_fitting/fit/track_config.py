@@ -119,4 +119,4 @@ def _monocular(config: TrackConfig, landmark: float) -> None:
     points = StageConfig(16, solver="points", looks_at=("landmarks", "pictures"))
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
     pipeline.pts_init_all = replace(points, optimizable_params=("cam", *tracked, "shape"))
-    pipeline.pts_global_tracking = replace(points, num_steps=8, optimizable_params=tracked)
+    pipeline.pts_global_tracking = replace(points, num_steps=6, optimizable_params=tracked)

@@ -25,6 +25,8 @@ from flame_fitting.render.shading import triangle_axes
 NECK = 1
 """The joint that carries a head."""
 
+_MEDIAN = 2 * float(np.log(2))
+"""Of a chi-squared variable of two degrees of freedom."""
 _HELD = (1e-4, 1e-4)
 """m: standard deviations of biases that are known, in the skin and off it."""
 
@@ -149,6 +151,36 @@ def without_biases(
             mended = replace(pixels, rays=pixels.rays - shift / term.depth[:, None])
             moved[t][number] = replace(moved[t][number], pixels=mended, bias=_HELD)
     return [replace(target, sources=tuple(sources)) for target, sources in zip(targets, moved, strict=True)]
+
+
+_LEAST_NOISE = 1 / 3
+"""Of what is assumed, of squared errors: what is found by a fit to the landmarks themselves is too small."""
+
+
+@torch.no_grad()
+def with_noise_found(
+    head: HeadModel, parameters: FitParameters, targets: Sequence[FrameTarget], sigma: float
+) -> list[FrameTarget]:
+    """The targets, their landmarks in pictures weighed by the errors that a fit leaves of each source, where those are
+    smaller than assumed; what each point is always off by is no error here (`without_biases`)."""
+    about = without_biases(head, parameters, targets, sigma)
+    vertices = parameters.vertices(head)
+    out = [list(target.sources) for target in targets]
+    for number in range(max((len(target.sources) for target in targets), default=0)):
+        having = [t for t, target in enumerate(targets) if len(target.sources) > number]
+        squares = []
+        for t in having:
+            if (pixels := about[t].sources[number].pixels) is not None and len(pixels.index):
+                term = projected_landmarks(pixels, 1.0, LANDMARK_CUT, parameters.log_focal[0], None)
+                squares.append(term.weight * term.residuals(vertices[t]).square().sum(-1))
+        if not squares:
+            continue
+        found = float(torch.cat(squares).median()) / _MEDIAN
+        share = min(max(found, _LEAST_NOISE), 1.0)
+        for t in having:
+            if (pixels := targets[t].sources[number].pixels) is not None:
+                out[t][number] = replace(out[t][number], pixels=replace(pixels, weight=pixels.weight / share))
+    return [replace(target, sources=tuple(sources)) for target, sources in zip(targets, out, strict=True)]
 
 
 def _carried(points: LandmarkTarget | PixelTarget, head: HeadModel) -> Float[Tensor, "n J"]:

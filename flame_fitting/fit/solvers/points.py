@@ -20,7 +20,7 @@ from flame_fitting.fit.feature_tracks import FeatureTracks, follow
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_skin
 from flame_fitting.fit.solvers import second_order
-from flame_fitting.fit.solvers.biases import without_biases
+from flame_fitting.fit.solvers.biases import with_noise_found, without_biases
 from flame_fitting.fit.solvers.focal import dollied
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
@@ -60,7 +60,7 @@ class Round(NamedTuple):
 
 # what a fit is off by at first is no outlier
 _BEGUN = (Round(told=True, noise=0.5, cut=10.0, steady=False), Round(told=False, noise=0.5, cut=LANDMARK_CUT))
-_POSES = _BEGUN * 2
+_POSES = _BEGUN
 _IDENTITY = (
     *_BEGUN,
     Round(told=False, noise=0.5, cut=LANDMARK_CUT, steady=False, marginal=True),
@@ -77,6 +77,8 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     if hindrance(seen, stage.config) is not None:
         shown.advance(steps)
         return state
+    if (bias := stage.config.prior.landmark_bias) is not None:
+        seen = replace(seen, targets=with_noise_found(seen.head, state.parameters, seen.targets, bias))
     film = Film.of(seen, rows)
     if "shape" in groups:
         stride = -(-len(rows) // _AT_ONCE)
@@ -86,7 +88,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             found = _in_rounds(state, film, _tracked(state, film), stage, _IDENTITY, shown)
     else:
         # where the head is on average the landmarks have told already, together with all that has moved since
-        if (bias := stage.config.prior.landmark_bias) is not None:
+        if bias is not None:
             film = replace(
                 film, seen=replace(seen, targets=without_biases(seen.head, state.parameters, seen.targets, bias))
             )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.solvers.biases import Biases, without_biases
+from flame_fitting.fit.solvers.biases import Biases, with_noise_found, without_biases
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import _Point, _Problem, gauss_newton
@@ -217,3 +217,24 @@ def test_what_landmarks_are_always_off_by_is_taken_away_and_what_moves_is_not() 
     left = off_in_pictures(without_biases(head, turned, exact, SIGMA), head, turned).norm(dim=-1).median(1).values
     whole = off_in_pictures(exact, head, turned).norm(dim=-1).median(1).values
     assert left[2] > 0.7 * whole[2] and left[[0, 1, 3, 4, 5]].max() < 0.2 * whole[2]
+
+
+@pytest.mark.parametrize(("noise", "counts"), [(0.8, 1 / 0.64), (0.1, 3.0), (3.0, 1.0)])
+def test_landmarks_count_by_the_errors_that_are_found(noise: float, counts: float) -> None:
+    """Of `noise` times what is assumed; what they are always off by is no error, and none counts less than assumed."""
+    head, truth, exact = of_pictures(40)
+    rng, targets = np.random.default_rng(1), []
+    always = 1e-3 * rng.standard_normal((80, 2))
+    for target in exact:
+        pixels = target.sources[0].pixels
+        assert pixels is not None
+        deviation = noise * pixels.sigma / pixels.weight.sqrt()[:, None]
+        off = deviation * torch.as_tensor(rng.standard_normal((80, 2))) + torch.as_tensor(always)
+        rays = pixels.rays + off / pixels.camera[:, 2, 3, None]
+        targets.append(replace(target, sources=(replace(target.sources[0], pixels=replace(pixels, rays=rays)),)))
+    found = with_noise_found(head, truth, targets, 10 * SIGMA)
+    for before, after in zip(targets, found, strict=True):
+        one, other = before.sources[0].pixels, after.sources[0].pixels
+        assert one is not None and other is not None
+        torch.testing.assert_close(other.weight, counts * one.weight, rtol=0.08, atol=0)
+        assert torch.equal(one.rays, other.rays)
