@@ -110,7 +110,7 @@ def _monocular(config: TrackConfig, landmark: float) -> None:
     config.batch_size = 64
     pipeline.rgb_init_offset = StageConfig(looks_at=LANDMARKS)
     epochs = pipeline.rgb_global_tracking
-    epochs.when, epochs.num_epochs = "always", 160
+    epochs.when, epochs.num_epochs = "always", 80
     epochs.optimizable_params = ("pose", "joints", "expr", "dynamic_offset", "shape", "texture")
     epochs.sizes, epochs.texture_sizes = (256, 512), (512, 1024)
     # second order's balance of landmarks and priors; a head inside its matte, which hair and clothes are part of

@@ -5,6 +5,7 @@ still. Points of the skin (`skin_points`) are told to a fraction of a pixel, but
 they are found anew between rounds of the solver.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,15 +19,17 @@ from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.feature_tracks import FeatureTracks, follow
 from flame_fitting.fit.observations import Observations
+from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.skin_points import Shown, SkinPoints, looked_at, on_the_skin
 from flame_fitting.fit.solvers import second_order
-from flame_fitting.fit.solvers.biases import with_noise_found, without_biases
+from flame_fitting.fit.solvers.biases import turn_of, with_noise_found, without_biases
 from flame_fitting.fit.solvers.focal import dollied
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.steady_points import steady
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget, SourceTarget
+from flame_fitting.head.model import HeadModel
 from flame_fitting.render.mesh import zoomed_clip
 
 COMPONENTS = {"shape": 100, "expr": 60}
@@ -37,6 +40,8 @@ _CORNERS, _POINTS = 100, 500
 """Of each at most, and of all about."""
 _LONGER_SIDE = 1024
 """px: larger pictures are reduced."""
+_TURN = 3.0
+"""Degrees, in the root mean square: heads that turn less show no depth, and so no identity and no focal length."""
 _AT_ONCE, _FOLLOWING = 48, 4
 """Pictures that tell identity and focal length at most, and steps of all timesteps after it where there are more."""
 _BIAS = (0.01, 0.002)
@@ -77,6 +82,13 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
     if hindrance(seen, stage.config) is not None:
         shown.advance(steps)
         return state
+    if "shape" in groups and (turn := turned_by(seen.head, state.parameters, rows)) < _TURN:
+        progress.say(
+            f"{stage.name}: the head turns by {turn:.1f} degrees (root mean square), less than {_TURN:.0f}: points of "
+            "the skin do not tell its identity and focal length then, and those of its landmarks stay"
+        )
+        shown.advance(steps)
+        return state
     if (bias := stage.config.prior.landmark_bias) is not None:
         seen = replace(seen, targets=with_noise_found(seen.head, state.parameters, seen.targets, bias))
     film = Film.of(seen, rows)
@@ -94,6 +106,15 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
             )
         found = _in_rounds(state, film, _tracked(state, film), stage, _POSES, shown)
     return replace(found, texture_is_final=False)
+
+
+def turned_by(head: HeadModel, parameters: FitParameters, rows: Sequence[int]) -> float:
+    """How far the head is turned from its mean over some timesteps, degrees, in the root mean square."""
+    from scipy.spatial.transform import Rotation
+
+    turns = torch.stack([turn_of(parameters, row, head.parents) for row in rows])
+    found = Rotation.from_matrix(turns.detach().cpu().numpy())
+    return float(np.degrees(np.sqrt(np.mean((found.mean().inv() * found).magnitude() ** 2))))
 
 
 def hindrance(seen: Observations, config: FitConfig) -> str | None:

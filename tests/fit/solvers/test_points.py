@@ -187,3 +187,21 @@ def test_what_hinders_is_said_once_for_all_stages(tmp_path: Path, capsys: pytest
     assert "--pipeline.pts-global-tracking.frames sequential" in capsys.readouterr().err
     config.w.landmark_count = 0.0
     assert "--w.landmark-count is 0" in (points.hindrance(rig, config) or "")
+
+
+def test_of_a_head_that_hardly_turns_identity_is_left_to_landmarks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = toy_head().double()
+    truth, config = turning(head), config_of(tmp_path)
+    assert points.turned_by(head, truth, range(FRAMES)) > 5
+    still = replace(truth, rotation=0.1 * truth.rotation)
+    about = points.turned_by(head, truth, range(FRAMES))
+    assert points.turned_by(head, still, range(FRAMES)) == pytest.approx(0.1 * about, rel=0.05)
+    state = FitState(still, np.eye(4))
+    seen = replace(film(head, still), calibrated=False)
+    stage = Stage("points", replace(config.pipeline.pts_init_all, num_steps=4), config)
+    found = run_stage(state, seen, stage)
+    assert "do not tell its identity" in capsys.readouterr().err
+    assert torch.equal(found.parameters.shape, still.shape)
+    assert torch.equal(found.parameters.log_focal, still.log_focal)
