@@ -63,7 +63,7 @@ class FrameVolume:
         followed = factors.solve(BlockVector(own.new_zeros(0), own)).frames * free
         shared = system.corner.new_zeros(len(system.corner))
         shared[: self._columns.n_shared] = torch.stack([slope.shared for slope in slopes]).sum(0)
-        return shared - torch.einsum("tfs,tf->s", system.arrow, followed)
+        return shared - system.arrow.flatten(0, 1).mT @ followed.flatten()
 
     def _slope(
         self,
