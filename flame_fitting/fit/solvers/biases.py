@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.solvers.jacobians import Linearizer, joint_turns
+from flame_fitting.fit.solvers.jacobians import Linearizer, joint_turns, joint_turns_of
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT, projected_landmarks
 from flame_fitting.fit.targets import FrameTarget, LandmarkTarget, PixelTarget
 from flame_fitting.head.model import HeadModel
@@ -91,16 +91,21 @@ class Biases:
 
     def turns(self, parameters: FitParameters, timestep: int) -> Float[Tensor, "B 3 3"]:
         """Their `axes` in the reference frame: turned as linear blend skinning turns, without the scale."""
-        return torch.einsum("bj,jac->bac", self.carried, joint_turns(parameters, self.parents, timestep)) @ self.axes
+        return self.turns_of(parameters, slice(timestep, timestep + 1))[0]
+
+    def turns_of(self, parameters: FitParameters, rows: slice) -> Float[Tensor, "T B 3 3"]:
+        """The same of several timesteps."""
+        turns = joint_turns_of(parameters, self.parents, rows)
+        return (self.carried @ turns.flatten(2)).unflatten(-1, (3, 3)) @ self.axes
 
     def levers(
-        self, linearizer: Linearizer, parameters: FitParameters, timestep: int, biases: Float[Tensor, "B 3"]
-    ) -> Float[Tensor, "B 3 P"]:
-        """How their shifts move with the linearizer's unknowns."""
-        return linearizer.of_carried(parameters, timestep, self.carried, self.shifts(self.axes, biases))
+        self, linearizer: Linearizer, parameters: FitParameters, rows: slice, biases: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "T B 3 P"]:
+        """How their shifts move with the linearizer's unknowns, at some timesteps."""
+        return linearizer.of_carried(parameters, rows, self.carried, self.shifts(self.axes, biases))
 
     @staticmethod
-    def shifts(turns: Float[Tensor, "B 3 3"], biases: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
+    def shifts(turns: Float[Tensor, "*T B 3 3"], biases: Float[Tensor, "B 3"]) -> Float[Tensor, "*T B 3"]:
         """Biases along the columns of their `turns`, in the reference frame."""
         return (turns @ biases[..., None])[..., 0]
 

@@ -17,6 +17,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+_BLOCK = 192
+"""Columns of a product of which only the lower triangle is wanted."""
+
 
 class BlockVector(NamedTuple):
     """A vector of the shared unknowns and those of every frame."""
@@ -41,7 +44,7 @@ class BlockArrow:
 
     def times(self, x: BlockVector) -> BlockVector:
         """Product with a vector."""
-        shared = self.corner @ x.shared + torch.einsum("tfs,tf->s", self.arrow, x.frames)
+        shared = self.corner @ x.shared + self.arrow.flatten(0, 1).mT @ x.frames.flatten()
         frames = torch.einsum("tfg,tg->tf", self.diagonal, x.frames) + self.arrow @ x.shared
         frames[1:] += torch.einsum("tfg,tg->tf", self.below, x.frames[:-1])
         frames[:-1] += torch.einsum("tgf,tg->tf", self.below, x.frames[1:])
@@ -81,8 +84,7 @@ class BlockArrow:
                 side = side - below[t - 1] @ arrow[t - 1]
             lower[t] = torch.linalg.cholesky(block) if size else block
             arrow[t] = _solve_lower(lower[t], side)
-        flat = arrow.flatten(0, 1)
-        corner = self.corner - flat.mT @ flat
+        corner = self.corner - _lower_gram(arrow.flatten(0, 1))
         return Factors(torch.linalg.cholesky(corner) if len(corner) else corner, arrow, lower, below)
 
 
@@ -134,6 +136,14 @@ class Factors:
             frames[t] = later = 0.5 * (block + block.mT)
             later_shared = with_shared
         return shared, frames
+
+
+def _lower_gram(rows: Float[Tensor, "n S"]) -> Float[Tensor, "S S"]:
+    """rows' rows, block by block: what lies above the blocks of the diagonal is left 0."""
+    out = rows.new_zeros(rows.shape[1], rows.shape[1])
+    for start in range(0, rows.shape[1], _BLOCK):
+        out[start:, start : start + _BLOCK] = rows[:, start:].mT @ rows[:, start : start + _BLOCK]
+    return out
 
 
 def _solve_lower(lower: Float[Tensor, "F F"], right: Float[Tensor, "F K"]) -> Float[Tensor, "F K"]:

@@ -44,9 +44,8 @@ class Gaps(Measurements):
     """Columns that change no gap."""
     scale_column: int | None
 
-    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
-        """Derivative of the residuals around the current vertices."""
-        out = super().rows(vertices, jacobian)
+    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
+        out = super()._rows(slopes, vertices, jacobian)
         if self.scale_column is not None:  # in the head's own size
             bare = replace(self, shift=None)
             out[..., self.scale_column] -= bare.residuals(vertices) + self.offsets
@@ -73,8 +72,7 @@ class Gaze(Measurements):
         """rad."""
         return gaze_angles(self.pose)[0, self.angles, None] - self.offsets
 
-    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
-        """Derivative of the residuals."""
+    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
         slope = torch.autograd.functional.jacobian(lambda pose: gaze_angles(pose[None])[0], self.pose[0])
         out = jacobian.new_zeros(len(self.angles), 1, jacobian.shape[-1])
         out[:, 0, self.eyes] = slope[self.angles]

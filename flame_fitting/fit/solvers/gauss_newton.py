@@ -28,14 +28,16 @@ from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.centring import in_pictures
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.dolly import cameras
-from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, points_alone
-from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, Gaze, points_alone
+from flame_fitting.fit.solvers.jacobians import AT_ONCE, Linearizer, batches
 from flame_fitting.fit.solvers.levenberg_marquardt import Damping, shortened, step
 from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
-from flame_fitting.fit.solvers.priors import make_priors
+from flame_fitting.fit.solvers.priors import Priors, make_priors
 from flame_fitting.fit.solvers.residuals import (
+    BiasQuadratic,
     Measurements,
+    Quadratic,
     landmarks_in_pictures,
     landmarks_in_space,
     projected_landmarks,
@@ -43,6 +45,7 @@ from flame_fitting.fit.solvers.residuals import (
     surface_distances_back,
 )
 from flame_fitting.fit.solvers.size import size_slopes
+from flame_fitting.fit.solvers.skin import Points, different
 from flame_fitting.fit.state import Underway
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.weight_config import PriorConfig
@@ -243,6 +246,8 @@ class _Problem:
             shared[column, column] += torch.outer(slopes, slopes) / settings.size_sigma**2
         self.priors = replace(self.priors, shared=shared, usual=usual)
         self._middle: _Middle | None = None
+        self._middled = False
+        self._batches = batches(like.timesteps, 1 if self.dense else AT_ONCE)
         self._cameras = cameras(targets, like.expr)
         self.least = torch.cat(
             [like.expr.new_zeros(0)]
@@ -251,15 +256,22 @@ class _Problem:
                 for block in columns.frame
             ]
         )
-        chosen: Tensor | None = None
-        if not self.dense:  # only the vertices that carry landmarks are posed
-            marks = [measured.corners.reshape(-1) for target in targets for measured in self._landmarks(target, like)]
-            chosen = torch.unique(torch.cat([self.evidence.corners, *marks]))
-            self._position = head.faces.new_zeros(head.n_vertices)
-            self._position[chosen] = torch.arange(len(chosen), device=chosen.device)
-        self.chosen = chosen
-        self._linearizer = Linearizer(head, columns, chosen)
+        self._terms = [self._landmarks(target, like) + self.evidence.of(t, like) for t, target in enumerate(targets)]
+        self.chosen = None if self.dense else self._points()
+        self._linearizer = Linearizer(head, columns, self.chosen)
         self._samples = [self._sample(t, target) for t, target in enumerate(targets)]
+
+    def _points(self) -> Points:
+        """All that is measured, as points that are posed themselves; the last one is the middle of their vertices."""
+        own = [measured for terms in self._terms for measured in terms]
+        marks = [measured.corners.flatten() for measured in own if not isinstance(measured, Gaze)]
+        vertices = torch.unique(torch.cat([self.evidence.corners, *marks]))
+        groups, number = different([(measured.corners, measured.shares) for measured in own])
+        numbered = iter(measured.of_points(found) for measured, found in zip(own, number, strict=True))
+        self._terms = [[next(numbered) for _ in terms] for terms in self._terms]
+        middle = (vertices[None], self.head.weights.new_full((1, len(vertices)), 1 / max(len(vertices), 1)))
+        self._middled = "translation" in self.columns.slices() and len(vertices) > 0
+        return Points(self.head, [*groups, middle])
 
     def begin(self, parameters: FitParameters) -> _Point:
         """Parameters, and no bias yet."""
@@ -288,9 +300,9 @@ class _Problem:
             longer = parameters.log_focal[0] - now.parameters.log_focal[0]
             seen = in_pictures(self._cameras, middle.place, change, longer)
             wanted = torch.where(self._cameras.flatten(1).any(1, keepdim=True), seen, wanted)
-        places = [self._linearizer.vertices(parameters, t).mean(0) for t in range(parameters.timesteps)]
+        places = [self._linearizer.vertices_of(parameters, rows)[:, -1] for rows in self._batches]
         placement = parameters.placement
-        beside = (torch.stack(places) - wanted) @ rotation_matrix(placement[:3]) / placement[6].exp()
+        beside = (torch.cat(places) - wanted) @ rotation_matrix(placement[:3]) / placement[6].exp()
         return replace(parameters, translation=parameters.translation - beside)
 
     def _sample(self, timestep: int, target: FrameTarget) -> np.ndarray:
@@ -318,76 +330,100 @@ class _Problem:
                     out.append(projected_landmarks(source.pixels, share, cut, *args, of_pixels))
         return out
 
-    def _measure(self, timestep: int, vertices: Tensor, cut: float, parameters: FitParameters) -> list[Measurements]:
+    def _measure(self, timestep: int, vertices: Tensor, cut: float) -> list[Measurements]:
         """Everything at one timestep, with correspondences of the vertices as they are."""
-        target, surface, settings = self.targets[timestep], self.surface, self.settings
-        out = self._landmarks(target, parameters) + self.evidence.of(timestep, parameters)
-        if surface is None:
-            return [measured.among(self._position) for measured in out]
-        if target.surface is not None:
-            normals = vertex_normals(vertices[None], self.head.faces)[0]
-            sigma, share = float(np.hypot(settings.surface_sigma, surface.trust.noise)), surface.trust.share
-            count = share * settings.surface_count
-            out.append(surface_distances(vertices, normals, target.surface, surface, count, sigma, cut))
-            if surface.back_weight:
-                sample, count = self._samples[timestep], share * settings.surface_back_count
-                faces = self.head.faces
-                out.append(
-                    surface_distances_back(vertices, normals, faces, target.surface, sample, surface, count, sigma, cut)
-                )
+        target, surface, settings, out = self.targets[timestep], self.surface, self.settings, self._terms[timestep]
+        if surface is None or target.surface is None:
+            return out
+        normals = vertex_normals(vertices[None], self.head.faces)[0]
+        sigma, share = float(np.hypot(settings.surface_sigma, surface.trust.noise)), surface.trust.share
+        count = share * settings.surface_count
+        out = [*out, surface_distances(vertices, normals, target.surface, surface, count, sigma, cut)]
+        if surface.back_weight:
+            sample, count = self._samples[timestep], share * settings.surface_back_count
+            faces = self.head.faces
+            out.append(
+                surface_distances_back(vertices, normals, faces, target.surface, sample, surface, count, sigma, cut)
+            )
         return out
 
     def linearised(self, now: _Point, cut: float) -> tuple[BlockArrow, BlockVector, float, list[list[Measurements]]]:
         """System, slope and cost, and the measurements whose correspondences they hold."""
-        parameters, size, count = now.parameters, self.columns.n_shared, self.biases.count
-        at = self.values(now)
-        slope, cost = self.priors.gradient(at), self.priors.cost(at)
-        corner, diagonal = self.priors.shared.clone(), self.priors.diagonal.clone()
-        arrow = at.frames.new_zeros(*at.frames.shape, len(corner))
-        of_biases = at.frames.new_zeros(count, 3, 3)
+        parameters = now.parameters
+        sums = _Sums(self.priors, self.values(now), self.columns.n_shared, self.biases.count)
         terms: list[list[Measurements]] = []
-        places, slopes = [], []
-        for t in range(parameters.timesteps):
-            vertices, jacobian = self._linearizer(parameters, t)
-            turns = self.biases.turns(parameters, t)
-            shift = self.biases.shifts(turns, now.bias)
-            levers = self.biases.levers(self._linearizer, parameters, t, now.bias)
-            terms.append([measured.at(parameters, shift) for measured in self._measure(t, vertices, cut, parameters)])
-            places.append(vertices.mean(0))
-            slopes.append(jacobian.mean(0))
-            for measured in terms[-1]:
-                linear = measured.carried(levers).linear(vertices, jacobian)
-                term = measured.quadratic(vertices, jacobian, linear)
-                corner[:size, :size] += term.hessian[:size, :size]
-                arrow[t, :, :size] += term.hessian[size:, :size]
-                diagonal[t] += term.hessian[size:, size:]
-                slope.shared[:size] += term.gradient[:size]
-                slope.frames[t] += term.gradient[size:]
-                cost += float(term.cost)
-                more = measured.with_biases(vertices, linear, turns, count)
-                if more is not None:
-                    of_biases += more.own
-                    cross = more.cross.flatten(0, 1)
-                    corner[size:, :size] += cross[:, :size]
-                    corner[:size, size:] += cross[:, :size].T
-                    arrow[t, :, size:] += cross[:, size:].T
-                    slope.shared[size:] += more.gradient.flatten()
-        if count:
-            corner[size:, size:] += torch.block_diag(*of_biases)
-        if "translation" in self.columns.slices() and self.chosen is not None and len(self.chosen):
-            self._middle = _Middle(now, torch.stack(places), torch.stack(slopes))
-        return BlockArrow(corner, arrow, diagonal, self.priors.below), slope, cost, terms
+        middles = []
+        for rows in self._batches:
+            vertices, jacobian = self._linearizer.of(parameters, rows)
+            turns = self.biases.turns_of(parameters, rows)
+            shifts = self.biases.shifts(turns, now.bias)
+            levers = self.biases.levers(self._linearizer, parameters, rows, now.bias)
+            middles.append((vertices[:, -1], jacobian[:, -1]))
+            for n, t in enumerate(range(rows.start, rows.stop)):
+                found = self._measure(t, vertices[n], cut)
+                terms.append([measured.at(parameters, shifts[n]) for measured in found])
+                linear = [measured.carried(levers[n]).linear(vertices[n], jacobian[n]) for measured in terms[-1]]
+                for measured, around in zip(terms[-1], linear, strict=True):
+                    sums.add(t, measured.quadratic(vertices[n], jacobian[n], around))
+                of_biases = [m.with_biases(around, turns[n]) for m, around in zip(terms[-1], linear, strict=True)]
+                sums.add_biases(t, [more for more in of_biases if more is not None])
+        if self._middled:
+            self._middle = _Middle(now, *(torch.cat(parts) for parts in zip(*middles, strict=True)))
+        return sums.system(self.priors.below), sums.slope, sums.cost, terms
 
     def cost_at(self, now: _Point, terms: list[list[Measurements]], x: BlockVector) -> float:
         """The cost where the unknowns are x, with these correspondences."""
         there = self.moved(now, x)
         (parameters, bias), cost = there, self.priors.cost(self.values(there))
-        for t, measurements in enumerate(terms):
-            vertices = self._linearizer.vertices(parameters, t)
-            shift = self.biases.shifts(self.biases.turns(parameters, t), bias)
-            cost += sum(float(measured.at(parameters, shift).cost(vertices)) for measured in measurements)
+        for rows in self._batches:
+            vertices = self._linearizer.vertices_of(parameters, rows)
+            shifts = self.biases.shifts(self.biases.turns_of(parameters, rows), bias)
+            for n, measurements in enumerate(terms[rows]):
+                cost += sum(float(measured.at(parameters, shifts[n]).cost(vertices[n])) for measured in measurements)
         return cost
 
     def tilted_cost_at(self, now: _Point, terms: list[list[Measurements]], pull: Tensor, x: BlockVector) -> float:
         """The same, and a pull on the shared unknowns."""
         return self.cost_at(now, terms, x) + float(pull @ x.shared)
+
+
+class _Sums:
+    """System, slope and cost, while measurements are added to the priors."""
+
+    def __init__(self, priors: Priors, at: BlockVector, size: int, biases: int) -> None:
+        """`size` unknowns of the columns are shared by all timesteps, and so are the biases', after them."""
+        self.slope, self.cost, self._size = priors.gradient(at), priors.cost(at), size
+        self._corner, self._diagonal = priors.shared.clone(), priors.diagonal.clone()
+        self._arrow = at.frames.new_zeros(*at.frames.shape, len(self._corner))
+        self._own = at.frames.new_zeros(biases, 3, 3)
+        self._cross = at.frames.new_zeros(biases, 3, size)
+
+    def add(self, timestep: int, term: Quadratic) -> None:
+        """Measurements of one timestep, without what they tell of biases."""
+        size = self._size
+        self._corner[:size, :size] += term.hessian[:size, :size]
+        self._arrow[timestep, :, :size] += term.hessian[size:, :size]
+        self._diagonal[timestep] += term.hessian[size:, size:]
+        self.slope.shared[:size] += term.gradient[:size]
+        self.slope.frames[timestep] += term.gradient[size:]
+        self.cost += float(term.cost)
+
+    def add_biases(self, timestep: int, terms: Sequence[BiasQuadratic]) -> None:
+        """What all measurements of one timestep tell of biases."""
+        size, slope = self._size, self.slope.shared[self._size :].view(-1, 3)
+        own = slope.new_zeros(*slope.shape, self._arrow.shape[1])
+        for term in terms:
+            term.add_to(self._own, term.own)
+            term.add_to(self._cross, term.cross[..., :size])
+            term.add_to(own, term.cross[..., size:])
+            term.add_to(slope, term.gradient)
+        self._arrow[timestep, :, size:] = own.flatten(0, 1).T
+
+    def system(self, below: Tensor) -> BlockArrow:
+        """All that was added."""
+        size, cross, corner = self._size, self._cross.flatten(0, 1), self._corner.clone()
+        corner[size:, :size] += cross
+        corner[:size, size:] += cross.T
+        if len(cross):
+            corner[size:, size:] += torch.block_diag(*self._own)
+        return BlockArrow(corner, self._arrow, self._diagonal, below)

@@ -11,14 +11,15 @@ the logarithm of the determinant of their Hessian at their mode (Laplace's appro
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.jacobians import AT_ONCE, Linearizer, batches
 from flame_fitting.fit.solvers.residuals import Measurements, Projections
+from flame_fitting.fit.solvers.skin import Points
 from flame_fitting.head.model import HeadModel
 
 _UNKNOWN = 1e-6
@@ -28,7 +29,7 @@ _UNKNOWN = 1e-6
 class FrameVolume:
     """Half the log determinant of the timesteps' Hessian, by its slope."""
 
-    def __init__(self, head: HeadModel, columns: Columns, chosen: Int[Tensor, " n"] | None = None) -> None:
+    def __init__(self, head: HeadModel, columns: Columns, chosen: Points | None = None) -> None:
         """`columns` and `chosen` as the solver's own `Linearizer` has them."""
         self._columns = columns
         self._linearizer = Linearizer(head, columns.frames_alone(), chosen)
@@ -53,24 +54,41 @@ class FrameVolume:
             return None
         free = (~held).to(system.diagonal)
         covariance = factors.inverse_blocks()[1] * free[:, :, None] * free[:, None]
-        slopes = [self._slope(parameters, t, terms[t], covariance[t]) for t in range(parameters.timesteps)]
-        own = torch.stack([slope.frames[0] for slope in slopes]) * free
+        slopes = [
+            self._slope(parameters, rows, terms[rows], covariance[rows])
+            for rows in batches(parameters.timesteps, AT_ONCE)
+        ]
+        own = torch.cat([slope.frames for slope in slopes]) * free
         # x(s) moves by -H^-1 A ds
         followed = factors.solve(BlockVector(own.new_zeros(0), own)).frames * free
         shared = system.corner.new_zeros(len(system.corner))
         shared[: self._columns.n_shared] = torch.stack([slope.shared for slope in slopes]).sum(0)
-        return shared - torch.einsum("tfs,tf->s", system.arrow, followed)
+        return shared - system.arrow.flatten(0, 1).mT @ followed.flatten()
 
     def _slope(
-        self, parameters: FitParameters, timestep: int, terms: list[Measurements], covariance: Float[Tensor, "F F"]
+        self,
+        parameters: FitParameters,
+        rows: slice,
+        terms: list[list[Measurements]],
+        covariance: Float[Tensor, "T F F"],
     ) -> BlockVector:
-        """At one timestep, of 1/2 tr(covariance J' W J) with covariance and weights held: along all its unknowns."""
-        one = parameters.of_frames([timestep])
-        at = BlockVector(*(value.clone().requires_grad_() for value in self._columns.values(one)))
-        moved = self._columns.with_values(one, at)
-        vertices, jacobian = self._linearizer(moved)
+        """At some timesteps, of 1/2 tr(covariance J' W J) with covariance and weights held: along all their
+        unknowns."""
+        some = parameters.of_frames(range(rows.start, rows.stop))
+        at = BlockVector(*(value.clone().requires_grad_() for value in self._columns.values(some)))
+        moved = self._columns.with_values(some, at)
+        vertices, jacobian = self._linearizer.of(moved, slice(None))
         total = at.shared.sum() * 0 + at.frames.sum() * 0
-        depths = []
+        for n, measurements in enumerate(terms):
+            total = total + self._volume(moved, measurements, vertices[n], jacobian[n], covariance[n])
+        return BlockVector(*torch.autograd.grad(total, tuple(at)))
+
+    @staticmethod
+    def _volume(
+        moved: FitParameters, terms: list[Measurements], vertices: Tensor, jacobian: Tensor, covariance: Tensor
+    ) -> Tensor:
+        """That of one timestep."""
+        total, depths = vertices.new_zeros(()), []
         for measured in terms:
             weight = measured.robust_weight(measured.residuals(vertices.detach()))
             if isinstance(measured, Projections):
@@ -80,4 +98,4 @@ class FrameVolume:
             total = total + 0.5 * (((rows @ covariance) * rows).sum((1, 2)) * weight).sum()
         if depths:  # a distance is told by how large the head is seen: its volume is one of ratios, not of metres
             total = total + torch.cat(depths).mean().log()
-        return BlockVector(*torch.autograd.grad(total, tuple(at)))
+        return total

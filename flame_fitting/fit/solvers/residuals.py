@@ -39,19 +39,32 @@ class Linear(NamedTuple):
     """Residuals around the current vertices."""
 
     residuals: Float[Tensor, "n k"]
+    slopes: Float[Tensor, "n k 3"] | None
+    """Their derivative by the points; None: the identity."""
     rows: Float[Tensor, "n k P"]
-    """Their derivative."""
+    """That by the unknowns."""
     weight: Float[Tensor, " n"]
     """Of their squares, 1 / m^2."""
 
 
 class BiasQuadratic(NamedTuple):
-    """Blocks of the biases in the system of one timestep."""
+    """Blocks of the biases in the system of one timestep: what each measurement adds to those of its bias."""
 
-    own: Float[Tensor, "B 3 3"]
-    cross: Float[Tensor, "B 3 P"]
+    bias: Int[Tensor, " n"]
+    """Number of each."""
+    alone: bool
+    """Whether no two are the same."""
+    own: Float[Tensor, "n 3 3"]
+    cross: Float[Tensor, "n 3 P"]
     """With all other unknowns."""
-    gradient: Float[Tensor, "B 3"]
+    gradient: Float[Tensor, "n 3"]
+
+    def add_to(self, whole: Float[Tensor, "B *rest"], part: Float[Tensor, "n *rest"]) -> None:
+        """A part to that of all biases."""
+        if self.alone:  # adding up row by row is slow
+            whole[self.bias] += part
+        else:
+            whole.index_add_(0, self.bias, part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,21 +110,26 @@ class Measurements:
 
     def cost(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, ""]:
         """Half the weighted sum of rho."""
-        residuals = self.residuals(vertices)
-        rho = geman_mcclure(residuals.square().sum(-1), self._scale(residuals))
-        return 0.5 * (self.weight * rho).sum()
+        return self._cost(self.residuals(vertices))
 
     def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
         """Derivative of the residuals around the current vertices."""
-        moved, slopes = self._moved(jacobian), self.slopes(vertices)
-        return moved if slopes is None else torch.einsum("nkc,ncp->nkp", slopes, moved)
+        return self._rows(self.slopes(vertices), vertices, jacobian)
+
+    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
+        moved = self._moved(jacobian)
+        return moved if slopes is None else slopes @ moved
 
     def _moved(self, jacobian: Tensor) -> Tensor:
         """(n, 3, P) derivative of the points."""
-        moved = jacobian[self.corners[:, 0]] * self.shares[:, 0, None, None]
+        moved = jacobian[self.corners[:, 0]].mul_(self.shares[:, 0, None, None])
         for k in range(1, self.corners.shape[1]):
             moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
-        return moved if self.lever is None else moved + self.lever
+        return moved if self.lever is None else moved.add_(self.lever)
+
+    def _cost(self, residuals: Tensor) -> Tensor:
+        rho = geman_mcclure(residuals.square().sum(-1), self._scale(residuals))
+        return 0.5 * (self.weight * rho).sum()
 
     def robust_weight(self, residuals: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """1 / m^2: what the squares of the residuals are weighted by."""
@@ -119,39 +137,30 @@ class Measurements:
 
     def linear(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> "Linear":
         """Around the current vertices, weighted as iteratively reweighted least squares weigh them."""
-        residuals = self.residuals(vertices)
-        return Linear(residuals, self.rows(vertices, jacobian), self.robust_weight(residuals))
+        residuals, slopes = self.residuals(vertices), self.slopes(vertices)
+        return Linear(residuals, slopes, self._rows(slopes, vertices, jacobian), self.robust_weight(residuals))
 
     def quadratic(
         self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"], linear: "Linear | None" = None
     ) -> Quadratic:
         """The same around the current vertices; `linear` is that of these, where the caller has it."""
-        residuals, rows, weight = linear or self.linear(vertices, jacobian)
+        residuals, _, rows, weight = linear or self.linear(vertices, jacobian)
         flat = rows.flatten(0, 1)
         weighted = (rows * weight[:, None, None]).flatten(0, 1)
-        return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self.cost(vertices))
+        return Quadratic(weighted.T @ flat, weighted.T @ residuals.flatten(), self._cost(residuals))
 
-    def with_biases(
-        self, vertices: Float[Tensor, "V 3"], linear: "Linear", turns: Float[Tensor, "B 3 3"], count: int
-    ) -> "BiasQuadratic | None":
+    def with_biases(self, linear: "Linear", turns: Float[Tensor, "B 3 3"]) -> "BiasQuadratic | None":
         """What `quadratic` lacks of the biases, which move points along the columns of their `turns`; None without."""
         if self.bias is None:
             return None
-        (residuals, rows, weight), slopes = linear, self.slopes(vertices)
+        residuals, slopes, rows, weight = linear
         turn = turns[self.bias]
         moved = turn if slopes is None else slopes @ turn
-        weighted = moved * weight[:, None, None]
-        own = rows.new_zeros(count, 3, 3)
-        cross = rows.new_zeros(count, 3, rows.shape[-1])
-        slope = rows.new_zeros(count, 3)
-        found = (weighted.mT @ moved, weighted.mT @ rows, torch.einsum("nka,nk->na", weighted, residuals))
+        weighted = (moved * weight[:, None, None]).mT
         alone = len(torch.unique(self.bias)) == len(self.bias)
-        for whole, part in zip((own, cross, slope), found, strict=True):
-            if alone:  # adding up row by row is slow
-                whole[self.bias] = part
-            else:
-                whole.index_add_(0, self.bias, part)
-        return BiasQuadratic(own, cross, slope)
+        return BiasQuadratic(
+            self.bias, alone, weighted @ moved, weighted @ rows, (weighted @ residuals[..., None])[..., 0]
+        )
 
     def at(self, parameters: FitParameters, biases: Float[Tensor, "B 3"] | None = None) -> "Measurements":
         """The same through the cameras of these parameters, the points shifted by `biases` (reference frame, m)."""
@@ -163,9 +172,9 @@ class Measurements:
         """The same, where the shifts of all biases move by `levers` with the other unknowns."""
         return self if self.bias is None else replace(self, lever=levers[self.bias])
 
-    def among(self, position: Int[Tensor, " V"]) -> "Measurements":
-        """The same on a choice of vertices; `position` is where each is in it."""
-        return replace(self, corners=position[self.corners])
+    def of_points(self, number: Int[Tensor, " n"]) -> "Measurements":
+        """The same where not vertices but their points are posed (`skin.Points`); `number` is that of each."""
+        return replace(self, corners=number[:, None], shares=torch.ones_like(self.shares[:, :1]))
 
     def _scale(self, residuals: Tensor) -> Tensor:
         if self.scale_below is None:
@@ -214,9 +223,8 @@ class Projections(Measurements):
         turn = self.camera[..., :3]
         return (factor / seen[:, 2:])[..., None] * (turn[:, :2] - ratio[..., None] * turn[:, 2:])
 
-    def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
-        """Derivative of the residuals around the current vertices."""
-        out = super().rows(vertices, jacobian)
+    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
+        out = super()._rows(slopes, vertices, jacobian)
         if self.focal_column is not None:
             seen = self._in_cameras(vertices)
             factor = (self.log_focal.exp() * self.depth)[:, None]

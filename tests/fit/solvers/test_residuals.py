@@ -16,6 +16,7 @@ from flame_fitting.fit.solvers.residuals import (
     surface_distances,
     surface_distances_back,
 )
+from flame_fitting.fit.solvers.skin import Points, different
 from flame_fitting.fit.surface import SurfaceCloud
 from flame_fitting.fit.targets import make_pixel_target
 from flame_fitting.render.shading import vertex_normals
@@ -45,10 +46,8 @@ def test_slope_of_landmarks_is_that_of_their_robust_cost(cut):
     measured = landmarks_in_space(targets[0].sources[0].landmarks, 50.0, cut)
     at = replace(truth.clone(), shape=truth.shape + 0.5)
     _slopes_agree(lambda p: measured.quadratic(*linearizer(p)), at, columns)
-    chosen = torch.unique(measured.corners)
-    position = torch.full((head.n_vertices,), -1)
-    position[chosen] = torch.arange(len(chosen))
-    some = measured.among(position).quadratic(*Linearizer(head, columns, chosen)(at))
+    groups, (number,) = different([(measured.corners, measured.shares)])
+    some = measured.of_points(number).quadratic(*Linearizer(head, columns, Points(head, groups))(at))
     for alone, whole in zip(some, measured.quadratic(*linearizer(at)), strict=True):
         torch.testing.assert_close(alone, whole)
 
