@@ -183,7 +183,7 @@ class Linearizer:
         rest = rest + _combined(feature, self._posedirs)
         placed = _placed(joints, world, self._parents)
         shift = (placed - (world @ joints[..., None])[..., 0])[:, self._skin.joints]
-        carried = self._skin.carried(rest, world) + self._skin.weights.T[..., None] * shift[:, :, None]
+        carried = self._skin.carried(rest, world, shift)
         moved = self._skin.total[:, None] * parameters.translation[rows, None]
         return _Posed(placed, local, world, carried, carried.sum(1) + moved)
 

@@ -96,7 +96,8 @@ class Measurements:
 
     def points(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n 3"]:
         """m."""
-        points = (vertices[self.corners] * self.shares[..., None]).sum(1)
+        corners = vertices.index_select(0, self.corners.flatten()).reshape(*self.corners.shape, 3)
+        points = (corners * self.shares[..., None]).sum(1)
         return points if self.shift is None else points + self.shift
 
     def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
@@ -128,9 +129,10 @@ class Measurements:
 
     def _moved(self, jacobian: Tensor) -> Tensor:
         """(n, 3, P) derivative of the points."""
-        moved = jacobian[self.corners[:, 0]].mul_(self.shares[:, 0, None, None])
+        # index_select: its slope adds rows up faster than that of an index
+        moved = jacobian.index_select(0, self.corners[:, 0]).mul_(self.shares[:, 0, None, None])
         for k in range(1, self.corners.shape[1]):
-            moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
+            moved += jacobian.index_select(0, self.corners[:, k]) * self.shares[:, k, None, None]
         if self.lever is not None:
             moved[..., self.lever_columns] += self.lever
         return moved

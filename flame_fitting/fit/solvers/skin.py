@@ -43,9 +43,11 @@ class Vertices:
         """By displacements at rest, and by shifts of the joints."""
         return (turning @ basis).add_((self.weights @ shift.flatten(2)).unflatten(-1, (3, -1)))
 
-    def carried(self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"]) -> Float[Tensor, "T A N 3"]:
-        """As each joint alone turns them about the origin, times its weight."""
-        return self.weights.T[..., None] * (rest[:, None] @ world.mT)
+    def carried(
+        self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"], shift: Float[Tensor, "T A 3"]
+    ) -> Float[Tensor, "T A N 3"]:
+        """As each joint alone turns and then shifts them, times its weight."""
+        return self.weights.T[..., None] * (rest[:, None] @ world.mT + shift[:, :, None])
 
 
 class Points:
@@ -84,9 +86,12 @@ class Points:
         out.baddbmm_(turning.flatten(0, 2).expand(count, -1, -1), basis)
         return out.unflatten(1, (steps, 3)).transpose(0, 1)
 
-    def carried(self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"]) -> Float[Tensor, "T A N 3"]:
-        """As each joint alone turns them about the origin, times its weight."""
-        return rest.unflatten(2, (-1, 3)).transpose(1, 2) @ world[:, self.joints].mT
+    def carried(
+        self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"], shift: Float[Tensor, "T A 3"]
+    ) -> Float[Tensor, "T A N 3"]:
+        """As each joint alone turns and then shifts them, times its weight."""
+        turned = rest.unflatten(2, (-1, 3)).transpose(1, 2) @ world[:, self.joints].mT
+        return turned + self.weights.T[..., None] * shift[:, :, None]
 
 
 def different(
