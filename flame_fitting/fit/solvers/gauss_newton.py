@@ -358,7 +358,7 @@ class _Problem:
             turns = self.biases.turns_of(parameters, rows)
             shifts = self.biases.shifts(turns, now.bias)
             levers = self.biases.levers(self._linearizer, parameters, rows, now.bias)
-            middles.append((vertices[:, -1], jacobian[:, -1]))
+            middles.append((vertices[:, -1].clone(), jacobian[:, -1].clone()))  # a view would hold the whole Jacobian
             for n, t in enumerate(range(rows.start, rows.stop)):
                 found = self._measure(t, vertices[n], cut)
                 terms.append([measured.at(parameters, shifts[n]) for measured in found])
