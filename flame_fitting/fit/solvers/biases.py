@@ -100,8 +100,8 @@ class Biases:
 
     def levers(
         self, linearizer: Linearizer, parameters: FitParameters, rows: slice, biases: Float[Tensor, "B 3"]
-    ) -> Float[Tensor, "T B 3 P"]:
-        """How their shifts move with the linearizer's unknowns, at some timesteps."""
+    ) -> Float[Tensor, "T B 3 Q"]:
+        """How their shifts move at some timesteps with the linearizer's unknowns, those that turn anything."""
         return linearizer.of_carried(parameters, rows, self.carried, self.shifts(self.axes, biases))
 
     @staticmethod

@@ -44,8 +44,8 @@ class Gaps(Measurements):
     """Columns that change no gap."""
     scale_column: int | None
 
-    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
-        out = super()._rows(slopes, vertices, jacobian)
+    def _rows(self, residuals: Tensor, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
+        out = super()._rows(residuals, slopes, vertices, jacobian)
         if self.scale_column is not None:  # in the head's own size
             bare = replace(self, shift=None)
             out[..., self.scale_column] -= bare.residuals(vertices) + self.offsets
@@ -72,7 +72,7 @@ class Gaze(Measurements):
         """rad."""
         return gaze_angles(self.pose)[0, self.angles, None] - self.offsets
 
-    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
+    def _rows(self, residuals: Tensor, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
         slope = torch.autograd.functional.jacobian(lambda pose: gaze_angles(pose[None])[0], self.pose[0])
         out = jacobian.new_zeros(len(self.angles), 1, jacobian.shape[-1])
         out[:, 0, self.eyes] = slope[self.angles]

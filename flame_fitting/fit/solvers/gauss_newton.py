@@ -312,7 +312,7 @@ class _Problem:
         return np.random.default_rng(self.settings.seed + timestep).choice(count, min(_SAMPLE, count), False)
 
     def _landmarks(self, target: FrameTarget, parameters: FitParameters) -> list[Measurements]:
-        """Landmarks of one timestep: in space where they have a point, else in the pictures."""
+        """Landmarks of one timestep: in space where they have a point, else in the pictures; no empty ones."""
         cut, out = self.settings.landmark_cut, []
         for number, source in enumerate(target.sources):
             count, bias = self.settings.landmark_count * source.share, partial(self.biases.rows, number)
@@ -328,7 +328,7 @@ class _Problem:
                     column = self.columns.slices().get("log_focal")
                     args = (parameters.log_focal[0], None if column is None else column.start)
                     out.append(projected_landmarks(source.pixels, share, cut, *args, of_pixels))
-        return out
+        return [measured for measured in out if len(measured.weight)]
 
     def _measure(self, timestep: int, vertices: Tensor, cut: float) -> list[Measurements]:
         """Everything at one timestep, with correspondences of the vertices as they are."""
@@ -358,11 +358,12 @@ class _Problem:
             turns = self.biases.turns_of(parameters, rows)
             shifts = self.biases.shifts(turns, now.bias)
             levers = self.biases.levers(self._linearizer, parameters, rows, now.bias)
-            middles.append((vertices[:, -1], jacobian[:, -1]))
+            middles.append((vertices[:, -1].clone(), jacobian[:, -1].clone()))  # a view would hold the whole Jacobian
             for n, t in enumerate(range(rows.start, rows.stop)):
                 found = self._measure(t, vertices[n], cut)
                 terms.append([measured.at(parameters, shifts[n]) for measured in found])
-                linear = [measured.carried(levers[n]).linear(vertices[n], jacobian[n]) for measured in terms[-1]]
+                moving = [measured.carried(levers[n], self._linearizer.turning) for measured in terms[-1]]
+                linear = [measured.linear(vertices[n], jacobian[n]) for measured in moving]
                 for measured, around in zip(terms[-1], linear, strict=True):
                     sums.add(t, measured.quadratic(vertices[n], jacobian[n], around))
                 of_biases = [m.with_biases(around, turns[n]) for m, around in zip(terms[-1], linear, strict=True)]
@@ -421,7 +422,7 @@ class _Sums:
 
     def system(self, below: Tensor) -> BlockArrow:
         """All that was added."""
-        size, cross, corner = self._size, self._cross.flatten(0, 1), self._corner.clone()
+        size, cross, corner = self._size, self._cross.flatten(0, 1), self._corner
         corner[size:, :size] += cross
         corner[:size, size:] += cross.T
         if len(cross):

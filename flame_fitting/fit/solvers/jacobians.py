@@ -5,6 +5,7 @@ A_v = sum_j w_vj R_j. Turns of joints and of the whole move points by cross prod
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import cross_matrix, left_jacobian, rotation_matrix
 
 _JOINTS_OF = {"rotation": (0,), "neck_pose": (1,), "jaw_pose": (2,), "eyes_pose": (3, 4)}
+_TURN = (*_JOINTS_OF, "placement")
 
 AT_ONCE = 8
 """Timesteps that are posed together: what a processor's cache holds of them."""
@@ -105,20 +107,26 @@ class Linearizer:
             blocks = self._in_metric(parameters, rows, blocks)
         return vertices, torch.cat([vertices.new_zeros(*vertices.shape, 0), *blocks], dim=-1)
 
+    @cached_property
+    def turning(self) -> Int[Tensor, " Q"]:
+        """The columns that turn directions, too."""
+        own = [torch.arange(b.columns.start, b.columns.stop) for b in self.columns.blocks if b.parameter in _TURN]
+        return torch.cat([torch.arange(0), *own]).to(self._regressor.device)
+
     def of_carried(
         self,
         parameters: FitParameters,
         rows: slice,
         carried: Float[Tensor, "B J"],
         vectors: Float[Tensor, "B 3"],
-    ) -> Float[Tensor, "T B 3 P"]:
+    ) -> Float[Tensor, "T B 3 Q"]:
         """Jacobian, in the reference frame, of vectors at rest that joints carry, each joint with its share of them,
-        as skinning does without the scale."""
+        as skinning does without the scale; by the columns `turning`, since no other moves them."""
         pose, placed = _joint_poses(parameters, rows), rotation_matrix(parameters.placement[:3])
         world = _along_chain(rotation_matrix(pose), self._parents)
         each = carried.T[..., None] * (vectors @ (placed @ world).mT)
         jacobian = left_jacobian(pose)
-        out = vectors.new_zeros(len(pose), *vectors.shape, self.columns.count)
+        out = [vectors.new_zeros(len(pose), *vectors.shape, 0)]
         for block in self.columns.blocks:
             if block.parameter in _JOINTS_OF:
                 turned = [
@@ -128,13 +136,12 @@ class Linearizer:
                     )
                     for j in _JOINTS_OF[block.parameter]
                 ]
-                out[..., block.columns] = torch.cat(turned, dim=-1)[..., block.coefficients]
+                out.append(torch.cat(turned, dim=-1)[..., block.coefficients])
             elif block.parameter == "placement":
                 turned_all = cross_columns(left_jacobian(parameters.placement[:3]), each.sum(1))
-                out[..., block.columns] = torch.cat([turned_all, turned_all.new_zeros(*out.shape[:3], 4)], dim=-1)[
-                    ..., block.coefficients
-                ]
-        return out
+                whole = torch.cat([turned_all, turned_all.new_zeros(*turned_all.shape[:-1], 4)], dim=-1)
+                out.append(whole[..., block.coefficients])
+        return torch.cat(out, dim=-1)
 
     def _subtree(self, j: int) -> list[int]:
         return [i for i in range(len(self._parents)) if _descends(self._parents, i, j)]
@@ -176,7 +183,7 @@ class Linearizer:
         rest = rest + _combined(feature, self._posedirs)
         placed = _placed(joints, world, self._parents)
         shift = (placed - (world @ joints[..., None])[..., 0])[:, self._skin.joints]
-        carried = self._skin.carried(rest, world) + self._skin.weights.T[..., None] * shift[:, :, None]
+        carried = self._skin.carried(rest, world, shift)
         moved = self._skin.total[:, None] * parameters.translation[rows, None]
         return _Posed(placed, local, world, carried, carried.sum(1) + moved)
 
@@ -184,8 +191,7 @@ class Linearizer:
         """(T, N, 3, n) for shape and expression."""
         joints = self._joint_directions.expand(len(posed.world), -1, -1, -1)
         shift = scaled @ (_placed(joints, posed.world, self._parents) - posed.world @ joints)[:, self._skin.joints]
-        out = self._skin.turned(scaled @ turning, self._directions)
-        return out.add_((self._skin.weights @ shift.flatten(2)).unflatten(-1, (3, -1)))
+        return self._skin.moved(scaled @ turning, self._directions, shift)
 
     def _moved_by_joint(self, posed: _Posed, j: int, jacobian: Tensor, turning: Tensor) -> Tensor:
         """(T, N, 3 turns, 3), head space: a turn w of joint j moves a vertex by w x (Y - P_j W), summed over the

@@ -77,17 +77,18 @@ class FrameVolume:
         some = parameters.of_frames(range(rows.start, rows.stop))
         at = BlockVector(*(value.clone().requires_grad_() for value in self._columns.values(some)))
         moved = self._columns.with_values(some, at)
-        vertices, jacobian = self._linearizer.of(moved, slice(None))
         total = at.shared.sum() * 0 + at.frames.sum() * 0
-        for n, measurements in enumerate(terms):
-            total = total + self._volume(moved, measurements, vertices[n], jacobian[n], covariance[n])
+        # unbound once: the slope of each row alone would be as large as all
+        each = zip(*(values.unbind() for values in self._linearizer.of(moved, slice(None))), strict=True)
+        for measurements, (vertices, jacobian), own in zip(terms, each, covariance, strict=True):
+            total = total + self._sloped(moved, measurements, vertices, jacobian, own)
         return BlockVector(*torch.autograd.grad(total, tuple(at)))
 
     @staticmethod
-    def _volume(
+    def _sloped(
         moved: FitParameters, terms: list[Measurements], vertices: Tensor, jacobian: Tensor, covariance: Tensor
     ) -> Tensor:
-        """That of one timestep."""
+        """What has the slope of that of one timestep."""
         total, depths = vertices.new_zeros(()), []
         for measured in terms:
             weight = measured.robust_weight(measured.residuals(vertices.detach()))
@@ -95,7 +96,8 @@ class FrameVolume:
                 measured = measured.through(moved)
                 depths.append(measured.depths(vertices))
             rows = measured.rows(vertices, jacobian)
-            total = total + 0.5 * (((rows @ covariance) * rows).sum((1, 2)) * weight).sum()
+            # quadratic in the rows: their slope is known, and held here
+            total = total + ((rows.detach() @ covariance) * weight[:, None, None] * rows).sum()
         if depths:  # a distance is told by how large the head is seen: its volume is one of ratios, not of metres
             total = total + torch.cat(depths).mean().log()
         return total

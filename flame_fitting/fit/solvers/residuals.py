@@ -89,24 +89,31 @@ class Measurements:
     """Number of the bias that each point has; None: no point has one."""
     shift: Float[Tensor, "n 3"] | None = None
     """What the biases add to the points now, m."""
-    lever: Float[Tensor, "n 3 P"] | None = None
-    """Derivative of that by the other unknowns; None: it does not move with them."""
+    lever: Float[Tensor, "n 3 Q"] | None = None
+    """Derivative of that by some of the other unknowns; None: it does not move with them."""
+    lever_columns: Int[Tensor, " Q"] | None = None
+    """Which these are."""
 
     def points(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n 3"]:
         """m."""
-        points = torch.einsum("nmc,nm->nc", vertices[self.corners], self.shares)
+        corners = vertices.index_select(0, self.corners.flatten()).reshape(*self.corners.shape, 3)
+        points = (corners * self.shares[..., None]).sum(1)
         return points if self.shift is None else points + self.shift
 
     def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
         """m."""
         points = self.points(vertices)
         if self.directions is not None:
-            points = torch.einsum("nkc,nc->nk", self.directions, points)
+            points = (self.directions @ points[..., None])[..., 0]
         return points - self.offsets
 
     def slopes(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k 3"] | None:
         """Derivative of the residuals by the points; None: the identity."""
         return self.directions
+
+    def _around(self, vertices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Residuals and slopes, where both are wanted."""
+        return self.residuals(vertices), self.slopes(vertices)
 
     def cost(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, ""]:
         """Half the weighted sum of rho."""
@@ -114,18 +121,21 @@ class Measurements:
 
     def rows(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> Float[Tensor, "n k P"]:
         """Derivative of the residuals around the current vertices."""
-        return self._rows(self.slopes(vertices), vertices, jacobian)
+        return self._rows(*self._around(vertices), vertices, jacobian)
 
-    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
+    def _rows(self, residuals: Tensor, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
         moved = self._moved(jacobian)
         return moved if slopes is None else slopes @ moved
 
     def _moved(self, jacobian: Tensor) -> Tensor:
         """(n, 3, P) derivative of the points."""
-        moved = jacobian[self.corners[:, 0]].mul_(self.shares[:, 0, None, None])
+        # index_select: its slope adds rows up faster than that of an index
+        moved = jacobian.index_select(0, self.corners[:, 0]).mul_(self.shares[:, 0, None, None])
         for k in range(1, self.corners.shape[1]):
-            moved += jacobian[self.corners[:, k]] * self.shares[:, k, None, None]
-        return moved if self.lever is None else moved.add_(self.lever)
+            moved += jacobian.index_select(0, self.corners[:, k]) * self.shares[:, k, None, None]
+        if self.lever is not None:
+            moved[..., self.lever_columns] += self.lever
+        return moved
 
     def _cost(self, residuals: Tensor) -> Tensor:
         rho = geman_mcclure(residuals.square().sum(-1), self._scale(residuals))
@@ -137,8 +147,9 @@ class Measurements:
 
     def linear(self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"]) -> "Linear":
         """Around the current vertices, weighted as iteratively reweighted least squares weigh them."""
-        residuals, slopes = self.residuals(vertices), self.slopes(vertices)
-        return Linear(residuals, slopes, self._rows(slopes, vertices, jacobian), self.robust_weight(residuals))
+        residuals, slopes = self._around(vertices)
+        rows = self._rows(residuals, slopes, vertices, jacobian)
+        return Linear(residuals, slopes, rows, self.robust_weight(residuals))
 
     def quadratic(
         self, vertices: Float[Tensor, "V 3"], jacobian: Float[Tensor, "V 3 P"], linear: "Linear | None" = None
@@ -168,9 +179,9 @@ class Measurements:
             return self
         return replace(self, shift=biases[self.bias])
 
-    def carried(self, levers: Float[Tensor, "B 3 P"]) -> "Measurements":
-        """The same, where the shifts of all biases move by `levers` with the other unknowns."""
-        return self if self.bias is None else replace(self, lever=levers[self.bias])
+    def carried(self, levers: Float[Tensor, "B 3 Q"], columns: Int[Tensor, " Q"]) -> "Measurements":
+        """The same, where the shifts of all biases move by `levers` with the unknowns `columns`."""
+        return self if self.bias is None else replace(self, lever=levers[self.bias], lever_columns=columns)
 
     def of_points(self, number: Int[Tensor, " n"]) -> "Measurements":
         """The same where not vertices but their points are posed (`skin.Points`); `number` is that of each."""
@@ -198,7 +209,7 @@ class Projections(Measurements):
     """Where log_focal is in the unknowns, if it moves."""
 
     def _in_cameras(self, vertices: Tensor) -> Tensor:
-        found = torch.einsum("nkc,nc->nk", self.camera[..., :3], self.points(vertices)) + self.camera[..., 3]
+        found = (self.camera[..., :3] @ self.points(vertices)[..., None])[..., 0] + self.camera[..., 3]
         # what is behind the camera does not come over to its front
         return torch.cat([found[:, :2], found[:, 2:].clamp_min(0.05)], dim=1)
 
@@ -212,23 +223,26 @@ class Projections(Measurements):
 
     def residuals(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k"]:
         """m at the stated depth."""
-        seen = self._in_cameras(vertices)
-        return (self.log_focal.exp() * self.depth / seen[:, 2])[:, None] * seen[:, :2] - self.offsets
+        return self._projected(self._in_cameras(vertices)) - self.offsets
 
     def slopes(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "n k 3"]:
         """Derivative of the residuals by the points."""
-        seen = self._in_cameras(vertices)
-        ratio = seen[:, :2] / seen[:, 2:]
-        factor = (self.log_focal.exp() * self.depth)[:, None]
-        turn = self.camera[..., :3]
-        return (factor / seen[:, 2:])[..., None] * (turn[:, :2] - ratio[..., None] * turn[:, 2:])
+        return self._around(vertices)[1]
 
-    def _rows(self, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
-        out = super()._rows(slopes, vertices, jacobian)
+    def _around(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        seen = self._in_cameras(vertices)
+        projected, turn = self._projected(seen), self.camera[..., :3]
+        factor = (self.log_focal.exp() * self.depth / seen[:, 2])[:, None, None]
+        slopes = factor * turn[:, :2] - (projected / seen[:, 2:])[..., None] * turn[:, 2:]
+        return projected - self.offsets, slopes
+
+    def _projected(self, seen: Tensor) -> Tensor:
+        return (self.log_focal.exp() * self.depth / seen[:, 2])[:, None] * seen[:, :2]
+
+    def _rows(self, residuals: Tensor, slopes: Tensor | None, vertices: Tensor, jacobian: Tensor) -> Tensor:
+        out = super()._rows(residuals, slopes, vertices, jacobian)
         if self.focal_column is not None:
-            seen = self._in_cameras(vertices)
-            factor = (self.log_focal.exp() * self.depth)[:, None]
-            out[..., self.focal_column] = factor * seen[:, :2] / seen[:, 2:]
+            out[..., self.focal_column] = residuals + self.offsets
         return out
 
     def at(self, parameters: FitParameters, biases: Float[Tensor, "B 3"] | None = None) -> "Measurements":

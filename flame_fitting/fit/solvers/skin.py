@@ -34,13 +34,20 @@ class Vertices:
         """How displacements at rest move them when joints are turned by `world`; dimension N may be 1."""
         return torch.einsum("nj,tjab->tnab", self.weights, world)
 
-    def turned(self, turning: Float[Tensor, "T N 3 C"], basis: Float[Tensor, "N C K"]) -> Float[Tensor, "T N 3 K"]:
-        """Displacements at rest, turned."""
-        return turning @ basis
+    def moved(
+        self,
+        turning: Float[Tensor, "T N 3 C"],
+        basis: Float[Tensor, "N C K"],
+        shift: Float[Tensor, "T A 3 K"],
+    ) -> Float[Tensor, "T N 3 K"]:
+        """By displacements at rest, and by shifts of the joints."""
+        return (turning @ basis).add_((self.weights @ shift.flatten(2)).unflatten(-1, (3, -1)))
 
-    def carried(self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"]) -> Float[Tensor, "T A N 3"]:
-        """As each joint alone turns them about the origin, times its weight."""
-        return self.weights.T[..., None] * (rest[:, None] @ world.mT)
+    def carried(
+        self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"], shift: Float[Tensor, "T A 3"]
+    ) -> Float[Tensor, "T A N 3"]:
+        """As each joint alone turns and then shifts them, times its weight."""
+        return self.weights.T[..., None] * (rest[:, None] @ world.mT + shift[:, :, None])
 
 
 class Points:
@@ -66,14 +73,25 @@ class Points:
         """How displacements at rest move them when joints are turned by `world`, which is the same for all."""
         return world[:, self.joints].transpose(1, 2).flatten(2)[:, None]
 
-    def turned(self, turning: Float[Tensor, "T 1 3 C"], basis: Float[Tensor, "N C K"]) -> Float[Tensor, "T N 3 K"]:
-        """Displacements at rest, turned."""
-        rows = turning.flatten(0, 2).expand(len(basis), -1, -1)
-        return torch.bmm(rows, basis).unflatten(1, (len(turning), 3)).transpose(0, 1)
+    def moved(
+        self,
+        turning: Float[Tensor, "T 1 3 C"],
+        basis: Float[Tensor, "N C K"],
+        shift: Float[Tensor, "T A 3 K"],
+    ) -> Float[Tensor, "T N 3 K"]:
+        """By displacements at rest, and by shifts of the joints."""
+        steps, count = len(turning), len(basis)
+        out = (self.weights @ shift.transpose(0, 1).flatten(1)).view(count, 3 * steps, basis.shape[2])
+        # in place: each is as large as the whole Jacobian
+        out.baddbmm_(turning.flatten(0, 2).expand(count, -1, -1), basis)
+        return out.unflatten(1, (steps, 3)).transpose(0, 1)
 
-    def carried(self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"]) -> Float[Tensor, "T A N 3"]:
-        """As each joint alone turns them about the origin, times its weight."""
-        return rest.unflatten(2, (-1, 3)).transpose(1, 2) @ world[:, self.joints].mT
+    def carried(
+        self, rest: Float[Tensor, "T N C"], world: Float[Tensor, "T J 3 3"], shift: Float[Tensor, "T A 3"]
+    ) -> Float[Tensor, "T A N 3"]:
+        """As each joint alone turns and then shifts them, times its weight."""
+        turned = rest.unflatten(2, (-1, 3)).transpose(1, 2) @ world[:, self.joints].mT
+        return turned + self.weights.T[..., None] * shift[:, :, None]
 
 
 def different(
