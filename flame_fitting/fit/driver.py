@@ -14,6 +14,7 @@ from flame_fitting.fit.keeping import Clock, Keeper
 from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyframes
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
+from flame_fitting.fit.pictures import ZOOMED
 from flame_fitting.fit.quality import Quality, in_words, measure, picture_error, worsened
 from flame_fitting.fit.repair import Repair, repair, repair_dynamic, said
 from flame_fitting.fit.result import StageRecord
@@ -124,6 +125,9 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
             trouble = str(error)
     if not trouble and not all(bool(torch.isfinite(value).all()) for value in found.parameters.items().values()):
         trouble = "the parameters are no longer finite"
+    zoomed = float(found.parameters.log_focal[0].exp())
+    if not trouble and max(zoomed, 1 / zoomed) > 0.8 * ZOOMED:  # pictures are not drawn from much farther away
+        trouble = f"it went to a focal length of {zoomed:.2g} times the assumed one"
     if not trouble:
         for mend in (repair, repair_dynamic):
             repaired.append(mend(seen.head, found.parameters, seen.targets, seen.surface))

@@ -24,6 +24,8 @@ from flame_fitting.fit.views import ViewSet, area_resized, common_size, stack_rg
 
 NEAR, FAR = 0.6, 0.8
 """What is drawn lies so far (m) before and behind the reference frame's origin."""
+ZOOMED = 5.0
+"""Of cameras whose focal length is not known, so many times the assumed one, or a part of it, at most."""
 
 
 class Pictures:
@@ -145,7 +147,7 @@ def load_pictures(
     distance = np.linalg.norm(np.linalg.inv(camera)[:, :3, 3], axis=1)
     near, far = np.maximum(distance - NEAR, 0.05), distance + FAR
     if not capture.calibrated:  # another focal length moves the head as far as that is longer
-        near, far = distance / 5, distance * 5
+        near, far = distance / ZOOMED, distance * ZOOMED
     clip = np.stack(
         [
             clip_from_world(view.K, c, view.width, view.height, n, f)

@@ -206,6 +206,8 @@ def _to_marginal_mode(problem: "_Problem", now: _Point, report: Callable[[int], 
         if pull is None:
             break
         pull = settings.volume * pull
+        if (column := columns.slices().get("log_focal")) is not None:
+            pull = pull * _believed(system.holding(held), pull, column.start)
         tilted = gradient._replace(shared=gradient.shared + pull)
         cost_at = partial(problem.tilted_cost_at, now, terms, pull)
         there = shortened(system, tilted, cost + float(pull @ at.shared), at, cost_at, problem.least)
@@ -214,6 +216,22 @@ def _to_marginal_mode(problem: "_Problem", now: _Point, report: Callable[[int], 
         if system.times(moved).dot(moved) < _SETTLED**2:
             break
     return now
+
+
+def _believed(system: BlockArrow, pull: Tensor, column: int) -> float:
+    """The share of a pull that moves one shared unknown by no more than its standard deviation.
+
+    The volume knows a mode and its curvature. Where heads turn little it would move a focal length several times as far
+    as that is known, and where that leads is no longer what it knows of.
+    """
+    try:
+        corner = system.damped(0.0).factorised().corner
+    except torch.linalg.LinAlgError:
+        return 1.0
+    one = torch.zeros_like(pull)
+    one[column] = 1.0
+    moved = torch.cholesky_solve(torch.stack([pull, one], dim=1), corner)[column]
+    return min(1.0, float(moved[1].sqrt()) / max(abs(float(moved[0])), 1e-12))
 
 
 class _Problem:

@@ -27,7 +27,7 @@ from flame_fitting.fit.solvers.focal import dollied
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.state import FitState
-from flame_fitting.fit.steady_points import steady
+from flame_fitting.fit.steady_points import steady, typical
 from flame_fitting.fit.targets import LandmarkTarget, PixelTarget, SourceTarget
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.mesh import zoomed_clip
@@ -187,7 +187,10 @@ def _in_rounds(
             points = on_the_skin(seen.rasterizer, seen.head, film.shown(state), tracks)
         if each.steady:
             points = steady(points, film.shown(state))
-        more = film.with_points(points, stage.config.w.landmark_count, each.noise / 512)
+        noise = each.noise
+        if each.marginal:  # the volume counts by what errors are assumed, and a video's own may be larger
+            noise = max(noise, typical(points, film.shown(state)) * 512 / max(film.grey.shape[1:]))
+        more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
         own = len(range(number, steps, len(rounds)))
         part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=0 if each.marginal else own))
         marginal = own if each.marginal else 0
