@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.solvers.block_arrow import BlockVector
+from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, _Problem, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, _believed, _Problem, gauss_newton
 from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.residuals import Projections
 from tests.fit.known_truth import sequence
@@ -110,3 +110,15 @@ def test_pull_knows_the_focal_length():
         assert float(slope) == pytest.approx(expected, rel=1e-3, abs=1e-3)
     # a longer lens at a larger distance shows the same: it gains nothing
     assert abs(float(pull[column])) < 3.0
+
+
+def test_a_pull_moves_a_focal_length_no_farther_than_it_is_known() -> None:
+    """Of two unknowns with one frame's: the share of a pull that moves the first by one standard deviation."""
+    full = torch.tensor([[4.0, 1.0, 0.5], [1.0, 3.0, 0.2], [0.5, 0.2, 2.0]], dtype=torch.float64)
+    system = BlockArrow(full[:2, :2], full[2:, :2][None], full[2:, 2:][None], full[2:, 2:][None][:0])
+    inverse = torch.linalg.inv(full)
+    deviation = float(inverse[0, 0].sqrt())
+    for strength in (0.01, 1.0, 10.0):
+        pull = strength * torch.tensor([1.0, -2.0], dtype=torch.float64)
+        moved = abs(float(inverse[0, :2] @ pull))
+        assert _believed(system, pull, 0) == pytest.approx(min(1.0, deviation / moved))
