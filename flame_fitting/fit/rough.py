@@ -13,7 +13,8 @@ from flame_fitting.fit.parameters import placement_matrix
 from flame_fitting.fit.prepare import make_start, neutral_parameters
 from flame_fitting.fit.region_weights import SurfaceWeights, surface_weights
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import gauss_newton
+from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.surface import SurfaceView
 from flame_fitting.fit.weight_config import PriorConfig, WeightConfig
@@ -48,6 +49,7 @@ def rough_head_frame(
             smoothness={},
             bias_sigma=None,
             marginal=0,
+            volume=0.0,
             seed=0,
         )
         parameters = gauss_newton(head, parameters, start.targets, few, PriorConfig(), settings, dense).parameters

@@ -13,10 +13,10 @@ from flame_fitting.fit.losses.offsets import OffsetWeights
 from flame_fitting.fit.presets import preset
 from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.adam_settings import photometric_config, photometric_weights
-from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings
 from flame_fitting.fit.solvers.geometry_weights import GeometryWeights
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
+from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fit.weight_config import PriorConfig
@@ -68,6 +68,7 @@ def second_order_of(**changes: Any) -> GaussNewtonSettings:
         "smoothness": {},
         "bias_sigma": None,
         "marginal": 0,
+        "volume": 1.0,
         "evidence": 0.0,
         "landmark_cut": LANDMARK_CUT,
         "usual_log_focal": 0.0,

@@ -19,8 +19,9 @@ from flame_fitting.fit.priors import priors
 from flame_fitting.fit.solvers.closed_form import align_timesteps
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.dolly import along, depth_rows, depths
-from flame_fitting.fit.solvers.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import Solution, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.state import FitState
 from flame_fitting.fit.targets import PixelTarget
@@ -144,6 +145,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
         smoothness={},
         bias_sigma=config.prior.landmark_bias,
         marginal=0,
+        volume=0.0,
         seed=config.seed,
     )
     found = gauss_newton(seen.head, parameters, seen.targets, columns, prior, settings)

@@ -10,8 +10,9 @@ from flame_fitting.fit.priors import priors
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import usual_log_focal
-from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, GaussNewtonSettings, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.state import FitState
 

@@ -9,8 +9,9 @@ import torch
 from flame_fitting.fit.solvers.biases import Biases, with_noise_found, without_biases
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.gauss_newton import _Point, _Problem, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import gauss_newton
 from flame_fitting.fit.solvers.jacobians import Linearizer, skinning_rotations
+from flame_fitting.fit.solvers.problem import Point, Problem
 from flame_fitting.fit.solvers.residuals import projected_landmarks
 from flame_fitting.fit.targets import FrameTarget
 from tests.fit.known_truth import sequence
@@ -48,11 +49,11 @@ def test_slopes_and_blocks_are_those_of_the_cost(pictures: bool) -> None:
     head, truth, targets = of_pictures(2) if pictures else biased(2, 1e-5)[:3]
     columns = Columns.of(head, ("shape", "rotation", "jaw_pose"), {"shape": 3})
     settings = second_order_of(iterations=0, landmark_cut=1e6, bias_sigma=SIGMA)
-    problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
+    problem = Problem(head, targets, columns, PRIOR, settings, None, truth)
     begin = problem.begin(truth)
     rng = np.random.default_rng(0)
     # pictures bend, and biases turn with the skin: what residuals add to the curvature is no part of the system
-    now = _Point(truth, begin.bias + torch.as_tensor(1e-5 * rng.standard_normal(begin.bias.shape)))
+    now = Point(truth, begin.bias + torch.as_tensor(1e-5 * rng.standard_normal(begin.bias.shape)))
     system, gradient, _, terms = problem.linearised(now, 0.01)
     at, size = problem.values(now), columns.n_shared
     assert len(at.shared) == size + 3 * len(begin.bias) and len(begin.bias) == 80
@@ -76,10 +77,10 @@ def test_turns_carry_biases_along(pictures: bool) -> None:
     head, truth, targets = of_pictures(2) if pictures else biased(2, SIGMA)[:3]
     columns = Columns.of(head, ("placement_rotation", "rotation", "neck_pose", "jaw_pose"))
     settings = second_order_of(iterations=0, landmark_cut=1e6, bias_sigma=SIGMA)
-    problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
+    problem = Problem(head, targets, columns, PRIOR, settings, None, truth)
     begin = problem.begin(truth)
     bias = 0.02 * torch.as_tensor(np.random.default_rng(0).standard_normal(begin.bias.shape))
-    now = _Point(truth, bias)
+    now = Point(truth, bias)
     _, gradient, _, terms = problem.linearised(now, 0.01)
     at = problem.values(now)
     for number in range(columns.count):

@@ -19,9 +19,10 @@ from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.dolly import along, depth_rows
 from flame_fitting.fit.solvers.focal import TRIED, USUAL_DISTANCE, dollied, lowest, thinned, usual_log_focal
-from flame_fitting.fit.solvers.gauss_newton import _Problem, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.jacobians import Linearizer
+from flame_fitting.fit.solvers.problem import Problem
 from flame_fitting.fit.solvers.residuals import projected_landmarks
 from flame_fitting.fit.stage_config import LANDMARKS, StageConfig
 from flame_fitting.fit.state import FitState
@@ -191,7 +192,7 @@ def test_without_landmarks_the_focal_length_is_the_usual_one_and_slopes_are_thos
     found = gauss_newton(seen.head, truth, blind, columns, prior, settings)
     assert float(found.parameters.log_focal[0]) == pytest.approx(0.25, abs=1e-6)
     assert float(found.posterior.standard_deviations(truth)["log_focal"][0]) == pytest.approx(0.3, rel=1e-4)
-    problem = _Problem(seen.head, blind, columns, prior, settings, None, truth)
+    problem = Problem(seen.head, blind, columns, prior, settings, None, truth)
     at = problem.values(problem.begin(truth))
     slope = problem.priors.gradient(at).shared
     for column in range(columns.n_shared):
@@ -245,7 +246,7 @@ def test_steps_along_focal_length_and_distance_keep_what_is_seen() -> None:
     truth, seen = seen_by_one_camera(3)
     columns = Columns.of(seen.head, ("log_focal", "rotation", "translation"))
     targets = [*seen.targets[:2], FrameTarget()]
-    problem = _Problem(seen.head, targets, columns, priors_of(), second_order_of(iterations=0), None, truth)
+    problem = Problem(seen.head, targets, columns, priors_of(), second_order_of(iterations=0), None, truth)
     begin = problem.begin(truth)
     problem.linearised(begin, 0.01)
     camera = torch.as_tensor(CAMERA[0])

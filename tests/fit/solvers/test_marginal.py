@@ -9,8 +9,9 @@ import torch
 
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, _believed, _Problem, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, _believed, gauss_newton
 from flame_fitting.fit.solvers.marginal import FrameVolume
+from flame_fitting.fit.solvers.problem import Problem
 from flame_fitting.fit.solvers.residuals import Projections
 from tests.fit.known_truth import sequence
 from tests.fit.settings import second_order_of
@@ -36,7 +37,7 @@ def test_pull_is_the_slope_of_the_half_log_determinant_along_the_timesteps_mode(
     head, truth, targets, _ = sequence(3)
     columns = replace(_columns(head, 3, shape=4), metric=metric)
     settings = second_order_of(iterations=0, landmark_cut=1e6, smoothness=SMOOTH)
-    problem = _Problem(head, targets, columns, PRIOR, settings, None, truth)
+    problem = Problem(head, targets, columns, PRIOR, settings, None, truth)
     system, gradient, _, terms = problem.linearised(problem.begin(truth), 0.01)
     held = torch.zeros_like(gradient.frames, dtype=torch.bool)
     pull = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, held)
@@ -84,7 +85,7 @@ def test_pull_knows_the_focal_length():
     head, names = seen.head, ("log_focal", "shape", "expr", "rotation", "translation")
     columns = Columns.of(head, names, {"shape": 2, "expr": 2}, metric=True)
     settings = second_order_of(iterations=0, landmark_cut=1e6, smoothness=SMOOTH)
-    problem = _Problem(head, seen.targets, columns, PRIOR, settings, None, truth)
+    problem = Problem(head, seen.targets, columns, PRIOR, settings, None, truth)
     system, gradient, _, terms = problem.linearised(problem.begin(truth), 0.01)
     held = torch.zeros_like(gradient.frames, dtype=torch.bool)
     pull = FrameVolume(head, columns, problem.chosen).pull(truth, terms, system, held)
