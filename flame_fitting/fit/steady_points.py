@@ -26,14 +26,18 @@ _FACTOR, _LEAST = 2.0, 0.25
 
 def steady(points: SkinPoints, shown: Shown) -> SkinPoints:
     """The points without those that are unsteady about the head as it is shown."""
-    kept = unexplained(points, shown) <= max(_FACTOR * typical(points, shown), _LEAST)
+    off = unexplained(points, shown)
+    kept = off <= max(_FACTOR * _middle(off), _LEAST)
     own = {name: getattr(points, name)[kept] for name in ("corners", "barycentric")}
     return replace(points, **own, place=points.place[:, kept], sigma=points.sigma[:, kept])
 
 
 def typical(points: SkinPoints, shown: Shown) -> float:
     """What the middle point is off by, px (`unexplained`); 0 where there is none."""
-    off = unexplained(points, shown)
+    return _middle(unexplained(points, shown))
+
+
+def _middle(off: Float[Tensor, " N"]) -> float:
     known = torch.isfinite(off)
     return float(off[known].median()) if known.any() else 0.0
 

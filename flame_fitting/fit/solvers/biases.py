@@ -27,6 +27,8 @@ NECK = 1
 
 _MEDIAN = 2 * float(np.log(2))
 """Of a chi-squared variable of two degrees of freedom."""
+_LEAST_NOISE = 1 / 3
+"""Of what is assumed, of squared errors: what is found by a fit to the landmarks themselves is too small."""
 _HELD = (1e-4, 1e-4)
 """m: standard deviations of biases that are known, in the skin and off it."""
 
@@ -156,10 +158,6 @@ def without_biases(
             mended = replace(pixels, rays=pixels.rays - shift / term.depth[:, None])
             moved[t][number] = replace(moved[t][number], pixels=mended, bias=_HELD)
     return [replace(target, sources=tuple(sources)) for target, sources in zip(targets, moved, strict=True)]
-
-
-_LEAST_NOISE = 1 / 3
-"""Of what is assumed, of squared errors: what is found by a fit to the landmarks themselves is too small."""
 
 
 @torch.no_grad()

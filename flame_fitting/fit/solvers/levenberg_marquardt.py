@@ -59,11 +59,7 @@ def step(
     `system` and `gradient` are those of the cost at `at`; `least` bounds the unknowns of every frame from below (the
     step is projected, and unknowns that lie on their bound and push outward are held).
     """
-    held = torch.zeros_like(at.frames, dtype=torch.bool)
-    if least is not None:
-        held = (at.frames <= least) & (gradient.frames > 0)
-    right = BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
-    free = system.holding(held)
+    free, right = _unheld(system, gradient, at, least)
     while damping.value < MOST:
         try:
             wanted = free.damped(damping.value).factorised().solve(right)
@@ -103,9 +99,7 @@ def shortened(
     Damping along the diagonal takes a step out of the directions that are hardly determined, and those are all that a
     small pull on the cost moves; a shorter step keeps its direction.
     """
-    held = (at.frames <= least) & (gradient.frames > 0)
-    right = BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
-    free = system.holding(held)
+    free, right = _unheld(system, gradient, at, least)
     try:
         wanted = free.damped(LEAST).factorised().solve(right)
     except torch.linalg.LinAlgError:
@@ -118,6 +112,16 @@ def shortened(
             return there
         share /= 2
     return at
+
+
+def _unheld(
+    system: BlockArrow, gradient: BlockVector, at: BlockVector, least: Float[Tensor, " F"] | None
+) -> tuple[BlockArrow, BlockVector]:
+    """System and right side where unknowns that lie on their bound and push outward are held."""
+    held = torch.zeros_like(at.frames, dtype=torch.bool)
+    if least is not None:
+        held = (at.frames <= least) & (gradient.frames > 0)
+    return system.holding(held), BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
 
 
 def _promised(system: BlockArrow, right: BlockVector, x: BlockVector) -> float:

@@ -174,7 +174,7 @@ class Problem:
             parameters = self._centred(now, parameters, x, self._middle)
         return Point(parameters, x.shared[size:].reshape(-1, 3))
 
-    def _centred(self, now: Point, parameters: FitParameters, x: BlockVector, middle: "_Middle") -> FitParameters:
+    def _centred(self, now: Point, parameters: FitParameters, x: BlockVector, middle: _Middle) -> FitParameters:
         at = self.values(now)
         shared = (x.shared - at.shared)[: self.columns.n_shared].expand(len(middle.place), -1)
         change = torch.einsum("tcp,tp->tc", middle.slope, torch.cat([shared, x.frames - at.frames], dim=1))
