@@ -91,7 +91,13 @@ def page(frozen: dict[str, Any]) -> str:
         for label in labels:
             cells = [_cell(frozen[label]["metrics"].get(name, {}).get(key)) for name in names]
             lines.append(f"| {title} | {label} | " + " | ".join(cells) + " |")
-    lines += ["", f"## Every figure, {labels[-1]}", "", "Those of single stages and of poses are in `baseline.json`.", ""]
+    lines += [
+        "",
+        f"## Every figure, {labels[-1]}",
+        "",
+        "Those of single stages and of poses are in `baseline.json`.",
+        "",
+    ]
     lines += ["| figure | " + " | ".join(names) + " |", "| --- " + "| --- " * len(names) + "|"]
     for key in sorted({key for name in names for key in last["metrics"][name]}):
         if key.startswith(("stages.", "animation.")):

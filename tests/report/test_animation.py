@@ -145,16 +145,15 @@ def test_an_eyeball_that_bulges_through_its_lids_is_measured(fit: FitResult, hea
 
 def test_the_sheet(fit: FitResult, head: HeadModel, animation: Animation, poses: dict[str, np.ndarray]) -> None:
     face, eyes, lips = (head.region_mask(name).numpy() for name in ("face", "eyes", "lips"))
-    faces, details = sheet_cameras(head, animation)
-    for (K, camera), vertices, (width, height) in (
-        *((each, poses["jaw_open"][face], faces.size) for each in zip(*faces[:2], strict=True)),
-        *zip(
-            zip(*details[:2], strict=True),
-            (poses["neutral"][eyes], poses["jaw_open"][lips]),
-            [details.size] * 2,
-            strict=True,
-        ),
+    cameras = sheet_cameras(head, animation)
+    (details,) = cameras.details
+    for seen, number, vertices in (
+        (cameras.front, 0, poses["jaw_open"][face]),
+        (cameras.turned, 0, poses["jaw_open"][face]),
+        (details, 0, poses["neutral"][eyes]),
+        (details, 1, poses["jaw_open"][lips]),
     ):
+        K, camera, (width, height) = seen.K[number], seen.head_to_camera[number], seen.size
         x, y, z = project(vertices, K, camera).T
         assert z.min() > 0 and x.min() > 0 and x.max() < width and y.min() > 0 and y.max() < height
     sheet = animation_sheet(fit, head, animation)
