@@ -1,4 +1,4 @@
-"""The picture of a fit's animation: each pose from the front, from its left in grey, and its eyes and mouth close by."""
+"""The picture of a fit's animation: each pose from the front, in grey from its left, its eyes and mouth close by."""
 
 from dataclasses import replace
 from pathlib import Path
