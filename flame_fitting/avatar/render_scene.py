@@ -149,7 +149,14 @@ def mip_levels(texture: UInt8[np.ndarray, "h w 4"], with_alpha: bool) -> list[np
     levels = [level]
     while max(level.shape[:2]) > 1:
         height, width = level.shape[:2]
-        padded = np.pad(level, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.float32)
+        padded = np.pad(level, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if not with_alpha:  # whole numbers are many times as fast, and round as below: halves to even
+            rows = padded[0::2].astype(np.uint16) + padded[1::2]
+            fours = rows[:, 0::2] + rows[:, 1::2]
+            level = ((fours + 1 + (fours >> 2 & 1)) >> 2).astype(np.uint8)
+            levels.append(level)
+            continue
+        padded = padded.astype(np.float32)
         weight = padded[..., 3:]
         sums = np.concatenate([padded[..., :3] * weight, weight], axis=2)
         sums = sums[0::2] + sums[1::2]

@@ -32,6 +32,8 @@ _COARSE, _FINE = 0.0004, 0.00005
 """Metres between samples: to find an eye's corners, and a rim."""
 _LIPS_BEHIND_CHIN = 0.035
 """Metres that lips lie behind the foremost point that the jaw moves, at most."""
+_SHUT = 0.0002
+"""Metres that lids stand apart when they count as shut."""
 _JUMP = 0.3
 """Of the jaw's skinning weight, from the upper lip to the lower one."""
 
@@ -83,6 +85,19 @@ def find_apertures(head: HeadModel) -> Apertures:
         lower.append(bottom)
     index = np.array([[face for face, _ in row] for row in (upper, lower)])
     return Apertures(index, np.array([[bary for _, bary in row] for row in (upper, lower)]))
+
+
+def closing_expression(head: HeadModel, apertures: Apertures, vertices: Float[ndarray, "V 3"]) -> Float[ndarray, " E"]:
+    """The expression that shuts the lids of an unposed head without expression and leaves its lips as they are.
+
+    `vertices` are metres in head space. Joints at rest make gaps linear in the coefficients: least squares, gaps over
+    `_SHUT` and coefficients (as many as the model has) over 1. A model that closes its lids poorly does so here.
+    """
+    lids = 2 * LID_COLUMNS
+    slopes = apertures.gaps(head.exprdirs.permute(2, 0, 1), head.faces).double().cpu().numpy().T / _SHUT
+    open_by = apertures.gaps(torch.as_tensor(vertices)[None], head.faces.cpu())[0].double().numpy() / _SHUT
+    wanted = np.where(np.arange(len(open_by)) < lids, -open_by, 0.0)
+    return np.asarray(np.linalg.solve(slopes.T @ slopes + np.eye(slopes.shape[1]), slopes.T @ wanted))
 
 
 def gaze_angles(eyes_pose: Float[Tensor, "T 6"]) -> Float[Tensor, "T 4"]:
@@ -164,14 +179,24 @@ def _frontmost(template: ndarray, faces: ndarray, among: ndarray, places: ndarra
     index = np.flatnonzero(among)
     a, b, c = (template[faces[index, k]] for k in range(3))
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
-    safe = np.where(np.abs(area) < 1e-16, np.inf, area)
+    # edge-on triangles are not seen
+    flat = np.abs(area) >= 1e-16
+    index, area, a, b, c = (each[flat] for each in (index, area, a, b, c))
+    corners = np.stack([a, b, c])[..., :2]
+    low, high = corners.min(0) - _FINE, corners.max(0) + _FINE
+    whole = (index, area, a, b, c)
     face, bary = np.full(len(places), -1), np.zeros((len(places), 3))
     for start in range(0, len(places), 512):
-        x, y = places[start : start + 512, 0, None], places[start : start + 512, 1, None]
-        v = ((x - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (y - a[:, 1])) / safe
-        w = ((b[:, 0] - a[:, 0]) * (y - a[:, 1]) - (x - a[:, 0]) * (b[:, 1] - a[:, 1])) / safe
+        some = places[start : start + 512]
+        close = ((low <= some.max(0)) & (high >= some.min(0))).all(1)
+        if not close.any():
+            continue
+        index, area, a, b, c = (each[close] for each in whole)
+        x, y = some[:, 0, None], some[:, 1, None]
+        v = ((x - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (y - a[:, 1])) / area
+        w = ((b[:, 0] - a[:, 0]) * (y - a[:, 1]) - (x - a[:, 0]) * (b[:, 1] - a[:, 1])) / area
         u = 1 - v - w
-        inside = (u >= 0) & (v >= 0) & (w >= 0) & np.isfinite(safe)
+        inside = (u >= 0) & (v >= 0) & (w >= 0)
         z = np.where(inside, u * a[:, 2] + v * b[:, 2] + w * c[:, 2], -np.inf)
         best = z.argmax(1)
         rows = np.arange(len(best))

@@ -1,8 +1,9 @@
 """Pictures of a fitted head from a capture's cameras, drawn as the avatar itself is drawn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -101,6 +102,7 @@ def drawn_fits(
     """
     steps = {timestep: row for row, timestep in enumerate(capture.timesteps)}
     background = np.asarray(capture.background_color, dtype=np.float32)
+    turn = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
     of_row: dict[int, list[View]] = {}
     for view in views:
         of_row.setdefault(steps[view.timestep], []).append(view)
@@ -114,26 +116,58 @@ def drawn_fits(
                 cameras = np.stack(
                     [move_camera(view.world_to_camera, np.linalg.inv(world_from_unit)) for view in chunk]
                 )
-                result = _draw(avatar, cameras, chunk, background, fit, geometry)
+                K = np.stack([view.K for view in chunk])
+                result = _draw(avatar, K, cameras, size, background, fit, turn, geometry)
                 for i, view in enumerate(chunk):
                     image, alpha, normal = (None if part is None else part[i : i + 1] for part in result)
                     assert image is not None and alpha is not None
                     yield view, DrawnFit(image, alpha, normal)
 
 
+class Cameras(NamedTuple):
+    """B cameras in head space, whose pictures have one size."""
+
+    K: Float[ndarray, "B 3 3"]
+    head_to_camera: Float[ndarray, "B 4 4"]
+    size: tuple[int, int]
+    """Width and height."""
+
+
+def draw_in_head_space(
+    fit: FitResult, head: HeadModel, vertices: Float[ndarray, "V 3"], cameras: Sequence[Cameras]
+) -> list[Float[ndarray, "B 3 H W"]]:
+    """Any vertices (head space, metres) with the fit's texture and light, before white; sRGB 0..1.
+
+    Without a texture grey, lit from the front.
+    """
+    facing = np.clip(vertex_normals(vertices, head.faces.cpu().numpy())[:, 2:], 0, 1)
+    clay = np.repeat(0.3 + 0.4 * facing, 3, axis=1)
+    avatar, head_from_unit = in_unit_frame(head_avatar(head, vertices, fit.texture, clay))
+    unit_from_head, white = np.linalg.inv(head_from_unit), np.ones(3, dtype=np.float32)
+    pictures = []
+    for K, poses, size in cameras:
+        seen = np.stack([move_camera(pose, unit_from_head) for pose in poses])
+        pictures.append(_draw(avatar, K, seen, size, white, fit, np.eye(3), geometry=False)[0])
+    return pictures
+
+
 def _draw(
-    avatar: Avatar, cameras: ndarray, views: list[View], background: ndarray, fit: FitResult, geometry: bool
+    avatar: Avatar,
+    K: ndarray,
+    cameras: ndarray,
+    size: tuple[int, int],
+    background: ndarray,
+    fit: FitResult,
+    head_from_avatar: Float[ndarray, "3 3"],
+    geometry: bool,
 ) -> tuple:
-    K = np.stack([view.K for view in views])
     # black behind, so that light scales the head alone
     outputs = ("image", "alpha", "normal") if geometry or fit.lights is not None else ("image", "alpha")
-    size = views[0].width, views[0].height
     out = avatar.draw(K, cameras, *size, "unlit", (0.0, 0.0, 0.0), outputs=outputs)
     assert out.image is not None and out.alpha is not None
     image = out.image
     if fit.lights is not None and out.normal is not None:
-        rotation = fit.head_from_world[:3, :3] / np.cbrt(np.linalg.det(fit.head_from_world[:3, :3]))
-        image = image * shading(out.normal @ rotation.T, fit.lights).transpose(0, 3, 1, 2)
+        image = image * shading(out.normal @ head_from_avatar.T, fit.lights).transpose(0, 3, 1, 2)
     image, _ = replace_background(image, out.alpha, (0.0, 0.0, 0.0), background)
     return image.astype(np.float32), out.alpha, out.normal
 

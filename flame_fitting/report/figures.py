@@ -255,12 +255,13 @@ def _with_landmarks(
 
 
 def labelled(panel: UInt8[ndarray, "H W 3"], text: str) -> UInt8[ndarray, "H W 3"]:
-    """A copy of a picture with a line of text in its top left corner."""
+    """A copy of a picture with lines of text in its top left corner."""
     import cv2
 
     panel = np.ascontiguousarray(panel)
-    for color, width in (((255, 255, 255), 3), ((40, 40, 40), 1)):
-        cv2.putText(panel, text, (10, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)
+    for row, line in enumerate(text.splitlines()):
+        for color, width in (((255, 255, 255), 3), ((40, 40, 40), 1)):
+            cv2.putText(panel, line, (10, 22 + 20 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)
     return panel
 
 

@@ -25,6 +25,7 @@ from flame_fitting.fit.sanity import as_metrics, region_sanity, sanity_warnings
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.maths.closest import TriangleTree
+from flame_fitting.report.animation import Animation, animate
 from flame_fitting.report.landmark_errors import detections_of_fit, landmark_errors, landmark_metrics
 from flame_fitting.report.over_time import OverTime, over_time
 from flame_fitting.report.pictures import Watch, measure_pictures
@@ -53,6 +54,7 @@ class Workings:
     over_time: OverTime | None = None
     """None of a single timestep."""
     swimming: Swimming | None = None
+    animation: Animation | None = None
 
 
 def evaluate_fit(
@@ -125,6 +127,9 @@ def evaluate_fit(
         if fit.texture is not None and (swims := swimming(fit, capture, head, workings.over_time.no_face)) is not None:
             workings.swimming = swims
             metrics["over_time"]["swimming"] = swims.as_metrics()
+    with_face = (row for row in range(len(capture.timesteps)) if row not in blank)
+    workings.animation = animate(fit, head, next(with_face, 0))
+    metrics["animation"] = workings.animation.as_metrics()
     bare = fit.without_offsets().vertices_head(head, rows)
     metrics["flipped_triangles"] = flipped_triangles(head, vertices, bare)
     smoothed = {triangle for stage in fit.stages for triangle in stage.smoothed}

@@ -12,6 +12,8 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.report.animation import animate
+from flame_fitting.report.animation_sheet import write_animation
 from flame_fitting.report.curves import write_curves, write_swimming
 from flame_fitting.report.figures import Figure, write_error_map, write_figures, write_worst
 from flame_fitting.report.html import write_html
@@ -45,6 +47,7 @@ def write_report(
     if workings.swimming is not None:
         figures.append(write_swimming(folder, workings.swimming))
     figures += write_figures(folder, fit, capture, head)
+    figures.append(write_animation(folder, fit, head, workings.animation or animate(fit, head)))
     figures += error_figures(folder, fit, capture, head, workings.visible, truth)
     config = folder / "config.yml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""

@@ -91,10 +91,16 @@ def page(frozen: dict[str, Any]) -> str:
         for label in labels:
             cells = [_cell(frozen[label]["metrics"].get(name, {}).get(key)) for name in names]
             lines.append(f"| {title} | {label} | " + " | ".join(cells) + " |")
-    lines += ["", f"## Every figure, {labels[-1]}", "", "Those of single stages are in `baseline.json`.", ""]
+    lines += [
+        "",
+        f"## Every figure, {labels[-1]}",
+        "",
+        "Those of single stages and of poses are in `baseline.json`.",
+        "",
+    ]
     lines += ["| figure | " + " | ".join(names) + " |", "| --- " + "| --- " * len(names) + "|"]
     for key in sorted({key for name in names for key in last["metrics"][name]}):
-        if key.startswith("stages."):
+        if key.startswith(("stages.", "animation.")):
             continue
         lines.append(f"| {key} | " + " | ".join(_cell(last["metrics"][name].get(key)) for name in names) + " |")
     return "\n".join(lines) + "\n"

@@ -266,6 +266,14 @@ def test_mips_of_odd_sizes_keep_constant_colours():
         assert (level == (10, 200, 30, 255)).all()
 
 
+def test_mips_of_opaque_pictures_are_those_of_pictures_whose_alpha_is_one():
+    texture = np.random.default_rng(0).integers(0, 256, (64, 37, 4)).astype(np.uint8)
+    solid = texture.copy()
+    solid[..., 3] = 255
+    for one, other in zip(mip_levels(texture, with_alpha=False), mip_levels(solid, with_alpha=True), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_uv_with_its_own_index():
     vertices, faces = QUAD.astype(np.float64), QUAD_FACES.astype(np.int64)
     uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.1, 0.1], [0.2, 0.2]])

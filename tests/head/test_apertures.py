@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flame_fitting.errors import InputError
-from flame_fitting.head.apertures import GAP_NAMES, Apertures, find_apertures, gaze_angles
+from flame_fitting.head.apertures import GAP_NAMES, Apertures, closing_expression, find_apertures, gaze_angles
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
@@ -78,3 +78,19 @@ def test_gaze_is_where_the_eyes_are_turned():
 def test_a_head_without_eyeballs_is_refused():
     with pytest.raises(InputError, match="no right eyeball"):
         find_apertures(HeadModel(ring_head(eyes=False)))
+
+
+def test_lids_are_shut_by_expression_and_lips_stay(head, apertures):
+    rng = np.random.default_rng(5)
+    shape, offset = rng.normal(size=head.n_shape), rng.normal(size=(1, 1, 3)) * 0.001
+    fixed = {"shape": torch.as_tensor(shape).float(), "static_offset": torch.as_tensor(offset).float()}
+    fixed["static_offset"] = fixed["static_offset"].expand(1, head.n_vertices, 3) * torch.sin(60 * head.v_template)
+    neutral = head(**fixed).vertices
+    shut = closing_expression(head, apertures, neutral[0].double().numpy())
+    before = 1000 * apertures.gaps(neutral, head.faces)[0].numpy()
+    after = (
+        1000 * apertures.gaps(head(expr=torch.as_tensor(shut)[None].float(), **fixed).vertices, head.faces)[0].numpy()
+    )
+    assert before[:10].min() > 4 and np.abs(after[:10]).max() < 0.1 * before[:10].min()
+    np.testing.assert_allclose(after[10:], before[10:], atol=0.1)
+    assert np.abs(shut).max() < 5

@@ -258,6 +258,9 @@ def test_keys_of_metrics_json(case: Case) -> None:
     page = (fit.folder / "report.html").read_text()
     pictures = sorted(p.name for p in (fit.folder / "overlays").glob("*.jpg"))
     assert page.count("data:image/jpeg;base64,") == len(pictures) >= 5 and "error_to_avatar.jpg" in pictures
+    assert "animation.jpg" in pictures and page.count("How the head moves") == 2  # alternative text and caption
+    assert {"fit", "neutral", "expression_1_plus"} <= data["animation"]["poses"].keys()
+    assert data["animation"]["timestep"] == "00000"
     assert "http" not in page
     assert data["sanity"].keys() == {"face", "neck", "scalp"}
     assert data["sanity"]["face"]["triangles"] == int(head.face_mask("face").sum())

@@ -20,6 +20,7 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
 from flame_fitting.report.drawing import head_avatar
+from flame_fitting.report.metrics import evaluate_fit
 from flame_fitting.report.over_time import pose_jitter, second_turn, vertex_jitter
 from flame_fitting.report.sampling import ALL_VIEWS, MOST_TIMESTEPS, drawn_views, spread
 from flame_fitting.report.swimming import swimming
@@ -109,6 +110,15 @@ def test_a_tracked_sequence_is_measured_by_timestep_and_filmed(case: Case) -> No
     for frame in shown:  # the fit's panel shows what the picture's does, the mesh's is tinted
         picture, drawn, mesh = (frame[28:, k * third : (k + 1) * third] for k in range(3))
         assert np.abs(picture - drawn).mean() < 4 < np.abs(picture - mesh).mean()
+
+
+def test_the_animation_is_of_the_first_timestep_with_a_face(case: Case) -> None:
+    fit, capture, head = case
+    for rows, shown in (([0, 1, 2], "00000"), ([1, 2, 3], "00002")):
+        some = replace(capture, views=[view for view in capture.views if view.timestep in rows])
+        with progress.silent():
+            metrics = evaluate_fit(fit.of_rows(rows), some, head)
+        assert metrics["animation"]["timestep"] == shown
 
 
 def test_without_video_none_is_written(case: Case, tmp_path: Path) -> None:
