@@ -19,7 +19,9 @@ class Actions:
 
     names: tuple[str, ...]
     coefficients: Float[ndarray, "A E"]
-    """Expression coefficients that show each action at full strength; an amount a of it takes a times these."""
+    """Expression coefficients that show each action at full strength; an amount a of it takes a times these.
+
+    At full strength lids pass each other: on the mean head they meet at 0.5 to 0.8 of it."""
     explained: Float[ndarray, " A"]
     """Share of each action's mean square displacement that the components have."""
     head_hash: str

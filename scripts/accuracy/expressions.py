@@ -52,13 +52,13 @@ class Expression:
 
 EXPRESSIONS = (
     Expression("rest", {}),
-    Expression("smile", {"mouthSmileLeft": 1.0, "cheekSquintLeft": 0.6, "mouthDimpleLeft": 0.4}),
+    Expression("smile", {"mouthSmileLeft": 0.75, "cheekSquintLeft": 0.5, "mouthDimpleLeft": 0.3}),
     Expression("frown", {"browDownLeft": 1.0, "browDownRight": 1.0, "mouthFrownLeft": 0.8, "mouthFrownRight": 0.8}),
     Expression("blink", {}, shut=("left", "right")),
     Expression("one_lid", {}, shut=("left",)),
     Expression("jaw_open", {}, jaw=0.25),
-    Expression("brow_up", {"browOuterUpLeft": 1.0}),
-    Expression("pout", {"mouthPucker": 0.8, "mouthShrugLower": 0.5}),
+    Expression("brow_up", {"browOuterUpLeft": 1.5}),
+    Expression("pout", {"mouthPucker": 0.9, "mouthShrugLower": 0.5}),
 )
 
 
