@@ -16,14 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .anny_heads import EXPRESSIONS as ANNY_EXPRESSIONS
+from .anny_heads import PERSONS as ANNY_PERSONS
+from .anny_heads import AnnyCase, avatar_of, make_heads
 from .bench import processes
-from .cases import Places, default_data
+from .cases import Places, default_data, glb_of
 from .expression_table import table
 from .expressions import EXPRESSIONS, PERSONS, ExpressionCase, build, expression_cases
 
 RESULTS, ROOT = "results.jsonl", Path(__file__).resolve().parents[2]
 SMALL = (2, ("rest", "blink", "smile"))
 """Persons and expressions of --small."""
+FILES = (
+    ("Black_M_1", "rest", "valid_avatars/Black_M_1_Casual_head.glb"),
+    ("Black_M_1", "mouth_open", "valid_avatars/Black_M_1_Casual_head_mouthopen.glb"),
+    ("White_M_1", "rest", "valid_avatars/White_M_1_Casual_head.glb"),
+    ("Asian_F_2", "rest", "valid_avatars/Asian_F_2_Casual_head.glb"),
+)
+"""Persons and expressions of avatars in the test data, of which no truth is known."""
+ANNY_HEADS = "anny_heads.npz"
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,36 @@ def jobs_of(arguments: argparse.Namespace, base: Path, output: Path, places: Pla
             jobs.append(
                 Job(one.name, "known", str(one.person), one.expression.name, one, place, output / one.name / "fit")
             )
+    if "anny" in arguments.groups:
+        heads = anny_heads(base)
+        expressions = [name for name in ANNY_EXPRESSIONS if not names or name in names]
+        for seed in ANNY_PERSONS[:persons] if heads is not None else ():
+            for expression in expressions:
+                own = AnnyCase(seed, expression, str(heads))
+                place = base / "cases" / own.name
+                jobs.append(Job(own.name, "anny", str(seed), expression, own, place, output / own.name / "fit"))
+    if "pair" in arguments.groups:
+        for who, expression, file in FILES[:2] if arguments.small else FILES:
+            path = places.data / "avatars" / file
+            if not path.is_file():
+                print(f"{path} is not there: left out", flush=True)
+                continue
+            name = path.stem
+            jobs.append(Job(name, "pair", who, expression, path, base / "cases" / name, output / name / "fit"))
     return jobs
+
+
+def anny_heads(base: Path) -> Path | None:
+    """The file of anny's heads, made now if it is not there; None where anny is missing, too."""
+    path = base / ANNY_HEADS
+    if not path.is_file():
+        base.mkdir(parents=True, exist_ok=True)
+        try:
+            make_heads(path)
+        except ImportError as error:
+            print(f"anny's heads are left out: {error}. Install anny, or bring {path}", flush=True)
+            return None
+    return path
 
 
 def row_of(job: Job, future: Future) -> dict[str, Any]:
@@ -140,8 +180,26 @@ def built(job: Job, places: Places) -> float:
     if not mark.is_file() or mark.read_text() != about:
         if isinstance(job.case, ExpressionCase):
             build(job.case, job.folder, places)
+        else:
+            build_file(job, places)
         mark.write_text(about)
     return time.perf_counter() - started
+
+
+def build_file(job: Job, places: Places) -> None:
+    """The capture of an avatar's file, by the program's own commands; writes anny's heads into files first."""
+    import numpy as np
+
+    path = job.case
+    (job.folder / "avatar").mkdir(parents=True, exist_ok=True)
+    if isinstance(job.case, AnnyCase):
+        avatar, truth = avatar_of(Path(job.case.heads), job.case)
+        path = job.folder / "avatar" / "avatar.glb"
+        path.write_bytes(glb_of(avatar))
+        np.savez_compressed(job.folder / "avatar" / "truth.npz", **truth)  # type: ignore[arg-type]
+    capture, weights = job.folder / "capture", () if places.model_path is None else ("--model-path", places.model_path)
+    command(["render", path, "--output", capture, "--head", "open", "--force", *weights], job.folder / "build.log")
+    command(["detect", capture, *weights], job.folder / "build.log")
 
 
 def fitted(job: Job, options: list[str]) -> float:
@@ -149,23 +207,33 @@ def fitted(job: Job, options: list[str]) -> float:
     started = time.perf_counter()
     job.fit.parent.mkdir(parents=True, exist_ok=True)
     chosen = [] if "--head" in options else ["--head", "open"]
-    command = [sys.executable, "-m", "flame_fitting", "fit", str(job.folder / "capture"), "--output", str(job.fit)]
-    command += ["--force", "--log.no-overlays", "--log.no-tensorboard", *chosen, *options]
-    log = job.fit.parent / "fit.log"
-    with log.open("w") as stream:
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-    if done.returncode not in (0, 3):
-        raise RuntimeError(f"fit failed ({done.returncode}): {' '.join(log.read_text().split())[-300:]}; {log}")
+    quiet = ["--force", "--log.no-overlays", "--log.no-tensorboard"]
+    command(["fit", job.folder / "capture", "--output", job.fit, *quiet, *chosen, *options], job.fit.parent / "fit.log")
     return time.perf_counter() - started
+
+
+def command(arguments: list[Any], log: Path) -> None:
+    """Runs one of the program's commands; what it says goes into a file."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    with log.open("w") as stream:
+        line = [sys.executable, "-m", "flame_fitting", *map(str, arguments)]
+        done = subprocess.run(line, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+    if done.returncode not in (0, 3):
+        said = " ".join(log.read_text().split())[-300:]
+        raise RuntimeError(f"{arguments[0]} failed ({done.returncode}): {said}; {log}")
 
 
 def measured(job: Job) -> dict[str, Any]:
     """All numbers of a fit."""
     from .expression_measure import measure_expression
+    from .file_measure import measure_file
 
-    return measure_expression(job.folder, job.fit)
+    if isinstance(job.case, ExpressionCase):
+        return measure_expression(job.folder, job.fit)
+    if isinstance(job.case, AnnyCase):
+        return measure_file(job.folder / "avatar" / "avatar.glb", job.fit, job.folder / "avatar" / "truth.npz")
+    return measure_file(job.case, job.fit)
 
 
 def agreements(pool: ProcessPoolExecutor, jobs: list[Job], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

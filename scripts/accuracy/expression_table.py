@@ -34,6 +34,9 @@ COLUMNS = (
     ("lip triangles crossing", "lip_crossings", 0, None),
     ("in truth", "true_lip_crossings", 0, None),
     ("neutral's", "neutral_lip_crossings", 0, None),
+    ("neutral's lid gap itself", "neutral_lid_gap_itself_mm", 2, None),
+    ("neutral's lip gap itself", "neutral_lip_gap_itself_mm", 2, None),
+    ("jaw itself, °", "jaw_itself_deg", 1, None),
     ("expr RMS", "expr_rms", 2, None),
     ("fit, s", "fit_seconds", 0, None),
 )
