@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from flame_fitting.capture.similarity import apply_similarity, umeyama
+from flame_fitting.errors import InputError
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.statistics import area_of_vertices, weighted_stats
 
@@ -17,7 +18,10 @@ REGIONS = ("face", "lips", "eyelids")
 """Where neutral heads are compared."""
 STILL_REGIONS = ("face", "forehead", "nose", "ears")
 STILL_MM = 0.5
-"""Root mean square of what expressions of one sigma move a point by, at most, for it to stand still."""
+"""Root mean square of what expressions of one sigma move a point by, at most, for it to stand still, ..."""
+STILLEST = 0.25
+"""... but never less than this share of the points of these regions that are not the jaw's."""
+_MOVING = ("eyelids", "lips", "lip_inside", "eyeballs", "teeth")
 _UNMOVED = 0.01
 """Of another joint's skinning weight."""
 
@@ -29,8 +33,11 @@ def still_mask(head: HeadModel) -> Bool[ndarray, " V"]:
     """
     moved = 1000 * head.exprdirs.square().sum((1, 2)).sqrt()
     own = (head.weights[:, 2] < _UNMOVED) & (head.weights[:, 0] < _UNMOVED)
-    mask = head.region_mask(*STILL_REGIONS) & ~head.region_mask("eyeballs", "lip_inside", "teeth") & own
-    return (mask & (moved < STILL_MM)).cpu().numpy()
+    mask = head.region_mask(*STILL_REGIONS) & ~head.region_mask(*_MOVING) & own
+    if not mask.any():
+        raise InputError(f"the head model {head.name} has no face that its jaw leaves alone: heads cannot be aligned.")
+    limit = max(STILL_MM, float(moved[mask].quantile(STILLEST)))
+    return (mask & (moved <= limit)).cpu().numpy()
 
 
 def neutral_vertices(fit: "FitResult", head: HeadModel) -> Float[ndarray, "V 3"]:
@@ -61,3 +68,11 @@ def agreement(head: HeadModel, one: Float[ndarray, "V 3"], other: Float[ndarray,
         if (stats := weighted_stats(apart[ids], areas[ids])) is not None:
             out[name] = stats
     return out
+
+
+def agreement_table(found: dict[str, dict[str, float]]) -> str:
+    """What `agreement` found, as text."""
+    lines = [f"{'neutral heads apart, mm':<24}{'median':>8}{'mean':>8}{'95 %':>8}"]
+    for name, stats in found.items():
+        lines.append(f"{name:<24}" + "".join(f"{stats[key]:8.2f}" for key in ("median", "mean", "p95")))
+    return "\n".join(lines)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SHUT_MM = 0.5
 """Lids whose true gap is below this are shut there."""
-STEPS = 30
+STEPS = 200
 """Of the alignment to a surface."""
 
 
@@ -189,7 +189,9 @@ def aligned_to_surface(
         found = tree.closest(own[still])
         near = found.distance <= max(float(np.quantile(found.distance, 0.9)), 1e-9)
         move = umeyama(own[still][near], found.point[near], areas[near], with_scale=False)
-        own = apply_similarity(move, own)
+        own, before = apply_similarity(move, own), own
+        if np.abs(own - before).max() < 1e-7:
+            break
     return own
 
 

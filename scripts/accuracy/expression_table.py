@@ -100,7 +100,7 @@ def _number(value: float | None, digits: int, bar: float | None) -> str:
     if value is None:
         return ""
     text = f"{value:.{digits}f}"
-    return f"**{text}**" if bar is not None and value > bar else text
+    return f"**{text}**" if bar is not None and round(value, digits) > bar else text
 
 
 def _line(cells: list[str]) -> str:
