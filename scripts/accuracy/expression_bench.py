@@ -82,6 +82,9 @@ def main(arguments: argparse.Namespace) -> int:
     jobs = jobs_of(arguments, base, base / label, places)
     (base / label).mkdir(parents=True, exist_ok=True)
     started, rows = time.perf_counter(), []
+    results = base / label / RESULTS
+    if not arguments.build_only:
+        results.write_text("", encoding="utf-8")
     with processes(arguments.jobs, 1) as pool:
         # those that are built are fitted beside those that are not yet
         waiting: dict[Future, Job] = {}
@@ -91,12 +94,15 @@ def main(arguments: argparse.Namespace) -> int:
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 rows.append(row_of(waiting.pop(future), future))
+                if not arguments.build_only:
+                    with results.open("a", encoding="utf-8") as stream:
+                        stream.write(json.dumps(rows[-1]) + "\n")
                 report(rows[-1], len(rows), len(jobs), time.perf_counter() - started)
         if arguments.build_only:
             return 0
         rows += agreements(pool, jobs, rows)
     rows.sort(key=lambda row: [job.name for job in jobs].index(row["case"]) if row["group"] != "between" else len(jobs))
-    (base / label / RESULTS).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     text = table(rows)
     (base / label / "table.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\n\n{time.perf_counter() - started:.0f} s -> {base / label}")
