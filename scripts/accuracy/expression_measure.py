@@ -65,10 +65,13 @@ def measure_expression(folder: Path, fit_folder: Path) -> dict[str, Any]:
     fitted = transform_points(frame, fit.vertices_world(head)[0])
     row: dict[str, Any] = to_avatar(head, fitted, surface)
     true_posed, true_kept = transform_points(frame, world), transform_points(frame, neutral_world)
-    row |= neutral_numbers(head, fit, frame, neutral, true_kept)
+    # vertices slide on the skin: a surface says better where a head is
+    own = aligned_to_surface(
+        head, rigidly_aligned(head, neutral_of(head, fit, frame), neutral), neutral, skin_faces(head)
+    )
+    row |= neutral_numbers(head, fit, frame, own, neutral, true_kept)
     row |= field_numbers(head, fit, frame, neutral, posed)
     row |= opening_numbers(head, apertures, fitted, true_posed, "")
-    own = rigidly_aligned(head, neutral_of(head, fit, frame), neutral)
     row |= opening_numbers(head, apertures, own, neutral, "neutral_")
     if shut:
         # as seen from before the head, not before its neck
@@ -139,11 +142,11 @@ def neutral_numbers(
     head: "HeadModel",
     fit: "FitResult",
     frame: Float[ndarray, "4 4"],
+    aligned: Float[ndarray, "V 3"],
     neutral: Float[ndarray, "V 3"],
     kept: Float[ndarray, "V 3"],
 ) -> dict[str, float]:
     """Neutral head to true neutral skin (shut lids would lie on the eyeballs' surface), and vertex to vertex."""
-    aligned = rigidly_aligned(head, neutral_of(head, fit, frame), neutral)
     held = placed(head, fit, frame, **rest_of(fit, "expr", "jaw_pose", "eyes_pose"))
     out = {}
     for name, own, truth in (("neutral", aligned, neutral), ("kept", held, kept)):
