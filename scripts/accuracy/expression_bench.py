@@ -90,6 +90,8 @@ def main(arguments: argparse.Namespace) -> int:
         waiting: dict[Future, Job] = {}
         for job in jobs:
             options = shlex.split(arguments.options)
+            if arguments.measure_only and not job.fit.is_dir():
+                continue
             waiting[pool.submit(run, job, places, options, arguments.build_only, arguments.measure_only)] = job
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -172,11 +174,12 @@ def run(job: Job, places: Places, options: list[str], build_only: bool, measure_
     from flame_fitting import progress
 
     with progress.silent(True):
+        if measure_only:
+            return measured(job)
         made = built(job, places)
         if build_only:
             return {"build_seconds": made}
-        seconds = None if measure_only and job.fit.is_dir() else fitted(job, options)
-        return {"build_seconds": made, "fit_seconds": seconds} | measured(job)
+        return {"build_seconds": made, "fit_seconds": fitted(job, options)} | measured(job)
 
 
 def built(job: Job, places: Places) -> float:
@@ -245,7 +248,7 @@ def measured(job: Job) -> dict[str, Any]:
 def agreements(pool: ProcessPoolExecutor, jobs: list[Job], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Distances between the neutral heads of all pairs of fits, of one person (`within`) and of two (`between`)."""
     failed = {row["case"] for row in rows if "error" in row}
-    good = [job for job in jobs if job.name not in failed]
+    good = [job for job in jobs if job.fit.is_dir() and job.name not in failed]
     pairs = [
         (a, b)
         for k, a in enumerate(good)
