@@ -59,6 +59,11 @@ def open_head_path() -> Path:
     return asset_dir() / "open_head" / "open_head.npz"
 
 
+def shipped_actions_path() -> Path:
+    """The open head's named facial actions."""
+    return asset_dir() / "open_head" / "actions.npz"
+
+
 def shipped_evidence_path(detector: str) -> Path:
     """The calibration of a detector's evidence on the open head that comes with the program."""
     return asset_dir() / "open_head" / f"evidence_{detector}.npz"

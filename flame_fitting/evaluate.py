@@ -40,6 +40,9 @@ class EvaluateConfig(FitSources):
     """Avatar file: distances are then measured to its own triangles, not to the capture's depth maps."""
     mm_per_unit: float | None = option(None, above=0)
     """True millimetres in one unit of the avatar, where they are known."""
+    same_identity: Path | None = option(None, decides=False)
+    """Folder of another fit of the same person. Then only how far the two neutral heads lie apart is told, weighted by
+    area, after a rigid alignment without scale; nothing is written."""
     figures: bool = True
     """Draw overlays, error maps and report.html."""
     video: bool = True
@@ -73,6 +76,8 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
     for problem in refusals(config):
         raise InputError(problem)
     config = replace(config, fit=fit_folder(config.fit))
+    if config.same_identity is not None:
+        return _compared(config, fit_folder(config.same_identity))
     if config.capture_folder is not None:
         config.capture_folder = capture_folder(config.capture_folder)
     with progress.stage("evaluate") as line:
@@ -99,6 +104,23 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
     for text in warnings:
         progress.warn(text)
     return Evaluation(folder, metrics, warnings)
+
+
+def _compared(config: EvaluateConfig, other: Path) -> Evaluation:
+    """The neutral heads of two fits side by side."""
+    from flame_fitting.fit.sources import open_fit_and_head
+    from flame_fitting.report.same_identity import agreement, agreement_table, neutral_vertices
+
+    where = (config.head, config.flame_dir, config.flame_masks)
+    (one, head), (two, of_two) = (open_fit_and_head(folder, *where) for folder in (other, config.fit))
+    if head.identity != of_two.identity:
+        raise InputError(
+            f"{config.fit}: was fitted with another head model than {other} ({of_two.name}, {head.name}); their "
+            "vertices cannot be compared. Fit both with the same --head."
+        )
+    found = agreement(head, *(neutral_vertices(fit, head) for fit in (one, two)))
+    progress.result(agreement_table(found))
+    return Evaluation(config.fit, {"same_identity": found})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
     python scripts/bench_accuracy.py --readme                the same, and the tables go into README.md
     python scripts/bench_accuracy.py --only-flame            only the FLAME-format heads of known truth in the test data
     python scripts/bench_accuracy.py --cases [PART ...]      cases of known truth x methods (see docs/accuracy.md)
+    python scripts/bench_accuracy.py --expressions           identities x expressions of known truth (docs/accuracy.md)
     python scripts/bench_accuracy.py --merge results.jsonl --doc     the tables of docs/accuracy.md from their results
 
 Each avatar is fitted with default settings. `face` is the median distance of the face's vertices to the avatar's
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import bench as cases
+from accuracy import expression_bench as expressions
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
@@ -329,7 +331,10 @@ def main() -> int:
     parser.add_argument("--only-flame", action="store_true", help="only FLAME-format heads of known truth")
     parser.add_argument("--no-photometric", action="store_true")
     cases.add_arguments(parser)
+    expressions.add_arguments(parser)
     arguments = parser.parse_args()
+    if expressions.wanted(arguments):
+        return expressions.main(arguments)
     if cases.wanted(arguments):
         return cases.main(arguments)
     options = {"photometric": not arguments.no_photometric}

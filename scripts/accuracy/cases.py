@@ -16,6 +16,8 @@ from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
 
+from .paint import painted_texture, sampled, subdivided
+
 if TYPE_CHECKING:
     from flame_fitting.avatar.demo_head import DemoHead
     from flame_fitting.avatar.demo_remesh import Remeshed
@@ -159,10 +161,15 @@ class Subject:
 
 def build(case: Case, folder: Path, places: Places | None = None) -> "Capture":
     """Writes `folder/capture` (with landmarks2d) and `folder/avatar` (ground_truth.npz, avatar.npz, avatar.glb)."""
-    from flame_fitting.capture.opening import open_capture
-
     places = places or Places(default_data())
     subject = make_subject(places.head(case), case.seed, case.expr_sigma, places.model_path, rig=case.rig)
+    return build_subject(case, subject, folder, places)
+
+
+def build_subject(case: Case, subject: "Subject", folder: Path, places: Places) -> "Capture":
+    """The same for a subject of one's own."""
+    from flame_fitting.capture.opening import open_capture
+
     avatar = make_avatar(case, subject)
     kind = "clay" if case.colour == "clay" else "textured"
     embedding = _embedding(subject.head, kind, places.model_path, places.embedding(case))
@@ -227,8 +234,8 @@ def make_avatar(case: Case, subject: Subject) -> MeshAvatar:
     if case.colour == "vertex":
         # a scan with colours at its vertices is dense
         for _ in range(2):
-            vertices, faces, uv = _subdivided(vertices, faces, uv)
-        avatar = avatar_from_arrays(vertices, faces, vertex_colors=_sampled(subject.picture, uv), name="head")
+            vertices, faces, uv = subdivided(vertices, faces, uv)
+        avatar = avatar_from_arrays(vertices, faces, vertex_colors=sampled(subject.picture, uv), name="head")
     elif case.colour == "clay":
         avatar = avatar_from_arrays(vertices, faces, name="head")
     else:
@@ -377,7 +384,7 @@ def _background(case: Case, subject: Subject) -> tuple[float, float, float]:
     if case.background == "white":
         return 1.0, 1.0, 1.0
     on_face = subject.head.region_mask("face").numpy()[subject.head.faces.numpy()].all(1)[subject.surface.source_face]
-    red, green, blue = _sampled(subject.picture, subject.surface.uv)[on_face].mean(0)
+    red, green, blue = sampled(subject.picture, subject.surface.uv)[on_face].mean(0)
     return float(red), float(green), float(blue)
 
 
@@ -448,45 +455,3 @@ def _embedding(
     from flame_fitting.landmarks.registry import Settings, make_detector
 
     return landmark_embedding(head, make_detector("mediapipe", Settings(model_path)), kind, licensed=licensed)
-
-
-def painted_texture(head: "HeadModel", colors: Float[ndarray, "V 3"], size: int = 1024) -> ndarray:
-    """A texture for a model without one, from colours at its vertices."""
-    import torch
-    from scipy.ndimage import distance_transform_edt
-
-    from flame_fitting.render.backend import make_rasterizer
-    from flame_fitting.render.texturing import rasterize_uv
-
-    texels = rasterize_uv(make_rasterizer("cpu"), head.uv, head.uv_faces, (size, size))
-    covered = texels.covered.numpy()
-    picture = np.zeros((size, size, 3))
-    values = torch.as_tensor(colors, dtype=torch.float32)
-    picture[covered] = texels.interpolate(values, head.faces).numpy()[covered]
-    nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
-    return to_uint8(picture[nearest[0], nearest[1]])
-
-
-def _sampled(picture: ndarray, uv: Float[ndarray, "N 2"]) -> Float[ndarray, "N 3"]:
-    """Colours 0..1 of a texture, bilinear."""
-    from scipy.ndimage import map_coordinates
-
-    size = np.array(picture.shape[:2])
-    at = np.stack([(1 - uv[:, 1]) * size[0] - 0.5, uv[:, 0] * size[1] - 0.5])
-    channels = [map_coordinates(picture[..., k].astype(np.float64), at, order=1, mode="nearest") for k in range(3)]
-    return np.stack(channels, axis=1) / 255
-
-
-def _subdivided(vertices: ndarray, faces: ndarray, uv: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    """Every triangle cut into four."""
-    edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-    unique, inverse = np.unique(edges, axis=0, return_inverse=True)
-    middle = len(vertices) + inverse.reshape(-1, 3)
-    a, b, c = faces.T
-    ab, bc, ca = middle.T
-    new = np.concatenate([np.stack(t, axis=1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
-    return (
-        np.concatenate([vertices, vertices[unique].mean(1)]),
-        new,
-        np.concatenate([uv, uv[unique].mean(1)]),
-    )

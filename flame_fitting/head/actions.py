@@ -1,0 +1,56 @@
+"""Named facial actions in terms of a head model's expression components."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from flame_fitting import assets
+from flame_fitting.errors import InputError
+from flame_fitting.files import read_npz, reason
+from flame_fitting.head.model import HeadModel
+
+
+@dataclass(frozen=True, eq=False)
+class Actions:
+    """Facial actions by ARKit's names; jawOpen is not among them, it is the jaw joint's."""
+
+    names: tuple[str, ...]
+    coefficients: Float[ndarray, "A E"]
+    """Expression coefficients that show each action at full strength; an amount a of it takes a times these.
+
+    At full strength lids pass each other: on the mean head they meet at 0.5 to 0.8 of it."""
+    explained: Float[ndarray, " A"]
+    """Share of each action's mean square displacement that the components have."""
+    head_hash: str
+    """Of the head model's file."""
+
+    def expression(self, amounts: dict[str, float]) -> Float[ndarray, " E"]:
+        """Coefficients of several actions together, by name and amount; KeyError for a name that there is not."""
+        unknown = [name for name in amounts if name not in self.names]
+        if unknown:
+            raise KeyError(f"no action is called {', '.join(unknown)}")
+        rows = [amount * self.coefficients[self.names.index(name)] for name, amount in amounts.items()]
+        return np.sum([np.zeros(self.coefficients.shape[1]), *rows], axis=0)
+
+
+def actions_of(head: HeadModel) -> Actions | None:
+    """The actions of the open head that ships; None for other head models, of which none are known."""
+    actions = _shipped() if head.name == "open" else None
+    return actions if actions is not None and actions.head_hash == head.file_hash else None
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Actions:
+    path, advice = assets.shipped_actions_path(), "Install the program again."
+    arrays = read_npz(path, advice)
+    try:
+        names = tuple(str(name) for name in arrays["names"])
+        coefficients, explained = (arrays[key].astype(np.float64) for key in ("coefficients", "explained"))
+        if coefficients.ndim != 2 or len(names) != len(coefficients) or explained.shape != (len(names),):
+            raise ValueError("names and coefficients do not belong together")
+        return Actions(names, coefficients, explained, str(arrays["head_hash"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a file of facial actions ({reason(error)}). {advice}") from error
