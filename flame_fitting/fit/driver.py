@@ -182,7 +182,7 @@ def _solved(
         stage = replace(stage, keeper=keeper)
         if len(rows) == timesteps:
             whole = replace(state, parameters=state.parameters.clone(), underway=underway)
-            return solve(whole, _through_cameras(seen, state, stage), stage, shown)
+            return replace(solve(whole, _through_cameras(seen, state, stage), stage, shown), underway=None)
         start = state.parameters.of_frames(rows)
         if stage.settings.frames == "sequential":
             before = state.parameters.of_frames([rows[0] - 1]) if number > 0 else None

@@ -136,6 +136,23 @@ def test_stopped_between_two_timesteps_it_comes_to_the_same(tmp_path: Path) -> N
         assert np.isfinite(expected.uncertainty["jaw_pose"]).all()
 
 
+def test_what_a_finished_stage_was_in_the_middle_of_is_not_kept(tmp_path: Path) -> None:
+    """Nor said: moments of an optimiser may be larger than all else."""
+    head, _, targets, surface = problem()
+    seen, start = Observations(head, targets, surface), FitState(FitParameters.neutral(head), np.eye(4))
+    config, kept, saved = FitConfig(Path("toy")), list[FitState](), list[FitState]()
+    config.exp.checkpoint_seconds = 1e-9
+    for name, stage in config.pipeline.items():
+        stage.num_steps, stage.num_epochs = 4 if name in ("lmk_init_rigid", "lmk_init_all") else 0, 0
+    with progress.silent():
+        run_stages(start, seen, config, keep=saved.append)
+        left = next(s for s in saved if s.underway is not None and s.underway.stage == "lmk_init_all")
+        config.exp.checkpoint_seconds = 0.0
+        found = run_stages(left, seen, config, keep=kept.append)
+    assert len(kept) == 1 and [record.name for record in kept[0].records][-1] == "lmk_init_all"
+    assert kept[0].underway is None and found.underway is None
+
+
 def some_state() -> FitState:
     head = toy_head()
     parameters = FitParameters.neutral(head, 3)
