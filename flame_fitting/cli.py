@@ -1,7 +1,7 @@
 """The command `flame-fitting <stage>`: finds the stage, reads its flags, turns errors into messages and exit codes.
 
 Exit codes: 0 good, 1 a bug (the log's path is printed), 2 bad input or no face, 3 warnings under --strict, 130 Ctrl-C,
-143 SIGTERM.
+143 SIGTERM, 129 SIGHUP (its terminal was closed).
 Nothing heavy is imported before the flags are read, so that --help answers at once.
 """
 
@@ -24,7 +24,7 @@ from flame_fitting.log import command_log, get_logger, log_path_after
 from flame_fitting.version import __version__
 
 PROGRAM = "flame-fitting"
-EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
+EXIT_BUG, EXIT_INPUT, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 @dataclass(frozen=True)
@@ -268,11 +268,11 @@ def execute(
             logger.error("%s", error, exc_info=True)
             return _complain(str(error), error.exit_code)
         except KeyboardInterrupt as stop:
-            terminated = isinstance(stop, stopping.Terminated)
-            logger.error("stopped by %s", "SIGTERM" if terminated else "Ctrl-C")
-            print(file=sys.stderr)
+            signalled = stop if isinstance(stop, stopping.Terminated) else None
+            logger.error("stopped by %s", signalled.signal.name if signalled else "Ctrl-C")
             text = f"stopped. {stopping.how_to_go_on(stop, getattr(config, 'force', False))}"
-            return _complain(text, EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
+            print(file=sys.stderr)
+            return _complain(text, signalled.exit_code if signalled else EXIT_INTERRUPTED)
         except BrokenPipeError:
             return EXIT_BUG
         except Exception as error:

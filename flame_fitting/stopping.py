@@ -1,14 +1,29 @@
-"""A command that is stopped by Ctrl-C or SIGTERM: it cleans up, and says what of its work is kept."""
+"""A command that is stopped by Ctrl-C, SIGTERM or SIGHUP: it cleans up, and says what of its work is kept."""
 
 import contextlib
+import os
 import signal
+import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Somebody ends the process; its terminal is closed (not on Windows)."""
+
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the same as Ctrl-C for everybody but the exit code."""
+    """A signal came: the same as Ctrl-C for everybody but the exit code."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+    @property
+    def exit_code(self) -> int:
+        """What shells say of a process that a signal has ended."""
+        return 128 + self.signal
 
 
 @contextlib.contextmanager
@@ -38,19 +53,34 @@ def how_to_go_on(stop: KeyboardInterrupt, force: bool = False) -> str:
 
 @contextlib.contextmanager
 def terminates_in_order() -> Iterator[None]:
-    """Within the block SIGTERM raises `Terminated`, so that locks and half-written files go. In the main thread alone.
+    """Within the block `SIGNALS` raise `Terminated`, so that locks and half-written files go. In the main thread alone.
 
-    Where somebody else takes care of the signal nothing changes.
+    Only the first does: those that follow (a terminal that closes sends more than one) must not stop the cleaning.
+    A signal that somebody else takes care of, or ignores (nohup), is left as it is.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        taken = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        for one in taken:
+            signal.signal(one, signal.SIG_IGN)
+        _leave_closed_terminals()
+        raise Terminated(number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in taken:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave_closed_terminals() -> None:
+    """A line that is written to a terminal that is closed would be an error in the middle of the cleaning."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            number = stream.fileno()
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)

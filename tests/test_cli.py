@@ -1,5 +1,6 @@
 """The command line: help, error texts, exit codes, and what it does not import."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from flame_fitting import cli, options, progress, stopping
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.folders import staged_folder
 from flame_fitting.log import get_logger
+from tests.conftest import REPOSITORY
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 HEAVY = ("torch", "numba", "cv2", "mediapipe", "trimesh", "scipy")
@@ -194,14 +196,16 @@ def test_a_folder_that_is_not_ours_gets_no_log(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
-@pytest.mark.parametrize(("kind", "code"), [(KeyboardInterrupt, 130), (stopping.Terminated, 143)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [(KeyboardInterrupt(), 130), *((stopping.Terminated(n), 128 + n) for n in stopping.SIGNALS)]
+)
 @pytest.mark.parametrize("force", [False, True])
 def test_a_command_that_is_stopped_says_what_is_kept_and_how_to_go_on(
-    kind: type[KeyboardInterrupt], code: int, force: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: KeyboardInterrupt, code: int, force: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stage(config: FakeConfig) -> None:
         with stopping.leaves(lambda: "Finished: render."), stopping.leaves(kept):
-            raise kind
+            raise copy.copy(kind)
 
     def kept() -> str | None:
         return inner
@@ -237,18 +241,78 @@ def test_another_way_to_go_on_is_the_innermost_ones(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err.splitlines()[-1] == "flame-fitting: stopped. A. B. Do a."
 
 
-def test_sigterm_cleans_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_cleans_up(
+    number: signal.Signals, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it comes more than once, and with the other one."""
+
     def stage(config: FakeConfig) -> None:
         with staged_folder(config.output) as temporary:
             (temporary / "a").touch()
             assert (tmp_path / ".out.lock").is_file() and len(list(tmp_path.iterdir())) == 2
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(60)
+            finally:
+                for one in stopping.SIGNALS:
+                    os.kill(os.getpid(), one)
 
-    before = signal.getsignal(signal.SIGTERM)
-    assert cli.execute(STAGE, stage, FakeConfig(tmp_path / "out")) == 143
-    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+    before = [signal.getsignal(one) for one in stopping.SIGNALS]
+    assert cli.execute(STAGE, stage, FakeConfig(tmp_path / "out")) == code
+    assert list(tmp_path.iterdir()) == []
+    assert [signal.getsignal(one) for one in stopping.SIGNALS] == before == 2 * [signal.SIG_DFL]
     assert "stopped. Nothing has finished" in capsys.readouterr().err
+
+
+HANGS_UP = """
+import fcntl, sys, termios, time
+from pathlib import Path
+from flame_fitting import cli, progress
+from flame_fitting.folders import staged_folder
+from tests.test_cli import STAGE, FakeConfig
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+def stage(config):
+    with staged_folder(config.output) as temporary, progress.Bar(9, "long") as bar:
+        (temporary / "a").touch()
+        bar.advance()
+        progress.say("underway")
+        time.sleep(60)
+
+sys.exit(cli.execute(STAGE, stage, FakeConfig(Path(sys.argv[1]))))
+"""
+
+
+def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
+    """Nothing can be written to it any more, and neither its bar nor the last message stands in the way."""
+    mine, its = os.openpty()
+    command = [sys.executable, "-c", HANGS_UP, str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True, env=environment) as run:
+        os.close(its)
+        said = b""
+        while b"underway" not in said:
+            said += os.read(mine, 4096)
+        assert (tmp_path / ".out.lock").is_file()
+        os.close(mine)
+        assert run.wait(60) == 129
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stops_nothing(tmp_path: Path) -> None:
+    """As below nohup."""
+
+    def stage(config: FakeConfig) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cli.execute(STAGE, stage, FakeConfig(tmp_path)) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_sigterm_is_left_to_whoever_takes_care_of_it() -> None:

@@ -74,7 +74,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = (1, 10, 3)
     np.savez(folder / "fit" / "landmarks3d.npz", points=np.zeros(shape), model=np.zeros(shape), scheme="toy")
     np.savez(folder / "fit" / "uncertainty.npz", units="{}", jaw_pose=np.ones((1, 3)))
-    state = FitState(FitParameters.neutral(head), np.eye(4)).recorded(StageRecord("a", np.zeros((1, 4, 3)), 1.0))
+    parameters = FitParameters.neutral(head)
+    parameters.static_offset[:] = torch.rand(parameters.static_offset.shape)
+    state = FitState(parameters, np.eye(4)).recorded(StageRecord("a", parameters, np.eye(4), 1.0))
     save_checkpoint(folder / "fit" / CHECKPOINT_NAME, Checkpoint(state))
     np.savez(folder / "ground_truth.npz", vertices=np.zeros((5, 3)), mm_per_unit=1.0)
     return folder

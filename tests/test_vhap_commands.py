@@ -4,6 +4,7 @@ Where weights of a matting network cannot be had, the message names the method t
 Pictures are few and small, and epochs are cut short by flags that VHAP has too.
 """
 
+import faulthandler
 import json
 import os
 import re
@@ -42,6 +43,12 @@ def track_folder(sequence: str, version: str = "nersemble") -> str:
 
 def export_folder(sequence: str, version: str = "nersemble") -> str:
     return f"export/{version}/{SUBJECT}_{sequence}_v16_DS4_whiteBg_staticOffset_maskBelowLine"
+
+
+@pytest.fixture(autouse=True)
+def no_limit() -> None:
+    """Each command has a limit of its own (`User.types`); ten sequences may take longer than pytest grants a test."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 class User:

@@ -1,12 +1,14 @@
 """`checkpoint.safetensors`: a fit's state, whole, in one file that appears at once.
 
-Tensors lie under `parameters/`, `uncertainty/`, `appearance/`, `stages/<name>/vertices_world` and, in the middle of a
-stage, `underway/`; everything else is JSON in the file's own header, under `fit`. No pickle. A fit keeps one in its
-folder, and one beside it while it runs.
+Tensors lie under `parameters/`, `uncertainty/`, `appearance/`, `stages/<name>/parameters/` and, in the middle of a
+stage, `underway/`; everything else is JSON in the file's own header, under `fit`. What is equal is written once, and
+what is all zero not at all: the JSON says which (`equal`, `zero`). No pickle. A fit keeps one in its folder, and one
+beside it while it runs.
 """
 
 import hashlib
 import json
+from collections.abc import ItemsView
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -52,8 +54,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     from safetensors.torch import save_file
 
     content, tensors = _split(checkpoint.state)
-    content |= {"head": checkpoint.head_hash, "seconds": checkpoint.seconds}
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    plain, equal, zero = _written({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    content |= {"head": checkpoint.head_hash, "seconds": checkpoint.seconds, "equal": equal, "zero": zero}
     text = json.dumps(content)
     with atomic_write(path) as temporary:
         save_file(plain, temporary, metadata={"fit": text, "sha256": _digest(text, plain)})
@@ -67,10 +69,11 @@ def _split(state: FitState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     appearance = {name: getattr(state, name) for name in APPEARANCE}
     tensors |= {f"appearance/{name}": value for name, value in appearance.items() if value is not None}
     for record in state.records:
-        # double: the avatar's coordinates may lie far from their origin
-        tensors[f"stages/{record.name}/vertices_world"] = torch.as_tensor(record.vertices_world, dtype=torch.float64)
+        if record.parameters is not None:
+            own = record.parameters.items()
+            tensors |= {f"{_of_stage(record.name)}{name}": value for name, value in own.items()}
     content: dict[str, Any] = {
-        "stages": [_without_vertices(record) for record in state.records],
+        "stages": [_as_json(record) for record in state.records],
         "warnings": list(state.warnings),
         "scale": asdict(state.scale),
         "texture_is_final": state.texture_is_final,
@@ -80,10 +83,43 @@ def _split(state: FitState) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors |= {f"underway/tensors/{name}": value for name, value in underway.tensors.items()}
         content["underway"] = {name: getattr(underway, name) for name in ("stage", "batch", "step", "numbers")}
         if underway.found is not None:
-            # what it shares with the state itself is not written twice
             content["underway"]["found"], own = _split(replace(underway.found, records=(), warnings=()))
-            tensors |= {f"underway/found/{name}": value.clone() for name, value in own.items()}
+            tensors |= {f"underway/found/{name}": value for name, value in own.items()}
     return content, tensors
+
+
+def _written(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
+    """What of tensors is written; the names of those equal to another one, and of that; dtype and shape of zeros.
+
+    Bit by bit: a zero with a sign is none.
+    """
+    own: dict[str, Tensor] = {}
+    equal: dict[str, str] = {}
+    zero: dict[str, Any] = {}
+    first: dict[Any, str] = {}
+    for name, value in tensors.items():
+        kind, content = [str(value.dtype).removeprefix("torch."), list(value.shape)], value.numpy().reshape(-1)
+        if not content.view(np.uint8).any():
+            zero[name] = kind
+            continue
+        found = first.setdefault((*map(str, kind), hashlib.sha256(content.tobytes()).digest()), name)
+        if found == name:
+            own[name] = value
+        else:
+            equal[name] = found
+    return own, equal, zero
+
+
+def _whole(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str, Tensor]:
+    """Undoes `_written`; what is equal shares its memory."""
+    zero = {name: torch.zeros(shape, dtype=getattr(torch, kind)) for name, (kind, shape) in _said("zero", content)}
+    return tensors | zero | {name: tensors[other] for name, other in _said("equal", content)}
+
+
+def _said(key: str, content: dict[str, Any]) -> ItemsView[str, Any]:
+    """Of the JSON; older files have neither."""
+    said: dict[str, Any] = content.get(key, {})
+    return said.items()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -98,7 +134,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise ValueError("its content is not what was written")
         content = json.loads(text)
         seconds = {str(name): float(value) for name, value in content["seconds"].items()}
-        return Checkpoint(_joined(content, tensors), str(content["head"]), seconds)
+        return Checkpoint(_joined(content, _whole(tensors, content)), str(content["head"]), seconds)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}). {_AGAIN}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -111,11 +147,12 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
     none = torch.zeros(len(tensors["parameters/expr"]), 0, 3, dtype=torch.float64)
     older = {"parameters/log_focal": torch.zeros(1, dtype=torch.float64), "parameters/dynamic_offset": none}
     tensors = older | tensors
-    parameters = {entry.name: tensors[f"parameters/{entry.name}"] for entry in fields(FitParameters)}
+    reference = tensors["reference_from_world"].numpy().astype(np.float64)
     records = []
     for record in content["stages"]:
-        vertices = tensors[f"stages/{record['name']}/vertices_world"].numpy().astype(np.float64)
-        records.append(StageRecord(**(record | {"vertices_world": vertices})))
+        own = _below(_of_stage(record["name"]), tensors)  # older fits have the stage's vertices in place of these
+        moved = FitParameters(**own) if own else None
+        records.append(StageRecord(**record, parameters=moved, reference_from_world=reference))
     underway = content.get("underway")
     if underway is not None:
         found = underway.get("found")
@@ -125,8 +162,8 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
         own = _below("underway/tensors/", tensors)
         underway = Underway(**(underway | {"found": found, "tensors": own}))
     return FitState(
-        FitParameters(**parameters),
-        tensors["reference_from_world"].numpy().astype(np.float64),
+        FitParameters(**_below("parameters/", tensors)),
+        reference,
         Scale(**content["scale"]),
         texture_is_final=bool(content["texture_is_final"]),
         uncertainty={name: value.numpy() for name, value in _below("uncertainty/", tensors).items()},
@@ -149,8 +186,14 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     return out.hexdigest()
 
 
-def _without_vertices(record: StageRecord) -> dict[str, Any]:
-    return {entry.name: getattr(record, entry.name) for entry in fields(record) if entry.name != "vertices_world"}
+def _of_stage(name: str) -> str:
+    return f"stages/{name}/parameters/"
+
+
+def _as_json(record: StageRecord) -> dict[str, Any]:
+    """What of it is no tensor; where the world is, it shares with its state."""
+    tensors = ("parameters", "reference_from_world")
+    return {entry.name: getattr(record, entry.name) for entry in fields(record) if entry.name not in tensors}
 
 
 def remove_checkpoint(folder: Path) -> None:

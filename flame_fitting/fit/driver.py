@@ -139,7 +139,7 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     for done in repaired:
         found = _told_of_repair(found, seen, stage, done)
     smoothed = np.flatnonzero(np.any([done.smoothed for done in repaired], axis=0)).tolist() if repaired else []
-    return recorded(found, seen, stage.name, time.perf_counter() - started, after, not trouble, smoothed)
+    return recorded(found, stage.name, time.perf_counter() - started, after, not trouble, smoothed)
 
 
 def frames_of(stage: Stage, seen: Observations, state: FitState) -> list[list[int]]:
@@ -182,7 +182,7 @@ def _solved(
         stage = replace(stage, keeper=keeper)
         if len(rows) == timesteps:
             whole = replace(state, parameters=state.parameters.clone(), underway=underway)
-            return solve(whole, _through_cameras(seen, state, stage), stage, shown)
+            return replace(solve(whole, _through_cameras(seen, state, stage), stage, shown), underway=None)
         start = state.parameters.of_frames(rows)
         if stage.settings.frames == "sequential":
             before = state.parameters.of_frames([rows[0] - 1]) if number > 0 else None
@@ -221,7 +221,6 @@ def _saw_all(name: str, stage: Stage) -> bool:
 
 def recorded(
     state: FitState,
-    seen: Observations,
     name: str,
     seconds: float,
     quality: Quality,
@@ -229,8 +228,11 @@ def recorded(
     smoothed: list[int] | None = None,
 ) -> FitState:
     """The state with a note of what a stage left behind."""
-    vertices = state.vertices_world(seen.head)
-    return state.recorded(StageRecord(name, vertices, seconds, quality.as_dict(), accepted, smoothed or []))
+    parameters = state.parameters.to("cpu")
+    record = StageRecord(
+        name, parameters, state.reference_from_world, seconds, quality.as_dict(), accepted, smoothed or []
+    )
+    return state.recorded(record)
 
 
 def _told_of_repair(state: FitState, seen: Observations, stage: Stage, repaired: Repair) -> FitState:

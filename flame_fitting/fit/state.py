@@ -1,5 +1,6 @@
 """Where a fit has arrived: everything that its stages change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,14 +22,22 @@ class StageRecord:
     """What one stage of the fit left behind."""
 
     name: str
-    vertices_world: np.ndarray
-    """(T, V, 3) in the avatar's coordinates."""
+    parameters: FitParameters | None
+    """None of fits of before stages kept theirs."""
+    reference_from_world: np.ndarray
+    """(4, 4) as the state's."""
     seconds: float
     summary: dict[str, float] = field(default_factory=dict)
     """landmark_mm, face_mm and what else the stage measured."""
     accepted: bool = True
     smoothed: list[int] = field(default_factory=list)
     """Triangles that static offsets had turned over, and around which they were smoothed (`fit.repair`)."""
+
+    def vertices_world(self, head: HeadModel, rows: Sequence[int] | None = None) -> np.ndarray:
+        """(T, V, 3) in the avatar's coordinates; of some rows where they are given. Where there are `parameters`."""
+        assert self.parameters is not None
+        chosen = self.parameters if rows is None else self.parameters.of_frames(rows)
+        return _vertices_world(head, chosen, self.reference_from_world)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +92,7 @@ class FitState:
 
     def vertices_world(self, head: HeadModel) -> np.ndarray:
         """(T, V, 3) in the avatar's coordinates."""
-        world_from_reference = np.linalg.inv(self.reference_from_world)
-        posed = (some.vertices(head).detach().cpu().numpy() for some in self.parameters.batches())
-        return np.concatenate([transform_points(world_from_reference, vertices) for vertices in posed])
+        return _vertices_world(head, self.parameters, self.reference_from_world)
 
     def to(self, device: torch.device) -> "FitState":
         """With all tensors on a device."""
@@ -102,3 +109,10 @@ class FitState:
     def recorded(self, record: StageRecord) -> "FitState":
         """With one more stage behind it."""
         return replace(self, records=(*self.records, record))
+
+
+def _vertices_world(head: HeadModel, parameters: FitParameters, reference_from_world: np.ndarray) -> np.ndarray:
+    """(T, V, 3) in the avatar's coordinates."""
+    world_from_reference = np.linalg.inv(reference_from_world)
+    posed = (some.vertices(head).detach().cpu().numpy() for some in parameters.to(head.v_template).batches())
+    return np.concatenate([transform_points(world_from_reference, vertices) for vertices in posed])

@@ -259,7 +259,7 @@ def _average(
     spread: Float[ndarray, "D T C P"],
     confidence: Float[ndarray, "D T C P"],
     between: Float[ndarray, "T C"],
-    alike_by: Float[ndarray, "P"],
+    alike_by: Float[ndarray, " P"],
     steady: Float[ndarray, "D P"] | None = None,
 ) -> tuple[Float[ndarray, "T C P _"], Float[ndarray, "D P"]]:
     """Weighted means, and the usual part of each detector in them.

@@ -8,8 +8,8 @@ from numpy import ndarray
 
 
 def weighted_quantiles(
-    values: Float[ndarray, "N *columns"], weights: Float[ndarray, "N *columns"], quantiles: Sequence[float]
-) -> Float[ndarray, "Q *columns"]:
+    values: Float[ndarray, " N *columns"], weights: Float[ndarray, " N *columns"], quantiles: Sequence[float]
+) -> Float[ndarray, " Q *columns"]:
     """Along the first axis, the first of the sorted values up to which at least that share of the weight lies.
 
     It is always one of the values, so an outlier among few has no part in it: for estimates. Where all weights of a
@@ -26,7 +26,7 @@ def weighted_quantiles(
 
 
 def weighted_median(
-    values: Float[ndarray, "N *columns"], weights: Float[ndarray, "N *columns"]
+    values: Float[ndarray, " N *columns"], weights: Float[ndarray, " N *columns"]
 ) -> Float[ndarray, "*columns"]:
     """`weighted_quantiles` of one half; 0 where all weights of a column are 0."""
     return np.where(weights.sum(axis=0) > 0, weighted_quantiles(values, weights, (0.5,))[0], 0.0)

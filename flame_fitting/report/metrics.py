@@ -103,10 +103,12 @@ def evaluate_fit(
             metrics["regions"].setdefault(name, {}).update(values)
     metrics["stages"] = {}
     for stage in fit.stages:
-        stage_vertices = transform_points(fit.head_from_world, np.asarray(stage.vertices_world)[rows])
-        record: dict[str, Any] = {"regions": region_metrics(head, stage_vertices, visible, mm, seen)}
-        if truth is not None:
-            for name, values in truth_metrics(head, np.asarray(stage.vertices_world[0]), truth).items():
+        record: dict[str, Any] = {"regions": {}}
+        if stage.parameters is not None and any(one is not None for one in visible):
+            stage_vertices = transform_points(fit.head_from_world, stage.vertices_world(head, rows))
+            record["regions"] = region_metrics(head, stage_vertices, visible, mm, seen)
+        if stage.parameters is not None and truth is not None:
+            for name, values in truth_metrics(head, stage.vertices_world(head, [0])[0], truth).items():
                 record["regions"].setdefault(name, {}).update(values)
         record |= {"accepted": bool(stage.accepted), "seconds": float(stage.seconds)}
         metrics["stages"][stage.name] = record | {"smoothed_triangles": len(stage.smoothed)}

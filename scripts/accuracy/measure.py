@@ -1,7 +1,8 @@
 """What is measured of a fitted head against the known truth. Runs in processes beside the fits, on the CPU."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,14 @@ class Fitted:
     lights: ndarray | None = None
 
 
+@dataclass(eq=False)
 class _Posed(FitResult):
     """A fit whose vertices are known."""
 
-    def vertices_world(self, head: "HeadModel") -> ndarray:
-        return self.stages[-1].vertices_world
+    posed: Float[ndarray, "T V 3"] = field(default_factory=lambda: np.zeros((0, 0, 3)))
+
+    def vertices_world(self, head: "HeadModel", rows: Sequence[int] | None = None) -> ndarray:
+        return self.posed if rows is None else self.posed[list(rows)]
 
 
 @dataclass
@@ -134,8 +138,6 @@ def measure(folder: Path, fitted: Fitted, spec: str, add_teeth: bool, picture: P
 
 
 def _posed(fitted: Fitted, head: "HeadModel") -> _Posed:
-    from flame_fitting.fit.result import StageRecord
-
     return _Posed(
         head_name=head.name,
         head_hash=head.file_hash,
@@ -145,7 +147,7 @@ def _posed(fitted: Fitted, head: "HeadModel") -> _Posed:
         timestep_id=["00000"],
         texture=fitted.texture,
         lights=fitted.lights,
-        stages=[StageRecord("all", fitted.vertices_world[None], 0.0)],
+        posed=fitted.vertices_world[None],
     )
 
 

@@ -15,6 +15,7 @@ from flame_fitting.fit.driver import SOLVERS, run_stage, run_stages
 from flame_fitting.fit.folds import folded_triangles
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.pictures import ZOOMED
 from flame_fitting.fit.presets import preset
 from flame_fitting.fit.quality import Quality, measure, picture_error, worsened
 from flame_fitting.fit.repair import RepairConfig
@@ -139,10 +140,28 @@ def test_a_stage_that_worsens_is_rolled_back_recorded_and_said(monkeypatch) -> N
     (record,) = state.records
     assert record.name == "toy" and not record.accepted and record.summary == quality.as_dict()
     assert len(state.warnings) == 1 and "toy was rolled back" in state.warnings[0]
-    np.testing.assert_allclose(record.vertices_world, state.vertices_world(seen.head))
+    np.testing.assert_allclose(record.vertices_world(seen.head), state.vertices_world(seen.head))
     posed = start.parameters.vertices(seen.head)[0].numpy()
-    np.testing.assert_allclose(record.vertices_world[0] * 0.01, posed, atol=1e-9)
+    np.testing.assert_allclose(record.vertices_world(seen.head)[0] * 0.01, posed, atol=1e-9)
     assert start.records == () and start.warnings == ()  # the state before stays what it was
+
+
+@pytest.mark.parametrize("share", [0.99, 1.01])
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_focal_length_far_from_the_assumed_one_is_taken_back(share: float, longer: bool, monkeypatch) -> None:
+    """Pictures are drawn for heads up to `ZOOMED` times as far away or as near, and other stages have to stay there."""
+    start, seen = _toy()
+    factor = (0.8 * ZOOMED * share) ** (1 if longer else -1)
+
+    def zoom(state: FitState) -> FitState:
+        return replace(state, parameters=replace(state.parameters, log_focal=torch.tensor([np.log(factor)])))
+
+    state = _did(start, seen, zoom, monkeypatch)
+    (record,), found = state.records, float(state.parameters.log_focal[0].exp())
+    assert record.accepted == (share < 1)
+    assert found == pytest.approx(factor if share < 1 else 1.0)
+    told = [f"stage toy was rolled back: it went to a focal length of {factor:.2g} times the assumed one"]
+    assert list(state.warnings) == ([] if share < 1 else told)
 
 
 def test_work_on_the_tensors_in_place_is_rolled_back_too(monkeypatch) -> None:
@@ -289,7 +308,7 @@ def test_vhaps_stages_run_and_are_recorded() -> None:
     with progress.silent():
         state = run_stages(state, seen, config)
     assert [record.name for record in state.records] == expected and len(expected) > 5
-    assert all(np.isfinite(record.vertices_world).all() for record in state.records)
+    assert all(np.isfinite(record.vertices_world(seen.head)).all() for record in state.records)
     assert state.texture.shape == state.residual.shape == (32, 32, 3) and state.texture_is_final
     assert state.residual.abs().max() > 0 and state.lights.shape == (9, 3)
     assert torch.isfinite(state.texture).all() and torch.isfinite(state.lights).all()

@@ -24,7 +24,7 @@ WORLD = similarity(0.01)
 
 def test_a_folder_gives_its_whole_state_and_another_frame_moves_nothing_in_the_world(tmp_path: Path) -> None:
     head, truth, _, _ = problem(offset=lambda h: 1e-3 * torch.sin(60 * h.v_template))
-    record = StageRecord("one", np.zeros((1, head.n_vertices, 3)), 1.0)
+    record = StageRecord("one", truth, WORLD, 1.0)
     lights = torch.rand(9, 3)
     state = FitState(truth, WORLD, texture=torch.rand(8, 8, 3), lights=lights, records=(record,), warnings=("x",))
     save_checkpoint(tmp_path / CHECKPOINT_NAME, Checkpoint(state, head.file_hash))

@@ -1,5 +1,6 @@
 """A fit that was stopped after any of its stages goes on to the same result, and only where it is the same fit."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,16 @@ import torch
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
-from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
+from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, _digest, load_checkpoint, save_checkpoint
 from flame_fitting.fit.config import FitConfig
-from flame_fitting.fit.driver import run_stages
+from flame_fitting.fit.driver import recorded, run_stages
 from flame_fitting.fit.observations import Observations
-from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.parameters import PARAMETERS, FitParameters
 from flame_fitting.fit.presets import preset
+from flame_fitting.fit.quality import Quality
 from flame_fitting.fit.resuming import Resumable
 from flame_fitting.fit.scale import Scale
-from flame_fitting.fit.state import APPEARANCE, FitState, StageRecord
+from flame_fitting.fit.state import APPEARANCE, FitState, StageRecord, Underway
 from flame_fitting.fit.texture import TexelMaps
 from flame_fitting.manifest import Manifest
 from flame_fitting.render.backend import make_rasterizer
@@ -54,12 +56,16 @@ def assert_same(found: FitState, expected: FitState) -> None:
     for now, then in zip(found.records, expected.records, strict=True):
         np.testing.assert_equal(now.summary, then.summary)  # NaN where there is nothing to measure
         assert (now.accepted, now.smoothed) == (then.accepted, then.smoothed)
-        np.testing.assert_array_equal(now.vertices_world, then.vertices_world)
+        np.testing.assert_array_equal(now.reference_from_world, then.reference_from_world)
+        assert now.parameters is not None and then.parameters is not None
+        for key, value in then.parameters.items().items():
+            assert torch.equal(getattr(now.parameters, key), value), (now.name, key)
 
 
 @pytest.mark.parametrize("name", ["static", "vhap"])
 def test_stopped_after_any_stage_it_comes_to_the_same(name: str, tmp_path: Path) -> None:
     start, seen, config = pictured(name)
+    config.exp.checkpoint_seconds = 0.0  # none in the middle of a stage, however long it takes
     if name == "vhap":
         for target in seen.targets:
             target.surface = None
@@ -130,18 +136,34 @@ def test_stopped_between_two_timesteps_it_comes_to_the_same(tmp_path: Path) -> N
         assert np.isfinite(expected.uncertainty["jaw_pose"]).all()
 
 
+def test_what_a_finished_stage_was_in_the_middle_of_is_not_kept(tmp_path: Path) -> None:
+    """Nor said: moments of an optimiser may be larger than all else."""
+    head, _, targets, surface = problem()
+    seen, start = Observations(head, targets, surface), FitState(FitParameters.neutral(head), np.eye(4))
+    config, kept, saved = FitConfig(Path("toy")), list[FitState](), list[FitState]()
+    config.exp.checkpoint_seconds = 1e-9
+    for name, stage in config.pipeline.items():
+        stage.num_steps, stage.num_epochs = 4 if name in ("lmk_init_rigid", "lmk_init_all") else 0, 0
+    with progress.silent():
+        run_stages(start, seen, config, keep=saved.append)
+        left = next(s for s in saved if s.underway is not None and s.underway.stage == "lmk_init_all")
+        config.exp.checkpoint_seconds = 0.0
+        found = run_stages(left, seen, config, keep=kept.append)
+    assert len(kept) == 1 and [record.name for record in kept[0].records][-1] == "lmk_init_all"
+    assert kept[0].underway is None and found.underway is None
+
+
 def some_state() -> FitState:
     head = toy_head()
     parameters = FitParameters.neutral(head, 3)
     generator = torch.Generator().manual_seed(0)
     for value in parameters.items().values():
         value.copy_(torch.randn(value.shape, generator=generator, dtype=value.dtype))
-    record = StageRecord(
-        "one", np.random.default_rng(0).normal(size=(3, 5, 3)) * 1e6, 1.5, {"face_mm": 0.1}, False, [7]
-    )
+    world = np.diag([0.1, 0.1, 0.1, 1.0])
+    record = StageRecord("one", FitParameters.neutral(head, 3), world, 1.5, {"face_mm": 0.1}, False, [7])
     return FitState(
         parameters,
-        np.diag([0.1, 0.1, 0.1, 1.0]),
+        world,
         Scale("auto: dm", 0.1, 0.0987),
         texture=torch.rand(8, 8, 3),
         residual=torch.rand(8, 8, 3) - 0.5,
@@ -160,6 +182,79 @@ def test_a_state_is_saved_and_loaded_whole(tmp_path: Path) -> None:
     assert_same(found.state, state)
     assert found.state.scale == state.scale and (found.head_hash, found.seconds) == ("hash", {"fit": 2.0})
     np.testing.assert_array_equal(found.state.reference_from_world, state.reference_from_world)
+
+
+def written(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    found: dict[str, torch.Tensor] = load_file(path)
+    return found
+
+
+def test_what_is_zero_or_equal_is_not_written_again(tmp_path: Path) -> None:
+    path, state = tmp_path / "a.safetensors", some_state()
+    moved = replace(state.parameters, log_focal=torch.tensor([-0.0], dtype=torch.float64))
+    found = replace(state, parameters=moved.clone())  # a batch has moved nothing
+    tensors = {"mean": torch.zeros(4, dtype=torch.float32), "flag": torch.zeros((), dtype=torch.bool)}
+    tensors["half"] = torch.tensor([0.0, 1.0])
+    state = replace(state, parameters=moved, underway=Underway("two", 1, found, 3, tensors, {}))
+    state = state.recorded(StageRecord("two", moved.clone(), state.reference_from_world, 1.0))
+    save_checkpoint(path, Checkpoint(state, "hash"))
+    again = load_checkpoint(path).state
+    assert_same(again, state)
+    assert again.underway is not None and again.underway.found is not None
+    assert_same(replace(again.underway.found, records=()), replace(found, records=()))
+    assert torch.signbit(again.parameters.log_focal).all()
+    for name, value in tensors.items():
+        torch.testing.assert_close(again.underway.tensors[name], value, rtol=0, atol=0)
+    names = set(written(path))
+    own = {f"parameters/{name}" for name, value in moved.items().items() if value.numel()}
+    assert names == own | {
+        *("reference_from_world", "uncertainty/shape", "underway/tensors/half"),
+        *(f"appearance/{name}" for name in APPEARANCE),
+    }
+
+
+def test_a_tracks_file_grows_by_what_moves_alone(tmp_path: Path) -> None:
+    """Not by the vertices of every timestep after every stage."""
+    head, stages = toy_head(), 4
+    per_timestep = sum(p.dims(head, 1)[-1] for p in PARAMETERS if p.role == "frame" and not p.optional) * 8
+
+    def size(timesteps: int) -> int:
+        generator = torch.Generator().manual_seed(0)
+        state = FitState(FitParameters.neutral(head, timesteps), np.eye(4))
+        for number in range(stages):
+            moved = state.parameters.clone()
+            for name, value in moved.items().items():
+                if name != "static_offset":
+                    value.copy_(torch.randn(value.shape, generator=generator, dtype=value.dtype))
+            state = replace(state, parameters=moved)
+            state = recorded(state, f"stage_{number}", 1.0, Quality(1.0, np.nan, np.nan, 0))
+        save_checkpoint(tmp_path / "a.safetensors", Checkpoint(state, "hash"))
+        return (tmp_path / "a.safetensors").stat().st_size
+
+    assert size(140) - size(40) == pytest.approx(100 * stages * per_timestep, rel=0.01)
+    assert per_timestep < head.n_vertices
+
+
+def test_a_file_of_before_stages_kept_their_parameters_is_read(tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path, state = tmp_path / "a.safetensors", some_state()
+    save_checkpoint(path, Checkpoint(state, "hash"))
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["fit"])
+    tensors = {f"parameters/{name}": value for name, value in state.parameters.items().items()}
+    tensors["reference_from_world"] = torch.as_tensor(state.reference_from_world)
+    tensors["stages/one/vertices_world"] = torch.ones(3, 5, 3, dtype=torch.float64)
+    text = json.dumps({key: value for key, value in content.items() if key not in ("equal", "zero")})
+    save_file(tensors, path, metadata={"fit": text, "sha256": _digest(text, tensors)})
+    found = load_checkpoint(path).state
+    for name, value in state.parameters.items().items():
+        assert torch.equal(getattr(found.parameters, name), value), name
+    (record,) = found.records
+    assert record.parameters is None and (record.name, record.smoothed) == ("one", [7])
 
 
 def kept(tmp_path: Path, plan: Manifest) -> Resumable:

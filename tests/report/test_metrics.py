@@ -13,6 +13,7 @@ from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.evaluate import REPORT_FOLDER, EvaluateConfig, evaluate, evaluate_in_place, plan
+from flame_fitting.fit.parameters import FitParameters, placement_matrix
 from flame_fitting.fit.result import FitResult, StageRecord
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D, write_landmarks
@@ -92,10 +93,22 @@ def test_truth_is_measured_vertex_to_vertex_in_its_own_millimetres(case: Case) -
 def test_stages_are_measured_alike(case: Case) -> None:
     fit, capture, head, _ = case
     moved = displaced(fit, head, 0.002)
-    stage = StageRecord("rgb_init_offset", moved.vertices_world(head), 1.5)
-    metrics = evaluate_fit(dataclasses.replace(fit, stages=[stage]), capture, head)
+    values = {name: torch.as_tensor(value) for name, value in moved.parameters.items()}
+    parameters = dataclasses.replace(FitParameters.neutral(head), **values)
+    # in the reference frame the head stands elsewhere, and is smaller
+    parameters.placement[:] = torch.tensor([0.1, -0.2, 0.3, 0.02, 0.01, -0.03, -0.5])
+    reference_from_world = placement_matrix(parameters.placement) @ fit.head_from_world
+    stage = StageRecord("rgb_init_offset", parameters, reference_from_world, 1.5)
+    older = StageRecord("lmk_init_all", None, reference_from_world, 1.0)
+    truth = Truth(fit.vertices_world(head)[0], fit.mm_per_unit)
+    metrics = evaluate_fit(dataclasses.replace(fit, stages=[older, stage]), capture, head, truth=truth)
     record = metrics["stages"]["rgb_init_offset"]
     assert record["regions"]["face"]["to_avatar_mm"]["median"] == pytest.approx(2, abs=0.05)
+    assert record["regions"]["face"]["to_truth_mm"]["median"] == pytest.approx(2, abs=1e-3)
+    assert metrics["stages"]["lmk_init_all"] == {
+        **{"regions": {}, "accepted": True, "seconds": 1.0},
+        "smoothed_triangles": 0,
+    }
 
 
 def test_psnr_of_a_known_error(case: Case) -> None:

@@ -22,10 +22,10 @@ from torch import Tensor
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
-from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
+from flame_fitting.fit.solvers.block_arrow import BlockVector, Factors
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.evidence_terms import points_alone
-from flame_fitting.fit.solvers.levenberg_marquardt import Damping, shortened, step
+from flame_fitting.fit.solvers.levenberg_marquardt import Damping, holds, newton_factors, shortened, step
 from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.problem import GaussNewtonSettings, Point, Problem
@@ -121,17 +121,20 @@ def _to_marginal_mode(problem: Problem, now: Point, report: Callable[[int], None
             report(number)
         system, gradient, cost, terms = problem.linearised(now, cut)
         at = problem.values(now)
-        held = (at.frames <= problem.least) & (gradient.frames > 0)
+        held = holds(gradient, at, problem.least)
         # what evidence tells has no lever arms
         pull = volume.pull(now.parameters, [points_alone(term) for term in terms], system, held)
-        if pull is None:
+        # a pull on what is shared holds no other of the timesteps' own unknowns: one system for both
+        free = system.holding(held)
+        factors = newton_factors(free)
+        if pull is None or factors is None:
             break
         pull = settings.volume * pull
         if (column := columns.slices().get("log_focal")) is not None:
-            pull = pull * _believed(system.holding(held), pull, column.start)
-        tilted = gradient._replace(shared=gradient.shared + pull)
+            pull = pull * _believed(factors, pull, column.start)
+        right = BlockVector(-gradient.shared - pull, torch.where(held, 0.0, -gradient.frames))
         cost_at = partial(problem.tilted_cost_at, now, terms, pull)
-        there = shortened(system, tilted, cost + float(pull @ at.shared), at, cost_at, problem.least)
+        there = shortened(free, factors, right, cost + float(pull @ at.shared), at, cost_at, problem.least)
         now = problem.moved(now, there)
         moved = BlockVector(there.shared - at.shared, there.frames - at.frames)
         if system.times(moved).dot(moved) < _SETTLED**2:
@@ -139,17 +142,13 @@ def _to_marginal_mode(problem: Problem, now: Point, report: Callable[[int], None
     return now
 
 
-def _believed(system: BlockArrow, pull: Tensor, column: int) -> float:
+def _believed(factors: Factors, pull: Tensor, column: int) -> float:
     """The share of a pull that moves one shared unknown by no more than its standard deviation.
 
     The volume knows a mode and its curvature. Where heads turn little it would move a focal length several times as far
     as that is known, and where that leads is no longer what it knows of.
     """
-    try:
-        corner = system.damped(0.0).factorised().corner
-    except torch.linalg.LinAlgError:
-        return 1.0
     one = torch.zeros_like(pull)
     one[column] = 1.0
-    moved = torch.cholesky_solve(torch.stack([pull, one], dim=1), corner)[column]
+    moved = torch.cholesky_solve(torch.stack([pull, one], dim=1), factors.corner)[column]
     return min(1.0, float(moved[1].sqrt()) / max(abs(float(moved[0])), 1e-12))

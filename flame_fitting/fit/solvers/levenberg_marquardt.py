@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
+from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector, Factors
 
 LEAST = 1e-10
 """Smallest damping, and the first. What all unknowns together hardly determine (a focal length) has curvatures of a
@@ -59,7 +59,8 @@ def step(
     `system` and `gradient` are those of the cost at `at`; `least` bounds the unknowns of every frame from below (the
     step is projected, and unknowns that lie on their bound and push outward are held).
     """
-    free, right = _unheld(system, gradient, at, least)
+    held = torch.zeros_like(at.frames, dtype=torch.bool) if least is None else holds(gradient, at, least)
+    free, right = system.holding(held), BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
     while damping.value < MOST:
         try:
             wanted = free.damped(damping.value).factorised().solve(right)
@@ -85,9 +86,18 @@ def step(
     return at
 
 
+def newton_factors(free: BlockArrow) -> Factors | None:
+    """Of a system for `shortened`; None where it is not positive definite."""
+    try:
+        return free.damped(LEAST).factorised()
+    except torch.linalg.LinAlgError:
+        return None
+
+
 def shortened(
-    system: BlockArrow,
-    gradient: BlockVector,
+    free: BlockArrow,
+    factors: Factors,
+    right: BlockVector,
     cost: float,
     at: BlockVector,
     cost_at: Callable[[BlockVector], float],
@@ -96,14 +106,12 @@ def shortened(
     """Where Newton's whole step leads from the unknowns `at`, or its half, its quarter ...: the first that keeps a part
     of what it promises (Armijo 1966), or `at` where none does.
 
+    `free` is the system without what `holds`, with its `newton_factors`, and `right` minus the cost's slope, 0 there.
+
     Damping along the diagonal takes a step out of the directions that are hardly determined, and those are all that a
     small pull on the cost moves; a shorter step keeps its direction.
     """
-    free, right = _unheld(system, gradient, at, least)
-    try:
-        wanted = free.damped(LEAST).factorised().solve(right)
-    except torch.linalg.LinAlgError:
-        return at
+    wanted = factors.solve(right)
     promised, share = _promised(free, right, wanted), 1.0
     while share >= _SHORTEST:
         frames = torch.maximum(at.frames + share * wanted.frames, least)
@@ -114,14 +122,9 @@ def shortened(
     return at
 
 
-def _unheld(
-    system: BlockArrow, gradient: BlockVector, at: BlockVector, least: Float[Tensor, " F"] | None
-) -> tuple[BlockArrow, BlockVector]:
-    """System and right side where unknowns that lie on their bound and push outward are held."""
-    held = torch.zeros_like(at.frames, dtype=torch.bool)
-    if least is not None:
-        held = (at.frames <= least) & (gradient.frames > 0)
-    return system.holding(held), BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
+def holds(gradient: BlockVector, at: BlockVector, least: Float[Tensor, " F"]) -> Bool[Tensor, "T F"]:
+    """Which unknowns of the frames lie on their bound and push outward."""
+    return (at.frames <= least) & (gradient.frames > 0)
 
 
 def _promised(system: BlockArrow, right: BlockVector, x: BlockVector) -> float:

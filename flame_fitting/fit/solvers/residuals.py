@@ -59,7 +59,7 @@ class BiasQuadratic(NamedTuple):
     """With all other unknowns."""
     gradient: Float[Tensor, "n 3"]
 
-    def add_to(self, whole: Float[Tensor, "B *rest"], part: Float[Tensor, "n *rest"]) -> None:
+    def add_to(self, whole: Float[Tensor, " B *rest"], part: Float[Tensor, " n *rest"]) -> None:
         """A part to that of all biases."""
         if self.alone:  # adding up row by row is slow
             whole[self.bias] += part

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
-from flame_fitting.fit.solvers.levenberg_marquardt import LEAST, Damping, shortened, step
+from flame_fitting.fit.solvers.levenberg_marquardt import LEAST, Damping, newton_factors, shortened, step
 
 
 def _alone(hessian: float, gradient: float) -> tuple[BlockArrow, BlockVector]:
@@ -16,6 +16,13 @@ def _alone(hessian: float, gradient: float) -> tuple[BlockArrow, BlockVector]:
     corner = torch.tensor([[hessian]], dtype=torch.float64)
     system = BlockArrow(corner, torch.zeros(1, 0, 1, dtype=torch.float64), none, none[:0])
     return system, BlockVector(torch.tensor([gradient], dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64))
+
+
+def newton(system: BlockArrow, gradient: BlockVector, *rest) -> BlockVector:
+    """`shortened` where nothing is held."""
+    factors = newton_factors(system)
+    assert factors is not None
+    return shortened(system, factors, BlockVector(-gradient.shared, -gradient.frames), *rest)
 
 
 def _arctan_cost(x: BlockVector) -> float:
@@ -114,7 +121,7 @@ def test_a_newton_step_that_is_too_long_keeps_its_direction():
         hessian = slope**2 * torch.outer(across, across) + 1e-6 * torch.outer(along, along)
         gradient = slope * math.atan(value) * across + 1e-6 * float(along @ x.shared - 1) * along
         system = BlockArrow(hessian, torch.zeros(1, 0, 2, dtype=torch.float64), none, none[:0])
-        return shortened(system, BlockVector(gradient, frames), cost(x), x, cost, least)
+        return newton(system, BlockVector(gradient, frames), cost(x), x, cost, least)
 
     least = torch.zeros(0, dtype=torch.float64)
     x = BlockVector(3.0 * across, frames)
@@ -133,5 +140,5 @@ def test_a_step_that_keeps_nothing_of_its_promise_is_not_taken():
     x = BlockVector(torch.tensor([1.0], dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64))
     system, wrong_slope = _alone(1.0, -1.0)
     least = torch.zeros(0, dtype=torch.float64)
-    there = shortened(system, wrong_slope, 0.5, x, lambda at: 0.5 * float(at.shared) ** 2, least)
+    there = newton(system, wrong_slope, 0.5, x, lambda at: 0.5 * float(at.shared) ** 2, least)
     assert torch.equal(there.shared, x.shared)

@@ -25,6 +25,7 @@ from flame_fitting.render.backend import make_rasterizer
 from tests.fit.known_truth import embedding_on
 from tests.fit.pictures import around, draw, over_time, stored
 from tests.fit.test_skin_points import FRAMES, SIZE, speckled, turning
+from tests.fit.test_steady_points import followed
 from tests.toy import toy_head
 
 NOISE = 2.0
@@ -124,6 +125,42 @@ def test_identity_and_focal_length_are_found_by_all_or_by_some_pictures(
     assert not torch.equal(after.parameters.shape, before.parameters.shape)
     assert abs(float(after.parameters.log_focal[0])) < max(abs(float(before.parameters.log_focal[0])), 0.05)
     assert after.uncertainty["expr"].shape[0] == FRAMES and np.isfinite(after.uncertainty["log_focal"]).all()
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.8])
+def test_where_timesteps_are_integrated_out_points_are_as_unsure_as_the_video_shows(
+    noise: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume counts by what errors are assumed: at least by what the middle point is off by, in pixels at 512."""
+    head, config, marginal = toy_head().double(), config_of(tmp_path), list[bool]()
+    truth = turning(head)
+    shown, told = followed(noise=noise)
+    assumed: list[np.ndarray] = []
+
+    def solve(state: FitState, seen: Observations, *rest: object) -> FitState:
+        marginal.append(rest[-1] > 0)
+        own = []
+        for row, target in enumerate(seen.targets):
+            pixels = target.sources[-1].pixels
+            assert pixels is not None
+            size = pixels.sigma * shown.K[row, 0, 0] / (pixels.weight.sqrt() * shown.camera[row, 2, 3])  # px
+            own.append((size.square() - (2 * told.sigma[row, pixels.index]).square()).sqrt())
+        assumed.append(torch.cat(own).numpy() * 512 / SIZE)
+        return replace(state, uncertainty={})
+
+    monkeypatch.setattr(points, "on_the_skin", lambda *_: told)
+    monkeypatch.setattr(points.second_order, "solve", solve)
+    stage = Stage("points", config.pipeline.pts_init_all, config)
+    pictures = points.Film.of(film(head, truth), list(range(FRAMES)))
+    points._in_rounds(FitState(truth, np.eye(4)), pictures, [], stage, points._IDENTITY, progress.Bar(1, "points"))
+    # twice in pictures of half the size; all but 3 in 12 numbers of a point's two axes
+    expected = 512 / SIZE * noise * (2 - 3 / (2 / 3 * FRAMES)) ** 0.5
+    rounds = points._IDENTITY
+    assert marginal == [one.marginal for one in rounds] and any(marginal) and not all(marginal)
+    for one, found in zip(rounds, assumed, strict=True):
+        wanted = max(one.noise, expected) if one.marginal else one.noise
+        np.testing.assert_allclose(found, wanted, rtol=0.15 if wanted > one.noise else 1e-6)
+        assert np.ptp(found) < 1e-6
 
 
 def test_timesteps_without_a_face_are_left_out_and_others_are_the_same_without_pictures(tmp_path: Path) -> None:
