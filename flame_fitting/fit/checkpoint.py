@@ -75,6 +75,7 @@ def _split(state: FitState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     content: dict[str, Any] = {
         "stages": [_as_json(record) for record in state.records],
         "warnings": list(state.warnings),
+        "active": None if state.active is None else list(state.active),
         "scale": asdict(state.scale),
         "texture_is_final": state.texture_is_final,
     }
@@ -153,6 +154,7 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
         own = _below(_of_stage(record["name"]), tensors)  # older fits have the stage's vertices in place of these
         moved = FitParameters(**own) if own else None
         records.append(StageRecord(**record, parameters=moved, reference_from_world=reference))
+    active = content.get("active")
     underway = content.get("underway")
     if underway is not None:
         found = underway.get("found")
@@ -169,6 +171,7 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
         uncertainty={name: value.numpy() for name, value in _below("uncertainty/", tensors).items()},
         records=tuple(records),
         warnings=tuple(str(text) for text in content["warnings"]),
+        active=None if active is None else tuple(str(text) for text in active),
         underway=underway,
         **{name: tensors.get(f"appearance/{name}") for name in APPEARANCE},
     )

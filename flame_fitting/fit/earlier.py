@@ -51,7 +51,7 @@ def earlier_state(
     if timesteps == 1:
         parameters = replace(parameters, static_offset=parameters.offset).without_dynamic_offset()
         parameters = _standing(parameters, head)
-    return replace(state, parameters=parameters, records=(), warnings=(), uncertainty={}, underway=None)
+    return replace(state, parameters=parameters, records=(), warnings=(), active=None, uncertainty={}, underway=None)
 
 
 def in_reference(state: FitState, reference_from_world: np.ndarray) -> FitState:

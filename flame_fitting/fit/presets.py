@@ -71,6 +71,7 @@ def _vhap(config: FitConfig) -> None:
     w = config.w
     w.photo, w.landmark, w.always_enable_jawline_landmarks, w.landmark_visible = 30.0, 3.0, False, False
     w.landmark_3d = w.contour = w.closure = w.surface = w.silhouette = w.silhouette_inside = w.prior = 0.0
+    w.evidence = 0.0
     w.reg_shape, w.reg_expr, w.reg_neck, w.reg_jaw, w.reg_eyes = 0.3, 0.01, 0.3, 0.3, 0.03
     w.reg_tex_res_clusters, w.reg_tex_tv, w.reg_tex_tv_covered = 10.0, 1e5, False
     w.reg_offset, w.reg_offset_lap, w.reg_offset_rigid = 300.0, 1e6, 300.0

@@ -5,7 +5,10 @@ from dataclasses import replace
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.weight_config import PriorConfig
 
+OPEN_JAW = 0.3
+"""Standard deviation of the jaw's opening where a mouth may be open, rad."""
+
 
 def priors(config: FitConfig) -> PriorConfig:
     """Standard deviations of the priors; --expressive loosens expression and jaw."""
-    return replace(config.prior, expr=1.0, jaw=0.3) if config.expressive else config.prior
+    return replace(config.prior, expr=1.0, jaw=OPEN_JAW) if config.expressive else config.prior

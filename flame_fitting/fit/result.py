@@ -49,6 +49,8 @@ class FitResult:
     """Standard deviations of parameters, each in its own shape and unit; NaN where a coefficient was not estimated."""
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    active: list[str] | None = None
+    """What of the face is not at rest by its evidence, in words; None: not looked for."""
     scale_source: str = "estimated"
     scale_by_face: float | None = None
     """Metres per unit that the face alone suggested before a unit was looked for; None where that was not done."""
@@ -260,6 +262,7 @@ def _load_checkpoint(folder: Path, result: FitResult) -> None:
     state = checkpoint.state
     result.stages, result.warnings, result.seconds = list(state.records), list(state.warnings), checkpoint.seconds
     result.scale_by_face = state.scale.estimate
+    result.active = None if state.active is None else list(state.active)
 
 
 def find_fit_folder(folder: Path) -> Path:

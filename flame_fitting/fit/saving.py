@@ -51,6 +51,7 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
         lights=None if state.lights is None else state.lights.numpy(),
         stages=list(state.records),
         warnings=list(state.warnings),
+        active=None if state.active is None else list(state.active),
         scale_source=state.scale.source,
         scale_by_face=state.scale.estimate,
         uncertainty=state.uncertainty,

@@ -82,6 +82,8 @@ class FitState:
     records: tuple[StageRecord, ...] = ()
     """What every stage so far has left behind, in order."""
     warnings: tuple[str, ...] = ()
+    active: tuple[str, ...] | None = None
+    """What of a face is not at rest by its evidence, in words (`solvers.active_expression`); None: not looked for."""
     underway: Underway | None = None
     """The stage that comes next, where it was stopped in the middle; all else is as it was before that stage."""
 

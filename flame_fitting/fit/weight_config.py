@@ -71,7 +71,7 @@ class WeightConfig:
     """Avatar's surface in the Adam stages."""
     prior: float = option(0.02, at_least=0)
     """Priors of the group `prior` in the Adam stages."""
-    evidence: float = option(0.0, at_least=0)
+    evidence: float = option(3.0, at_least=0)
     """Lids, lips and gaze as a detector's evidence has them, where it has some: independent measurements that each
     opening and each angle counts for."""
     landmark_count: float = option(60.0, at_least=0)

@@ -87,8 +87,12 @@ def find_apertures(head: HeadModel) -> Apertures:
     return Apertures(index, np.array([[bary for _, bary in row] for row in (upper, lower)]))
 
 
-def closing_expression(head: HeadModel, apertures: Apertures, vertices: Float[ndarray, "V 3"]) -> Float[ndarray, " E"]:
-    """The expression that shuts the lids of an unposed head without expression and leaves its lips as they are.
+def closing_expression(
+    head: HeadModel, apertures: Apertures, vertices: Float[ndarray, "V 3"], eyes: tuple[int, ...] = (0, 1)
+) -> Float[ndarray, " E"]:
+    """The expression that shuts lids of an unposed head without expression and leaves its lips as they are.
+
+    Of `eyes`, the subject's right (0) and left (1) one; another one stays open.
 
     `vertices` are metres in head space. Joints at rest make gaps linear in the coefficients: least squares, gaps over
     `_SHUT` and coefficients (as many as the model has) over 1. A model that closes its lids poorly does so here.
@@ -96,7 +100,8 @@ def closing_expression(head: HeadModel, apertures: Apertures, vertices: Float[nd
     lids = 2 * LID_COLUMNS
     slopes = apertures.gaps(head.exprdirs.permute(2, 0, 1), head.faces).double().cpu().numpy().T / _SHUT
     open_by = apertures.gaps(torch.as_tensor(vertices)[None], head.faces.cpu())[0].double().numpy() / _SHUT
-    wanted = np.where(np.arange(len(open_by)) < lids, -open_by, 0.0)
+    shut = (np.arange(len(open_by)) < lids) & np.isin(np.arange(len(open_by)) // LID_COLUMNS, eyes)
+    wanted = np.where(shut, -open_by, 0.0)
     return np.asarray(np.linalg.solve(slopes.T @ slopes + np.eye(slopes.shape[1]), slopes.T @ wanted))
 
 

@@ -137,6 +137,8 @@ def evaluate_fit(
     smoothed = {triangle for stage in fit.stages for triangle in stage.smoothed}
     sanity = region_sanity(head, vertices, bare, fit.parameters["static_offset"], smoothed=smoothed)
     metrics["sanity"] = as_metrics(sanity)
+    if fit.active is not None:
+        metrics["not_at_rest"] = fit.active
     metrics["scale_source"] = fit.scale_source
     if fit.scale_by_face is not None:
         metrics["mm_per_unit_by_face"] = 1000 * fit.scale_by_face

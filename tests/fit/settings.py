@@ -75,4 +75,6 @@ def second_order_of(**changes: Any) -> GaussNewtonSettings:
         "size_sigma": None,
         "seed": 0,
     }
-    return GaussNewtonSettings(**({"iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes))
+    return GaussNewtonSettings(
+        **({"active": None, "iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes)
+    )

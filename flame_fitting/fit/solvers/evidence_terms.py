@@ -29,6 +29,10 @@ _OF_ONE = np.repeat([1 / LID_COLUMNS, 1 / _LIP_COLUMNS], [2 * LID_COLUMNS, _LIP_
 _MM, _DEGREES = 0.001, np.pi / 180
 _CUT = 10.0
 """Geman-McClure scale in standard deviations: lids that shut are far from where they were, and no outliers."""
+_SHUT_LIPS = 2.0
+"""Lip gaps that are read below so many of their deviations cannot be told from shut, which most mouths are."""
+_SHUT_MM = 0.5
+"""Standard deviation of the gap of lips that are shut."""
 _TURNING = ("placement_rotation", "placement_translation", "rotation", "translation", "neck_pose")
 """Parts that move a head as a whole, which changes no gap."""
 
@@ -94,7 +98,7 @@ class EvidenceTerms:
         self._apertures = apertures_of(head) if found else None
         self._evidence = found if self._apertures is not None else {}
         self._columns, self._count, self._like, self._faces = columns, count, like, head.faces
-        self._parents = head.parents
+        self._parents, self._over_time = head.parents, len(targets) > 1
         slices = columns.slices()
         still = torch.zeros(columns.count, dtype=torch.bool, device=like.device)
         for name in _TURNING:
@@ -127,10 +131,12 @@ class EvidenceTerms:
         if evidence is None or self._apertures is None:
             return []
         out: list[Measurements] = []
-        gaps = evidence.values[: len(GAP_NAMES)]
+        gaps, stated = evidence.values[: len(GAP_NAMES)], evidence.own_std if self._first is not None else evidence.std
+        if not self._over_time:
+            gaps, stated = with_shut_lips(gaps, stated[: len(GAP_NAMES)])
         known = np.flatnonzero(np.isfinite(gaps))
         if len(known):
-            std = (evidence.own_std if self._first is not None else evidence.std)[known] * _MM
+            std = stated[known] * _MM
             index = torch.as_tensor(self._apertures.face_index[:, known], device=self._faces.device)
             shares = self._like.new_tensor(self._apertures.barycentric[:, known])
             made = Gaps(
@@ -171,6 +177,16 @@ class EvidenceTerms:
         if self._apertures is None:
             return self._faces.new_zeros(0)
         return self._faces[torch.as_tensor(self._apertures.face_index, device=self._faces.device)].reshape(-1)
+
+
+def with_shut_lips(
+    gaps: Float[np.ndarray, " G"], std: Float[np.ndarray, " G"]
+) -> tuple[Float[np.ndarray, " G"], Float[np.ndarray, " G"]]:
+    """Gaps (mm) and their deviations, where lips that may be shut are taken for shut."""
+    lips = np.arange(len(gaps)) >= 2 * LID_COLUMNS
+    if not bool((gaps[lips] < _SHUT_LIPS * std[lips]).all()):  # NaN is not known
+        return gaps, std
+    return np.where(lips, 0.0, gaps), np.where(lips, _SHUT_MM, std)
 
 
 def points_alone(terms: Sequence[Measurements]) -> list[Measurements]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flame_fitting.fit.parameters import VERGENCE, FitParameters
+from flame_fitting.fit.solvers.active_expression import ActiveExpression, precision_of
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Block, Columns
 from flame_fitting.fit.weight_config import PriorConfig
@@ -59,12 +60,13 @@ def make_priors(
     timesteps: int,
     like: Tensor,
     before: FitParameters | None = None,
+    active: ActiveExpression | None = None,
 ) -> Priors:
     """`smoothness` has the standard deviation of a parameter's change from a timestep to the next, in its own unit.
 
     Where coefficients have priors of different widths it is that of the first, and the others' are in proportion.
     Parameters that are not in it are independent from a timestep to the next. `before` is the timestep before the first
-    one, where it was found already.
+    one, where it was found already. `active` is what of a single moment is not at rest.
     """
     start, size = columns.n_shared, columns.count - columns.n_shared
     shared, end, middle, link = (like.new_zeros(n, n) for n in (start, size, size, size))
@@ -72,7 +74,7 @@ def make_priors(
         shared[block.columns, block.columns] = _precision(block, prior, like)
     for block in columns.frame:
         rows = slice(block.columns.start - start, block.columns.stop - start)
-        own, step = _precision(block, prior, like), smoothness.get(block.part.name)
+        own, step = _precision(block, prior, like, active), smoothness.get(block.part.name)
         if step is None or (timesteps == 1 and before is None):
             end[rows, rows] = middle[rows, rows] = own
             continue
@@ -93,13 +95,15 @@ def make_priors(
     return Priors(shared, diagonal, link, usual, columns.values(before).frames[0].to(like))
 
 
-def _precision(block: Block, prior: PriorConfig, like: Tensor) -> Tensor:
+def _precision(block: Block, prior: PriorConfig, like: Tensor, active: ActiveExpression | None = None) -> Tensor:
     """Of the coefficients of one part, at one timestep."""
     size, sigmas = block.columns.stop - block.columns.start, block.part.prior_sigmas(prior)
     diagonal = like.new_zeros(size)
     if sigmas:
         diagonal += like.new_tensor(sigmas).square().reciprocal()
     out = torch.diag(diagonal)
+    if block.parameter == "expr" and sigmas:
+        out = precision_of(active, like.new_tensor(sigmas).expand(size))
     if block.parameter == "eyes_pose":
         eye = torch.eye(3).to(like)
         apart = torch.cat([eye, -eye], dim=1) / VERGENCE

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
+from flame_fitting.fit.solvers.active_expression import ActiveExpression
 from flame_fitting.fit.solvers.biases import Biases
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.centring import in_pictures
@@ -72,6 +73,8 @@ class GaussNewtonSettings:
     """Mean of the prior of the logarithm of the focal length; those of all others are 0."""
     size_sigma: float | None
     """Standard deviation of the logarithm of the head's size over the mean one's (`size`); None: as identity has it."""
+    active: ActiveExpression | None
+    """What of a single moment is not at rest."""
     seed: int
     """Of the sample of the avatar's points."""
 
@@ -116,7 +119,9 @@ class Problem:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
         self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, head)
-        self.priors = make_priors(columns, prior, settings.smoothness, like.timesteps, like.expr, before)
+        self.priors = make_priors(
+            columns, prior, settings.smoothness, like.timesteps, like.expr, before, settings.active
+        )
         self.evidence = EvidenceTerms(head, targets, columns, settings.evidence, like.expr)
         self.biases = self.evidence.with_unknowns(self.biases)
         of_biases = torch.diag(self.biases.precision.repeat_interleave(3))

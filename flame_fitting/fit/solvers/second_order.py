@@ -6,8 +6,9 @@ from dataclasses import replace
 from flame_fitting import progress
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import moving_parts
-from flame_fitting.fit.priors import priors
+from flame_fitting.fit.priors import OPEN_JAW, priors
 from flame_fitting.fit.schedule import moving_joints
+from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import usual_log_focal
 from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, gauss_newton
@@ -46,7 +47,9 @@ def solve(
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
         most = {name: min(count, components[name]) for name, count in most.items()}
-    prior = priors(config)
+    prior, active = priors(config), active_of(seen, stage)
+    if active is not None and active.open_mouth:
+        prior = replace(prior, jaw=OPEN_JAW)
     found = gauss_newton(
         seen.head,
         state.parameters,
@@ -65,6 +68,7 @@ def solve(
             volume=1.0 if seen.calibrated else VOLUME,
             size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
+            active=active,
             seed=config.seed,
         ),
         seen.surface if geometry else None,
@@ -74,4 +78,20 @@ def solve(
         before=stage.before,
     )
     uncertainty = found.posterior.standard_deviations(found.parameters)
-    return replace(state, parameters=found.parameters, uncertainty=uncertainty)
+    state = replace(state, parameters=found.parameters, uncertainty=uncertainty)
+    return state if active is None else _told(state, active)
+
+
+def active_of(seen: Observations, stage: Stage) -> ActiveExpression | None:
+    """What of a single moment is not at rest, by its evidence; None where a flag decides or none counts."""
+    config = stage.config
+    if seen.is_sequence or config.neutral or config.expressive or not (config.w.evidence and config.data.use_landmark):
+        return None
+    return active_expression(seen.head, seen.targets)
+
+
+def _told(state: FitState, active: ActiveExpression) -> FitState:
+    """The state with what is not at rest, said once."""
+    if active.said and active.said != state.active:
+        progress.say(f"not at rest, by the detector's evidence: {', '.join(active.said)}; the expression takes it up")
+    return replace(state, active=active.said)
