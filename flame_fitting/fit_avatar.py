@@ -107,7 +107,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
                 "reference_from_world": state.reference_from_world.tolist(),
                 "head_from_world": result.head_from_world.tolist(),
             }
-            manifest.result = {"scale": state.scale.as_dict(result.mm_per_unit)}
+            manifest.result = {"scale": state.scale.as_dict(result.mm_per_unit), "not_at_rest": result.active}
             manifest.device = str(device)
             manifest.seconds = dict(result.seconds)
             manifest.write(staged)
