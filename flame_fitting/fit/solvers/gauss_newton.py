@@ -36,6 +36,8 @@ from flame_fitting.head.model import HeadModel
 
 MARGINAL_STEPS = 6
 """Newton steps toward the marginal mode, at most, that it needs from far away."""
+STEADYING_STEPS = 4
+"""Steps of the timesteps alone by what a sequence's changes were found to be, at most."""
 _SETTLED = 0.1
 """Step, in standard deviations of what it moves, that ends them."""
 _CONVERGED = 1e-7
@@ -107,8 +109,36 @@ def gauss_newton(
         now = problem.moved(now, there)
     if settings.marginal and columns.shared and columns.frame:
         now = _to_marginal_mode(problem, now, report if not settings.iterations else None)
-    system, _, cost, _ = problem.linearised(now, settings.cut(settings.iterations))
-    return Solution(now.parameters, posterior_of(columns, system), done, damping.refused, cost, now.bias)
+    system, gradient, cost, _ = problem.linearised(now, settings.cut(settings.iterations))
+    posterior = posterior_of(columns, system)
+    if settings.steadied and problem.find_shares(now, system, gradient):
+        now, system, cost = _steadied(problem, now)
+        posterior = replace(posterior_of(columns, system), shared=posterior.shared)
+    return Solution(now.parameters, posterior, done, damping.refused, cost, now.bias)
+
+
+def _steadied(problem: Problem, now: Point) -> tuple[Point, BlockArrow, float]:
+    """The timesteps at their mode by the priors that were found, all that they share held; system and cost there."""
+    cut, damping = problem.settings.cut(problem.settings.iterations), Damping()
+    system, gradient, cost, terms = problem.linearised(now, cut)
+    for _ in range(STEADYING_STEPS):
+        at, before = problem.values(now), cost
+        none = at.shared[:0]
+        cost_at = partial(problem.cost_at, now, terms)
+        there = step(
+            system.frames_alone(),
+            BlockVector(none, gradient.frames),
+            cost,
+            BlockVector(none, at.frames),
+            lambda x, at=at, cost_at=cost_at: cost_at(at._replace(frames=x.frames)),
+            damping,
+            problem.least,
+        )
+        now = problem.moved(now, at._replace(frames=there.frames))
+        system, gradient, cost, terms = problem.linearised(now, cut)
+        if not problem.dense and abs(before - cost) < _CONVERGED * max(before, 1e-12):
+            break
+    return now, system, cost
 
 
 def _to_marginal_mode(problem: Problem, now: Point, report: Callable[[int], None] | None) -> Point:

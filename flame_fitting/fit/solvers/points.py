@@ -194,7 +194,8 @@ def _in_rounds(
         own = len(range(number, steps, len(rounds)))
         part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=0 if each.marginal else own))
         marginal = own if each.marginal else 0
-        found = second_order.solve(state, more, part, shown, COMPONENTS, each.cut, marginal)
+        last = number == len(rounds) - 1
+        found = second_order.solve(state, more, part, shown, COMPONENTS, each.cut, marginal, steadied=last)
         # what does not move here keeps its own
         state = replace(found, uncertainty=state.uncertainty | found.uncertainty)
     return state
