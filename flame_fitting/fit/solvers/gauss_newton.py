@@ -29,6 +29,7 @@ from flame_fitting.fit.solvers.levenberg_marquardt import Damping, shortened, st
 from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.problem import GaussNewtonSettings, Point, Problem
+from flame_fitting.fit.solvers.residuals import Measurements
 from flame_fitting.fit.state import Underway
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.weight_config import PriorConfig
@@ -123,22 +124,23 @@ def _steadied(problem: Problem, now: Point) -> tuple[Point, BlockArrow, float]:
     system, gradient, cost, terms = problem.linearised(now, cut)
     for _ in range(STEADYING_STEPS):
         at, before = problem.values(now), cost
-        none = at.shared[:0]
-        cost_at = partial(problem.cost_at, now, terms)
+        right = BlockVector(at.shared[:0], gradient.frames)
+        cost_at = partial(_frames_cost_at, problem, now, terms, at)
         there = step(
-            system.frames_alone(),
-            BlockVector(none, gradient.frames),
-            cost,
-            BlockVector(none, at.frames),
-            lambda x, at=at, cost_at=cost_at: cost_at(at._replace(frames=x.frames)),
-            damping,
-            problem.least,
+            system.frames_alone(), right, cost, right._replace(frames=at.frames), cost_at, damping, problem.least
         )
         now = problem.moved(now, at._replace(frames=there.frames))
         system, gradient, cost, terms = problem.linearised(now, cut)
         if not problem.dense and abs(before - cost) < _CONVERGED * max(before, 1e-12):
             break
     return now, system, cost
+
+
+def _frames_cost_at(
+    problem: Problem, now: Point, terms: list[list[Measurements]], at: BlockVector, x: BlockVector
+) -> float:
+    """The cost where the timesteps' unknowns are those of x, all others as `at` has them."""
+    return problem.cost_at(now, terms, at._replace(frames=x.frames))
 
 
 def _to_marginal_mode(problem: Problem, now: Point, report: Callable[[int], None] | None) -> Point:
