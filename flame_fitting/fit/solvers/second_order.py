@@ -34,13 +34,11 @@ def solve(
     components: Mapping[str, int] = COMPONENTS_BY_LANDMARKS,
     cut: float = LANDMARK_CUT,
     marginal: int | None = None,
-    steadied: bool = True,
 ) -> FitState:
     """All that the stage's groups name, by landmarks and priors, and by the surface where the stage looks at it.
 
     Without the surface at most so many `components` move. `cut` is the robust scale of landmarks in their deviations,
     `marginal` how many steps are taken in the end with timesteps integrated out; None: enough where cameras are known.
-    `steadied`: where the options say so, timesteps are solved for once more in the end (`steadiness`).
     """
     config, settings = stage.config, stage.settings
     if marginal is None:
@@ -65,7 +63,7 @@ def solve(
             bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
             marginal=marginal if seen.timesteps > 1 else 0,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
-            steadied=steadied and config.prior.steadied and seen.timesteps > FEWEST and stage.before is None,
+            steadied=stage.steadied and config.prior.steadied and seen.timesteps > FEWEST and stage.before is None,
             volume=1.0 if seen.calibrated else VOLUME,
             size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
