@@ -64,13 +64,14 @@ def run_stages(
     if config.exp.keyframes and config.over_time and all(settings.frames != "keyframes" for _, settings in stages):
         progress.say("--exp.keyframes has no effect here: no stage of this fit looks at keyframes")
     _tell_of_idle_points(seen, config, stages)
-    for name, settings in stages:
+    for number, (name, settings) in enumerate(stages):
         if "dynamic_offset" in settings.optimizable_params:
             state = replace(state, parameters=state.parameters.with_dynamic_offset())
         # before the stage `state` is what a checkpoint in its middle goes back to
         before = replace(state, underway=None)
         keeper = Keeper(keep, clock, before, name) if keep is not None else None
-        stage = Stage(name, settings, config, keeper)
+        later = any(_finds_motion(after, seen, config) for _, after in stages[number + 1 :])
+        stage = Stage(name, settings, config, keeper, steadied=not later)
         if name in done or ("pictures" in settings.looks_at and seen.rasterizer is None):
             continue
         state = run_stage(state, seen, stage)
@@ -85,6 +86,13 @@ def run_stages(
             last = Stage("texture", StageConfig(solver="bake"), config)
             state = bake.solve(state, _through_cameras(seen, state, last), last, shown)
     return state.to(cpu)
+
+
+def _finds_motion(stage: StageConfig, seen: Observations, config: FitConfig) -> bool:
+    """Whether a stage finds by second order how all timesteps move."""
+    if stage.frames != "global" or (stage.solver == "points" and points.hindrance(seen, config) is not None):
+        return False
+    return stage.solver in ("gauss_newton", "points") and bool({"pose", "expr"} & set(stage.optimizable_params))
 
 
 def _tell_of_idle_points(seen: Observations, config: FitConfig, stages: list[tuple[str, StageConfig]]) -> None:

@@ -48,6 +48,7 @@ def rough_head_frame(
             landmark_cut=LANDMARK_CUT,
             surface_count=weight.surface_count,
             smoothness={},
+            steadied=False,
             bias_sigma=None,
             marginal=0,
             volume=0.0,

@@ -175,3 +175,6 @@ class PriorConfig:
     """The same for the jaw, rad."""
     eyes_change: float | None = option(None, above=0, seldom=True)
     """The same for the eyes, rad."""
+    steadied: bool = option(True, seldom=True, without_effect=ONE_TIMESTEP, only_static=True)
+    """Narrow these to the changes that the sequence itself shows, each group's at each timestep; no: they are as
+    stated."""

@@ -66,6 +66,7 @@ def second_order_of(**changes: Any) -> GaussNewtonSettings:
     counts: dict[str, Any] = {"landmark_count": STATIC.w.landmark_count, "surface_count": STATIC.w.surface_count}
     counts |= {
         "smoothness": {},
+        "steadied": False,
         "bias_sigma": None,
         "marginal": 0,
         "volume": 1.0,

@@ -263,3 +263,27 @@ def test_a_timestep_without_a_face_is_carried_and_known_worse(tmp_path: Path) ->
         value, sigma = getattr(together.parameters, name), together.uncertainty[name]
         np.testing.assert_allclose(value[1], (value[0] + value[2]) / 2, atol=1e-6)
         assert np.isfinite(sigma).all() and (sigma[1] > sigma[[0, 2]].max(axis=0)).all(), name
+
+
+def test_motion_is_narrowed_by_the_last_stage_that_finds_it(monkeypatch) -> None:
+    """Identity is found before, by deviations as they are stated; points that cannot be followed find nothing."""
+    start, seen = _sequence()
+    given: dict[str, bool] = {}
+
+    def solve(state: FitState, seen: Observations, stage: Stage, shown) -> FitState:
+        given[stage.name] = stage.steadied
+        return state
+
+    monkeypatch.setitem(SOLVERS, "gauss_newton", solve)
+    config = track_preset("track", Path("toy"), monocular=True)
+    second = StageConfig(1, solver="gauss_newton", optimizable_params=("pose", "expr"), looks_at=("landmarks",))
+    config.pipeline.lmk_init_rigid = config.pipeline.lmk_init_all = config.pipeline.pts_init_all = second
+    config.exp.photometric = False
+    with progress.silent():
+        run_stages(start, seen, config)
+    assert given == {"lmk_init_rigid": False, "lmk_init_all": False, "pts_init_all": True}
+    config.pipeline.pts_init_all = StageConfig(looks_at=("landmarks",))
+    config.exp.photometric = True  # points of the skin come after, but there are no pictures
+    with progress.silent():
+        run_stages(start, seen, config)
+    assert given["lmk_init_all"]

@@ -137,6 +137,22 @@ class Factors:
             later_shared = with_shared
         return shared, frames
 
+    def change_covariances(self) -> Float[Tensor, "T_1 F F"]:
+        """Covariances of the changes from each frame to the next by the inverse, where nothing is shared."""
+        assert not len(self.corner)
+        out, eye = torch.empty_like(self.lower[1:]), torch.eye(self.lower.shape[1]).to(self.lower)
+        later = eye[:0]
+        for t in reversed(range(len(self.lower))):
+            inverse = _solve_lower(self.lower[t], eye)
+            block = inverse.mT @ inverse
+            if t + 1 < len(self.lower):
+                to_later = self.below[t] @ inverse
+                cross = later @ to_later  # minus the block of both
+                block = block + to_later.mT @ cross
+                out[t] = block + later + cross + cross.mT
+            later = 0.5 * (block + block.mT)
+        return out
+
 
 def _lower_gram(rows: Float[Tensor, "n S"]) -> Float[Tensor, "S S"]:
     """rows' rows, block by block: what lies above the blocks of the diagonal is left 0."""

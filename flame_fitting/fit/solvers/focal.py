@@ -144,6 +144,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
         landmark_cut=LANDMARK_CUT,
         surface_count=0.0,
         smoothness={},
+        steadied=False,
         bias_sigma=config.prior.landmark_bias,
         marginal=0,
         volume=0.0,

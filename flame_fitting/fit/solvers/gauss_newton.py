@@ -29,6 +29,7 @@ from flame_fitting.fit.solvers.levenberg_marquardt import Damping, holds, newton
 from flame_fitting.fit.solvers.marginal import FrameVolume
 from flame_fitting.fit.solvers.posterior import Posterior, posterior_of
 from flame_fitting.fit.solvers.problem import GaussNewtonSettings, Point, Problem
+from flame_fitting.fit.solvers.residuals import Measurements
 from flame_fitting.fit.state import Underway
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.weight_config import PriorConfig
@@ -36,6 +37,8 @@ from flame_fitting.head.model import HeadModel
 
 MARGINAL_STEPS = 6
 """Newton steps toward the marginal mode, at most, that it needs from far away."""
+STEADYING_STEPS = 4
+"""Steps of the timesteps alone by what a sequence's changes were found to be, at most."""
 _SETTLED = 0.1
 """Step, in standard deviations of what it moves, that ends them."""
 _CONVERGED = 1e-7
@@ -107,8 +110,37 @@ def gauss_newton(
         now = problem.moved(now, there)
     if settings.marginal and columns.shared and columns.frame:
         now = _to_marginal_mode(problem, now, report if not settings.iterations else None)
-    system, _, cost, _ = problem.linearised(now, settings.cut(settings.iterations))
-    return Solution(now.parameters, posterior_of(columns, system), done, damping.refused, cost, now.bias)
+    system, gradient, cost, _ = problem.linearised(now, settings.cut(settings.iterations))
+    posterior = posterior_of(columns, system)
+    if settings.steadied and problem.find_shares(now, system, gradient):
+        now, system, cost = _steadied(problem, now)
+        posterior = replace(posterior_of(columns, system), shared=posterior.shared)
+    return Solution(now.parameters, posterior, done, damping.refused, cost, now.bias)
+
+
+def _steadied(problem: Problem, now: Point) -> tuple[Point, BlockArrow, float]:
+    """The timesteps at their mode by the priors that were found, all that they share held; system and cost there."""
+    cut, damping = problem.settings.cut(problem.settings.iterations), Damping()
+    system, gradient, cost, terms = problem.linearised(now, cut)
+    for _ in range(STEADYING_STEPS):
+        at, before = problem.values(now), cost
+        right = BlockVector(at.shared[:0], gradient.frames)
+        cost_at = partial(_frames_cost_at, problem, now, terms, at)
+        there = step(
+            system.frames_alone(), right, cost, right._replace(frames=at.frames), cost_at, damping, problem.least
+        )
+        now = problem.moved(now, at._replace(frames=there.frames))
+        system, gradient, cost, terms = problem.linearised(now, cut)
+        if not problem.dense and abs(before - cost) < _CONVERGED * max(before, 1e-12):
+            break
+    return now, system, cost
+
+
+def _frames_cost_at(
+    problem: Problem, now: Point, terms: list[list[Measurements]], at: BlockVector, x: BlockVector
+) -> float:
+    """The cost where the timesteps' unknowns are those of x, all others as `at` has them."""
+    return problem.cost_at(now, terms, at._replace(frames=x.frames))
 
 
 def _to_marginal_mode(problem: Problem, now: Point, report: Callable[[int], None] | None) -> Point:

@@ -31,6 +31,9 @@ class Stage:
     """Row of the timestep that is seen by itself, in sequence."""
     before: FitParameters | None = None
     """The timestep before the first that the solver sees, where it was found already: changes over time count to it."""
+    steadied: bool = True
+    """Whether motion is narrowed to what the sequence shows (`solvers.steadiness`): where no later stage of second
+    order finds it anew."""
 
     def steps_per_epoch(self, timesteps: int) -> int:
         """Steps in which Adam sees the pictures of so many timesteps once."""

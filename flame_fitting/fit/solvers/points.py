@@ -192,7 +192,8 @@ def _in_rounds(
             noise = max(noise, typical(points, film.shown(state)) * 512 / max(film.grey.shape[1:]))
         more = film.with_points(points, stage.config.w.landmark_count, noise / 512)
         own = len(range(number, steps, len(rounds)))
-        part = replace(stage, keeper=None, settings=replace(stage.settings, num_steps=0 if each.marginal else own))
+        settings = replace(stage.settings, num_steps=0 if each.marginal else own)
+        part = replace(stage, keeper=None, settings=settings, steadied=stage.steadied and number == len(rounds) - 1)
         marginal = own if each.marginal else 0
         found = second_order.solve(state, more, part, shown, COMPONENTS, each.cut, marginal)
         # what does not move here keeps its own

@@ -26,31 +26,29 @@ class Priors:
     shared: Float[Tensor, "S S"]
     diagonal: Float[Tensor, "T F F"]
     """Blocks of the timesteps."""
-    link: Float[Tensor, "F F"]
-    """Minus the block between a timestep and the next; symmetric."""
+    below: Float[Tensor, "T_1 F F"]
+    """The block between each timestep and the next; symmetric."""
     usual: Float[Tensor, " S"]
     """Mean of what timesteps share; that of all else is 0."""
     before: Float[Tensor, " F"]
-    """The unknowns of the timestep before the first one, where that is given; else 0."""
-
-    @property
-    def below(self) -> Float[Tensor, "T_1 F F"]:
-        """What couples each timestep with the next; a view of one block."""
-        return -self.link.expand(len(self.diagonal) - 1, -1, -1)
+    """Minus the slope at the first timestep by the one before it, where that is given; else 0."""
 
     def gradient(self, x: BlockVector) -> BlockVector:
         """Slope at the unknowns x."""
-        frames = torch.einsum("tfg,tg->tf", self.diagonal, x.frames)
-        linked = x.frames @ self.link
-        frames[1:] -= linked[:-1]
-        frames[:-1] -= linked[1:]
-        frames[0] -= self.link @ self.before
-        return BlockVector(self.shared @ (x.shared - self.usual), frames)
+        return BlockVector(self.shared @ (x.shared - self.usual), self.slope(x.frames))
+
+    def slope(self, frames: Float[Tensor, "T F"]) -> Float[Tensor, "T F"]:
+        """That along the unknowns of the timesteps."""
+        out = torch.einsum("tfg,tg->tf", self.diagonal, frames)
+        out[1:] += torch.einsum("tfg,tg->tf", self.below, frames[:-1])
+        out[:-1] += torch.einsum("tfg,tg->tf", self.below, frames[1:])
+        out[0] -= self.before
+        return out
 
     def cost(self, x: BlockVector) -> float:
         """At the unknowns x; without what they cannot change."""
         away = x._replace(shared=x.shared - self.usual)
-        return 0.5 * (self.gradient(x).dot(away) - float(self.before @ self.link @ x.frames[0]))
+        return 0.5 * (self.gradient(x).dot(away) - float(self.before @ x.frames[0]))
 
 
 def make_priors(
@@ -60,39 +58,62 @@ def make_priors(
     timesteps: int,
     like: Tensor,
     before: FitParameters | None = None,
+    shares: Mapping[str, Float[Tensor, " T_1"]] | None = None,
     active: ActiveExpression | None = None,
 ) -> Priors:
     """`smoothness` has the standard deviation of a parameter's change from a timestep to the next, in its own unit.
 
     Where coefficients have priors of different widths it is that of the first, and the others' are in proportion.
     Parameters that are not in it are independent from a timestep to the next. `before` is the timestep before the first
-    one, where it was found already. `active` is what of a single moment is not at rest.
+    one, where it was found already. `shares` has what each change's deviation is multiplied by, where that is not 1
+    (`steadiness`), `active` what of a single moment is not at rest.
     """
     start, size = columns.n_shared, columns.count - columns.n_shared
-    shared, end, middle, link = (like.new_zeros(n, n) for n in (start, size, size, size))
+    shared = like.new_zeros(start, start)
+    diagonal, below = like.new_zeros(timesteps, size, size), like.new_zeros(timesteps - 1, size, size)
+    first = like.new_zeros(size, size)
     for block in columns.shared:
         shared[block.columns, block.columns] = _precision(block, prior, like)
     for block in columns.frame:
         rows = slice(block.columns.start - start, block.columns.stop - start)
         own, step = _precision(block, prior, like, active), smoothness.get(block.part.name)
-        if step is None or (timesteps == 1 and before is None):
-            end[rows, rows] = middle[rows, rows] = own
+        diagonal[:, rows, rows] += own
+        if step is None:
             continue
-        sigmas, a = block.part.prior_sigmas(prior), 1.0
-        if sigmas:
-            a = max(0.0, 1 - step**2 / (2 * sigmas[0] ** 2))
-            noise = own / (1 - a**2)
-        else:
-            noise = torch.eye(len(own)).to(own) / step**2
-        end[rows, rows], middle[rows, rows], link[rows, rows] = noise, (1 + a**2) * noise, a * noise
-    inner = max(timesteps - 2, 0)
-    diagonal = torch.stack([end, *[middle] * inner, *[end] * (timesteps - inner - 1)])
-    usual = like.new_zeros(start)
-    if before is None:
-        return Priors(shared, diagonal, link, usual, like.new_zeros(size))
-    if timesteps > 1:  # the first one has one before it, too
-        diagonal[0] = middle
-    return Priors(shared, diagonal, link, usual, columns.values(before).frames[0].to(like))
+        share = (shares or {}).get(block.part.name)
+        steps = like.new_full((timesteps - 1,), step) if share is None else step * share.to(like)
+        sigmas = block.part.prior_sigmas(prior)
+        tied, linked = _ties(own, sigmas, steps)
+        diagonal[:-1, rows, rows] += tied
+        diagonal[1:, rows, rows] += tied
+        below[:, rows, rows] = -linked
+        if before is not None:
+            tied, linked = _ties(own, sigmas, like.new_full((1,), step))
+            diagonal[0, rows, rows] += tied[0]
+            first[rows, rows] = linked[0]
+    usual, earlier = like.new_zeros(start), like.new_zeros(size)
+    if before is not None:
+        earlier = first @ columns.values(before).frames[0].to(like)
+    return Priors(shared, diagonal, below, usual, earlier)
+
+
+def change_precision(block: Block, prior: PriorConfig, step: float, like: Tensor) -> Float[Tensor, "n n"]:
+    """Of the change of one part from a timestep to the next, where that of its first coefficient deviates by `step`."""
+    if not (sigmas := block.part.prior_sigmas(prior)):
+        return torch.eye(block.columns.stop - block.columns.start).to(like) / step**2
+    return _precision(block, prior, like) * (sigmas[0] / min(step, 2**0.5 * sigmas[0])) ** 2
+
+
+def _ties(
+    own: Float[Tensor, "n n"], sigmas: tuple[float, ...], steps: Float[Tensor, " L"]
+) -> tuple[Float[Tensor, "L n n"], Float[Tensor, "L n n"]]:
+    """What changes of so many standard deviations add to each of their two timesteps, and minus what is between."""
+    if not sigmas:
+        alone = torch.eye(len(own)).to(own) * steps.square().reciprocal()[:, None, None]
+        return alone, alone
+    missing = (steps.square() / (2 * sigmas[0] ** 2)).clamp_max(1.0)  # 1 - a
+    a, noise = 1 - missing, missing * (2 - missing)
+    return own * (a.square() / noise)[:, None, None], own * (a / noise)[:, None, None]
 
 
 def _precision(block: Block, prior: PriorConfig, like: Tensor, active: ActiveExpression | None = None) -> Tensor:

@@ -32,6 +32,7 @@ from flame_fitting.fit.solvers.residuals import (
 )
 from flame_fitting.fit.solvers.size import size_slopes
 from flame_fitting.fit.solvers.skin import Points, different
+from flame_fitting.fit.solvers.steadiness import Shares, found_shares, groups_of
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit.weight_config import PriorConfig
 from flame_fitting.head.model import HeadModel
@@ -61,6 +62,8 @@ class GaussNewtonSettings:
     """Geman-McClure scale of the surface at the beginning, and from three fifths of the iterations on, m."""
     smoothness: Mapping[str, float]
     """Standard deviation of a parameter's change from a timestep to the next, in its unit, by name (`priors`)."""
+    steadied: bool
+    """Whether timesteps are solved for once more in the end, with what these are found to be (`steadiness`)."""
     bias_sigma: float | None
     """Standard deviation of what each landmark is always off by, along each axis, m (`biases`); None: by nothing."""
     marginal: int
@@ -119,20 +122,10 @@ class Problem:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
         self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, head)
-        self.priors = make_priors(
-            columns, prior, settings.smoothness, like.timesteps, like.expr, before, settings.active
-        )
         self.evidence = EvidenceTerms(head, targets, columns, settings.evidence, like.expr)
         self.biases = self.evidence.with_unknowns(self.biases)
-        of_biases = torch.diag(self.biases.precision.repeat_interleave(3))
-        shared = torch.block_diag(self.priors.shared, of_biases)
-        usual = shared.new_zeros(len(shared))
-        if (column := columns.slices().get("log_focal")) is not None:
-            usual[column] = settings.usual_log_focal
-        if (column := columns.slices().get("shape")) is not None and settings.size_sigma is not None:
-            slopes = size_slopes(head, column.stop - column.start)
-            shared[column, column] += torch.outer(slopes, slopes) / settings.size_sigma**2
-        self.priors = replace(self.priors, shared=shared, usual=usual)
+        self._prior, self._like, self._before = prior, like, before
+        self.priors = self.priors_with({})
         self._middle: _Middle | None = None
         self._middled = False
         self._batches = batches(like.timesteps, 1 if self.dense else AT_ONCE)
@@ -148,6 +141,30 @@ class Problem:
         self.chosen = None if self.dense else self._points()
         self._linearizer = Linearizer(head, columns, self.chosen)
         self._samples = [self._sample(t, target) for t, target in enumerate(targets)]
+
+    def priors_with(self, shares: Shares) -> Priors:
+        """The priors, with changes over time that deviate by so much of what is stated."""
+        columns, settings, like = self.columns, self.settings, self._like
+        of_time = (settings.smoothness, like.timesteps, like.expr, self._before, shares)
+        out = make_priors(columns, self._prior, *of_time, settings.active)
+        shared = torch.block_diag(out.shared, torch.diag(self.biases.precision.repeat_interleave(3)))
+        usual = shared.new_zeros(len(shared))
+        if (column := columns.slices().get("log_focal")) is not None:
+            usual[column] = settings.usual_log_focal
+        if (column := columns.slices().get("shape")) is not None and settings.size_sigma is not None:
+            slopes = size_slopes(self.head, column.stop - column.start)
+            shared[column, column] += torch.outer(slopes, slopes) / settings.size_sigma**2
+        return replace(out, shared=shared, usual=usual)
+
+    def find_shares(self, now: Point, system: BlockArrow, gradient: BlockVector) -> Shares:
+        """From here on priors of changes are as the sequence has them, by everything's system and slope
+        (`steadiness`)."""
+        at = self.values(now).frames
+        held = (at <= self.least) & (gradient.frames > 0)
+        groups = groups_of(self.columns, self._prior, self.settings.smoothness, at)
+        shares = found_shares(groups, system.frames_alone(), gradient.frames, at, self.priors, self.priors_with, held)
+        self.priors = self.priors_with(shares)
+        return shares
 
     def _points(self) -> Points:
         """All that is measured, as points that are posed themselves; the last one is the middle of their vertices."""

@@ -15,6 +15,7 @@ from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
+from flame_fitting.fit.solvers.steadiness import FEWEST
 from flame_fitting.fit.state import FitState
 
 COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
@@ -65,6 +66,7 @@ def solve(
             bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
             marginal=marginal if seen.timesteps > 1 else 0,
             smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
+            steadied=stage.steadied and config.prior.steadied and seen.timesteps > FEWEST and stage.before is None,
             volume=1.0 if seen.calibrated else VOLUME,
             size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
