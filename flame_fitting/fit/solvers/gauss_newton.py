@@ -22,7 +22,7 @@ from torch import Tensor
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
-from flame_fitting.fit.solvers.block_arrow import BlockVector, Factors
+from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector, Factors
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.evidence_terms import points_alone
 from flame_fitting.fit.solvers.levenberg_marquardt import Damping, holds, newton_factors, shortened, step
