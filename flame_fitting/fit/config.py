@@ -214,7 +214,7 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     neutral: bool = False
     """Keep expression and jaw at rest in every stage."""
     expressive: bool = False
-    """Allow strong expressions and an open mouth."""
+    """Allow strong expressions; shut eyes and an open mouth are found without it."""
     detect: bool = option(True, decides=False)
     """Detect landmarks first where the capture has none."""
     begin_stage: str | None = None
