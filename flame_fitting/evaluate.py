@@ -42,7 +42,7 @@ class EvaluateConfig(FitSources):
     """True millimetres in one unit of the avatar, where they are known."""
     same_identity: Path | None = option(None, decides=False)
     """Folder of another fit of the same person. Then only how far the two neutral heads lie apart is told, weighted by
-    area, after a rigid alignment without scale; nothing is written."""
+    area, after a rigid alignment without scale; no measure is written."""
     figures: bool = True
     """Draw overlays, error maps and report.html."""
     video: bool = True

@@ -123,7 +123,7 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
     left, state = state.underway, replace(state, underway=None)
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
-    found, after, repaired = state, before, list[Repair]()
+    found, after, repaired, before_active = state, before, list[Repair](), state.active
     batches = frames_of(stage, seen, state)
     with progress.Bar(stage.steps(len(batches[0])) * len(batches), stage.name, "step") as shown:
         try:
@@ -142,6 +142,8 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
             found = replace(found, parameters=repaired[-1].parameters)
         after = _measured(found, seen, looks)
         trouble = worsened(before, after) or ""
+    if found.active and found.active != before_active:
+        found = _told_of_expression(found, stage.config)
     if trouble:
         found, after, repaired = _warned(state, f"stage {stage.name} was rolled back: {trouble}"), before, []
     for done in repaired:
@@ -250,6 +252,15 @@ def _told_of_repair(state: FitState, seen: Observations, stage: Stage, repaired:
     if repaired.faded.any():
         return _warned(state, text)
     progress.say(text)
+    return state
+
+
+def _told_of_expression(state: FitState, config: FitConfig) -> FitState:
+    """What of the face is not at rest, and who takes it up."""
+    said = f"not at rest, by the detector's evidence: {', '.join(state.active or ())}"
+    if config.neutral:
+        return _warned(state, f"{said}; with --neutral identity and offsets take it up. Leave --neutral out.")
+    progress.say(f"{said}; the expression takes it up")
     return state
 
 

@@ -113,7 +113,7 @@ def _in_words(numbers: dict[str, Any]) -> list[str]:
         deep = f", {numbers['lips_depth_mm']:.2f} mm deep" if numbers.get("lips_depth_mm") else ""
         lips.append(f"{numbers['lips_crossing']} triangles cross{deep}")
     if "lids_depth_mm" in numbers:
-        lids.append(f"eyeballs {numbers['lids_depth_mm']:.2f} mm through them")
+        lids.append(f"eyeballs {numbers['lids_depth_mm']:.2f} mm through lids")
     if numbers.get("teeth_crossing"):
         lips.append(f"{numbers['teeth_crossing']} triangles of teeth go through")
     return [f"{name}: {'; '.join(said)}" for name, said in (("lips", lips), ("lids", lids)) if said]

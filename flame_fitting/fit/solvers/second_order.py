@@ -48,7 +48,8 @@ def solve(
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
         most = {name: min(count, components[name]) for name, count in most.items()}
-    prior, active = priors(config), active_of(seen, stage)
+    prior, evident = priors(config), not_at_rest(seen, stage)
+    active = None if config.neutral or config.expressive else evident
     if active is not None and active.open_mouth:
         prior = replace(prior, jaw=OPEN_JAW)
     found = gauss_newton(
@@ -80,20 +81,13 @@ def solve(
         before=stage.before,
     )
     uncertainty = found.posterior.standard_deviations(found.parameters)
-    state = replace(state, parameters=found.parameters, uncertainty=uncertainty)
-    return state if active is None else _told(state, active)
+    said = state.active if evident is None else evident.said
+    return replace(state, parameters=found.parameters, uncertainty=uncertainty, active=said)
 
 
-def active_of(seen: Observations, stage: Stage) -> ActiveExpression | None:
-    """What of a single moment is not at rest, by its evidence; None where a flag decides or none counts."""
+def not_at_rest(seen: Observations, stage: Stage) -> ActiveExpression | None:
+    """What evidence says of a single moment; None where none counts."""
     config = stage.config
-    if seen.is_sequence or config.neutral or config.expressive or not (config.w.evidence and config.data.use_landmark):
+    if seen.is_sequence or not (config.w.evidence and config.data.use_landmark):
         return None
     return active_expression(seen.head, seen.targets)
-
-
-def _told(state: FitState, active: ActiveExpression) -> FitState:
-    """The state with what is not at rest, said once."""
-    if active.said and active.said != state.active:
-        progress.say(f"not at rest, by the detector's evidence: {', '.join(active.said)}; the expression takes it up")
-    return replace(state, active=active.said)
