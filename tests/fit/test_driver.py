@@ -397,17 +397,3 @@ def test_moving_observations_leaves_their_head_where_it_is() -> None:
     moved = seen.to(torch.device("meta"))
     assert moved.head.v_template.device.type == "meta" and moved.targets[0].sources[0].landmarks.points.is_meta
     assert seen.head.v_template.device.type == "cpu" and not seen.targets[0].sources[0].landmarks.points.is_meta
-
-
-@pytest.mark.parametrize("neutral", [False, True])
-def test_what_is_not_at_rest_is_said_once_and_warned_of_where_it_may_not_move(neutral, monkeypatch) -> None:
-    state, seen = _toy()
-    said: list[str] = []
-    monkeypatch.setattr(progress, "say", said.append)
-    monkeypatch.setitem(SOLVERS, "gauss_newton", lambda state, *_: replace(state, active=("left eye shut by 90 %",)))
-    config = FitConfig(Path("toy"), neutral=neutral)
-    for _ in range(2):
-        state = run_stage(state, seen, Stage("toy", StageConfig(1, solver="gauss_newton"), config))
-    told = list(state.warnings) if neutral else said
-    assert len(told) == 1 and "left eye shut by 90 %" in told[0]
-    assert ("--neutral" in told[0]) == neutral and len(state.warnings) == int(neutral)
