@@ -123,7 +123,7 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     looks = stage.settings.solver == "adam" and "pictures" in stage.settings.looks_at
     left, state = state.underway, replace(state, underway=None)
     before, started, trouble = _measured(state, seen, looks), time.perf_counter(), ""
-    found, after, repaired, before_active = state, before, list[Repair](), state.active
+    found, after, repaired = state, before, list[Repair]()
     batches = frames_of(stage, seen, state)
     with progress.Bar(stage.steps(len(batches[0])) * len(batches), stage.name, "step") as shown:
         try:
@@ -142,7 +142,7 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
             found = replace(found, parameters=repaired[-1].parameters)
         after = _measured(found, seen, looks)
         trouble = worsened(before, after) or ""
-    if found.active and found.active != before_active:
+    if found.active and found.active != state.active:
         found = _told_of_expression(found, stage.config)
     if trouble:
         found, after, repaired = _warned(state, f"stage {stage.name} was rolled back: {trouble}"), before, []

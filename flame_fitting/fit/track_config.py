@@ -46,7 +46,6 @@ def track_preset(name: str, capture: Path | None = None, monocular: bool = True)
 def _track(config: TrackConfig, monocular: bool) -> None:
     w, model = config.w, config.model
     config.w, config.lr = WeightConfig(), LearningRates()
-    config.w.evidence = 3.0
     model.tex_base, model.tex_resolution, model.tex_bake = "baked", 1024, True
     # people speak and laugh: wider than a static avatar at rest
     config.prior.expr, config.prior.jaw, config.prior.neck = 0.7, 0.2, 0.15

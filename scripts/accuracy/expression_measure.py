@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SHUT_MM = 0.5
 """Lids whose true gap is below this are shut there."""
+REGIONS = {"face": "face", "lips": "lips", "lids": "eyelids"}
+"""Where surfaces are measured: how numbers and the head model call it."""
 STEPS = 200
 """Of the alignment to a surface."""
 
@@ -152,7 +154,7 @@ def neutral_numbers(
     for name, own, truth in (("neutral", aligned, neutral), ("kept", held, kept)):
         out |= {f"{name}_{key}": value for key, value in surface_numbers(head, own, truth, skin_faces(head)).items()}
     areas, apart = area_of_vertices(neutral, head.faces.numpy()), 1000 * np.linalg.norm(aligned - neutral, axis=1)
-    for name, region in (("face", "face"), ("lips", "lips"), ("lids", "eyelids")):
+    for name, region in REGIONS.items():
         ids = head.regions[region].numpy()
         stats = weighted_stats(apart[ids], areas[ids])
         assert stats is not None
@@ -172,7 +174,7 @@ def surface_numbers(
     from flame_fitting.maths.closest import TriangleTree
 
     tree, areas, out = TriangleTree(truth, faces), area_of_vertices(own, head.faces.numpy()), {}
-    for name, region in (("face", "face"), ("lips", "lips"), ("lids", "eyelids")):
+    for name, region in REGIONS.items():
         ids = head.regions[region].numpy()
         stats = weighted_stats(1000 * tree.distance(own[ids]), areas[ids])
         assert stats is not None

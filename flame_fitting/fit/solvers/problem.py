@@ -19,6 +19,7 @@ from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.dolly import cameras
 from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, Gaze
 from flame_fitting.fit.solvers.jacobians import AT_ONCE, Linearizer, batches
+from flame_fitting.fit.solvers.levenberg_marquardt import holds
 from flame_fitting.fit.solvers.priors import Priors, make_priors
 from flame_fitting.fit.solvers.residuals import (
     BiasQuadratic,
@@ -159,8 +160,8 @@ class Problem:
     def find_shares(self, now: Point, system: BlockArrow, gradient: BlockVector) -> Shares:
         """From here on priors of changes are as the sequence has them, by everything's system and slope
         (`steadiness`)."""
-        at = self.values(now).frames
-        held = (at <= self.least) & (gradient.frames > 0)
+        values = self.values(now)
+        at, held = values.frames, holds(gradient, values, self.least)
         groups = groups_of(self.columns, self._prior, self.settings.smoothness, at)
         shares = found_shares(groups, system.frames_alone(), gradient.frames, at, self.priors, self.priors_with, held)
         self.priors = self.priors_with(shares)
