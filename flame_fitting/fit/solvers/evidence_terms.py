@@ -7,6 +7,7 @@ error that all pictures of a person share is an unknown, as the biases of landma
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -204,8 +205,9 @@ def evidence_of(targets: Sequence[FrameTarget]) -> Mapping[int, Evidence]:
     return out
 
 
+@lru_cache(maxsize=1)
 def apertures_of(head: HeadModel) -> Apertures | None:
-    """Where a head's lids and lips are; None where it has none."""
+    """Where a head's lids and lips are; None where it has none. Every stage asks."""
     try:
         return find_apertures(head)
     except InputError:
