@@ -1,7 +1,7 @@
 """Pictures of a head model with known lids, lips and gaze, as a detector sees them: what evidence is calibrated on."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ class HeadPose:
     expr: ndarray
     jaw_pose: ndarray
     eyes_pose: ndarray
+    eyelids: ndarray = field(default_factory=lambda: np.zeros(0))
+    """Of a head model that has some (L,)."""
 
     @property
     def moves(self) -> ndarray:
@@ -89,7 +91,7 @@ def blink_direction(head: HeadModel, apertures: Apertures, ridge: float = 1e-7) 
 def draw_poses(head: HeadModel, apertures: Apertures, config: EvidencePictures) -> Iterator[tuple[int, HeadPose]]:
     """Random heads by identity: expressions, eyes half and fully shut, open mouths, eyes that look about."""
     rng = np.random.default_rng(config.seed)
-    blinks = blink_direction(head, apertures)
+    blinks = None if head.n_eyelids else blink_direction(head, apertures)
     used = min(head.n_shape, 60)
     for identity in range(config.identities):
         shape = config.shape_sigma * np.clip(rng.standard_normal(used), -2.5, 2.5)
@@ -98,13 +100,14 @@ def draw_poses(head: HeadModel, apertures: Apertures, config: EvidencePictures) 
             shut = np.full(2, rng.uniform(-0.2, 1.1) if rng.random() < 0.6 else 0.0)
             if rng.random() < 0.15:
                 shut[rng.integers(2)] = rng.uniform(0, 1)
-            expr = expr + shut[0] * blinks[0] + shut[1] * blinks[1]
+            if blinks is not None:
+                expr = expr + shut[0] * blinks[0] + shut[1] * blinks[1]
             jaw = np.radians(rng.uniform(0, config.jaw)) if rng.random() < 0.6 else 0.02
             yaw, pitch = np.radians(rng.uniform(-1, 1, 2) * config.gaze)
             # both eyes look at one thing, up to a squint of two degrees
             apart = np.radians(rng.normal(0, 2.0))
             eyes = np.array([pitch, yaw + apart, 0.0, pitch, yaw - apart, 0.0])
-            yield identity, HeadPose(shape, expr, np.array([jaw, 0.0, 0.0]), eyes)
+            yield identity, HeadPose(shape, expr, np.array([jaw, 0.0, 0.0]), eyes, shut[::-1][: head.n_eyelids])
 
 
 def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,6 +120,7 @@ def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:
             expr=arrays["expr"][None],
             jaw_pose=arrays["jaw_pose"][None],
             eyes_pose=arrays["eyes_pose"][None],
+            eyelids=arrays["eyelids"][None],
         )
     return out.vertices, arrays["eyes_pose"][None]
 

@@ -40,8 +40,9 @@ def earlier_state(
         state = _from_parameters(checkpoint, head, assumed_focal)
     elif checkpoint.is_file():
         found: Checkpoint = load_checkpoint(checkpoint)
-        found.check_head(checkpoint, head)
         state = found.state
+        state = replace(state, parameters=state.parameters.with_eyelids(head.n_eyelids))
+        replace(found, state=state).check_head(checkpoint, head)
     else:
         raise InputError(f"{path}: no fit is there. {_GIVE}")
     if notify is not None:
@@ -90,7 +91,7 @@ def _from_parameters(path: Path, head: HeadModel, assumed_focal: float | None) -
         neutral = neutral.with_dynamic_offset()
     values = {}
     for parameter in PARAMETERS:
-        if parameter.name not in arrays:
+        if parameter.name not in arrays or not getattr(neutral, parameter.name).numel():
             continue
         like, found = getattr(neutral, parameter.name), arrays[parameter.name]
         width = like.shape[-1]

@@ -59,6 +59,7 @@ def _vhap(config: FitConfig) -> None:
     model = config.model
     model.tex_base, model.tex_resolution, model.residual_tex = "painted", 2048, True
     model.tex_bake = False
+    model.use_eyelids = "no"
     config.render.background_train = "target"
     config.render.cull = True
 

@@ -8,7 +8,9 @@ until their rims meet, and what is above and below follows the less the farther 
 where a lid goes around a ball, so lids end so far in front of it that the way there does not cut it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from numpy import ndarray
 from scipy.spatial import cKDTree
 
 from flame_fitting.errors import InputError
-from flame_fitting.head.apertures import Apertures, closing_expression, find_apertures, lid_rims
+from flame_fitting.head.apertures import LID_COLUMNS, Apertures, closing_expression, find_apertures, lid_rims
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.regions import fit_sphere
 
@@ -64,22 +66,26 @@ class ClosingByExpression:
     """Largest coefficient, sigma."""
 
     @property
+    def _measured(self) -> tuple[float, float, float]:
+        return self.left_open, self.rest_moves, self.largest
+
+    @property
     def poor(self) -> bool:
         """Whether the head needs the blendshapes."""
-        return any(value > most for value, most in zip((self.left_open, self.rest_moves, self.largest), POORLY))
+        return any(value > most for value, most in zip(self._measured, POORLY, strict=True))
 
     def __str__(self) -> str:
-        return (
-            f"expression leaves {100 * self.left_open:.0f} % of their opening, with coefficients up to "
-            f"{self.largest:.1f}"
-        )
+        left = f"{100 * self.left_open:.0f} % of their opening"
+        if not self.largest:
+            return f"{left}: there are none"
+        return f"{left}, at coefficients up to {self.largest:.1f}; face beside them {100 * self.rest_moves:.0f} %"
 
 
 def closing_by_expression(head: HeadModel, apertures: Apertures | None = None) -> ClosingByExpression:
     """Measures `closing_expression` on the template. Raises InputError where the head has no lids or lips to see."""
     apertures = find_apertures(head) if apertures is None else apertures
     template, faces = head.v_template.double().cpu(), head.faces.cpu()
-    lids = slice(0, 10)
+    lids = slice(0, 2 * LID_COLUMNS)
     before = apertures.gaps(template[None], faces)[0, lids].abs().mean()
     coefficients = closing_expression(head, apertures, template.numpy()) if head.n_expr else np.zeros(0)
     moved = head.exprdirs.double().cpu() @ torch.as_tensor(coefficients)
@@ -92,11 +98,47 @@ def closing_by_expression(head: HeadModel, apertures: Apertures | None = None) -
     return ClosingByExpression(float(after / before), of_rest / of_lids if of_lids else np.inf, largest)
 
 
+def closing_eyelids(
+    head: HeadModel, apertures: Apertures, vertices: Float[ndarray, "V 3"]
+) -> Float[ndarray, "2"]:
+    """The coefficients by which the gaps of each eye of an unposed head, `vertices`, are 0 by least squares."""
+    gaps = [
+        apertures.gaps(torch.as_tensor(each)[None], head.faces.cpu())[0].double().numpy()
+        for each in (vertices, *np.moveaxis(head.eyelids.double().cpu().numpy(), 2, 0))
+    ]
+    out = []
+    for number, slope in enumerate(gaps[1:]):
+        eye = slice((1 - number) * LID_COLUMNS, (2 - number) * LID_COLUMNS)  # gaps have the right one first
+        out.append(-(slope[eye] @ gaps[0][eye]) / (slope[eye] @ slope[eye]))
+    return np.array(out)
+
+
 def with_eyelids(head: HeadModel) -> HeadModel:
     """The head model itself, with the blendshapes as its own. Raises InputError where it has no eyes to shut."""
     if not head.n_eyelids:
         head.set_eyelids(eyelid_shapes(head))
     return head
+
+
+def with_chosen_eyelids(
+    head: HeadModel, wish: Literal["auto", "yes", "no"], notify: Callable[[str], None] | None = None
+) -> HeadModel:
+    """The head model, with the blendshapes where they are asked for; auto: where its expressions shut eyes poorly.
+
+    `notify` is told why. Raises InputError where they are asked for and the head has no eyes to shut.
+    """
+    if wish == "no":
+        return head
+    try:
+        closing = closing_by_expression(head)
+    except InputError:
+        return with_eyelids(head) if wish == "yes" else head
+    if wish == "auto" and not closing.poor:
+        return head
+    if notify is not None:
+        why = f"expressions of the head model {head.name} {'do so poorly: they leave' if closing.poor else 'leave'}"
+        notify(f"eyelids: two components shut the eyes ({why} {closing})")
+    return with_eyelids(head)
 
 
 def eyelid_shapes(head: HeadModel) -> Float[ndarray, "V 3 2"]:

@@ -198,8 +198,8 @@ def test_steps_from_far_away_are_refused_and_the_cost_never_rises(monkeypatch: p
     start = replace(truth, placement=truth.placement + torch.tensor([0, 2.0, 0, 0, 0, 0, 0], dtype=torch.float64))
     costs = []
 
-    def watched(system, gradient, cost, at, cost_at, damping, least):
-        there = step(system, gradient, cost, at, cost_at, damping, least)
+    def watched(system, gradient, cost, at, cost_at, damping, bounds):
+        there = step(system, gradient, cost, at, cost_at, damping, bounds)
         costs.append((cost, cost_at(there)))
         return there
 
