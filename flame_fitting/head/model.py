@@ -111,8 +111,8 @@ class HeadModel(nn.Module):
         """Number of blendshapes that shut its lids: 2 (left, right), or 0 (see `head.eyelids`)."""
         return self.eyelids.shape[-1]
 
-    def set_eyelids(self, shapes: Float[np.ndarray, "V 3 2"]) -> None:
-        """Gives it the blendshapes that shut its lids."""
+    def set_eyelids(self, shapes: Float[np.ndarray, "V 3 L"]) -> None:
+        """Gives it the blendshapes that shut its lids; none (L = 0) takes them away."""
         self.eyelids = torch.as_tensor(shapes).to(self.v_template)
 
     @property

@@ -50,7 +50,7 @@ class Linearizer:
         self._posedirs = skin.of(head.posedirs.T.unflatten(0, (-1, 3)))
         self._joint_template = head.J_regressor @ head.v_template
         self._joint_shapedirs, self._joint_exprdirs = (
-            (head.J_regressor @ basis.flatten(1)).reshape(-1, *basis.shape[1:])
+            (head.J_regressor @ basis.flatten(1)).reshape(len(head.parents), *basis.shape[1:])
             for basis in (head.shapedirs, head.exprdirs)
         )
         self._n_shape, self._n_expr = columns.coefficients("shape"), columns.coefficients("expr")
