@@ -107,7 +107,8 @@ def draw_poses(head: HeadModel, apertures: Apertures, config: EvidencePictures) 
             # both eyes look at one thing, up to a squint of two degrees
             apart = np.radians(rng.normal(0, 2.0))
             eyes = np.array([pitch, yaw + apart, 0.0, pitch, yaw - apart, 0.0])
-            yield identity, HeadPose(shape, expr, np.array([jaw, 0.0, 0.0]), eyes, shut[::-1][: head.n_eyelids])
+            eyelids = shut[[1, 0][: head.n_eyelids]]  # left first
+            yield identity, HeadPose(shape, expr, np.array([jaw, 0.0, 0.0]), eyes, eyelids)
 
 
 def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:

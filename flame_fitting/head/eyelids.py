@@ -1,11 +1,11 @@
 """Two blendshapes that shut the lids of a head model whose expressions do not: the subject's left and right ones.
 
-The convention is that of metrical-tracker (Zielonka et al., "Towards metrical reconstruction of human faces", ECCV 2022)
-and SMIRK (Retsinas et al., "3D facial expressions through analysis-by-neural-synthesis", CVPR 2024): two coefficients,
-left and right, 0 as the template has its lids and 1 shut, added to expressions. The shapes are made here, of the head's
-own geometry: lids turn about the axis through the eyeball's centre from side to side, the upper one most of the way,
-until their rims meet, and what is above and below follows the less the farther away it is. A blendshape is straight
-where a lid goes around a ball, so lids end so far in front of it that the way there does not cut it.
+The convention is that of metrical-tracker (Zielonka et al., "Towards metrical reconstruction of human faces", ECCV
+2022) and SMIRK (Retsinas et al., "3D facial expressions through analysis-by-neural-synthesis", CVPR 2024): two
+coefficients, left and right, 0 as the template has its lids and 1 shut. The shapes are made here, of the head's own
+geometry: lids turn about the axis through the eyeball's centre from side to side, the upper one most of the way, until
+their rims meet, and what is above and below follows the less the farther away it is. A blendshape is straight where a
+lid goes around a ball, so lids end so far in front of it that the way there does not cut it. Joints stay.
 """
 
 from collections.abc import Callable
@@ -75,10 +75,12 @@ class ClosingByExpression:
         return any(value > most for value, most in zip(self._measured, POORLY, strict=True))
 
     def __str__(self) -> str:
-        left = f"{100 * self.left_open:.0f} % of their opening"
         if not self.largest:
-            return f"{left}: there are none"
-        return f"{left}, at coefficients up to {self.largest:.1f}; face beside them {100 * self.rest_moves:.0f} %"
+            return "there are none"
+        return (
+            f"{100 * self.left_open:.0f} % of their opening are left at coefficients up to {self.largest:.1f}, the rest of "
+            f"the face moves by {100 * self.rest_moves:.0f} % of what lids do"
+        )
 
 
 def closing_by_expression(head: HeadModel, apertures: Apertures | None = None) -> ClosingByExpression:
@@ -98,9 +100,7 @@ def closing_by_expression(head: HeadModel, apertures: Apertures | None = None) -
     return ClosingByExpression(float(after / before), of_rest / of_lids if of_lids else np.inf, largest)
 
 
-def closing_eyelids(
-    head: HeadModel, apertures: Apertures, vertices: Float[ndarray, "V 3"]
-) -> Float[ndarray, "2"]:
+def closing_eyelids(head: HeadModel, apertures: Apertures, vertices: Float[ndarray, "V 3"]) -> Float[ndarray, "2"]:
     """The coefficients by which the gaps of each eye of an unposed head, `vertices`, are 0 by least squares."""
     gaps = [
         apertures.gaps(torch.as_tensor(each)[None], head.faces.cpu())[0].double().numpy()
@@ -136,8 +136,7 @@ def with_chosen_eyelids(
     if wish == "auto" and not closing.poor:
         return head
     if notify is not None:
-        why = f"expressions of the head model {head.name} {'do so poorly: they leave' if closing.poor else 'leave'}"
-        notify(f"eyelids: two components shut the eyes ({why} {closing})")
+        notify(f"eyelids: two components shut the eyes (by expressions of the head model {head.name}: {closing})")
     return with_eyelids(head)
 
 

@@ -99,7 +99,8 @@ def _rows(fit: FitResult, head: HeadModel, apertures: Apertures | None) -> Itera
         second.append(pose("jaw_open", title, jaw_pose=np.array([[JAW_OPEN, 0.0, 0.0]])))
     if head.n_eyelids and apertures is not None:
         shut = closing_eyelids(head, apertures, neutral.vertices)
-        second.append(pose("lids_closed", f"lids closed, by {shut[0]:.2f} and {shut[1]:.2f}", eyelids=shut[None]))
+        title = f"lids closed, by eyelids at {shut[0]:.2f} (left) and {shut[1]:.2f}"
+        second.append(pose("lids_closed", title, eyelids=shut[None]))
     elif apertures is not None:
         shut = closing_expression(head, apertures, neutral.vertices)
         second.append(pose("lids_closed", "lids closed, by expression", expr=shut[None]))

@@ -65,7 +65,10 @@ def test_gauge():
         *(*JOINTS, "static_offset"),
     ]
     moving = [part.name for part in moving_parts(EVERYTHING, True, JOINTS)]
-    assert moving == ["placement_scale", "shape", "expr", "eyelids", "rotation", "translation", *JOINTS, "static_offset"]
+    assert moving == [
+        *("placement_scale", "shape", "expr", "eyelids", "rotation", "translation"),
+        *(*JOINTS, "static_offset"),
+    ]
     assert [part.name for part in moving_parts(("pose", "joints"), True, ("neck_pose",))] == [
         *("rotation", "translation", "neck_pose"),
     ]

@@ -1,7 +1,8 @@
 """Jacobians of posed vertices with respect to the fit's parameters, in closed form.
 
 With the pose held, linear blend skinning is affine in shape and expression: dv = A_v D_v + sum_j w_vj dshift_j, where
-A_v = sum_j w_vj R_j. Eyelids move no joint: dv = A_v D_v. Turns of joints and of the whole move points by cross products.
+A_v = sum_j w_vj R_j. Eyelids move no joint: dv = A_v D_v. Turns of joints and of the whole move points by cross
+products.
 """
 
 from dataclasses import dataclass
