@@ -78,8 +78,8 @@ class ClosingByExpression:
         if not self.largest:
             return "there are none"
         return (
-            f"{100 * self.left_open:.0f} % of their opening are left at coefficients up to {self.largest:.1f}, the rest of "
-            f"the face moves by {100 * self.rest_moves:.0f} % of what lids do"
+            f"{100 * self.left_open:.0f} % of their opening is left at coefficients up to {self.largest:.1f}, the rest "
+            f"of the face moves by {100 * self.rest_moves:.0f} % of what lids do"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.avatar.evidence_pictures import EvidencePictures, draw_poses, truth_of
 from flame_fitting.errors import InputError
 from flame_fitting.export.flame_files import EYELIDS_NAME, write_parameters
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
@@ -161,3 +162,15 @@ def test_a_fit_begins_with_those_of_another_or_without(tmp_path: Path) -> None:
     save_parameters(tmp_path / "tracked_flame_params.npz", made(plain))
     found = earlier_state(tmp_path / "tracked_flame_params.npz", head, 1)
     assert found.parameters.eyelids.tolist() == [[0.0, 0.0]]
+
+
+def test_pictures_that_evidence_is_calibrated_on_shut_eyes_by_them(head: HeadModel) -> None:
+    apertures = find_apertures(head)
+    poses = [pose for _, pose in draw_poses(head, apertures, EvidencePictures(identities=8))]
+    gaps = np.array([truth_of(head, apertures, pose)[: 2 * LID_COLUMNS] for pose in poses]).reshape(-1, 2, LID_COLUMNS)
+    shut = np.array([pose.eyelids for pose in poses])
+    assert shut.min() < 0.05 and shut.max() > 0.9 and (shut[:, 0] != shut[:, 1]).any()
+    for number in range(2):  # gaps have the right eye first
+        assert np.corrcoef(shut[:, number], gaps[:, 1 - number].mean(1))[0, 1] < -0.7
+    plain = load_head("open")
+    assert all(pose.eyelids.shape == (0,) for _, pose in draw_poses(plain, apertures, EvidencePictures(identities=1)))
