@@ -23,6 +23,8 @@ GAZE = 20.0
 """Degrees."""
 EXPRESSIONS, EXPRESSION_SIZE = 3, 2.0
 """How many of the first expressions are shown, and at which coefficients, with both signs."""
+_OWN = ("expr", "eyelids", "jaw_pose", "eyes_pose")
+"""What of a fit makes its head another one than its neutral."""
 _JAW, _EYES = 2, (3, 4)
 """Joints of a head model."""
 
@@ -87,7 +89,7 @@ def _rows(fit: FitResult, head: HeadModel, apertures: Apertures | None) -> Itera
         expression = moved["expr"][0] if "expr" in moved else np.zeros(expressions)
         return Pose(name, title, vertices[0].double().cpu().numpy(), expression)
 
-    own = {key: fit.parameters[key] for key in ("expr", "eyelids", "jaw_pose", "eyes_pose") if key in fit.parameters}
+    own: dict[str, ndarray] = {key: fit.parameters[key] for key in _OWN if key in fit.parameters}
     if "dynamic_offset" in fit.parameters:
         own["static_offset"] = parameters["static_offset"] + fit.parameters["dynamic_offset"]
     neutral = pose("neutral", "neutral: no expression, joints at rest")
