@@ -30,10 +30,11 @@ _OF_ONE = np.repeat([1 / LID_COLUMNS, 1 / _LIP_COLUMNS], [2 * LID_COLUMNS, _LIP_
 _MM, _DEGREES = 0.001, np.pi / 180
 _CUT = 10.0
 """Geman-McClure scale in standard deviations: lids that shut are far from where they were, and no outliers."""
-_SHUT_LIPS = 2.0
-"""Lip gaps that are read below so many of their deviations cannot be told from shut, which most mouths are."""
+_SHUT = 2.0
+"""Gaps that are read below so many of their deviations cannot be told from shut, which most mouths are, and most eyes
+that are as good as shut."""
 _SHUT_MM = 0.5
-"""Standard deviation of the gap of lips that are shut."""
+"""Standard deviation of the gap of lips, or lids, that are shut."""
 _TURNING = ("placement_rotation", "placement_translation", "rotation", "translation", "neck_pose")
 """Parts that move a head as a whole, which changes no gap."""
 
@@ -99,6 +100,7 @@ class EvidenceTerms:
         self._apertures = apertures_of(head) if found else None
         self._evidence = found if self._apertures is not None else {}
         self._columns, self._count, self._like, self._faces = columns, count, like, head.faces
+        self._eyelids = head.n_eyelids > 0
         self._parents, self._over_time = head.parents, len(targets) > 1
         slices = columns.slices()
         still = torch.zeros(columns.count, dtype=torch.bool, device=like.device)
@@ -135,6 +137,8 @@ class EvidenceTerms:
         gaps, stated = evidence.values[: len(GAP_NAMES)], evidence.own_std if self._first is not None else evidence.std
         if not self._over_time:
             gaps, stated = with_shut_lips(gaps, stated[: len(GAP_NAMES)])
+            if self._eyelids:
+                gaps, stated = with_shut_lids(gaps, stated)
         known = np.flatnonzero(np.isfinite(gaps))
         if len(known):
             std = stated[known] * _MM
@@ -184,10 +188,22 @@ def with_shut_lips(
     gaps: Float[np.ndarray, " G"], std: Float[np.ndarray, " G"]
 ) -> tuple[Float[np.ndarray, " G"], Float[np.ndarray, " G"]]:
     """Gaps (mm) and their deviations, where lips that may be shut are taken for shut."""
-    lips = np.arange(len(gaps)) >= 2 * LID_COLUMNS
-    if not bool((gaps[lips] < _SHUT_LIPS * std[lips]).all()):  # NaN is not known
+    return _with_shut(gaps, std, np.arange(len(gaps)) >= 2 * LID_COLUMNS)
+
+
+def with_shut_lids(
+    gaps: Float[np.ndarray, " G"], std: Float[np.ndarray, " G"]
+) -> tuple[Float[np.ndarray, " G"], Float[np.ndarray, " G"]]:
+    """The same of lids: shut ones are read too wide, and eyelids of their own can shut them altogether."""
+    for eye in range(2):
+        gaps, std = _with_shut(gaps, std, np.arange(len(gaps)) // LID_COLUMNS == eye)
+    return gaps, std
+
+
+def _with_shut(gaps: np.ndarray, std: np.ndarray, opening: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if not bool((gaps[opening] < _SHUT * std[opening]).all()):  # NaN is not known
         return gaps, std
-    return np.where(lips, 0.0, gaps), np.where(lips, _SHUT_MM, std)
+    return np.where(opening, 0.0, gaps), np.where(opening, _SHUT_MM, std)
 
 
 def points_alone(terms: Sequence[Measurements]) -> list[Measurements]:

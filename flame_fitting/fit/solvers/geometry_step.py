@@ -308,6 +308,9 @@ class GeometryStep:
                 rows[name][..., part.span] = torch.tensor(
                     [sigma**-2 for sigma in part.prior_sigmas(prior)], device=out.device
                 )
+        if "eyelids" in rows:  # an eye that is shut when the stage begins is not at rest
+            begun = self.unpack(self._start)["eyelids"]
+            rows["eyelids"].copy_(rows["eyelids"] / (1 + rows["eyelids"] * begun.square()))
         return out
 
     def _prior(self, now: FitParameters) -> Tensor:
