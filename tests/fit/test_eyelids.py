@@ -18,14 +18,18 @@ from flame_fitting.fit.presets import preset
 from flame_fitting.fit.result import FitResult, load_fit, save_parameters
 from flame_fitting.fit.solvers.active_expression import active_expression
 from flame_fitting.fit.solvers.columns import Columns
+from flame_fitting.fit.solvers.evidence_terms import with_shut_lids
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
+from flame_fitting.fit.solvers.geometry_step import GeometryStep
 from flame_fitting.fit.state import FitState, StageRecord
 from flame_fitting.fit.track_config import track_preset
-from flame_fitting.head.apertures import LID_COLUMNS, find_apertures
+from flame_fitting.head.apertures import GAP_NAMES, LID_COLUMNS, find_apertures
 from flame_fitting.head.eyelids import with_eyelids
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
-from tests.fit.settings import priors_of, second_order_of
+from tests.fit.known_truth import problem
+from tests.fit.pictures import around, draw
+from tests.fit.settings import geometry_of, offsets_of, priors_of, second_order_of
 from tests.fit.solvers.test_active_expression import LEFT, RIGHT, rest_gaps, target
 from tests.synthetic import known_fit, similarity
 from tests.toy import toy_head
@@ -68,13 +72,15 @@ def test_shut_eyes_are_eyelids_and_neither_expression_nor_identity(head: HeadMod
 
 
 def test_an_eyelid_goes_no_further_than_its_bounds(head: HeadModel) -> None:
+    """Eyes that evidence says are wide open, and shut ones of a head whose own are half as wide again."""
     columns = Columns.of(head, ["eyelids"])
-    for gap, bound in ((40.0, EYELIDS[0]), (-20.0, EYELIDS[1])):
+    wide = -0.5 * head.eyelids.sum(-1)[None]
+    for gap, offset, bound in ((40.0, 0 * wide, EYELIDS[0]), (0.0, wide, EYELIDS[1])):
         gaps = rest_gaps(head)
         gaps[LEFT] = gaps[RIGHT] = gap
         settings = replace(second_order_of(iterations=10), evidence=3.0, landmark_count=0.0)
-        prior = replace(priors_of(), eyelids=1e3)
-        found = gauss_newton(head, FitParameters.neutral(head), [target(head, gaps)], columns, prior, settings)
+        prior, start = replace(priors_of(), eyelids=1e3), replace(FitParameters.neutral(head), static_offset=offset)
+        found = gauss_newton(head, start, [target(head, gaps)], columns, prior, settings)
         assert found.parameters.eyelids.flatten().tolist() == [bound, bound]
 
 
@@ -174,3 +180,56 @@ def test_pictures_that_evidence_is_calibrated_on_shut_eyes_by_them(head: HeadMod
         assert np.corrcoef(shut[:, number], gaps[:, 1 - number].mean(1))[0, 1] < -0.7
     plain = load_head("open")
     assert all(pose.eyelids.shape == (0,) for _, pose in draw_poses(plain, apertures, EvidencePictures(identities=1)))
+
+
+def test_eyes_that_are_as_good_as_shut_are_shut(head: HeadModel) -> None:
+    """Shut lids are read up to a millimetre apart; other heads' expressions could not shut them further anyway."""
+    rest, std = rest_gaps(head), np.full(len(GAP_NAMES), 0.6)
+    gaps = rest.copy()
+    gaps[RIGHT] = 1.0
+    values, sure = with_shut_lids(gaps, std)
+    assert (values[RIGHT] == 0).all() and (sure[RIGHT] < 0.6).all()
+    np.testing.assert_array_equal(values[LEFT], rest[LEFT])
+    np.testing.assert_array_equal(sure[LEFT], std[LEFT])
+    gaps[RIGHT.start] = 1.5
+    assert with_shut_lids(gaps, std)[0] is gaps
+
+
+def test_a_blink_over_time_is_followed(head: HeadModel) -> None:
+    """Of one eye, that shuts and opens within five pictures, by the deviations that tracking has."""
+    amounts = np.array([0.0, 0.0, 0.5, 1.0, 0.5, 0.0, 0.0])
+    targets = []
+    for amount in amounts:
+        gaps = rest_gaps(head)
+        gaps[LEFT] *= 1 - amount
+        targets.append(target(head, gaps))
+    prior = track_preset("track").prior
+    columns = Columns.of(head, ["shape", "expr", "eyelids", "rotation", "translation"], {"shape": 20, "expr": 10})
+    settings = replace(second_order_of(iterations=8), evidence=3.0, bias_sigma=prior.landmark_bias)
+    smoothness = {"expr": prior.expr_change, "eyelids": prior.eyelids_change}
+    found = gauss_newton(
+        head,
+        FitParameters.neutral(head, len(targets)),
+        targets,
+        columns,
+        prior,
+        replace(settings, smoothness=smoothness),
+    ).parameters.eyelids.numpy()
+    assert np.corrcoef(found[:, 0], amounts)[0, 1] > 0.99
+    assert 0.8 < np.ptp(found[:, 0]) < 1.1 and np.abs(found[:, 1]).max() < 0.1
+
+
+def test_pictures_start_from_a_shut_eye_that_is_not_at_rest() -> None:
+    """In first order the prior is as wide as the eye is shut when the stage begins, and holds it within its bounds."""
+    head, truth, targets, surface = problem(head=blinking().double())
+    start = replace(truth, eyelids=torch.tensor([[0.8, 0.0]], dtype=torch.float64))
+    views = draw(head, truth.vertices(head)[0].numpy(), None, around(1, 0.05, 50.0), 32)
+    weights = geometry_of(
+        surface=0.0, prior=1.0, landmark_3d=0.0, landmark=0.0, contour=0.0, closure=0.0, offset=offsets_of()
+    )
+    step = GeometryStep(head, start, targets, views, surface, priors_of(eyelids=0.05), weights, {"eyelids": 0.1})
+    assert step().loss.item() == pytest.approx(0.8**2 / (0.05**2 + 0.8**2), rel=1e-3)
+    with torch.no_grad():
+        step.values[:] = torch.tensor([100.0, -100.0])
+    step.keep_possible()
+    assert step.current().eyelids.flatten().tolist() == pytest.approx([EYELIDS[1], EYELIDS[0]], abs=1e-6)
