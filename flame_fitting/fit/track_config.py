@@ -45,7 +45,7 @@ def track_preset(name: str, capture: Path | None = None, monocular: bool = True)
 
 def _track(config: TrackConfig, monocular: bool) -> None:
     w, model = config.w, config.model
-    config.w, config.lr = WeightConfig(), LearningRates()
+    config.w, config.lr = WeightConfig(), LearningRates(eyelids=5e-3)
     model.tex_base, model.tex_resolution, model.tex_bake, model.use_eyelids = "baked", 1024, True, "auto"
     # people speak and laugh: wider than a static avatar at rest
     config.prior.expr, config.prior.eyelids, config.prior.jaw, config.prior.neck = 0.7, 0.5, 0.2, 0.15
