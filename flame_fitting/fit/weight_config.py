@@ -17,8 +17,8 @@ class LearningRates:
     expr: float = option(4e-3, at_least=0)
     """Expression coefficients."""
     eyelids: float = option(0.0, at_least=0)
-    """Eyelids of head models that have them as components (5e-3 over time); 0: they stay as second order has found them,
-    since a texture that is baked of the same pictures tells nothing of them."""
+    """Eyelids of head models that have them as components (5e-3 over time); 0: they stay as second order has found
+    them, since a texture that is baked of the same pictures tells nothing of them."""
     rotation: float | None = option(1e-4, at_least=0)
     """Rotation of the head, rad."""
     translation: float = option(1e-4, at_least=0)
