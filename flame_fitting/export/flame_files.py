@@ -8,14 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 from flame_fitting.export.obj import write_obj
+from flame_fitting.export.transforms_files import EYELIDS_NAME
 from flame_fitting.fit.parameters import OPTIONAL_KEYS, POSES
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 
 CANONICAL_JAW = 0.3
 """rad: the mouth slightly open, as VHAP's canonical head."""
-
-EYELIDS_NAME = "eyelid_blendshapes.npz"
 
 # FLAME's topology without and with VHAP's teeth: what GaussianAvatars binds its Gaussians to.
 _FLAME_TOPOLOGIES = {(5023, 9976), (5143, 10144)}

@@ -10,7 +10,8 @@ import torch
 
 from flame_fitting.avatar.evidence_pictures import EvidencePictures, draw_poses, truth_of
 from flame_fitting.errors import InputError
-from flame_fitting.export.flame_files import EYELIDS_NAME, write_parameters
+from flame_fitting.export.flame_files import write_parameters
+from flame_fitting.export.transforms_files import EYELIDS_NAME
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from flame_fitting.fit.earlier import earlier_state
 from flame_fitting.fit.parameters import EYELIDS, FitParameters
