@@ -143,7 +143,7 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
         after = _measured(found, seen, looks)
         trouble = worsened(before, after) or ""
     if found.active and found.active != state.active:
-        found = _told_of_expression(found, stage.config)
+        found = _told_of_expression(found, seen, stage.config)
     if trouble:
         found, after, repaired = _warned(state, f"stage {stage.name} was rolled back: {trouble}"), before, []
     for done in repaired:
