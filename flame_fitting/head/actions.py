@@ -1,5 +1,6 @@
 """Named facial actions in terms of a head model's expression components."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +12,12 @@ from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, reason
 from flame_fitting.head.model import HeadModel
+
+JAW = "jawOpen"
+"""The action that is the jaw joint's."""
+FOLLOW_GAZE, BLINK = "eyeLook", "eyeBlink"
+"""How the names of the lids' actions begin: those that follow a gaze, and those that shut."""
+_SIDES = ("Left", "Right")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +41,27 @@ class Actions:
             raise KeyError(f"no action is called {', '.join(unknown)}")
         rows = [amount * self.coefficients[self.names.index(name)] for name, amount in amounts.items()]
         return np.sum([np.zeros(self.coefficients.shape[1]), *rows], axis=0)
+
+
+def sides_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Actions by their names without the side: one or two each."""
+    out: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        stem = next((name.removesuffix(side) for side in _SIDES if name.endswith(side)), name)
+        # a mouth to the left is no half of a mouth
+        alone = stem in ("jaw", "mouth") or not all(stem + side in names for side in _SIDES)
+        key = name if alone else stem
+        out[key] = (*out.get(key, ()), name)
+    return out
+
+
+def choices_of(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """What a face may show of the skin's actions: each by itself, and both sides of those that have two, alike."""
+    out: list[tuple[str, ...]] = []
+    for key, own in sides_of(names).items():
+        if key != JAW and not key.startswith((FOLLOW_GAZE, BLINK)):
+            out += [(name,) for name in own] + ([own] if len(own) == 2 else [])
+    return out
 
 
 def actions_of(head: HeadModel) -> Actions | None:
