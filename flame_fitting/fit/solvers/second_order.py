@@ -19,10 +19,13 @@ from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.solvers.shown_actions import shown_actions
 from flame_fitting.fit.solvers.steadiness import FEWEST
 from flame_fitting.fit.state import FitState
-from flame_fitting.head.actions import Actions, actions_of
+from flame_fitting.head.actions import Actions, actions_at_landmarks, actions_of
 
 COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
 """Components that landmarks alone can tell."""
+
+_CARRYING, _FEWEST_MARKS = "mediapipe478", 100
+"""Landmarks that carry named actions over to a head model, and how many it takes."""
 
 VOLUME = 0.5
 """What the volume of the timesteps' unknowns counts for where cameras are not known. All of it would be right if
@@ -86,12 +89,13 @@ def solve(
             before=stage.before,
         )
 
-    actions = known_actions(seen, stage, geometry) if evident is not None else None
-    if evident is None or actions is None:
+    actions = known_actions(seen, stage, geometry)
+    if actions is None:
         found = solved(state.parameters, evident)
     else:
         # first as if at rest: by what that cannot explain
         first = -(-3 * settings.num_steps // 5)
+        evident = evident or ActiveExpression.at_rest(seen.head)
         found = solved(state.parameters, evident, iterations=first)
         evident = evident.with_shown(
             shown_actions(
@@ -106,18 +110,23 @@ def solve(
 
 
 def not_at_rest(seen: Observations, stage: Stage) -> ActiveExpression | None:
-    """What evidence says of a single moment, nothing where there is none; None where none counts."""
+    """What evidence says of a single moment; None where none counts."""
     config = stage.config
     if seen.is_sequence or not (config.w.evidence and config.data.use_landmark):
         return None
-    found = active_expression(seen.head, seen.targets)
-    return ActiveExpression.at_rest(seen.head) if found is None and actions_of(seen.head) is not None else found
+    return active_expression(seen.head, seen.targets)
 
 
 def known_actions(seen: Observations, stage: Stage, geometry: bool) -> Actions | None:
-    """The actions of the head model that are looked for in a stage: where it moves identity and expression by all that
-    the capture has."""
+    """The actions of the head model that are looked for in a stage, in a single moment: where it moves identity and
+    expression by all that the capture has."""
+    config, target = stage.config, seen.targets[0]
     moves = {"shape", "expr"} <= set(stage.settings.optimizable_params)
-    if not moves or geometry != (seen.targets[0].surface is not None):
+    if seen.is_sequence or not (moves and config.w.evidence and config.data.use_landmark):
         return None
-    return actions_of(seen.head)
+    if geometry != (target.surface is not None):
+        return None
+    marks = [source.landmarks for source in target.sources if source.landmarks.scheme == _CARRYING]
+    if (own := actions_of(seen.head)) is not None or not marks or len(marks[0].index) < _FEWEST_MARKS:
+        return own
+    return actions_at_landmarks(seen.head, marks[0].corners, marks[0].barycentric, marks[0].index)
