@@ -15,6 +15,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from flame_fitting import progress
+from flame_fitting.fit.contact import Meeting, meetings, touching
 from flame_fitting.fit.folds import adjacent_faces, folded_triangles
 from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
@@ -63,6 +64,13 @@ class OffsetConfig:
     """Weight of the neck's rim to an open edge of the avatar, where one is within `rim_reach`."""
     rim_reach: float = 0.012
     """Metres."""
+    contact: float = 10.0
+    """Weight of a lip's vertex that would pass through the other lip, or of a lid's that would enter the eyeball,
+    against one vertex of the face."""
+    contact_from: float = 0.4
+    """Share of the iterations from which on parts keep apart."""
+    clearance: float = 0.00005
+    """Metres that they keep."""
 
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
@@ -93,6 +101,7 @@ def fit_offsets(
     out = parameters.clone()
     extra, pairs = np.ones(head.n_vertices), adjacent_faces(head.faces)
     rims = _rim_edges(head, out, targets, config)
+    parts = meetings(head) if config.contact else []
     for iteration in range(iterations):
         if report is not None:
             report(iteration)
@@ -105,6 +114,8 @@ def fit_offsets(
         regular = smooth + membrane * config.bending * plate + 1e-4 * sparse.identity(head.n_vertices)
         system = OffsetSystem.empty(out.static_offset[0], sparse.csr_matrix(regular))
         add_data(system, head, out, targets, surface, config, cut, rims)
+        if parts and done >= config.contact_from:
+            add_contact(system, head, out, parts, config)
         solution = capped(system.solve(out.static_offset[0]), caps)
         trial = replace(out, static_offset=solution[None])
         folded = folded_triangles(head, trial, pairs)
@@ -187,6 +198,32 @@ def add_data(
             pull = pull * geman_mcclure_weight((marks.model_points(vertices) - marks.points).norm(dim=-1), 0.004)
             matrices = carry[marks.corners] * marks.barycentric[:, :, None, None]
             system.add_points(marks.corners, matrices, marks.points - marks.model_points(base), pull)
+
+
+def add_contact(
+    system: OffsetSystem, head: HeadModel, parameters: FitParameters, parts: list[Meeting], config: OffsetConfig
+) -> None:
+    """Adds that parts do not pass through each other: those vertices that are about to keep the least distance along
+    the other part's normal, in the fit and in its neutral head (an active set, found anew each time)."""
+    at_rest = {"expr", "eyelids", "neck_pose", "jaw_pose", "eyes_pose"}
+    at_rest |= {"rotation", "translation", "placement", "dynamic_offset"}
+    first = parameters.of_frames([0]).without_dynamic_offset()
+    neutral = replace(first, **{name: torch.zeros_like(getattr(first, name)) for name in at_rest})
+    poses = [(parameters, timestep) for timestep in range(parameters.timesteps)] + [(neutral, 0)]
+    for pose, timestep in poses:
+        carry = skinning_rotations(head, pose, timestep)
+        vertices = pose.vertices(head)[timestep].detach()
+        found = touching(vertices.cpu().numpy(), parts, config.clearance)
+        own, other = (torch.as_tensor(ids, device=vertices.device) for ids in (found.own, found.other))
+        normal, shares, gap = (torch.as_tensor(v).to(vertices) for v in (found.normal, found.shares, found.gap))
+        matrices = torch.cat([carry[own][:, None], -carry[other] * shares[:, :, None, None]], dim=1)
+        along = torch.zeros_like(matrices)
+        along[:, :, 0] = torch.einsum("nc,nkcd->nkd", normal, matrices)
+        corners = torch.cat([own[:, None], other], dim=1)
+        now = torch.einsum("nkd,nkd->n", along[:, :, 0], pose.static_offset[0][corners])
+        wanted = torch.zeros_like(normal)
+        wanted[:, 0] = now + config.clearance - gap
+        system.add_points(corners, along, wanted, torch.full_like(gap, config.contact))
 
 
 def _rim_edges(

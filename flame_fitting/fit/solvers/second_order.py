@@ -2,24 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from flame_fitting import progress
 from flame_fitting.fit.observations import Observations
-from flame_fitting.fit.parameters import moving_parts
+from flame_fitting.fit.parameters import FitParameters, moving_parts
 from flame_fitting.fit.priors import OPEN_JAW, priors
 from flame_fitting.fit.schedule import moving_joints
 from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import usual_log_focal
-from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, gauss_newton
+from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, Solution, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
+from flame_fitting.fit.solvers.shown_actions import shown_actions
 from flame_fitting.fit.solvers.steadiness import FEWEST
 from flame_fitting.fit.state import FitState
+from flame_fitting.head.actions import Actions, actions_at_landmarks, actions_of
 
 COMPONENTS_BY_LANDMARKS = {"shape": 50, "expr": 20}
 """Components that landmarks alone can tell."""
+
+_CARRYING, _FEWEST_MARKS = "mediapipe478", 100
+"""Landmarks that carry named actions over to a head model, and how many it takes."""
 
 VOLUME = 0.5
 """What the volume of the timesteps' unknowns counts for where cameras are not known. All of it would be right if
@@ -49,37 +55,55 @@ def solve(
     if not geometry:
         most = {name: min(count, components[name]) for name, count in most.items()}
     prior, evident = priors(config), not_at_rest(seen, stage)
-    active = None if config.neutral or config.expressive else evident
-    if active is not None and active.open_mouth:
-        prior = replace(prior, jaw=OPEN_JAW)
-    found = gauss_newton(
-        seen.head,
-        state.parameters,
-        seen.targets,
-        Columns.of(seen.head, [part.name for part in parts], most, metric=seen.is_sequence),
-        prior,
-        GaussNewtonSettings(
-            iterations=settings.num_steps,
-            landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
-            landmark_cut=cut,
-            surface_count=config.w.surface_count,
-            evidence=config.w.evidence if config.data.use_landmark else 0.0,
-            bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
-            marginal=marginal if seen.timesteps > 1 else 0,
-            smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
-            steadied=stage.steadied and config.prior.steadied and seen.timesteps > FEWEST and stage.before is None,
-            volume=1.0 if seen.calibrated else VOLUME,
-            size_sigma=None if seen.calibrated else prior.log_size,
-            usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
-            active=active,
-            seed=config.seed,
-        ),
-        seen.surface if geometry else None,
-        report=lambda _: shown.advance(),
-        keeper=stage.keeper,
-        left=state.underway,
-        before=stage.before,
+    columns = Columns.of(seen.head, [part.name for part in parts], most, metric=seen.is_sequence)
+    given = GaussNewtonSettings(
+        iterations=settings.num_steps,
+        landmark_count=config.w.landmark_count if config.data.use_landmark else 0.0,
+        landmark_cut=cut,
+        surface_count=config.w.surface_count,
+        evidence=config.w.evidence if config.data.use_landmark else 0.0,
+        bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
+        marginal=marginal if seen.timesteps > 1 else 0,
+        smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
+        steadied=stage.steadied and config.prior.steadied and seen.timesteps > FEWEST and stage.before is None,
+        volume=1.0 if seen.calibrated else VOLUME,
+        size_sigma=None if seen.calibrated else prior.log_size,
+        usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
+        active=None,
+        seed=config.seed,
     )
+
+    def solved(parameters: FitParameters, active: ActiveExpression | None, **others: Any) -> Solution:
+        wide = active if not (config.neutral or config.expressive) else None
+        return gauss_newton(
+            seen.head,
+            parameters,
+            seen.targets,
+            columns,
+            replace(prior, jaw=OPEN_JAW) if wide is not None and wide.open_mouth else prior,
+            replace(given, active=wide, **others),
+            seen.surface if geometry else None,
+            report=lambda _: shown.advance(),
+            keeper=stage.keeper if not others.get("surface_cut") else None,
+            left=state.underway if not others.get("surface_cut") else None,
+            before=stage.before,
+        )
+
+    actions = known_actions(seen, stage, geometry)
+    if actions is None:
+        found = solved(state.parameters, evident)
+    else:
+        # first as if at rest: by what that cannot explain
+        first = -(-3 * settings.num_steps // 5)
+        evident = evident or ActiveExpression.at_rest(seen.head)
+        found = solved(state.parameters, evident, iterations=first)
+        evident = evident.with_shown(
+            shown_actions(
+                seen.head, found.parameters, seen.targets[0], seen.surface if geometry else None, prior, actions
+            )
+        )
+        narrow = given.surface_cut[1]
+        found = solved(found.parameters, evident, iterations=settings.num_steps - first, surface_cut=(narrow, narrow))
     uncertainty = found.posterior.standard_deviations(found.parameters)
     said = state.active if evident is None else evident.said
     return replace(state, parameters=found.parameters, uncertainty=uncertainty, active=said)
@@ -91,3 +115,18 @@ def not_at_rest(seen: Observations, stage: Stage) -> ActiveExpression | None:
     if seen.is_sequence or not (config.w.evidence and config.data.use_landmark):
         return None
     return active_expression(seen.head, seen.targets)
+
+
+def known_actions(seen: Observations, stage: Stage, geometry: bool) -> Actions | None:
+    """The actions of the head model that are looked for in a stage, in a single moment: where it moves identity and
+    expression by all that the capture has."""
+    config, target = stage.config, seen.targets[0]
+    moves = {"shape", "expr"} <= set(stage.settings.optimizable_params)
+    if seen.is_sequence or not (moves and config.w.evidence and config.data.use_landmark):
+        return None
+    if geometry != (target.surface is not None):
+        return None
+    marks = [source.landmarks for source in target.sources if source.landmarks.scheme == _CARRYING]
+    if (own := actions_of(seen.head)) is not None or not marks or len(marks[0].index) < _FEWEST_MARKS:
+        return own
+    return actions_at_landmarks(seen.head, marks[0].corners, marks[0].barycentric, marks[0].index)
