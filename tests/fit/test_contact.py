@@ -10,10 +10,11 @@ from flame_fitting.fit.intersections import crossing_pairs
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import surface_weights
 from flame_fitting.fit.solvers.registration import OffsetConfig, fit_offsets
-from flame_fitting.fit.targets import FrameTarget
-from flame_fitting.head.apertures import find_apertures
+from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
+from flame_fitting.head.apertures import closing_expression, find_apertures
 from flame_fitting.head.loading import load_head
-from tests.fit.known_truth import cloud_of
+from flame_fitting.landmarks.evidence import Evidence
+from tests.fit.known_truth import cloud_of, embedding_on
 
 SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=float)
 FACES = np.array([[0, 1, 2], [0, 2, 3]])
@@ -65,3 +66,29 @@ def test_offsets_keep_the_lips_of_the_fit_and_of_its_neutral_head_apart() -> Non
     without, with_it = deepest
     assert deepest[without] > 0.5 and deepest[with_it] < 0.2, deepest
     assert crossing[with_it] < 0.3 * crossing[without], crossing
+
+
+def test_rims_of_shut_lids_meet_and_others_are_left_alone() -> None:
+    """What a fit before offsets has left open by a millimetre."""
+    head = load_head("open").double()
+    apertures = find_apertures(head)
+    closing = closing_expression(head, apertures, head.v_template.numpy())
+    neutral = FitParameters.neutral(head, 1, torch.float64)
+    parameters = replace(neutral, expr=torch.as_tensor(0.85 * closing)[None])
+    posed = parameters.vertices(head)[0]
+    before = 1000 * apertures.gaps(posed[None], head.faces)[0].numpy()
+    values = np.concatenate([before, np.zeros(4)])
+    values[:5] = 0.2  # the right eye is read as shut
+    evidence = Evidence(values, np.full(17, 0.2), np.zeros(17), np.zeros(52))
+    source = replace(SourceTarget(_no_landmarks(head)), evidence=evidence)
+    skin = head.faces[~head.face_mask("teeth", "lip_inside", "eyeballs")]
+    target = FrameTarget((source,), cloud_of(posed.numpy(), skin.numpy(), count=100000))
+    found = fit_offsets(head, parameters, [target], surface_weights(head), 8)
+    after = 1000 * apertures.gaps(found.vertices(head), head.faces)[0].numpy()
+    assert before[:10].min() > 0.5
+    assert np.abs(after[:5]).max() < 0.2 and np.abs(after[5:10] - before[5:10]).max() < 0.3
+
+
+def _no_landmarks(head):
+    embedding = embedding_on(head)
+    return make_landmark_target(head, embedding, np.full((80, 3), np.nan), np.ones(80), np.ones(80))

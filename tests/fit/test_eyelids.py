@@ -19,12 +19,11 @@ from flame_fitting.fit.presets import preset
 from flame_fitting.fit.result import FitResult, load_fit, save_parameters
 from flame_fitting.fit.solvers.active_expression import active_expression
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.evidence_terms import with_shut_lids
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
 from flame_fitting.fit.solvers.geometry_step import GeometryStep
 from flame_fitting.fit.state import FitState, StageRecord
 from flame_fitting.fit.track_config import track_preset
-from flame_fitting.head.apertures import GAP_NAMES, LID_COLUMNS, find_apertures
+from flame_fitting.head.apertures import LID_COLUMNS, find_apertures
 from flame_fitting.head.eyelids import with_eyelids
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
@@ -181,19 +180,6 @@ def test_pictures_that_evidence_is_calibrated_on_shut_eyes_by_them(head: HeadMod
         assert np.corrcoef(shut[:, number], gaps[:, 1 - number].mean(1))[0, 1] < -0.7
     plain = load_head("open")
     assert all(pose.eyelids.shape == (0,) for _, pose in draw_poses(plain, apertures, EvidencePictures(identities=1)))
-
-
-def test_eyes_that_are_as_good_as_shut_are_shut(head: HeadModel) -> None:
-    """Shut lids are read up to a millimetre apart; other heads' expressions could not shut them further anyway."""
-    rest, std = rest_gaps(head), np.full(len(GAP_NAMES), 0.6)
-    gaps = rest.copy()
-    gaps[RIGHT] = 1.0
-    values, sure = with_shut_lids(gaps, std)
-    assert (values[RIGHT] == 0).all() and (sure[RIGHT] < 0.6).all()
-    np.testing.assert_array_equal(values[LEFT], rest[LEFT])
-    np.testing.assert_array_equal(sure[LEFT], std[LEFT])
-    gaps[RIGHT.start] = 1.5
-    assert with_shut_lids(gaps, std)[0] is gaps
 
 
 def test_a_blink_over_time_is_followed(head: HeadModel) -> None:

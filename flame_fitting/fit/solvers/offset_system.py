@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-_CORNERS = 4
-"""Vertices that a row of points ties, at most: one, and the three of a triangle."""
+_CORNERS = 6
+"""Vertices that a row of points ties, at most: those of two triangles."""
 
 
 @dataclass(eq=False)
@@ -26,8 +26,8 @@ class OffsetSystem:
     right: Float[Tensor, "V 3"]
     regular: sparse.csr_matrix
     """(V, V), symmetric, positive definite."""
-    corners: Int[Tensor, "n 4"]
-    coupling: Float[Tensor, "n 4 3 3"]
+    corners: Int[Tensor, "n 6"]
+    coupling: Float[Tensor, "n 6 3 3"]
     """Per row of points: one 3 x 3 matrix for each corner, square root of the weight included."""
 
     @classmethod
@@ -57,7 +57,7 @@ class OffsetSystem:
         weight: Float[Tensor, " n"],
     ) -> None:
         """Equations sum_k matrices[:, k] d[corners[:, k]] = value, one weight for the three rows of a point; at most
-        four corners."""
+        six corners."""
         missing = _CORNERS - corners.shape[1]
         corners = torch.nn.functional.pad(corners, (0, missing))
         matrices = torch.nn.functional.pad(matrices, (0, 0, 0, 0, 0, missing))

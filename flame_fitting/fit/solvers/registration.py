@@ -15,13 +15,14 @@ import torch
 from scipy.spatial import cKDTree
 
 from flame_fitting import progress
-from flame_fitting.fit.contact import Meeting, meetings, touching
+from flame_fitting.fit.contact import meetings
 from flame_fitting.fit.folds import adjacent_faces, folded_triangles
 from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
+from flame_fitting.fit.solvers.contact_terms import add_contact, add_shut_lids
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.jacobians import skinning_rotations
 from flame_fitting.fit.solvers.offset_system import OffsetSystem
@@ -69,6 +70,8 @@ class OffsetConfig:
     against one vertex of the face."""
     contact_from: float = 0.4
     """Share of the iterations from which on parts keep apart."""
+    shut: float = 3.0
+    """Weight of a gap between lids that are shut."""
     clearance: float = 0.00005
     """Metres that they keep."""
 
@@ -115,7 +118,8 @@ def fit_offsets(
         system = OffsetSystem.empty(out.static_offset[0], sparse.csr_matrix(regular))
         add_data(system, head, out, targets, surface, config, cut, rims)
         if parts and done >= config.contact_from:
-            add_contact(system, head, out, parts, config)
+            add_contact(system, head, out, parts, config.contact, config.clearance)
+            add_shut_lids(system, head, out, targets, config.shut)
         solution = capped(system.solve(out.static_offset[0]), caps)
         trial = replace(out, static_offset=solution[None])
         folded = folded_triangles(head, trial, pairs)
@@ -198,32 +202,6 @@ def add_data(
             pull = pull * geman_mcclure_weight((marks.model_points(vertices) - marks.points).norm(dim=-1), 0.004)
             matrices = carry[marks.corners] * marks.barycentric[:, :, None, None]
             system.add_points(marks.corners, matrices, marks.points - marks.model_points(base), pull)
-
-
-def add_contact(
-    system: OffsetSystem, head: HeadModel, parameters: FitParameters, parts: list[Meeting], config: OffsetConfig
-) -> None:
-    """Adds that parts do not pass through each other: those vertices that are about to keep the least distance along
-    the other part's normal, in the fit and in its neutral head (an active set, found anew each time)."""
-    at_rest = {"expr", "eyelids", "neck_pose", "jaw_pose", "eyes_pose"}
-    at_rest |= {"rotation", "translation", "placement", "dynamic_offset"}
-    first = parameters.of_frames([0]).without_dynamic_offset()
-    neutral = replace(first, **{name: torch.zeros_like(getattr(first, name)) for name in at_rest})
-    poses = [(parameters, timestep) for timestep in range(parameters.timesteps)] + [(neutral, 0)]
-    for pose, timestep in poses:
-        carry = skinning_rotations(head, pose, timestep)
-        vertices = pose.vertices(head)[timestep].detach()
-        found = touching(vertices.cpu().numpy(), parts, config.clearance)
-        own, other = (torch.as_tensor(ids, device=vertices.device) for ids in (found.own, found.other))
-        normal, shares, gap = (torch.as_tensor(v).to(vertices) for v in (found.normal, found.shares, found.gap))
-        matrices = torch.cat([carry[own][:, None], -carry[other] * shares[:, :, None, None]], dim=1)
-        along = torch.zeros_like(matrices)
-        along[:, :, 0] = torch.einsum("nc,nkcd->nkd", normal, matrices)
-        corners = torch.cat([own[:, None], other], dim=1)
-        now = torch.einsum("nkd,nkd->n", along[:, :, 0], pose.static_offset[0][corners])
-        wanted = torch.zeros_like(normal)
-        wanted[:, 0] = now + config.clearance - gap
-        system.add_points(corners, along, wanted, torch.full_like(gap, config.contact))
 
 
 def _rim_edges(
