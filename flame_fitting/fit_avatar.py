@@ -181,6 +181,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         name=str(capture.root),
         calibrated=capture.calibrated,
         of_sequence=config.over_time,
+        moments=moments_of(capture),
     )
     state = left
     if state is None:
@@ -201,6 +202,13 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         limit = int(config.data.picture_cache * 1e9)
         seen = with_pictures(seen, capture, start.reference_from_world, device, limit)
     return PreparedFit(config, capture, head, start, seen, state)
+
+
+def moments_of(capture: "Capture") -> tuple[str, ...]:
+    """Names of the capture's timesteps where they are several in no order."""
+    if capture.ordered or len(capture.timesteps) < 2:
+        return ()
+    return tuple(capture.timestep_ids[timestep] for timestep in capture.timesteps)
 
 
 def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -> "list[LandmarkSource]":
@@ -309,10 +317,15 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     from flame_fitting.fit.keyframes import check_keyframes
 
     capture = open_capture(config.capture, reading_options(config))
-    if len(capture.timesteps) > 1 and not config.over_time:
+    if len(capture.timesteps) > 1 and capture.ordered and not config.over_time:
         raise InputError(
             f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
             "Give a capture with one timestep, choose one with --data.subset ti<number>, or use: flame-fitting track"
+        )
+    if len(capture.timesteps) > 1 and not capture.ordered and config.over_time:
+        raise InputError(
+            f"{config.capture}: its timesteps are moments in no order, which nothing leads from one to the next. "
+            f"Use: flame-fitting fit {config.capture}"
         )
     if not capture.calibrated and not config.over_time:
         raise InputError(

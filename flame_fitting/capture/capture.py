@@ -80,6 +80,8 @@ class Capture:
     """Kind of folder, as `opening.KINDS` calls it."""
     composited: bool = True
     """Whether pictures with alpha stand on `background_color`; False: their real background is in them."""
+    ordered: bool = True
+    """Whether its timesteps follow each other in time; False: moments of one person, in no order."""
     calibrated: bool = True
     """Whether the cameras are known; False: one camera at rest, whose intrinsics are a guess."""
     notes: tuple[str, ...] = ()

@@ -157,8 +157,10 @@ class CaptureWriter:
             self._pending.pop(0).result()
 
 
-def transforms_of(views: list[View], background_color: Iterable[float], shading: str) -> dict[str, Any]:
-    """The content of transforms.json."""
+def transforms_of(
+    views: list[View], background_color: Iterable[float], shading: str, ordered: bool = True
+) -> dict[str, Any]:
+    """The content of transforms.json; timesteps are `ordered` in time, or moments of one person."""
     frames = [_frame_of(view) for view in views]
     data: dict[str, Any] = {"camera_model": "PINHOLE"}
     for key in INTRINSIC_KEYS:
@@ -168,6 +170,8 @@ def transforms_of(views: list[View], background_color: Iterable[float], shading:
         data = {key: value for key, value in data.items() if key not in INTRINSIC_KEYS}
     data["background_color"] = list(background_color)
     data["shading"] = shading
+    if not ordered:
+        data["time_order"] = False
     data["frames"] = frames
     return data
 
@@ -201,6 +205,10 @@ def _frame_of(view: View) -> dict[str, Any]:
         "transform_matrix": opengl_camera_to_world(view.world_to_camera).tolist(),
         **intrinsics_as_dict(view.K, view.width, view.height),
     }
+    if view.timestep_id != f"{view.timestep:05d}":
+        frame["timestep_id"] = view.timestep_id
+    if view.camera_id != f"{view.camera:02d}":
+        frame["camera_id"] = view.camera_id
     if view.mask_path is not None:
         # not nerfstudio's mask_path: what that leaves out is never trained, and floaters grow there
         frame["fg_mask_path"] = view.mask_path

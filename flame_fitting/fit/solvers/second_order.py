@@ -6,13 +6,13 @@ from dataclasses import replace
 from flame_fitting import progress
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import moving_parts
-from flame_fitting.fit.priors import OPEN_JAW, priors
+from flame_fitting.fit.priors import priors
 from flame_fitting.fit.schedule import moving_joints
-from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import usual_log_focal
 from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.moments import in_words, moments_of
 from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.solvers.steadiness import FEWEST
@@ -48,10 +48,8 @@ def solve(
     geometry, most = "surface" in settings.looks_at, {"shape": config.model.n_shape, "expr": config.model.n_expr}
     if not geometry:
         most = {name: min(count, components[name]) for name, count in most.items()}
-    prior, evident = priors(config), not_at_rest(seen, stage)
-    active = None if config.neutral or config.expressive else evident
-    if active is not None and active.open_mouth:
-        prior = replace(prior, jaw=OPEN_JAW)
+    prior, (moments, evident) = priors(config), moments_of(seen, stage)
+    over_time = seen.timesteps > 1 and not moments
     found = gauss_newton(
         seen.head,
         state.parameters,
@@ -64,14 +62,20 @@ def solve(
             landmark_cut=cut,
             surface_count=config.w.surface_count,
             evidence=config.w.evidence if config.data.use_landmark else 0.0,
-            bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
+            bias_sigma=prior.landmark_bias if over_time and not geometry else None,
             marginal=marginal if seen.timesteps > 1 else 0,
-            smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
-            steadied=stage.steadied and config.prior.steadied and seen.timesteps > FEWEST and stage.before is None,
+            smoothness={}
+            if moments
+            else {part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
+            steadied=stage.steadied
+            and config.prior.steadied
+            and over_time
+            and seen.timesteps > FEWEST
+            and stage.before is None,
             volume=1.0 if seen.calibrated else VOLUME,
             size_sigma=None if seen.calibrated else prior.log_size,
             usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
-            active=active,
+            moments=moments,
             seed=config.seed,
         ),
         seen.surface if geometry else None,
@@ -81,13 +85,5 @@ def solve(
         before=stage.before,
     )
     uncertainty = found.posterior.standard_deviations(found.parameters)
-    said = state.active if evident is None else evident.said
+    said = in_words(evident, seen.moments) if any(evident) else state.active
     return replace(state, parameters=found.parameters, uncertainty=uncertainty, active=said)
-
-
-def not_at_rest(seen: Observations, stage: Stage) -> ActiveExpression | None:
-    """What evidence says of a single moment; None where none counts."""
-    config = stage.config
-    if seen.is_sequence or not (config.w.evidence and config.data.use_landmark):
-        return None
-    return active_expression(seen.head, seen.targets)

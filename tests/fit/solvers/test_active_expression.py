@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression, precision_of
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.evidence_terms import with_shut_lips
@@ -95,7 +96,7 @@ def test_a_blink_is_an_expression_and_costs_no_identity(head):
     lids = {}
     for active in (None, active_expression(head, [aim])):
         columns = Columns.of(head, ["shape", "expr", "placement"], {"shape": 50, "expr": 20})
-        settings = replace(second_order_of(iterations=15), evidence=3.0, active=active)
+        settings = replace(second_order_of(iterations=15), evidence=3.0, moments=(Moment(priors_of(), active),))
         found = gauss_newton(head, FitParameters.neutral(head), [aim], columns, priors_of(), settings).parameters
         neutral = replace(found, expr=torch.zeros_like(found.expr))
         lids[active is None] = [
