@@ -136,6 +136,19 @@ class Capture:
         """How the landmark views are shaded, where that differs from the rest."""
         return self.avatar.landmark_shading or self.shading
 
+    def landmark_shading_of(self, timestep: int) -> str:
+        """The same of one timestep, where captures were joined."""
+        name = self.timestep_ids[timestep]
+        own = (part.landmark_shading for part in self.avatar.parts or () if name in part.timesteps)
+        return next(own, None) or self.landmark_shading
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of the timesteps where these are several in no order; none else."""
+        if self.ordered or len(self.timesteps) < 2:
+            return ()
+        return tuple(self.timestep_ids[timestep] for timestep in self.timesteps)
+
     def views_of(self, *roles: Role, timestep: int | None = None) -> list[View]:
         """Views with one of the roles (all if none is named), of one timestep if it is named."""
         return [
