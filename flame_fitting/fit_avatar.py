@@ -59,6 +59,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.fit.alignment import aligned
     from flame_fitting.fit.driver import run_stages
     from flame_fitting.fit.joining import JOINED
+    from flame_fitting.fit.morphs import MORPHS_NAME, write_morphs
     from flame_fitting.fit.quality import in_words
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import focal_in_words, make_result, save_fit, write_tensorboard
@@ -93,10 +94,12 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
         old = (path.name for pattern in ("events.out.tfevents*", "overlay*.mp4") for path in folder.glob(pattern))
-        stale = ("metrics.json", "report.html", "overlays", *old)
+        stale = ("metrics.json", "report.html", "overlays", MORPHS_NAME, *old)
         with staged_folder(folder, config.force, stale=stale) as staged:
             result.folder = staged
             save_fit(staged, result, state, config)
+            if capture.avatar.morphs:
+                write_morphs(staged, result, capture.avatar.morphs)
             if config.log.tensorboard:
                 write_tensorboard(staged, state.records)
             uv, uv_faces = (head.uv.numpy(), head.uv_faces.numpy()) if head.has_uv else (None, None)

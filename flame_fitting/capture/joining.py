@@ -117,7 +117,8 @@ def _write_view(folder: Path, part: Part, view: View, out: View) -> None:
     else:
         write_png(folder / out.file_path, picture_as_uint8(capture.image(view)))
     if view.mask_path is not None and out.mask_path is not None:
-        if view.making is None and Path(view.mask_path).suffix == ".png" and view.mask_path != view.file_path:
+        as_it_is = view.making is None or view.making.lens is None
+        if as_it_is and Path(view.mask_path).suffix == ".png" and view.mask_path != view.file_path:
             _link(root / view.mask_path, folder / out.mask_path)
         else:
             write_png(folder / out.mask_path, to_uint8(capture.alpha(view)))
