@@ -189,6 +189,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         calibrated=capture.calibrated,
         of_sequence=config.over_time,
         moments=capture.moments,
+        at_rest=0 if capture.avatar.morphs and capture.timesteps[0] == 0 else None,
     )
     state = left
     if state is None:

@@ -45,6 +45,8 @@ class Observations:
     """Whether these are some timesteps of a capture over time; where there are several, they are anyway."""
     moments: tuple[str, ...] = ()
     """Names of the timesteps where they are moments of one person in no order; none: over time, or one moment alone."""
+    at_rest: int | None = None
+    """Row of the moment that is known to be nearest to rest."""
 
     @property
     def is_sequence(self) -> bool:
@@ -62,7 +64,8 @@ class Observations:
         dense = None if self.dense is None else self.dense.of_frames(rows)
         targets = [self.targets[row] for row in rows]
         moments = tuple(self.moments[row] for row in rows) if self.moments else ()
-        own = {"targets": targets, "pictures": pictures, "dense": dense, "moments": moments}
+        at_rest = list(rows).index(self.at_rest) if self.at_rest in rows else None
+        own = {"targets": targets, "pictures": pictures, "dense": dense, "moments": moments, "at_rest": at_rest}
         return replace(self, of_sequence=self.is_sequence, **own)  # type: ignore[arg-type]
 
     def zoomed(self, log_focal: float) -> "Observations":

@@ -49,12 +49,14 @@ def moments_of(seen: Observations, stage: Stage) -> tuple[tuple[Moment, ...], tu
 
 
 def nearest_to_rest(seen: Observations) -> int:
-    """The row of the moment whose expression scores are least; the first one where no detector tells."""
+    """The row of the moment whose expression scores are least, where it is not known; the first where none tells."""
+    if seen.at_rest is not None:
+        return seen.at_rest
     evidence = evidence_of(seen.targets)
     size = {
         row: float(np.linalg.norm(np.nan_to_num(one.scores[: len(_TELLING)])[_TELLING]))
         for row, one in evidence.items()
-        if np.isfinite(one.scores).any()
+        if len(one.scores) >= len(_TELLING) and np.isfinite(one.scores).any()
     }
     if len(size) < seen.timesteps:
         return 0

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from flame_fitting.fit.parameters import FitParameters
-from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression, precision_of
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.evidence_terms import with_shut_lips
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
+from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from flame_fitting.head.apertures import GAP_NAMES, GAZE_NAMES, LID_COLUMNS, find_apertures
 from flame_fitting.head.loading import load_head
