@@ -146,7 +146,7 @@ class PriorConfig:
     """Identity coefficients."""
     expr: float = option(0.3, above=0)
     """Expression coefficients (1.0 with --expressive)."""
-    expr_several: float = option(1.0, above=0)
+    expr_several: float = option(1.0, above=0, seldom=True)
     """The same of several moments of one person, but for the one nearest to rest."""
     neck: float = option(0.1, above=0)
     """Rotation of the neck, rad."""
