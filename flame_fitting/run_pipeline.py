@@ -246,7 +246,9 @@ def _check_flags(config: RunConfig) -> None:
         if avatar.resolve() in {other.resolve() for other in every[:number]}:
             raise InputError(f"{avatar}: is given twice. Give each avatar once.")
     if config.others and config.neutral:
-        raise InputError("--neutral and several avatars contradict each other: what differs between them is expression.")
+        raise InputError(
+            "--neutral and several avatars contradict each other: what differs between them is expression."
+        )
 
 
 def _show(result: RunResult) -> None:

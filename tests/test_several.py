@@ -54,7 +54,9 @@ def posed(head, jaw: float = 0.0, expr: float = 0.0) -> np.ndarray:
     return out.vertices[0].double().numpy()
 
 
-def add_moment(writer: CaptureWriter, head, vertices: np.ndarray, head_from_world: np.ndarray, timestep: int, name: str):
+def add_moment(
+    writer: CaptureWriter, head, vertices: np.ndarray, head_from_world: np.ndarray, timestep: int, name: str
+):
     """Views of a moment, and the landmarks (C, 68, 3) of it."""
     world = transform_points(np.linalg.inv(head_from_world), vertices)
     avatar, rows = head_avatar(head, world, head.texture), []
@@ -176,7 +178,8 @@ def test_a_plan_names_every_capture_and_a_second_join_takes_the_first(pair, toge
 
 def test_landmarks_of_clay_and_of_colours_are_read_by_their_own_calibration(head, pair, together: FitResult) -> None:
     capture = open_capture(together.folder / "capture")
-    parts = tuple(replace(part, landmark_shading=kind) for part, kind in zip(capture.avatar.parts, ("unlit", "clay")))
+    kinds = ("unlit", "clay")
+    parts = tuple(replace(part, landmark_shading=kind) for part, kind in zip(capture.avatar.parts, kinds, strict=True))
     mixed = replace(capture, avatar=replace(capture.avatar, parts=parts))
     config = small("fast", capture.root, Path("unused"))
     config.w.evidence = 0.0

@@ -105,7 +105,9 @@ def chosen_morphs(path: Path | str, asked: Sequence[str]) -> list[str]:
         return []
     there = morphs_of(path)
     if not there:
-        raise InputError(f"{path}: has no morph targets. Leave --morphs out, or give a .glb, .gltf or .vrm that has some.")
+        raise InputError(
+            f"{path}: has no morph targets. Leave --morphs out, or give a .glb, .gltf or .vrm that has some."
+        )
     if tuple(asked) == (ALL_MORPHS,):
         return there
     for name in asked:

@@ -47,7 +47,9 @@ def part_names(captures: Sequence[Capture]) -> list[tuple[str, ...]]:
         count = sum(name == stem or name.startswith(f"{stem} (") for name in own)
         own.append(f"{stem} ({count + 1})" if count else stem)
     return [
-        (name,) if len(capture.timesteps) == 1 else tuple(f"{name}/{capture.timestep_ids[t]}" for t in capture.timesteps)
+        (name,)
+        if len(capture.timesteps) == 1
+        else tuple(f"{name}/{capture.timestep_ids[t]}" for t in capture.timesteps)
         for name, capture in zip(own, captures, strict=True)
     ]
 

@@ -72,7 +72,7 @@ def _several(config: FitConfig) -> Iterator[str]:
             "--same-identity; else fit each by itself."
         )
     if config.same_identity and not config.others:
-        yield "--same-identity: one capture is given. Give two or more of one person: fit A B --same-identity --output O"
+        yield "--same-identity: one capture is given. Give two of one person: fit A B --same-identity --output O."
     if not config.others:
         return
     if config.output is None and config.exp.output_folder is None:

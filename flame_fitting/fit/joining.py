@@ -96,7 +96,10 @@ def join(folders: Sequence[Path], output: Path, use_geometry: bool = True) -> Pa
     record = replace(first.avatar, views=None, morphs=None, parts=tuple(map(_record_of, parts, folders)))
     warnings = dict.fromkeys(text for capture in captures for text in capture.avatar.warnings or ())
     record = replace(record, warnings=tuple(warnings))
-    with progress.stage("join", part=True) as line, staged_folder(target, stale=("landmarks2d",), stage="join") as staged:
+    with (
+        progress.stage("join", part=True) as line,
+        staged_folder(target, stale=("landmarks2d",), stage="join") as staged,
+    ):
         joined = write_joined(staged, parts, views, record)
         for name in detectors:
             join_landmarks(joined, captures, views, name)

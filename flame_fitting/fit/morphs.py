@@ -19,7 +19,9 @@ def morph_expressions(result: FitResult, morphs: Sequence[str]) -> dict[str, dic
     """
     rows = {name: row for row, name in enumerate(result.timestep_id) if name in morphs and row > 0}
     return {
-        name: {key: [round(float(x), 6) for x in result.parameters[key][row] - result.parameters[key][0]] for key in KEYS}
+        name: {
+            key: [round(float(x), 6) for x in result.parameters[key][row] - result.parameters[key][0]] for key in KEYS
+        }
         for name, row in rows.items()
     }
 

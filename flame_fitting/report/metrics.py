@@ -26,8 +26,8 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.report.animation import Animation, animate
-from flame_fitting.report.moments import moment_metrics
 from flame_fitting.report.landmark_errors import detections_of_fit, landmark_errors, landmark_metrics
+from flame_fitting.report.moments import moment_metrics
 from flame_fitting.report.over_time import OverTime, over_time
 from flame_fitting.report.pictures import Watch, measure_pictures
 from flame_fitting.report.sampling import Chosen, drawn_views, spread

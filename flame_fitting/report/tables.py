@@ -60,7 +60,11 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         if metrics.get(key) is not None:
             pairs.append((title, f"{metrics[key]:.1f} dB"))
     pairs += _over_time_pairs(metrics.get("over_time", {}))
-    moments = [(name, one["face_to_avatar_mm"]) for name, one in metrics.get("moments", {}).items() if "face_to_avatar_mm" in one]
+    moments = [
+        (name, one["face_to_avatar_mm"])
+        for name, one in metrics.get("moments", {}).items()
+        if "face_to_avatar_mm" in one
+    ]
     for name, face in moments[:_MOMENTS]:
         pairs.append((f"face to avatar, {name}", f"{face['median']:.2f} mm (95 %: {face['p95']:.2f})"))
     shares = {name: r["hidden"] / r["vertices"] for name, r in metrics.get("regions", {}).items() if r.get("hidden")}

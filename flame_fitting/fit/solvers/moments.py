@@ -44,7 +44,9 @@ def moments_of(seen: Observations, stage: Stage) -> tuple[tuple[Moment, ...], tu
     rest = nearest_to_rest(seen)
     wide = replace(usual, expr=max(usual.expr, config.prior.expr_several))
     own = [usual if row == rest else wide for row in range(seen.timesteps)]
-    own = [replace(p, jaw=OPEN_JAW) if one is not None and one.open_mouth else p for p, one in zip(own, said, strict=True)]
+    own = [
+        replace(p, jaw=OPEN_JAW) if one is not None and one.open_mouth else p for p, one in zip(own, said, strict=True)
+    ]
     return tuple(map(Moment, own, said)), said
 
 

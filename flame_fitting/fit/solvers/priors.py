@@ -79,7 +79,9 @@ def make_priors(
         rows = slice(block.columns.start - start, block.columns.stop - start)
         own, step = _precision(block, prior, like), smoothness.get(block.part.name)
         for t in range(timesteps):
-            diagonal[t, rows, rows] += own if not moments else _precision(block, moments[t].prior, like, moments[t].active)
+            diagonal[t, rows, rows] += (
+                own if not moments else _precision(block, moments[t].prior, like, moments[t].active)
+            )
         if step is None:
             continue
         share = (shares or {}).get(block.part.name)
