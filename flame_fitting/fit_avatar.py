@@ -1,7 +1,7 @@
 """`fit`: fits the head model to a capture of a static avatar."""
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flame_fitting import progress, stopping
 from flame_fitting.errors import InputError
@@ -11,7 +11,7 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
 from flame_fitting.options import not_deciding, values_of
-from flame_fitting.shared_options import AUTO_DETECTOR, BOTH_DETECTORS, DetectorWeights, SubsetOptions
+from flame_fitting.shared_options import AUTO_DETECTOR, BOTH_DETECTORS, CaptureOptions, DetectorWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.files import Landmarks2D
+
+_CHOSEN = ("subset", "division", "n_downsample_rgb", "scale_factor", "heldout_every", "heldout_cameras")
+"""Options that choose what is read of a capture."""
 
 __all__ = ["FitConfig", "defaults", "fit", "plan"]
 
@@ -60,7 +63,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.fit.driver import run_stages
     from flame_fitting.fit.joining import JOINED
     from flame_fitting.fit.morphs import MORPHS_NAME, write_morphs
-    from flame_fitting.fit.quality import in_words
+    from flame_fitting.fit.quality import different_persons, in_words
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import focal_in_words, make_result, save_fit, write_tensorboard
     from flame_fitting.render.backend import choose_device
@@ -84,7 +87,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
         state = run_stages(prepared.state, seen, prepared.config, device, lambda state: underway.keep(state, head))
-        for text in manifest.finish(lambda: plan(config)):
+        said = different_persons(head, state.parameters, seen.targets, capture.moments) if config.others else None
+        for text in [*manifest.finish(lambda: plan(config)), *([said] if said else [])]:
             progress.warn(text)
             state = state.warned(text)
         result = make_result(state, seen, prepared.start, capture)
@@ -266,8 +270,9 @@ def joined(config: FitConfig) -> tuple[FitConfig, bool]:
     from flame_fitting.manifest import read_manifest
 
     every, anew = (config.capture, *config.others), False
-    part = {one.name: one.default for one in fields(SubsetOptions)} | {"heldout_every": None, "heldout_cameras": ()}
-    data = replace(config.data, scale_factor=1.0, **part)  # what is chosen of a capture is chosen of the joined one
+    # what is chosen of a capture is chosen of the joined one
+    part: dict[str, Any] = {one.name: one.default for one in fields(CaptureOptions) if one.name in _CHOSEN}
+    data = replace(config.data, **part)
     for capture in every:
         one = replace(config, capture=capture, others=(), data=data)
         anew |= with_landmarks(one) is not one

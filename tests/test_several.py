@@ -21,8 +21,11 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.detected_sources import detected_sources
 from flame_fitting.fit.joining import join
 from flame_fitting.fit.morphs import MORPHS_NAME
+from flame_fitting.fit.parameters import FitParameters
+from flame_fitting.fit.quality import different_persons
 from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.sources import open_fit
+from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.fit_avatar import fit, plan
 from flame_fitting.head.embedding import LandmarkEmbedding
 from flame_fitting.head.loading import load_head
@@ -31,6 +34,7 @@ from flame_fitting.landmarks.joining import shared_detectors
 from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.drawing import head_avatar
 from flame_fitting.report.metrics import evaluate_fit
+from tests.fit.known_truth import cloud_of
 from tests.synthetic import add_rendered, similarity
 from tests.test_fit_avatar import small, without_detector
 
@@ -219,6 +223,21 @@ def test_captures_without_a_detector_in_common_are_refused(pair, head, tmp_path:
     path.rename(path.with_name("theirs.npz"))
     with pytest.raises(InputError, match="common to all captures"):
         shared_detectors([pair[0], open_capture(other.root)])
+
+
+def test_two_persons_are_told_by_what_one_identity_leaves(head) -> None:
+    shapes = torch.zeros(2, head.n_shape, dtype=torch.float64)
+    shapes[0, :6], shapes[1, :6] = 1.0, torch.tensor([-1.0, 1.0, -1.0, 1.0, 1.0, -1.0])
+    double = load_head("open").double()
+    own = [replace(FitParameters.neutral(double), shape=shape) for shape in shapes]
+    faces = double.faces.numpy()
+    targets = [FrameTarget((), cloud_of(p.vertices(double)[0].numpy(), faces, 20000)) for p in own]
+    both = replace(FitParameters.neutral(double, 2), shape=shapes[0])
+    both.static_offset[0, 0, 0] = 1e-5
+    assert different_persons(double, both, [targets[0]] * 2, ("a", "b")) is None
+    said = different_persons(double, both, targets, ("a", "b"))
+    assert said is not None and "a 0.0" in said and "b " in said
+    assert different_persons(double, replace(both, static_offset=0 * both.static_offset), targets, ("a", "b")) is None
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from numpy.typing import NDArray
 
 from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import move_camera
@@ -84,13 +85,13 @@ def _moved(view: View, part: Part, first: int, row: int, camera: int) -> View:
         making=None,
     )
     suffix = ".png" if view.making is not None else Path(view.file_path).suffix
-    named = {
-        "file_path": f"{IMAGES}/{out.key}{suffix}",
-        "mask_path": view.mask_path and f"{ALPHA_MAPS}/{out.key}.png",
-        "geometry_path": view.geometry_path and f"geometry/{out.key}.npz",
-        "dense_path": view.dense_path and f"dense/{out.key}.npz",
-    }
-    return replace(out, **named)
+    return replace(
+        out,
+        file_path=f"{IMAGES}/{out.key}{suffix}",
+        mask_path=view.mask_path and f"{ALPHA_MAPS}/{out.key}.png",
+        geometry_path=view.geometry_path and f"geometry/{out.key}.npz",
+        dense_path=view.dense_path and f"dense/{out.key}.npz",
+    )
 
 
 def write_joined(folder: Path, parts: Sequence[Part], views: Sequence[Sequence[View]], record: AvatarRecord) -> Capture:
@@ -132,7 +133,10 @@ def _write_view(folder: Path, part: Part, view: View, out: View) -> None:
         else:
             depth, normal = capture.geometry(view)
             turned = normal @ rotation.T.astype(np.float32)
-            arrays = {"depth": (depth * scale).astype(np.float32), "normal": turned.astype(np.float16)}
+            arrays: dict[str, NDArray[Any]] = {
+                "depth": (depth * scale).astype(np.float32),
+                "normal": turned.astype(np.float16),
+            }
             write_npz(folder / out.geometry_path, arrays)
     if view.dense_path is not None and out.dense_path is not None:
         maps: dict[str, Any] = capture.dense(view)

@@ -64,7 +64,7 @@ class Observations:
         dense = None if self.dense is None else self.dense.of_frames(rows)
         targets = [self.targets[row] for row in rows]
         moments = tuple(self.moments[row] for row in rows) if self.moments else ()
-        at_rest = list(rows).index(self.at_rest) if self.at_rest in rows else None
+        at_rest = next((number for number, row in enumerate(rows) if row == self.at_rest), None)
         own = {"targets": targets, "pictures": pictures, "dense": dense, "moments": moments, "at_rest": at_rest}
         return replace(self, of_sequence=self.is_sequence, **own)  # type: ignore[arg-type]
 
