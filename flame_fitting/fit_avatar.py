@@ -206,7 +206,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     names = [capture.timestep_ids[timestep] for timestep in capture.timesteps]
-    if (missing := gaps(seen.valid, capture.heldout_rows, names)) is not None:
+    if (missing := gaps(seen.valid, capture.heldout_rows, names, capture.ordered)) is not None:
         (progress.warn if missing.serious else progress.say)(missing.text)
         if missing.serious and left is None:
             state = state.warned(missing.text)
