@@ -87,7 +87,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
         state = run_stages(prepared.state, seen, prepared.config, device, lambda state: underway.keep(state, head))
-        said = different_persons(head, state.parameters, seen.targets, capture.moments) if config.others else None
+        said = different_persons(seen.head, state.parameters, seen.targets, capture.moments) if config.others else None
         for text in [*manifest.finish(lambda: plan(config)), *([said] if said else [])]:
             progress.warn(text)
             state = state.warned(text)
