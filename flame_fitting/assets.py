@@ -64,6 +64,11 @@ def shipped_actions_path() -> Path:
     return asset_dir() / "open_head" / "actions.npz"
 
 
+def shipped_action_scores_path(detector: str) -> Path:
+    """How a detector's expression scores tell facial actions."""
+    return asset_dir() / "open_head" / f"action_scores_{detector}.npz"
+
+
 def shipped_evidence_path(detector: str) -> Path:
     """The calibration of a detector's evidence on the open head that comes with the program."""
     return asset_dir() / "open_head" / f"evidence_{detector}.npz"

@@ -278,7 +278,7 @@ def _evidence_row(
     read = read_evidence(calibration, geometry, samples.landmarks, samples.scores, samples.K)
     moments = [np.flatnonzero(samples.group[:, 1] == moment) for moment in np.unique(samples.group[:, 1])]
     together = [
-        Evidence(read.values[m], read.own_std[m], read.shared_std, read.scores[m]).combined().values for m in moments
+        Evidence(read.values[m], read.own_std[m], read.shared_std, read.odds[m]).combined().values for m in moments
     ]
     one = _errors(read.values, samples.truth)
     several = _errors(np.array(together), samples.truth[[m[0] for m in moments]])

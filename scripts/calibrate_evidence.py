@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the calibration of evidence (lid gaps, lip gaps, gaze, expression scores) of a head model, on its own pictures.
+"""Makes the calibration of evidence (lid gaps, lip gaps, gaze) of a head model, on its own pictures.
 
 python scripts/calibrate_evidence.py                        # the open head, into asset/open_head/
 python scripts/calibrate_evidence.py --head MODEL.npz --output FILE.npz
@@ -90,13 +90,6 @@ def main() -> None:
     rows += [*zip(found.mouth.shared_std, found.mouth.own_std.T, mouth, strict=True)]
     for name, (shared, own, spread) in zip(names, rows, strict=True):
         print(f"{name:<18}{spread:>12.2f}{shared:>11.2f}" + "".join(f"{value:>10.2f}" for value in own))
-    good = [
-        (name, value) for name, value in zip(detector.score_names, found.scores.explained, strict=True) if value > 0.4
-    ]
-    print(
-        "scores that the head model explains best:",
-        ", ".join(f"{n} {v:.2f}" for n, v in sorted(good, key=lambda x: -x[1])),
-    )
 
 
 if __name__ == "__main__":

@@ -60,11 +60,8 @@ class HeadPose:
     expr: ndarray
     jaw_pose: ndarray
     eyes_pose: ndarray
-
-    @property
-    def moves(self) -> ndarray:
-        """(E + 9,) as of `Samples.pose`."""
-        return np.concatenate([self.expr, self.jaw_pose, self.eyes_pose])
+    offsets: ndarray | None = None
+    """(V, 3) m, static."""
 
 
 def blink_direction(head: HeadModel, apertures: Apertures, ridge: float = 1e-7) -> tuple[ndarray, ndarray]:
@@ -110,13 +107,15 @@ def draw_poses(head: HeadModel, apertures: Apertures, config: EvidencePictures) 
 def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:
     """Vertices (1, V, 3) and eyes (1, 6)."""
     kind = head.v_template.dtype
-    arrays = {name: torch.as_tensor(value, dtype=kind) for name, value in pose.__dict__.items()}
+    arrays = {name: torch.as_tensor(v, dtype=kind) for name, v in pose.__dict__.items() if v is not None}
+    offsets = arrays.get("offsets")
     with torch.no_grad():
         out = head(
             shape=arrays["shape"],
             expr=arrays["expr"][None],
             jaw_pose=arrays["jaw_pose"][None],
             eyes_pose=arrays["eyes_pose"][None],
+            static_offset=None if offsets is None else offsets[None],
         )
     return out.vertices, arrays["eyes_pose"][None]
 
@@ -174,11 +173,15 @@ def shown_heads(
     embedding: LandmarkEmbedding,
     config: EvidencePictures,
     progress: Callable[[Sequence], Iterable] = list,
+    poses: Sequence[tuple[int, HeadPose]] = (),
 ) -> Iterator[ShownHead]:
-    """Shows the head to the detector; pictures in which it finds no face are left out."""
+    """Shows the head to the detector; pictures in which it finds no face are left out.
+
+    `poses` are identities and what is shown of them; none: random ones (`draw_poses`).
+    """
     rng = np.random.default_rng([config.seed, 2])
     frame, paints = head_frame(head), paints_of(head, embedding, config)
-    poses = list(draw_poses(head, find_apertures(head), config))
+    poses = poses or list(draw_poses(head, find_apertures(head), config))
     for number, (identity, pose) in enumerate(progress(poses)):
         vertices = posed(head, pose)[0]
         avatar = painted_avatar(head, vertices[0].numpy().astype(np.float64), paints[identity % len(paints)])
@@ -219,5 +222,4 @@ def sample(
         np.array([one.K for one in shown]),
         np.array([truth_of(head, apertures, one.pose) for one in shown]),
         np.array([(one.identity, one.number) for one in shown], dtype=int),
-        np.array([one.pose.moves for one in shown]),
     )

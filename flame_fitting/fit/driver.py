@@ -257,7 +257,7 @@ def _told_of_repair(state: FitState, seen: Observations, stage: Stage, repaired:
 
 def _told_of_expression(state: FitState, config: FitConfig) -> FitState:
     """What of the face is not at rest, and who takes it up."""
-    said = f"not at rest, by the detector's evidence: {', '.join(state.active or ())}"
+    said = f"not at rest: {', '.join(state.active or ())}"
     if config.neutral:
         return _warned(state, f"{said}; with --neutral identity and offsets take it up. Leave --neutral out.")
     progress.say(f"{said}; the expression takes it up")

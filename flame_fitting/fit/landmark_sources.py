@@ -157,7 +157,7 @@ def _evidence_by_timestep(source: LandmarkSource) -> list[Evidence | None]:
         return []
     together, known = source.evidence.combined(), np.asarray(source.evidence.known.any(1))
     return [
-        Evidence(together.values[row], together.own_std[row], together.shared_std, together.scores[row])
+        Evidence(together.values[row], together.own_std[row], together.shared_std, together.odds[row])
         if known[row]
         else None
         for row in range(len(known))

@@ -157,7 +157,7 @@ PARAMETERS: tuple[Parameter, ...] = (
             Part(
                 *("jaw_pose", "joints", "jaw", "rad"),
                 prior="jaw",
-                prior_factors=(1.0, 1 / 3, 1 / 3),  # opening; sideways and roll
+                prior_factors=(1.0, 1 / 3, 1 / 10),  # opening; sideways; jaws hardly roll
                 least=(JAW_SHUT, -np.inf, -np.inf),
                 change="jaw_change",
             ),

@@ -69,7 +69,7 @@ def evidence_of(head: HeadModel, source: LandmarkSource, cameras: Cameras) -> Ev
     def gridded(values: ndarray) -> ndarray:
         return values.reshape(*shape, values.shape[-1])
 
-    every = Evidence(gridded(found.values), gridded(found.own_std), found.shared_std, gridded(found.scores))
+    every = Evidence(gridded(found.values), gridded(found.own_std), found.shared_std, gridded(found.odds))
     return toward_one_thing(every)
 
 

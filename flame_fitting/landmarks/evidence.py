@@ -1,9 +1,10 @@
 """Evidence beyond points: lid gaps, lip gaps and gaze of every picture, each with its standard deviation.
 
 Made of a detector's points and expression scores by regressions that were calibrated on pictures of a head model with
-known expression (`evidence_fit`). Beside them the scores themselves, told in terms of the head model's parameters.
+known expression (`evidence_fit`). Beside them the scores themselves, which tell facial actions (`action_scores`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -15,20 +16,19 @@ from flame_fitting import assets
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz, reason
 from flame_fitting.head.apertures import LID_COLUMNS
+from flame_fitting.landmarks.action_scores import log_odds
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry, features_of
 from flame_fitting.landmarks.evidence_fit import (
     OPEN_MM,
     QUANTITIES,
     Regression,
     Samples,
-    ScoreModel,
     fit_own_eyes,
     fit_regressions,
-    fit_scores,
     join_quantities,
 )
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.mediapipe_detector import MEASURES
+from flame_fitting.landmarks.mediapipe_detector import MEASURES, SCORE_NAMES
 
 REVISION = 3
 """Counts up whenever features or the method change, so that older calibrations are not used."""
@@ -37,6 +37,8 @@ _MOMENTS = 8
 _SQUINT, _SQUINT_OF_MOMENT, _READ_OUTWARD = 2.0, 2.0, 4.0
 """Standard deviations, degrees: of how far apart a person's eyes look on the mean, and more in a single moment; and of
 how far outward eyes of persons and head models other than the calibrated one are read."""
+_FRONT = (30.0, 15.0)
+"""Degrees of yaw and pitch up to which expression scores are looked at."""
 _STEEPEST = 60.0
 """Degrees of yaw beyond which the far eye is hidden and nothing is said."""
 
@@ -47,11 +49,10 @@ class EvidenceCalibration:
 
     eye: Regression
     mouth: Regression
-    scores: ScoreModel
     detector: str
     detector_version: str
     head_hash: str
-    """Of the model that was shown, to whose expression coefficients the scores' model belongs."""
+    """Of the model that was shown."""
     ball: Float[ndarray, "3"]
     """`EvidenceGeometry.ball` of that model."""
     revision: int = REVISION
@@ -60,7 +61,6 @@ class EvidenceCalibration:
         """Writes an .npz file."""
         arrays = {f"eye_{f.name}": getattr(self.eye, f.name) for f in fields(Regression)}
         arrays |= {f"mouth_{f.name}": getattr(self.mouth, f.name) for f in fields(Regression)}
-        arrays |= {f"scores_{f.name}": getattr(self.scores, f.name) for f in fields(ScoreModel)}
         text = {name: getattr(self, name) for name in ("detector", "detector_version", "head_hash", "revision")}
         with atomic_write(path) as temporary:
             np.savez_compressed(temporary, ball=self.ball, **arrays, **text)
@@ -75,9 +75,8 @@ class EvidenceCalibration:
                 Regression(**{f.name: arrays[f"{part}_{f.name}"] for f in fields(Regression)})
                 for part in ("eye", "mouth")
             )
-            scores = ScoreModel(**{f.name: arrays[f"scores_{f.name}"] for f in fields(ScoreModel)})
             name, version, head_hash = (str(arrays[key]) for key in ("detector", "detector_version", "head_hash"))
-            return cls(eye, mouth, scores, name, version, head_hash, arrays["ball"], int(arrays["revision"]))
+            return cls(eye, mouth, name, version, head_hash, arrays["ball"], int(arrays["revision"]))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a calibration of evidence ({reason(error)}). {advice}") from error
 
@@ -96,8 +95,13 @@ class Evidence:
     """Standard deviation of each picture's own error."""
     shared_std: Float[ndarray, " Q"]
     """Of the error that all pictures of one person share: an unknown of the person, to a fit over time."""
-    scores: Float[ndarray, "... S"]
-    """The detector's expression scores, NaN where it saw no face; `EvidenceCalibration.scores` says what they mean."""
+    odds: Float[ndarray, "... S"]
+    """Logarithms of the odds of the detector's expression scores (`SCORE_NAMES`) in views from nearly in front; NaN in
+    others. `action_scores` says what they mean."""
+
+    def odds_of(self, names: Sequence[str]) -> Float[ndarray, "... N"]:
+        """Those of some scores."""
+        return self.odds[..., [SCORE_NAMES.index(name) for name in names]]
 
     @property
     def std(self) -> Float[ndarray, "... Q"]:
@@ -123,10 +127,10 @@ class Evidence:
         count = np.maximum(known.sum(-2), 1)
         # as if each view had the harmonic mean of their variances
         variance = count / np.where(some, total, np.nan)
-        seen = np.isfinite(self.scores).all(-1)
-        sums = np.where(seen[..., None], self.scores, 0.0).sum(-2)
-        scores = np.where(seen.any(-1)[..., None], sums / np.maximum(seen.sum(-1), 1)[..., None], np.nan)
-        return Evidence(mean, np.sqrt(variance * (same + (1 - same) / count)), self.shared_std, scores)
+        seen = np.isfinite(self.odds).all(-1)
+        sums = np.where(seen[..., None], self.odds, 0.0).sum(-2)
+        odds = np.where(seen.any(-1)[..., None], sums / np.maximum(seen.sum(-1), 1)[..., None], np.nan)
+        return Evidence(mean, np.sqrt(variance * (same + (1 - same) / count)), self.shared_std, odds)
 
 
 def measures_of(landmarks: Landmarks2D) -> Float[ndarray, "T C S"] | None:
@@ -150,6 +154,7 @@ def read_evidence(
     """Evidence of B pictures; NaN where no face was found or it is seen from too far aside."""
     count = len(landmarks)
     values, own = np.full((count, len(QUANTITIES)), np.nan), np.full((count, len(QUANTITIES)), np.nan)
+    odds = np.full((count, len(SCORE_NAMES)), np.nan)
     for row in range(count):
         if not np.isfinite(landmarks[row]).all(-1).any():
             continue
@@ -161,11 +166,12 @@ def read_evidence(
         yaw = found.angles[:1]
         eye_std, mouth_std = calibration.eye.spread(yaw)[0], calibration.mouth.spread(yaw)[0]
         own[row] = join_quantities(eye_std, eye_std, mouth_std, signed=False)
+        if (np.abs(found.angles) <= _FRONT).all():
+            odds[row] = log_odds(scores[row, : len(SCORE_NAMES)])
     eye, mouth = calibration.eye.shared_std, calibration.mouth.shared_std
-    given = np.where(np.isfinite(landmarks).all(-1).any(-1)[:, None], scores, np.nan)
     # gaps are no lengths below zero
     values[:, :13] = np.maximum(values[:, :13], 0.0)
-    return Evidence(values, own, join_quantities(eye, eye, mouth, signed=False), given)
+    return Evidence(values, own, join_quantities(eye, eye, mouth, signed=False), odds)
 
 
 def toward_one_thing(evidence: Evidence) -> Evidence:
@@ -197,7 +203,7 @@ def calibrate_evidence(
 ) -> EvidenceCalibration:
     """The calibration that samples of a head model make."""
     eye, mouth = fit_regressions(samples, geometry)
-    return EvidenceCalibration(eye, mouth, fit_scores(samples), detector, detector_version, head_hash, geometry.ball)
+    return EvidenceCalibration(eye, mouth, detector, detector_version, head_hash, geometry.ball)
 
 
 def with_own_eyes(

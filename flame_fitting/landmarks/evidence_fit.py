@@ -44,8 +44,6 @@ class Samples:
     """In the order of `QUANTITIES`."""
     group: Int[ndarray, "M 2"]
     """Identity, and expression of that identity, which several views may show."""
-    pose: Float[ndarray, "M P"]
-    """What moves the head model: expression coefficients, the jaw's three angles, the eyes' six (rad)."""
 
 
 def together(parts: Sequence[Samples]) -> Samples:
@@ -247,57 +245,6 @@ def _by_yaw(residual: ndarray, yaw: ndarray, parts: tuple[float, float, float]) 
     pull = 10.0  # pictures' worth of the mean over all bins
     square = ((residual**2)[:, None] * weight).sum(0) - parts[0] * weight.sum(0)
     return np.sqrt(np.maximum((square + pull * usual) / (weight.sum(0) + pull), 0.25 * usual))
-
-
-@dataclass(eq=False)
-class ScoreModel:
-    """Each expression score as a linear function of what moves the head model, about the person's own level.
-
-    `score = level + pose @ slope + error`, where `level` is an unknown of the person and the score: detectors call some
-    faces at rest half smiling.
-    """
-
-    slope: Float[ndarray, "P S"]
-    """By the columns of `Samples.pose`."""
-    level: Float[ndarray, " S"]
-    """Mean over persons."""
-    level_std: Float[ndarray, " S"]
-    std: Float[ndarray, " S"]
-    """Of the error, in persons that took no part."""
-    explained: Float[ndarray, " S"]
-    """Share of the variance within a person that the model explains in persons that took no part; near 0: the score
-    says nothing of this head model."""
-
-
-def fit_scores(samples: Samples) -> ScoreModel:
-    """Ridge regression of scores within persons: what is a person's own is taken out of both sides before."""
-    identity = np.unique(samples.group[:, 0], return_inverse=True)[1]
-    fold = identity % _FOLDS
-    pose, scores = _within(samples.pose, identity), _within(samples.scores, identity)
-    scale = np.maximum(pose.std(0), 1e-9)
-    normal = pose / scale
-    best = None
-    for ridge in (1.0, 3.0, 10.0, 30.0, 100.0, 300.0):
-        error = np.empty_like(scores)
-        for number in range(_FOLDS):
-            test = fold == number
-            if test.any():
-                error[test] = scores[test] - normal[test] @ _ridge(normal[~test], scores[~test], ridge)
-        # scores that hardly move count as much as those that move
-        value = float((error.var(0) / np.maximum(scores.var(0), 1e-6)).mean())
-        if best is None or value < best[0]:
-            best = value, ridge, error
-    assert best is not None
-    slope = _ridge(normal, scores, best[1]) / scale[:, None]
-    levels = np.stack([_means(column, identity) for column in (samples.scores - samples.pose @ slope).T], axis=1)
-    used = len(scores) / max(len(scores) - len(levels), 1)
-    explained = 1 - best[2].var(0) / np.maximum(scores.var(0), 1e-12)
-    return ScoreModel(slope, levels.mean(0), levels.std(0), np.sqrt(best[2].var(0) * used), np.clip(explained, 0, 1))
-
-
-def _within(values: ndarray, identity: ndarray) -> ndarray:
-    """Without each person's mean."""
-    return values - np.stack([_means(column, identity) for column in values.T], axis=1)[identity]
 
 
 def _ridge(normal: ndarray, target: ndarray, ridge: float) -> ndarray:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
+from flame_fitting.fit.contact import lower_lip
 from flame_fitting.fit.intersections import crossing_pairs
 from flame_fitting.fit.penetration import passed_through
 from flame_fitting.fit.result import FitResult
@@ -148,10 +149,7 @@ class _Contact:
         }
         self.parts = {name: np.flatnonzero(mask) for name, mask in inside.items()}
         if apertures is not None:
-            # of the jaw's skinning weight, halfway between the rims of the lips
-            weight = head.weights.cpu().numpy()[:, _JAW]
-            rims = (weight[self.faces[apertures.face_index]] * apertures.barycentric).sum(-1)[:, 2 * LID_COLUMNS :]
-            lower = weight[self.faces].mean(1) > rims.mean()
+            lower = lower_lip(head, apertures)
             self.parts |= {
                 "upper": np.flatnonzero(inside["lips"] & ~lower),
                 "lower": np.flatnonzero(inside["lips"] & lower),

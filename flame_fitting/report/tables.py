@@ -74,7 +74,7 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     if "flipped_triangles" in metrics:
         pairs.append(("flipped triangles on the face", str(metrics["flipped_triangles"])))
     if "not_at_rest" in metrics:
-        pairs.append(("not at rest, by the detector's evidence", ", ".join(metrics["not_at_rest"]) or "nothing"))
+        pairs.append(("not at rest", ", ".join(metrics["not_at_rest"]) or "nothing"))
     if "mm_per_unit" in metrics:
         source = str(metrics.get("scale_source"))
         if "mm_per_unit_by_face" in metrics:

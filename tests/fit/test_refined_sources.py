@@ -21,7 +21,7 @@ from flame_fitting.landmarks.capture_outliers import cameras_of, outliers_of, to
 from flame_fitting.landmarks.evidence import shipped_evidence
 from flame_fitting.landmarks.evidence_fit import QUANTITIES
 from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.landmarks.mediapipe_detector import MEASURES, MediaPipeDetector
+from flame_fitting.landmarks.mediapipe_detector import MEASURES, SCORE_NAMES, MediaPipeDetector
 from flame_fitting.landmarks.merging import MERGED
 from flame_fitting.landmarks.overlays import draw_overlays
 from flame_fitting.landmarks.schemes import scheme_named
@@ -82,7 +82,7 @@ def test_evidence_reaches_the_targets_of_the_fit(rig):
     head.float()
     for target in start.targets:
         own = target.sources[0].evidence
-        assert own.values.shape == (len(QUANTITIES),) and own.scores.shape == (len(MEASURES),)
+        assert own.values.shape == (len(QUANTITIES),) and own.odds.shape == (len(SCORE_NAMES),)
         known = np.isfinite(own.own_std)  # lids that are this narrow hide the gaze
         assert known[:13].all() and not known[13:].any()
         most = np.nanmax(evidence.own_std, axis=(0, 1))

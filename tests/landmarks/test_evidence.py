@@ -23,8 +23,6 @@ from flame_fitting.landmarks.evidence import (
 from flame_fitting.landmarks.evidence_features import EvidenceGeometry, features_of
 from flame_fitting.landmarks.evidence_fit import (
     QUANTITIES,
-    Samples,
-    fit_scores,
     join_quantities,
     regress,
     split_quantities,
@@ -114,21 +112,6 @@ def test_eyes_that_are_read_apart_at_all_times_are_turned_toward_one_thing():
     # a few moments may be those of a squint
     few = Evidence(values[:3], np.ones_like(values[:3]), np.ones(len(QUANTITIES)), np.zeros((3, 2, 3)))
     np.testing.assert_array_equal(toward_one_thing(few).values, values[:3])
-
-
-def test_scores_are_told_by_the_models_parameters_about_a_persons_own_level():
-    rng = np.random.default_rng(2)
-    group = groups(60, 5, 1)
-    pose = rng.standard_normal((len(group), 8))
-    slope = np.zeros((8, 2))
-    slope[0, 0] = 0.3
-    scores = pose @ slope + 0.2 + 0.5 * rng.standard_normal((60, 2))[group[:, 0]] + 0.05 * rng.standard_normal((300, 2))
-    nothing = np.zeros((len(group), 0))
-    found = fit_scores(Samples(np.zeros((300, 1, 3)), scores, np.zeros((300, 3, 3)), nothing, group, pose))
-    np.testing.assert_allclose(found.slope, slope, atol=0.03)
-    assert found.explained[0] > 0.9 and found.explained[1] < 0.1
-    np.testing.assert_allclose(found.std, 0.05, rtol=0.25)
-    np.testing.assert_allclose(found.level_std, 0.5, rtol=0.25)
 
 
 def test_quantities_are_split_by_eye_and_joined_again():
@@ -351,8 +334,10 @@ def test_pictures_of_the_open_head_are_read(open_head):
     assert (np.abs(gaze[3] - gaze[0])[[0, 2]] > 10).all() and (gaze[3] - gaze[0])[[0, 2]].min() > 0
     assert ((gaze[4] - gaze[0])[[1, 3]] > 4).all()
     assert np.isnan(gaze[1]).all(), "nobody sees where shut eyes look"
+    assert np.isfinite(found.odds).all() and found.odds.shape == (5, len(SCORE_NAMES)), "all seen from the front"
+    assert (found.odds_of(["eyeBlinkLeft"])[1] > found.odds_of(["eyeBlinkLeft"])[0] + 1).all()
     # nothing where no face is
     landmarks[0] = np.nan
     again = read_evidence(calibration, geometry, landmarks, scores, np.tile(K, (5, 1, 1)))
-    assert again.known.tolist() == [False, True, True, True, True] and np.isnan(again.scores[0]).all()
+    assert again.known.tolist() == [False, True, True, True, True] and np.isnan(again.odds[0]).all()
     assert torch.is_tensor(head.v_template)

@@ -9,7 +9,7 @@ costs little, and what else the surface shows goes to identity.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.fit.solvers.evidence_terms import apertures_of, evidence_of
+from flame_fitting.fit.solvers.shown_actions import Shown
 from flame_fitting.fit.targets import FrameTarget
 from flame_fitting.head.apertures import LID_COLUMNS, closing_expression
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.action_scores import SPREAD
 
 SHUT = 0.3
 """Share of its opening on the template by which an eye at rest is shut at most: beyond that it is an action."""
@@ -37,10 +39,21 @@ class ActiveExpression:
     said: tuple[str, ...]
     """In words, for the log and the report; none: the face is at rest."""
 
+    def with_shown(self, shown: Shown) -> "ActiveExpression":
+        """With actions that the face shows beside."""
+        wide = SPREAD * shown.directions
+        said = tuple(str(action) for action in shown.actions)
+        return replace(self, directions=np.concatenate([self.directions, wide]), said=(*self.said, *said))
+
     def covariance(self, sigmas: Float[ndarray, " E"]) -> Float[ndarray, "E E"]:
         """Of the coefficients, with the standard deviations of a face at rest."""
         some = self.directions[:, : len(sigmas)]
         return np.asarray(np.diag(sigmas**2) + some.T @ some)
+
+    @classmethod
+    def at_rest(cls, head: HeadModel) -> "ActiveExpression":
+        """Nothing."""
+        return cls(np.zeros((0, head.n_expr)), False, ())
 
 
 def active_expression(head: HeadModel, targets: Sequence[FrameTarget]) -> ActiveExpression | None:

@@ -30,10 +30,12 @@ _OF_ONE = np.repeat([1 / LID_COLUMNS, 1 / _LIP_COLUMNS], [2 * LID_COLUMNS, _LIP_
 _MM, _DEGREES = 0.001, np.pi / 180
 _CUT = 10.0
 """Geman-McClure scale in standard deviations: lids that shut are far from where they were, and no outliers."""
-_SHUT_LIPS = 2.0
-"""Lip gaps that are read below so many of their deviations cannot be told from shut, which most mouths are."""
-_SHUT_MM = 0.5
-"""Standard deviation of the gap of lips that are shut."""
+_MAYBE_SHUT = 2.0
+"""Gaps that are read below so many of their deviations cannot be told from shut, which most mouths are."""
+_SHUT_MM, _SHUT_LIDS_MM = 0.5, 0.15
+"""Standard deviation of the gap of lips and of lids that are shut."""
+LIDS = (slice(0, LID_COLUMNS), slice(LID_COLUMNS, 2 * LID_COLUMNS))
+"""Gaps of the subject's right eye, and of the left one."""
 _TURNING = ("placement_rotation", "placement_translation", "rotation", "translation", "neck_pose")
 """Parts that move a head as a whole, which changes no gap."""
 
@@ -141,7 +143,7 @@ class EvidenceTerms:
         out: list[Measurements] = []
         gaps, stated = evidence.values[: len(GAP_NAMES)], evidence.own_std if self._first is not None else evidence.std
         if not self._over_time:
-            gaps, stated = with_shut_lips(gaps, stated[: len(GAP_NAMES)])
+            gaps, stated = with_shut(gaps, stated[: len(GAP_NAMES)])
         known = np.flatnonzero(np.isfinite(gaps))
         if len(known):
             std = stated[known] * _MM
@@ -187,14 +189,24 @@ class EvidenceTerms:
         return self._faces[torch.as_tensor(self._apertures.face_index, device=self._faces.device)].reshape(-1)
 
 
-def with_shut_lips(
+def with_shut(
     gaps: Float[np.ndarray, " G"], std: Float[np.ndarray, " G"]
 ) -> tuple[Float[np.ndarray, " G"], Float[np.ndarray, " G"]]:
-    """Gaps (mm) and their deviations, where lips that may be shut are taken for shut."""
-    lips = np.arange(len(gaps)) >= 2 * LID_COLUMNS
-    if not bool((gaps[lips] < _SHUT_LIPS * std[lips]).all()):  # NaN is not known
-        return gaps, std
-    return np.where(lips, 0.0, gaps), np.where(lips, _SHUT_MM, std)
+    """Gaps (mm) and their deviations, where lips and lids that may be shut are taken for shut."""
+    for opening, surely in ((slice(2 * LID_COLUMNS, None), _SHUT_MM), *((eye, _SHUT_LIDS_MM) for eye in LIDS)):
+        lips = opening.start == 2 * LID_COLUMNS
+        seen, allowed = gaps[opening], _MAYBE_SHUT * std[opening]
+        # lids are read column by column from one look; NaN is not known
+        if bool((seen < allowed).all()) if lips else bool(seen.mean() < allowed.mean()):
+            chosen = np.isin(np.arange(len(gaps)), np.arange(len(gaps))[opening])
+            gaps, std = np.where(chosen, 0.0, gaps), np.where(chosen, surely, std)
+    return gaps, std
+
+
+def shut_eyes(evidence: Evidence) -> list[int]:
+    """Which eyes' lids are taken for shut: the subject's right (0), left (1)."""
+    gaps = with_shut(evidence.values[: len(GAP_NAMES)], evidence.std[: len(GAP_NAMES)])[0]
+    return [number for number, eye in enumerate(LIDS) if bool((gaps[eye] == 0).all())]
 
 
 def points_alone(terms: Sequence[Measurements]) -> list[Measurements]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.priors import OPEN_JAW, priors
 from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression
@@ -32,33 +33,40 @@ class Moment:
     """What is not at rest; None: that is not known, or does not count."""
 
 
-def moments_of(seen: Observations, stage: Stage) -> tuple[tuple[Moment, ...], tuple[ActiveExpression | None, ...]]:
-    """The moments of an observation, and what evidence says of each; none of either over time."""
+Evident = tuple[ActiveExpression | None, ...]
+"""What is not at rest in each moment."""
+
+
+def not_at_rest(seen: Observations, stage: Stage) -> Evident:
+    """What evidence says of a single moment, or of each of several in no order; of timesteps over time nothing."""
     if seen.is_sequence and not seen.moments:
-        return (), ()
-    config, usual = stage.config, priors(stage.config)
-    counts = bool(config.w.evidence and config.data.use_landmark)
-    said = tuple(active_expression(seen.head, [target]) if counts else None for target in seen.targets)
+        return ()
+    counts = bool(stage.config.w.evidence and stage.config.data.use_landmark)
+    return tuple(active_expression(seen.head, [target]) if counts else None for target in seen.targets)
+
+
+def moments_of(seen: Observations, config: FitConfig, active: Evident) -> tuple[Moment, ...]:
+    """One for each of what is `active`."""
+    usual = priors(config)
     if config.neutral or config.expressive:
-        return tuple(Moment(usual, None) for _ in said), said
-    rest = nearest_to_rest(seen)
+        return tuple(Moment(usual, None) for _ in active)
+    rest = nearest_to_rest(seen) if active else 0
     wide = replace(usual, expr=max(usual.expr, config.prior.expr_several))
-    own = [usual if row == rest else wide for row in range(seen.timesteps)]
-    own = [
-        replace(p, jaw=OPEN_JAW) if one is not None and one.open_mouth else p for p, one in zip(own, said, strict=True)
-    ]
-    return tuple(map(Moment, own, said)), said
+    own = (usual if row == rest else wide for row in range(len(active)))
+    return tuple(
+        Moment(replace(prior, jaw=OPEN_JAW) if one is not None and one.open_mouth else prior, one)
+        for prior, one in zip(own, active, strict=True)
+    )
 
 
 def nearest_to_rest(seen: Observations) -> int:
     """The row of the moment whose expression scores are least, where it is not known; the first where none tells."""
     if seen.at_rest is not None:
         return seen.at_rest
-    evidence = evidence_of(seen.targets)
     size = {
-        row: float(np.linalg.norm(np.nan_to_num(one.scores[: len(_TELLING)])[_TELLING]))
-        for row, one in evidence.items()
-        if len(one.scores) >= len(_TELLING) and np.isfinite(one.scores).any()
+        row: float(np.linalg.norm(1 / (1 + np.exp(-one.odds[_TELLING]))))
+        for row, one in evidence_of(seen.targets).items()
+        if len(one.odds) == len(_TELLING) and np.isfinite(one.odds).all()
     }
     if len(size) < seen.timesteps:
         return 0
@@ -66,7 +74,7 @@ def nearest_to_rest(seen: Observations) -> int:
     return min(row for row, value in size.items() if value <= ABOUT_AS_NEAR * least)
 
 
-def in_words(said: Sequence[ActiveExpression | None], names: Sequence[str]) -> tuple[str, ...]:
+def in_words(said: Evident, names: Sequence[str]) -> tuple[str, ...]:
     """What is not at rest, of several moments by their names."""
     if len(names) < 2:
         return tuple(text for one in said if one is not None for text in one.said)

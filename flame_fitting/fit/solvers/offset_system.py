@@ -10,10 +10,14 @@ from jaxtyping import Float, Int
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
+_CORNERS = 6
+"""Vertices that a row of points ties, at most: those of two triangles."""
+
 
 @dataclass(eq=False)
 class OffsetSystem:
-    """Normal equations for offsets d (V, 3): blocks of vertices, rows of three vertices (landmarks), a regulariser.
+    """Normal equations for offsets d (V, 3): blocks of vertices, rows of few vertices (landmarks,
+    contact), a regulariser.
 
     Data rows are added by `add_rows` and `add_points`; `regular` acts on each coordinate alike.
     """
@@ -22,15 +26,16 @@ class OffsetSystem:
     right: Float[Tensor, "V 3"]
     regular: sparse.csr_matrix
     """(V, V), symmetric, positive definite."""
-    corners: Int[Tensor, "n 3"]
-    coupling: Float[Tensor, "n 3 3 3"]
+    corners: Int[Tensor, "n 6"]
+    coupling: Float[Tensor, "n 6 3 3"]
     """Per row of points: one 3 x 3 matrix for each corner, square root of the weight included."""
 
     @classmethod
     def empty(cls, like: Float[Tensor, "V 3"], regular: sparse.csr_matrix) -> "OffsetSystem":
         """No data yet, with the device and precision of `like`."""
-        none = torch.zeros(0, 3, dtype=torch.long, device=like.device)
-        return cls(like.new_zeros(len(like), 3, 3), torch.zeros_like(like), regular, none, like.new_zeros(0, 3, 3, 3))
+        none = torch.zeros(0, _CORNERS, dtype=torch.long, device=like.device)
+        coupling = like.new_zeros(0, _CORNERS, 3, 3)
+        return cls(like.new_zeros(len(like), 3, 3), torch.zeros_like(like), regular, none, coupling)
 
     def add_rows(
         self,
@@ -46,12 +51,16 @@ class OffsetSystem:
 
     def add_points(
         self,
-        corners: Int[Tensor, "n 3"],
-        matrices: Float[Tensor, "n 3 3 3"],
+        corners: Int[Tensor, "n k"],
+        matrices: Float[Tensor, "n k 3 3"],
         value: Float[Tensor, "n 3"],
         weight: Float[Tensor, " n"],
     ) -> None:
-        """Equations sum_k matrices[:, k] d[corners[:, k]] = value, one weight for the three rows of a point."""
+        """Equations sum_k matrices[:, k] d[corners[:, k]] = value, one weight for the three rows of a point; at most
+        six corners."""
+        missing = _CORNERS - corners.shape[1]
+        corners = torch.nn.functional.pad(corners, (0, missing))
+        matrices = torch.nn.functional.pad(matrices, (0, 0, 0, 0, 0, missing))
         root = weight.sqrt()
         coupling = matrices * root[:, None, None, None]
         pull = torch.einsum("nkab,na->nkb", coupling, value * root[:, None])

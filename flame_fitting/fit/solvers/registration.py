@@ -15,12 +15,14 @@ import torch
 from scipy.spatial import cKDTree
 
 from flame_fitting import progress
+from flame_fitting.fit.contact import meetings
 from flame_fitting.fit.folds import adjacent_faces, folded_triangles
 from flame_fitting.fit.losses.offsets import capped
 from flame_fitting.fit.losses.robust import geman_mcclure_weight
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import CAP, DEFAULT_CAP, SurfaceWeights, by_region
+from flame_fitting.fit.solvers.contact_terms import add_contact, add_shut_lids
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.solvers.jacobians import skinning_rotations
 from flame_fitting.fit.solvers.offset_system import OffsetSystem
@@ -63,6 +65,15 @@ class OffsetConfig:
     """Weight of the neck's rim to an open edge of the avatar, where one is within `rim_reach`."""
     rim_reach: float = 0.012
     """Metres."""
+    contact: float = 10.0
+    """Weight of a lip's vertex that would pass through the other lip, or of a lid's that would enter the eyeball,
+    against one vertex of the face."""
+    contact_from: float = 0.4
+    """Share of the iterations from which on parts keep apart."""
+    shut: float = 3.0
+    """Weight of a gap between lids that are shut."""
+    clearance: float = 0.00005
+    """Metres that they keep."""
 
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
@@ -93,6 +104,7 @@ def fit_offsets(
     out = parameters.clone()
     extra, pairs = np.ones(head.n_vertices), adjacent_faces(head.faces)
     rims = _rim_edges(head, out, targets, config)
+    parts = meetings(head) if config.contact else []
     for iteration in range(iterations):
         if report is not None:
             report(iteration)
@@ -105,6 +117,9 @@ def fit_offsets(
         regular = smooth + membrane * config.bending * plate + 1e-4 * sparse.identity(head.n_vertices)
         system = OffsetSystem.empty(out.static_offset[0], sparse.csr_matrix(regular))
         add_data(system, head, out, targets, surface, config, cut, rims)
+        if parts and done >= config.contact_from:
+            add_contact(system, head, out, parts, config.contact, config.clearance)
+            add_shut_lids(system, head, out, targets, config.shut)
         solution = capped(system.solve(out.static_offset[0]), caps)
         trial = replace(out, static_offset=solution[None])
         folded = folded_triangles(head, trial, pairs)

@@ -9,7 +9,7 @@ import torch
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression, precision_of
 from flame_fitting.fit.solvers.columns import Columns
-from flame_fitting.fit.solvers.evidence_terms import with_shut_lips
+from flame_fitting.fit.solvers.evidence_terms import shut_eyes, with_shut
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
 from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
@@ -79,14 +79,29 @@ def test_the_prior_is_wide_along_the_action_alone():
     assert torch.equal(precision_of(None, sigmas), torch.diag(sigmas.square().reciprocal()))
 
 
+def test_lids_that_may_be_shut_are_taken_for_shut_each_eye_by_itself():
+    gaps, std = np.full(len(GAP_NAMES), 5.0), np.full(len(GAP_NAMES), 0.4)
+    gaps[:5] = (0.3, 0.7, 0.9, 0.6, 0.2)
+    shut, sure = with_shut(gaps, std)
+    assert (shut[:5] == 0).all() and (sure[:5] < 0.2).all()
+    np.testing.assert_array_equal(shut[5:], gaps[5:])
+    np.testing.assert_array_equal(sure[5:], std[5:])
+    values = np.concatenate([gaps, np.zeros(4)])
+    evidence = Evidence(values, np.full(17, 0.4), np.zeros(17), np.zeros(52))
+    assert shut_eyes(evidence) == [0]
+    assert shut_eyes(replace(evidence, values=values + 2)) == []
+    assert shut_eyes(replace(evidence, values=np.where(np.arange(17) < 1, np.nan, values))) == [], "not known"
+
+
 def test_lips_that_may_be_shut_are_taken_for_shut():
     gaps, std = np.full(len(GAP_NAMES), 2.0), np.full(len(GAP_NAMES), 1.5)
-    shut, sure = with_shut_lips(gaps, std)
-    assert (shut[LIPS] == 0).all() and (sure[LIPS] < 1).all() and (shut[:10] == 2.0).all() and (sure[:10] == 1.5).all()
+    gaps[:10] = 5.0
+    shut, sure = with_shut(gaps, std)
+    assert (shut[LIPS] == 0).all() and (sure[LIPS] < 1).all() and (shut[:10] == 5.0).all() and (sure[:10] == 1.5).all()
     gaps[LIPS.start] = 12.0
-    assert with_shut_lips(gaps, std)[0] is gaps
+    assert with_shut(gaps, std)[0] is gaps
     gaps[LIPS.start] = np.nan
-    assert with_shut_lips(gaps, std)[0] is gaps
+    assert with_shut(gaps, std)[0] is gaps
 
 
 def test_a_blink_is_an_expression_and_costs_no_identity(head):

@@ -13,13 +13,13 @@ from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.presets import preset
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.interface import Stage
-from flame_fitting.fit.solvers.moments import ABOUT_AS_NEAR, in_words, moments_of, nearest_to_rest
+from flame_fitting.fit.solvers.moments import ABOUT_AS_NEAR, in_words, moments_of, nearest_to_rest, not_at_rest
 from flame_fitting.fit.solvers.priors import make_priors
 from flame_fitting.fit.solvers.second_order import solve
 from flame_fitting.fit.state import FitState
 from flame_fitting.head.apertures import GAP_NAMES, GAZE_NAMES
 from flame_fitting.landmarks.evidence import Evidence
-from flame_fitting.landmarks.mediapipe_detector import MEASURES
+from flame_fitting.landmarks.mediapipe_detector import SCORE_NAMES
 from tests.fit.known_truth import sequence
 
 STATIC = preset("static", Path("unused"))
@@ -27,11 +27,10 @@ STATIC = preset("static", Path("unused"))
 
 def evidence_with(size: float) -> Evidence:
     """Scores of a size, the gaze's beside them much larger."""
-    scores = np.full(len(MEASURES), 5.0)
-    telling = [k for k, name in enumerate(MEASURES[:52]) if not name.startswith(("eyeLook", "_"))]
-    scores[telling] = size / np.sqrt(len(telling))
+    telling = np.array([not name.startswith(("eyeLook", "_")) for name in SCORE_NAMES])
+    scores = np.where(telling, size / np.sqrt(telling.sum()), 0.99)
     count = len(GAP_NAMES) + len(GAZE_NAMES)
-    return Evidence(np.full(count, 1.0), np.full(count, 0.3), np.full(count, 0.3), scores)
+    return Evidence(np.full(count, 1.0), np.full(count, 0.3), np.full(count, 0.3), np.log(scores / (1 - scores)))
 
 
 def seen_with(sizes: list[float | None], **changes: object) -> Observations:
@@ -60,7 +59,7 @@ def test_the_moment_nearest_to_rest_is_the_one_of_the_least_scores(sizes: list[f
 def test_it_alone_keeps_the_prior_of_a_face_at_rest() -> None:
     seen = seen_with([0.8, 0.4, 0.9])
     stage = Stage("geo_init_all", STATIC.pipeline.geo_init_all, STATIC)
-    moments, _ = moments_of(seen, stage)
+    moments = moments_of(seen, STATIC, not_at_rest(seen, stage))
     assert [one.prior.expr for one in moments] == [1.0, STATIC.prior.expr, 1.0]
     columns = Columns.of(seen.head, ["shape", "expr", "jaw_pose"])
     like = torch.zeros(1, dtype=torch.float64)
@@ -71,13 +70,13 @@ def test_it_alone_keeps_the_prior_of_a_face_at_rest() -> None:
     assert not found.below.any()
     of_rows = seen.of_frames([1, 2])
     assert of_rows.moments == ("b", "c") and nearest_to_rest(of_rows) == 0
-    assert moments_of(replace(seen, moments=()), stage) == ((), ())
+    assert not_at_rest(replace(seen, moments=()), stage) == ()
 
 
 @pytest.mark.parametrize("flag", ["neutral", "expressive"])
 def test_flags_decide_for_all_moments(flag: str) -> None:
     config = replace(STATIC, **{flag: True})
-    moments, _ = moments_of(seen_with([0.8, 0.4]), Stage("x", config.pipeline.geo_init_all, config))
+    moments = moments_of(seen_with([0.8, 0.4]), config, (None, None))
     assert len({one.prior.expr for one in moments}) == 1 and all(one.active is None for one in moments)
 
 
