@@ -50,7 +50,7 @@ STAGES = (
         "RunConfig",
         "run",
         "All of it: an avatar in, a fitted head and a NeRF-style dataset out.",
-        ("run A.glb --output output/a", "run scan.obj --output output/scan --no-photometric --views 16"),
+        ("run A.glb --output output/a", "run smile.glb frown.glb --output output/one_person"),
     ),
     Stage(
         "preprocess",
@@ -88,7 +88,7 @@ STAGES = (
         "FitConfig",
         "fit",
         "Fits the head model to a capture: shape, expression, pose, offsets, texture.",
-        ("fit O/render --output O/fit", "fit O/render --output O/fit --no-photometric --no-use-static-offset"),
+        ("fit O/render --output O/fit", "fit A/render B/render --same-identity --output O/fit"),
         "Every day: --expressive, --no-photometric (faster), --no-use-static-offset (smoother),\n"
         "--preset fast or high, --head, --unit cm.\n\n"
         "The dotted groups have VHAP's names; few need them. All options, those of single stages too:\n"
@@ -293,11 +293,10 @@ def execute(
 
 def output_folder(config: Any) -> Path | None:
     """The folder a stage writes into, read from its configuration; it gets log.txt."""
-    for name in ("folder", "output", "tgt_folder", "capture", "fit"):
-        value = getattr(config, name, None)
-        if isinstance(value, Path):
-            return value
-    return None
+    if isinstance(getattr(config, "same_identity", None), Path):  # two fits are compared, nothing is written
+        return None
+    places = (getattr(config, name, None) for name in ("folder", "output", "tgt_folder", "capture", "fit"))
+    return next((place for place in places if isinstance(place, Path)), None)
 
 
 def head_line(config: Any, arguments: Sequence[str] = ()) -> str:

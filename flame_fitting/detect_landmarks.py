@@ -111,7 +111,7 @@ def _detectors(
 ) -> "list[LandmarkDetector]":
     from flame_fitting.landmarks.registry import choose_detectors, make_detector, settings_of
 
-    chosen = choose_detectors((config.detector,), config, tracking=len(capture.timestep_ids) > 1)
+    chosen = choose_detectors((config.detector,), config, tracking=len(capture.timestep_ids) > 1 and capture.ordered)
     if notify is not None and chosen.why:
         notify(chosen.why)
     return [make_detector(name, settings_of(name, config)) for name in chosen.names]

@@ -175,7 +175,7 @@ def evaluate_in_place(
         mm_per_unit,
         workings=workings,
         cameras=video.cameras if video is not None else (),
-        watching=filming if video is not None and len(capture.timesteps) > 1 else None,
+        watching=filming if video is not None and len(capture.timesteps) > 1 and capture.ordered else None,
     )
     if figures:
         write_report(folder, fit, capture, head, metrics, workings, truth, videos)

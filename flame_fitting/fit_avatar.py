@@ -1,7 +1,7 @@
 """`fit`: fits the head model to a capture of a static avatar."""
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from flame_fitting import progress, stopping
 from flame_fitting.errors import InputError
@@ -11,7 +11,7 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
 from flame_fitting.options import not_deciding, values_of
-from flame_fitting.shared_options import AUTO_DETECTOR, BOTH_DETECTORS, DetectorWeights
+from flame_fitting.shared_options import AUTO_DETECTOR, BOTH_DETECTORS, CaptureOptions, DetectorWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from flame_fitting.capture.capture import Capture
     from flame_fitting.capture.read_options import ReadOptions
-    from flame_fitting.fit.landmark_sources import LandmarkSource
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import Start
     from flame_fitting.fit.result import FitResult
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.files import Landmarks2D
+
+_CHOSEN = ("subset", "division", "n_downsample_rgb", "scale_factor", "heldout_every", "heldout_cameras")
+"""Options that choose what is read of a capture."""
 
 __all__ = ["FitConfig", "defaults", "fit", "plan"]
 
@@ -59,22 +61,25 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
     from flame_fitting.export.obj import write_obj
     from flame_fitting.fit.alignment import aligned
     from flame_fitting.fit.driver import run_stages
-    from flame_fitting.fit.quality import in_words
+    from flame_fitting.fit.joining import JOINED
+    from flame_fitting.fit.morphs import MORPHS_NAME, write_morphs
+    from flame_fitting.fit.quality import different_persons, in_words
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.saving import focal_in_words, make_result, save_fit, write_tensorboard
     from flame_fitting.render.backend import choose_device
 
     check(config)
-    config = chosen_sources(replace(config, capture=capture_of(config)), progress.say)
+    given = {"capture": capture_of(config), "others": tuple(map(capture_folder, config.others))}
+    config = chosen_sources(replace(config, **given), progress.say)  # type: ignore[arg-type]
     for text in without_effect(config):
         progress.say(text)
     folder, started = config.folder, time.perf_counter()
-    read = (config.capture, config.model.flame_params_path)
+    read = (config.capture, *config.others, config.model.flame_params_path)
     name = _name(config)
     with progress.stage(name) as line, locked_folder(folder, config.force, name, read), ExitStack() as block:
         device = choose_device(config.device)
-        ready = with_landmarks(config)
-        if manifest is None or ready is not config:  # landmarks that were detected just now are in no earlier plan
+        ready, anew = joined(config) if config.others else ((found := with_landmarks(config)), found is not config)
+        if manifest is None or anew:  # landmarks that were detected just now are in no earlier plan
             manifest = plan(config)
         underway = Resumable(folder, manifest, not_deciding(type(config)))
         block.enter_context(stopping.leaves(underway.kept))
@@ -82,7 +87,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
         state = run_stages(prepared.state, seen, prepared.config, device, lambda state: underway.keep(state, head))
-        for text in manifest.finish(lambda: plan(config)):
+        said = different_persons(seen.head, state.parameters, seen.targets, capture.moments) if config.others else None
+        for text in [*manifest.finish(lambda: plan(config)), *([said] if said else [])]:
             progress.warn(text)
             state = state.warned(text)
         result = make_result(state, seen, prepared.start, capture)
@@ -92,10 +98,12 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
         old = (path.name for pattern in ("events.out.tfevents*", "overlay*.mp4") for path in folder.glob(pattern))
-        stale = ("metrics.json", "report.html", "overlays", *old)
+        stale = ("metrics.json", "report.html", "overlays", MORPHS_NAME, *old)
         with staged_folder(folder, config.force, stale=stale) as staged:
             result.folder = staged
             save_fit(staged, result, state, config)
+            if capture.avatar.morphs:
+                write_morphs(staged, result, capture.avatar.morphs)
             if config.log.tensorboard:
                 write_tensorboard(staged, state.records)
             uv, uv_faces = (head.uv.numpy(), head.uv_faces.numpy()) if head.has_uv else (None, None)
@@ -108,6 +116,8 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
                 "head_from_world": result.head_from_world.tolist(),
             }
             manifest.result = {"scale": state.scale.as_dict(result.mm_per_unit), "not_at_rest": result.active}
+            if config.others:
+                manifest.result["capture"] = JOINED
             manifest.device = str(device)
             manifest.seconds = dict(result.seconds)
             manifest.write(staged)
@@ -144,6 +154,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.begin import begin
     from flame_fitting.fit.bridging import gaps
+    from flame_fitting.fit.detected_sources import detected_sources
     from flame_fitting.fit.earlier import earlier_state, in_reference
     from flame_fitting.fit.observations import Observations, with_pictures
     from flame_fitting.fit.prepare import masked_surface_weights, neutral_parameters
@@ -160,7 +171,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         config = replace(config, data=replace(config.data, n_downsample_rgb=None))
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
     head = with_chosen_eyelids(head, config.model.use_eyelids, progress.say)
-    sources = landmark_sources(config, capture, head)
+    found = detected_sources(config, capture, head, progress.say)
     double = copy.deepcopy(head).double()
     left = underway.left(head) if underway is not None else None
     path = config.model.flame_params_path
@@ -174,7 +185,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         known = earlier.scale
     trust = trust_of(config.data.geometry_kind, capture.avatar.geometry)
     surface = masked_surface_weights(double, config.model.occluded, trust)
-    scale, start = begin(config, capture, sources, double, surface, known)
+    scale, start = begin(config, capture, found, double, surface, known)
     seen = Observations(
         head=double,
         targets=start.targets,
@@ -183,6 +194,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         name=str(capture.root),
         calibrated=capture.calibrated,
         of_sequence=config.over_time,
+        moments=capture.moments,
+        at_rest=0 if capture.avatar.morphs and capture.timesteps[0] == 0 else None,
     )
     state = left
     if state is None:
@@ -195,7 +208,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
             text = f"the head model {double.name} has no texture coordinates: no texture and no photometric stage"
             state = state.warned(text)
     names = [capture.timestep_ids[timestep] for timestep in capture.timesteps]
-    if (missing := gaps(seen.valid, capture.heldout_rows, names)) is not None:
+    if (missing := gaps(seen.valid, capture.heldout_rows, names, capture.ordered)) is not None:
         (progress.warn if missing.serious else progress.say)(missing.text)
         if missing.serious and left is None:
             state = state.warned(missing.text)
@@ -203,35 +216,6 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
         limit = int(config.data.picture_cache * 1e9)
         seen = with_pictures(seen, capture, start.reference_from_world, device, limit)
     return PreparedFit(config, capture, head, start, seen, state)
-
-
-def landmark_sources(config: FitConfig, capture: "Capture", head: "HeadModel") -> "list[LandmarkSource]":
-    """What each detector found in the capture, and where its points lie on the head model."""
-    from flame_fitting.avatar.evidence_calibration import evidence_calibration
-    from flame_fitting.avatar.head_calibration import embedding_of_landmarks, shading_kind
-    from flame_fitting.fit.landmark_sources import LandmarkSource
-    from flame_fitting.fit.refined_sources import refined
-    from flame_fitting.landmarks.files import check_landmarks, read_landmarks, without_heldout
-    from flame_fitting.landmarks.registry import DETECTORS, settings_of
-
-    kind, names = shading_kind(capture.landmark_shading), chosen_sources(config).data.landmark_source
-    sources = []
-    for name, weight in zip(names, config.data.detector_weights or (1.0,) * len(names), strict=True):
-        detected = without_heldout(capture, read_landmarks(capture, name))
-        check_landmarks(capture, detected)
-        settings = settings_of(name if detected.made_here else DETECTORS[0], config)
-        embedding = embedding_of_landmarks(
-            head, detected, kind, settings, notify=progress.say, licensed=config.landmark_embedding
-        )
-        progress.say(f"landmarks: {detected.label}")
-        calibration = None
-        if config.w.evidence:
-            calibration = evidence_calibration(head, detected, embedding, settings, notify=progress.say)
-        sources.append(LandmarkSource(detected, embedding, weight, calibration))
-    found = refined(head, capture, sources, config.data.merge_landmarks, config.data.use_geometry)
-    for text in found.notes:
-        progress.say(text)
-    return found.sources
 
 
 def chosen_sources(config: FitConfig, notify: "Callable[[str], None] | None" = None) -> FitConfig:
@@ -258,11 +242,14 @@ def plan(config: FitConfig) -> Manifest:
     from flame_fitting.head.loading import head_identity, head_inputs
     from flame_fitting.landmarks.files import label_in, landmarks_in
 
-    config, options = chosen_sources(config), reading_options(config)
-    inputs = {"capture": input_record(config.capture, config.folder, capture_hash(config.capture, options))}
-    for name in config.data.landmark_source:
-        if (landmarks := landmarks_in(config.capture, name, options)) is not None:
-            inputs[f"landmarks {name}"] = input_record(landmarks, config.folder)
+    config, inputs = chosen_sources(config), {}
+    for number, capture in enumerate((config.capture, *config.others), start=1):
+        one, of = replace(config, capture=capture), f" {number}" if config.others else ""
+        options = reading_options(one)
+        inputs[f"capture{of}"] = input_record(capture, config.folder, capture_hash(capture, options))
+        for name in config.data.landmark_source:
+            if (landmarks := landmarks_in(capture, name, options)) is not None:
+                inputs[f"landmarks {name}{of}"] = input_record(landmarks, config.folder)
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
     if config.model.flame_params_path is not None:
@@ -277,6 +264,24 @@ def plan(config: FitConfig) -> Manifest:
         detector=", ".join(label_in(config.capture, name) for name in config.data.landmark_source),
         seeds={"seed": config.seed},
     )
+
+
+def joined(config: FitConfig) -> tuple[FitConfig, bool]:
+    """The configuration with its captures joined to one, and whether landmarks of some were detected just now."""
+    from flame_fitting.fit.joining import join
+    from flame_fitting.manifest import read_manifest
+
+    every, anew = (config.capture, *config.others), False
+    # what is chosen of a capture is chosen of the joined one
+    part: dict[str, Any] = {one.name: one.default for one in fields(CaptureOptions) if one.name in _CHOSEN}
+    data = replace(config.data, **part)
+    for capture in every:
+        one = replace(config, capture=capture, others=(), data=data)
+        anew |= with_landmarks(one) is not one
+    if read_manifest(config.folder) is None:
+        config.folder.mkdir(exist_ok=True)
+        Manifest(stage=_name(config)).write(config.folder)  # ours from here on, and unfinished
+    return replace(config, capture=join(every, config.folder, config.data.use_geometry), others=()), anew
 
 
 def capture_of(config: FitConfig) -> "Path":
@@ -311,10 +316,15 @@ def with_landmarks(config: FitConfig) -> FitConfig:
     from flame_fitting.fit.keyframes import check_keyframes
 
     capture = open_capture(config.capture, reading_options(config))
-    if len(capture.timesteps) > 1 and not config.over_time:
+    if len(capture.timesteps) > 1 and not capture.moments and not config.over_time:
         raise InputError(
             f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
             "Give a capture with one timestep, choose one with --data.subset ti<number>, or use: flame-fitting track"
+        )
+    if capture.moments and config.over_time:
+        raise InputError(
+            f"{config.capture}: its timesteps are moments in no order, which nothing leads from one to the next. "
+            f"Use: flame-fitting fit {config.capture}"
         )
     if not capture.calibrated and not config.over_time:
         raise InputError(

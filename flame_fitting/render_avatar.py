@@ -1,8 +1,9 @@
 """`render`: finds the face of an avatar, plans views around it and renders them as a capture."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -15,13 +16,19 @@ from flame_fitting.shared_options import ComputeOptions, FaceFinderWeights, Head
 if TYPE_CHECKING:
     import numpy as np
 
-    from flame_fitting.avatar.interface import Avatar
+    from flame_fitting.avatar.interface import Avatar, RenderedViews
     from flame_fitting.avatar.view_planning import PlannedView
     from flame_fitting.capture.capture import Capture
+    from flame_fitting.capture.files import CaptureWriter
     from flame_fitting.head.embedding import LandmarkEmbedding
     from flame_fitting.head.model import HeadModel
     from flame_fitting.landmarks.detector import LandmarkDetector
+    from flame_fitting.progress import Bar
 
+DEFAULT = "default"
+"""Name of the timestep that shows an avatar as its file has it, where morph targets are others."""
+_MOVES, _LEAST_PIXELS = 1e-4, 20
+"""A morph target is seen where it changes the depth of so many pixels, by this share of the depth around a head."""
 _FRAME_ROUNDS = 2
 """Times that the head frame is found anew from views planned in the frame before."""
 _PROBES = ((0.0, 0.0), (-30.0, 0.0), (30.0, 0.0), (0.0, 15.0), (0.0, -15.0), (-50.0, 10.0), (50.0, 10.0))
@@ -55,6 +62,8 @@ class RenderConfig(PictureOptions, HeadOptions, FaceFinderWeights, ComputeOption
     """Background: white, black, or red,green,blue from 0 to 255."""
     heldout_views: int = option(8, at_least=0)
     """Views kept apart for measuring."""
+    morphs: tuple[str, ...] = ()
+    """Morph targets of the avatar, by name or all: each at weight 1 becomes a timestep after the avatar as it is."""
 
 
 def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
@@ -64,12 +73,10 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
     from flame_fitting import progress
     from flame_fitting.avatar.face_finding import find_face
     from flame_fitting.avatar.head_calibration import head_frame, landmark_embedding, shading_kind
-    from flame_fitting.avatar.interface import VIEWS_AT_ONCE
-    from flame_fitting.avatar.loading import load_avatar
+    from flame_fitting.avatar.loading import chosen_morphs, load_avatar
     from flame_fitting.avatar.unit_frame import in_unit_frame
-    from flame_fitting.avatar.view_planning import plan_views
+    from flame_fitting.avatar.view_planning import of_moments, plan_views
     from flame_fitting.capture.avatar_record import AvatarRecord, ViewAngles
-    from flame_fitting.capture.camera import move_camera
     from flame_fitting.capture.files import CaptureWriter
     from flame_fitting.capture.pictures import parse_color
     from flame_fitting.capture.similarity import decompose_similarity, invert_similarity
@@ -79,6 +86,7 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
     _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force, "render", (config.avatar,)):
         manifest = manifest or plan(config)
+        morphs = chosen_morphs(config.avatar, config.morphs)
         # Everything is found and drawn in the unit frame; what is written is in the avatar's own coordinates.
         avatar, world_from_unit = in_unit_frame(load_avatar(config.avatar))
         unit_from_world, units = invert_similarity(world_from_unit), decompose_similarity(world_from_unit)[0]
@@ -115,38 +123,26 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
             landmark_shading=landmark_shading,
             views=tuple(ViewAngles(view.role, view.yaw, view.pitch) for view in planned),
         )
+        look = _Look(planned, shading, landmark_shading, background, rotation, world_from_unit)
+        seen = of_moments(planned)
         with (
             CaptureWriter(config.output, background, shading, record, config.force) as writer,
-            progress.Bar(len(planned), "render", "view") as bar,
+            progress.Bar(len(planned) + len(morphs) * len(seen), "render", "view") as bar,
         ):
-            for camera in range(0, len(planned), VIEWS_AT_ONCE):
-                chunk = planned[camera : camera + VIEWS_AT_ONCE]
-                for alike in _alike(chunk):
-                    first = chunk[alike[0]]
-                    pictures = avatar.draw(
-                        np.stack([chunk[k].K for k in alike]),
-                        np.stack([chunk[k].world_to_camera for k in alike]),
-                        first.width,
-                        first.height,
-                        landmark_shading if first.role == "landmark" else shading,
-                        background,
-                        light_rotation=rotation,
-                    )
-                    assert pictures.image is not None and pictures.alpha is not None
-                    assert pictures.depth is not None and pictures.normal is not None
-                    for i, k in enumerate(alike):
-                        writer.add(
-                            timestep=0,
-                            camera=camera + k,
-                            role=chunk[k].role,
-                            K=chunk[k].K,
-                            world_to_camera=move_camera(chunk[k].world_to_camera, world_from_unit),
-                            image=pictures.image[i],
-                            alpha=pictures.alpha[i],
-                            depth=pictures.depth[i] * units,
-                            normal=pictures.normal[i],
-                        )
-                bar.advance(len(chunk))
+            shown = _drawn(avatar, look, range(len(planned)), writer, bar, 0, DEFAULT if morphs else "")
+            kept: list[str] = []
+            for morph in morphs:
+                moved = load_avatar(config.avatar, morph).normalized(world_from_unit[:3, 3], units)
+                if not _differs(moved, look, seen, shown):
+                    progress.say(f"morph target {morph}: moves nothing that its views see, left out")
+                    bar.advance(len(seen))
+                    continue
+                kept.append(morph)
+                _drawn(moved, look, seen, writer, bar, len(kept), morph)
+            if morphs and not kept:
+                raise InputError(f"{config.avatar}: no morph target moves anything of the face that was found.")
+            writer.ordered = not kept
+            writer.avatar = replace(record, morphs=tuple(kept) or None)
             manifest.transforms = {"head_from_world": head_from_world.tolist()}
             for text in manifest.finish(lambda: plan(config)):
                 progress.warn(text)
@@ -155,8 +151,91 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
             progress.say(f"  {note}")
         millimetres = 1000 * np.cbrt(np.linalg.det(head_from_world[:3, :3]))
         unit = f"one unit is roughly {float(f'{millimetres:.2g}'):g} mm (the fit finds it more closely)"
-        line.result(f"{len(planned)} views, {shading}, {unit} -> {config.output}")
+        also = f" and {len(kept)} morph targets, {len(seen)} views each" if kept else ""
+        line.result(f"{len(planned)} views{also}, {shading}, {unit} -> {config.output}")
     return writer.capture
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """How an avatar, in the unit frame, is drawn and its pictures are written."""
+
+    planned: "list[PlannedView]"
+    shading: str
+    landmark_shading: str
+    background: tuple[float, float, float]
+    light_rotation: "np.ndarray"
+    world_from_unit: "np.ndarray"
+
+    def draw(self, avatar: "Avatar", chosen: "list[int]", **options: Any) -> "RenderedViews":
+        """Views that `_alike` puts together."""
+        import numpy as np
+
+        first = self.planned[chosen[0]]
+        return avatar.draw(
+            np.stack([self.planned[k].K for k in chosen]),
+            np.stack([self.planned[k].world_to_camera for k in chosen]),
+            first.width,
+            first.height,
+            self.landmark_shading if first.role == "landmark" else self.shading,
+            self.background,
+            light_rotation=self.light_rotation,
+            **options,
+        )
+
+
+def _drawn(
+    avatar: "Avatar",
+    look: _Look,
+    chosen: Sequence[int],
+    writer: "CaptureWriter",
+    bar: "Bar",
+    timestep: int,
+    name: str,
+) -> "dict[int, np.ndarray]":
+    """Draws and writes the views chosen; returns the depth of each, unit frame."""
+    from flame_fitting.avatar.interface import VIEWS_AT_ONCE
+    from flame_fitting.capture.camera import move_camera
+    from flame_fitting.capture.similarity import decompose_similarity
+
+    units, depths = decompose_similarity(look.world_from_unit)[0], {}
+    for start in range(0, len(chosen), VIEWS_AT_ONCE):
+        chunk = list(chosen[start : start + VIEWS_AT_ONCE])
+        for alike in _alike([look.planned[k] for k in chunk]):
+            numbers = [chunk[k] for k in alike]
+            pictures = look.draw(avatar, numbers)
+            assert pictures.image is not None and pictures.alpha is not None
+            assert pictures.depth is not None and pictures.normal is not None
+            for i, k in enumerate(numbers):
+                view, depths[k] = look.planned[k], pictures.depth[i]
+                writer.add(
+                    timestep=timestep,
+                    camera=k,
+                    role=view.role,
+                    K=view.K,
+                    world_to_camera=move_camera(view.world_to_camera, look.world_from_unit),
+                    image=pictures.image[i],
+                    alpha=pictures.alpha[i],
+                    depth=pictures.depth[i] * units,
+                    normal=pictures.normal[i],
+                    timestep_id=name,
+                )
+        bar.advance(len(chunk))
+    return depths
+
+
+def _differs(avatar: "Avatar", look: _Look, chosen: Sequence[int], shown: "dict[int, np.ndarray]") -> bool:
+    """Whether views from the front, the right and the left show another surface than before (`shown`)."""
+    import numpy as np
+
+    fit = [k for k in chosen if look.planned[k].role == "fit" and look.planned[k].pitch == 0.0]
+    for k in fit:
+        depth = look.draw(avatar, [k], outputs=("depth",)).depth
+        assert depth is not None
+        apart = np.abs(depth[0] - shown[k]) > _MOVES * (look.planned[k].far - look.planned[k].near)
+        if np.count_nonzero(apart) >= _LEAST_PIXELS:
+            return True
+    return False
 
 
 def plan(config: RenderConfig) -> Manifest:

@@ -16,7 +16,7 @@ from flame_fitting.fit.config import ExperimentConfig, FitConfig, ModelConfig, P
 from flame_fitting.fit.scale import contradiction
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
-from flame_fitting.options import PLACE, not_deciding, own_first, refusals, values_of
+from flame_fitting.options import PLACE, not_deciding, option, own_first, refusals, values_of
 from flame_fitting.render_avatar import PictureOptions
 from flame_fitting.shared_options import (
     ComputeOptions,
@@ -55,6 +55,8 @@ class RunConfig(PictureOptions, ScaleOptions, HeadOptions, DetectorOptions, Comp
     """Cut exported pictures below the neck line."""
     ground_truth: Path | None = None
     """Folder of the true head, where it is known; found by itself beside a demo avatar."""
+    others: tyro.conf.Positional[tuple[Path, ...]] = option((), decides=False)
+    """Further avatars of the same person, with other expressions: all are fitted together (fit --same-identity)."""
 
 
 @dataclass
@@ -120,13 +122,19 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
     """The stages with what this run asks of them."""
     from flame_fitting import detect_landmarks, evaluate, export_as_nerf_dataset, fit_avatar, render_avatar
 
-    render, fit, dataset = config.output / "render", config.output / "fit", config.output / "export"
-    render_config = render_avatar.RenderConfig(
-        avatar=config.avatar,
-        output=render,
-        **values_of(config, PictureOptions, HeadOptions, FaceFinderWeights, ComputeOptions, OutputOptions),
-    )
-    detect_config = detect_landmarks.DetectConfig(render, **values_of(config, DetectorOptions))
+    fit, dataset = config.output / "fit", config.output / "export"
+    captures = capture_folders(config)
+    steps = []
+    for avatar, render in captures.items():
+        render_config = render_avatar.RenderConfig(
+            avatar=avatar,
+            output=render,
+            **values_of(config, PictureOptions, HeadOptions, FaceFinderWeights, ComputeOptions, OutputOptions),
+        )
+        detect_config = detect_landmarks.DetectConfig(render, **values_of(config, DetectorOptions))
+        landmarks = render / detect_landmarks.LANDMARK_FOLDER
+        steps.append(Step("render", render_avatar, render_avatar.render, render_config, render))
+        steps.append(Step("detect", detect_landmarks, detect_landmarks.detect, detect_config, landmarks))
     export_config = export_as_nerf_dataset.ExportConfig(
         src_folder=fit,
         tgt_folder=dataset,
@@ -134,12 +142,8 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
         mask_below_line=config.mask_below_line,
         **values_of(config, OutputOptions),
     )
-    landmarks = render / detect_landmarks.LANDMARK_FOLDER
-    steps = [
-        Step("render", render_avatar, render_avatar.render, render_config, render),
-        Step("detect", detect_landmarks, detect_landmarks.detect, detect_config, landmarks),
-        Step("fit", fit_avatar, partial(fit_avatar.fit, evaluate=False), _fit_config(config, render, fit), fit),
-    ]
+    fit_config = _fit_config(config, list(captures.values()), fit)
+    steps.append(Step("fit", fit_avatar, partial(fit_avatar.fit, evaluate=False), fit_config, fit))
     if export:
         steps.append(Step("export", export_as_nerf_dataset, export_as_nerf_dataset.export, export_config, dataset))
     return [
@@ -148,12 +152,25 @@ def chain(config: RunConfig, export: bool = True) -> list[Step]:
     ]
 
 
-def _fit_config(config: RunConfig, capture: Path, folder: Path) -> Any:
+def capture_folders(config: RunConfig) -> dict[Path, Path]:
+    """Where each avatar is rendered to: render/ of one alone, else render_<name>/."""
+    if not config.others:
+        return {config.avatar: config.output / "render"}
+    out: dict[Path, Path] = {}
+    for avatar in (config.avatar, *config.others):
+        count = sum(other.stem == avatar.stem for other in out)
+        out[avatar] = config.output / (f"render_{avatar.stem}" + (f"_{count + 1}" if count else ""))
+    return out
+
+
+def _fit_config(config: RunConfig, captures: list[Path], folder: Path) -> Any:
     from flame_fitting.fit.presets import preset
 
     fit = replace(
-        preset(config.preset, capture),
+        preset(config.preset, captures[0]),
         output=folder,
+        others=tuple(captures[1:]),
+        same_identity=len(captures) > 1,
         neutral=config.neutral,
         expressive=config.expressive,
         **values_of(config, ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, OutputOptions),
@@ -222,8 +239,16 @@ def _check_flags(config: RunConfig) -> None:
         raise InputError("--neutral and --expressive exclude each other. Give one of them.")
     if text := contradiction(config.scale, config.unit):
         raise InputError(text)
-    if not config.avatar.is_file():
-        raise InputError(f"{config.avatar}: no such file. Check the path of the avatar.")
+    every = (config.avatar, *config.others)
+    for number, avatar in enumerate(every):
+        if not avatar.is_file():
+            raise InputError(f"{avatar}: no such file. Check the path of the avatar.")
+        if avatar.resolve() in {other.resolve() for other in every[:number]}:
+            raise InputError(f"{avatar}: is given twice. Give each avatar once.")
+    if config.others and config.neutral:
+        raise InputError(
+            "--neutral and several avatars contradict each other: what differs between them is expression."
+        )
 
 
 def _show(result: RunResult) -> None:

@@ -51,14 +51,22 @@ def known_fit(head: HeadModel, head_from_world: np.ndarray, seed: int = 0) -> Fi
 
 
 def add_rendered(
-    writer: CaptureWriter, avatar: Avatar, camera: int, role: Role, K: np.ndarray, world_to_camera: np.ndarray
+    writer: CaptureWriter,
+    avatar: Avatar,
+    camera: int,
+    role: Role,
+    K: np.ndarray,
+    world_to_camera: np.ndarray,
+    timestep: int = 0,
+    name: str = "",
 ) -> None:
-    """Draws one view of an avatar, its principal point in the middle, and adds it to a capture's first timestep."""
+    """Draws one view of an avatar, its principal point in the middle, and adds it to a timestep of a capture."""
     width, height = (round(2 * length) for length in K[:2, 2])
     out = avatar.draw(K[None], world_to_camera[None], width, height)
     assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
     writer.add(
-        timestep=0,
+        timestep=timestep,
+        timestep_id=name,
         camera=camera,
         role=role,
         K=K,

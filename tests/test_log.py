@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flame_fitting import log, progress
+from flame_fitting import cli, log, progress
+from flame_fitting.evaluate import EvaluateConfig
+from flame_fitting.fit.config import FitConfig
 
 
 def test_native_stderr_goes_to_the_file_and_python_stderr_stays(
@@ -74,3 +76,10 @@ def test_stage_line_carries_step_name_seconds_and_result(capsys: pytest.CaptureF
     said = capsys.readouterr().err.splitlines()[-1].split()
     assert said[:2] == ["[2/5]", "detect"]
     assert said[3:] == ["s", "found", "21"]
+
+
+def test_two_fits_that_are_compared_get_no_log_of_it(tmp_path: Path) -> None:
+    assert cli.output_folder(EvaluateConfig(tmp_path)) == tmp_path
+    assert cli.output_folder(EvaluateConfig(tmp_path, same_identity=tmp_path / "other")) is None
+    together = FitConfig(tmp_path / "a", tmp_path / "fit", others=(tmp_path / "b",), same_identity=True)
+    assert cli.output_folder(together) == tmp_path / "fit"

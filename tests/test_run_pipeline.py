@@ -227,6 +227,27 @@ def test_a_preset_reaches_the_fit_and_flags_lie_over_it(config: RunConfig) -> No
     assert "preset" in config_as_dict(fit)
 
 
+def test_several_avatars_are_rendered_each_and_fitted_together(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    config.others = (tmp_path / "b.glb", tmp_path / "x" / "a.glb")
+    steps = run_pipeline.chain(config)
+    out = config.output
+    captures = [out / "render_a", out / "render_b", out / "render_a_2"]
+    assert [step.config.output for step in steps if step.name == "render"] == captures
+    assert [step.config.avatar for step in steps if step.name == "render"] == [config.avatar, *config.others]
+    assert [step.config.capture for step in steps if step.name == "detect"] == captures
+    (fit,) = [step.config for step in steps if step.name == "fit"]
+    assert (fit.capture, *fit.others) == tuple(captures) and fit.same_identity and fit.folder == out / "fit"
+    assert [step.name for step in steps[-3:]] == ["fit", "export", "evaluate"]
+
+
+def test_an_avatar_that_is_given_twice_is_refused(stand_ins: Chain, config: RunConfig) -> None:
+    config.others = (config.avatar.parent / "." / config.avatar.name,)
+    with pytest.raises(InputError, match="given twice"):
+        run(config)
+    assert not config.output.exists()
+
+
 def test_another_preset_fits_again_and_renders_no_more(config: RunConfig) -> None:
     plans = []
     for name in ("static", "fast"):
@@ -248,7 +269,8 @@ def test_where_things_lie_and_what_only_names_an_input_does_not_decide(config: R
     expected = {
         "render": {"avatar", "output", "model_path", "landmark_embedding"} | head | machine,
         "detect": {"capture"} | detectors,
-        "fit": {"capture", "output", "landmark_embedding", "detect", "log", "data.root_folder"}
+        "fit": {"capture", "others", "same_identity", "output", "landmark_embedding", "detect", "log"}
+        | {"data.root_folder"}
         | detectors
         | {
             "data.picture_cache",

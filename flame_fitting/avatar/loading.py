@@ -1,7 +1,9 @@
 """Reads a static avatar from a file: .glb .vrm .gltf .obj .ply .stl .off."""
 
+import difflib
 import hashlib
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from flame_fitting.avatar.cleanup import clean_parts
 from flame_fitting.avatar.gltf import read_gltf
 from flame_fitting.avatar.gltf_buffers import read_container
+from flame_fitting.avatar.gltf_morphs import morph_names, with_morph
 from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart
@@ -19,13 +22,17 @@ from flame_fitting.errors import InputError
 from flame_fitting.folders import VIDEO_SUFFIXES
 
 MESH_SUFFIXES = ("glb", "vrm", "gltf", "obj", "ply", "stl", "off")
+GLTF_SUFFIXES = ("glb", "vrm", "gltf")
+"""A VRM is a GLB with extensions about the person."""
+ALL_MORPHS = "all"
 GAUSSIAN_SUFFIXES = ("splat", "spz", "ksplat")
 
 
-def load_avatar(path: Path | str) -> Avatar:
+def load_avatar(path: Path | str, morph: str | None = None) -> Avatar:
     """The avatar in a file, cleaned, in the file's own coordinates and unit (double precision).
 
-    Node transforms, skins and default morph weights are applied. Pictures and materials that are not there are left
+    Node transforms, skins and default morph weights are applied; the morph target called `morph` (`morphs_of`) has the
+    weight 1. Pictures and materials that are not there are left
     out, and `warnings` names them. Raises InputError on anything that a user has to
     mend: the message names the file, what is wrong and what to do.
     """
@@ -40,7 +47,7 @@ def load_avatar(path: Path | str) -> Avatar:
             notes.append(text)
 
     try:
-        parts = _read_parts(content, suffix, files, note)
+        parts = _read_parts(content, suffix, files, note, morph)
     except InputError:
         raise
     except MemoryError:
@@ -80,9 +87,41 @@ def _coarse_grid(avatar: MeshAvatar, share: float = 2e-4) -> list[str]:
     ]
 
 
-def _read_parts(content: bytes, suffix: str, files: LocalFiles, note) -> list[MeshPart]:
-    if suffix in ("glb", "vrm", "gltf"):  # a VRM is a GLB with extensions about the person
+def morphs_of(path: Path | str) -> list[str]:
+    """Names of the morph targets in an avatar's file; none where its format has none, or it is damaged."""
+    path = Path(path)
+    suffix = path.suffix.lower().lstrip(".")
+    if suffix not in GLTF_SUFFIXES:
+        return []
+    try:
+        return morph_names(read_container(_read(path, suffix))[0])
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):  # loading refuses it with a message
+        return []
+
+
+def chosen_morphs(path: Path | str, asked: Sequence[str]) -> list[str]:
+    """The morph targets of an avatar that are asked for by name, or `all`. Raises InputError for others."""
+    if not asked:
+        return []
+    there = morphs_of(path)
+    if not there:
+        raise InputError(
+            f"{path}: has no morph targets. Leave --morphs out, or give a .glb, .gltf or .vrm that has some."
+        )
+    if tuple(asked) == (ALL_MORPHS,):
+        return there
+    for name in asked:
+        if name not in there:
+            close = difflib.get_close_matches(name, there, n=len(there), cutoff=0.4)
+            listed = ", ".join([*close, *(one for one in there if one not in close)])
+            raise InputError(f"--morphs {name}: {path} has no such morph target. It has: {listed}.")
+    return list(dict.fromkeys(asked))
+
+
+def _read_parts(content: bytes, suffix: str, files: LocalFiles, note, morph: str | None = None) -> list[MeshPart]:
+    if suffix in GLTF_SUFFIXES:
         document, binary = read_container(content)
+        document = document if morph is None else with_morph(document, morph)
         return read_gltf(document, binary, files, note)
     if suffix == "obj":
         if b"\0" in content[:4096]:

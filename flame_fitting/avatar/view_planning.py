@@ -1,5 +1,6 @@
 """Where to look at a found head from: landmark, fit and held-out views, all planned in the head's own frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,6 +150,16 @@ def plan_views(
         for (yaw, pitch), camera in zip(angles, head_cameras(angles, head_from_world, frame, field), strict=True):
             views.append(PlannedView(role, K, camera, size, size, float(yaw), float(pitch), near, far))
     return views
+
+
+def of_moments(views: Sequence[PlannedView]) -> list[int]:
+    """Indices of the views that show what an expression changes: from the front, a third of them all."""
+    return [
+        number
+        for number, view in enumerate(views)
+        if (view.role == "landmark" and (abs(view.yaw) in (0.0, 40.0) or (view.pitch == 0.0 and abs(view.yaw) < 40.0)))
+        or (view.role == "fit" and abs(view.yaw) <= 60.5 and abs(view.pitch) <= 30.0)
+    ]
 
 
 def _wrap(degrees: float) -> float:

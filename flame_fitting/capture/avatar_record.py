@@ -148,6 +148,24 @@ class FaceRecord:
     """The part and directions of every picture with a face, and what became of it."""
 
 
+@dataclass(frozen=True, eq=False)
+class PartRecord:
+    """One of several captures that a capture was joined of."""
+
+    timesteps: tuple[str, ...] = field(metadata=_TEXTS)
+    """Names of its timesteps."""
+    capture: str = field(metadata=_TEXT)
+    """Its folder as it was given."""
+    file: str | None = field(default=None, metadata=_TEXT)
+    """The avatar's file that it was rendered from."""
+    sha256: str | None = field(default=None, metadata=_TEXT)
+    landmark_shading: str | None = field(default=None, metadata=_TEXT)
+    """How its landmark views are shaded."""
+    world_from_own: NDArray[np.float64] | None = field(default=None, metadata=_SIMILARITY)
+    """(4, 4), from its own world to the joined capture's."""
+
+
+_PARTS = {"read": _several(lambda value: _record(PartRecord, value)), "expected": "a list of captures"}
 _FACE = {"read": lambda value: _record(FaceRecord, value), "expected": "an object"}
 
 
@@ -174,6 +192,10 @@ class AvatarRecord:
     """How the landmark views are shaded: unlit, lit or clay."""
     views: tuple[ViewAngles, ...] | None = field(default=None, metadata=_PLAN)
     """The view plan, in the order of the cameras."""
+    parts: tuple[PartRecord, ...] | None = field(default=None, metadata=_PARTS)
+    """What it was joined of; what stands above is then the first one's."""
+    morphs: tuple[str, ...] | None = field(default=None, metadata=_TEXTS)
+    """Morph targets of the avatar that its timesteps after the first show, in their order, each at weight 1."""
 
     def as_json(self) -> dict[str, Any]:
         """The content of avatar.json; what is None is left out."""

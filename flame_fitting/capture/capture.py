@@ -80,6 +80,8 @@ class Capture:
     """Kind of folder, as `opening.KINDS` calls it."""
     composited: bool = True
     """Whether pictures with alpha stand on `background_color`; False: their real background is in them."""
+    ordered: bool = True
+    """Whether its timesteps follow each other in time; False: moments of one person, in no order."""
     calibrated: bool = True
     """Whether the cameras are known; False: one camera at rest, whose intrinsics are a guess."""
     notes: tuple[str, ...] = ()
@@ -133,6 +135,19 @@ class Capture:
     def landmark_shading(self) -> str:
         """How the landmark views are shaded, where that differs from the rest."""
         return self.avatar.landmark_shading or self.shading
+
+    def landmark_shading_of(self, timestep: int) -> str:
+        """The same of one timestep, where captures were joined."""
+        name = self.timestep_ids[timestep]
+        own = (part.landmark_shading for part in self.avatar.parts or () if name in part.timesteps)
+        return next(own, None) or self.landmark_shading
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of the timesteps where these are several in no order; none else."""
+        if self.ordered or len(self.timesteps) < 2:
+            return ()
+        return tuple(self.timestep_ids[timestep] for timestep in self.timesteps)
 
     def views_of(self, *roles: Role, timestep: int | None = None) -> list[View]:
         """Views with one of the roles (all if none is named), of one timestep if it is named."""

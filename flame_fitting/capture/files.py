@@ -56,6 +56,8 @@ class CaptureWriter:
         self.shading = shading
         self.avatar = avatar
         """Becomes avatar.json; None: there is none."""
+        self.ordered = True
+        """Whether timesteps follow each other in time."""
         self.manifest: Manifest | None = None
         """Written into the folder, marked finished, when it is set before the block ends."""
         self.views: list[View] = []
@@ -84,7 +86,7 @@ class CaptureWriter:
         for job in self._pending:
             job.result()
         self.views.sort(key=lambda view: (view.timestep, view.camera))
-        transforms = transforms_of(self.views, self.background_color, self.shading)
+        transforms = transforms_of(self.views, self.background_color, self.shading, self.ordered)
         (self._folder / TRANSFORMS_NAME).write_text(json.dumps(transforms, indent=2) + "\n", encoding="utf-8")
         if self.avatar is not None:
             text = json.dumps(self.avatar.as_json(), indent=2) + "\n"
@@ -106,11 +108,13 @@ class CaptureWriter:
         depth: ArrayLike | None = None,
         normal: ArrayLike | None = None,
         dense: Mapping[str, ArrayLike] | None = None,
+        timestep_id: str = "",
     ) -> View:
         """Queues one view for writing.
 
         `image` is (3, H, W) float sRGB 0..1 or (H, W, 3) uint8, `alpha` (H, W) float 0..1 or uint8, `depth` (H, W)
         along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world; `dense`: `capture.dense`.
+        `timestep_id` names the timestep.
         """
         picture = picture_as_uint8(image)
         height, width = picture.shape[:2]
@@ -127,6 +131,7 @@ class CaptureWriter:
             mask_path=None if alpha is None else f"alpha_maps/{key}.png",
             geometry_path=None if depth is None else f"geometry/{key}.npz",
             dense_path=None if dense is None else f"dense/{key}.npz",
+            timestep_id=timestep_id,
         )
         if (depth is None) != (normal is None):
             raise ValueError("depth and normal come together")
@@ -147,7 +152,8 @@ class CaptureWriter:
     @property
     def capture(self) -> Capture:
         """The written capture; valid after the `with` block."""
-        return Capture(self.root, self.views, self.background_color, self.shading, self.avatar or AvatarRecord())
+        avatar = self.avatar or AvatarRecord()
+        return Capture(self.root, self.views, self.background_color, self.shading, avatar, ordered=self.ordered)
 
     def _queue(self, write: Any, name: str, content: Any) -> None:
         path = self._folder / name
@@ -157,8 +163,10 @@ class CaptureWriter:
             self._pending.pop(0).result()
 
 
-def transforms_of(views: list[View], background_color: Iterable[float], shading: str) -> dict[str, Any]:
-    """The content of transforms.json."""
+def transforms_of(
+    views: list[View], background_color: Iterable[float], shading: str, ordered: bool = True
+) -> dict[str, Any]:
+    """The content of transforms.json; timesteps are `ordered` in time, or moments of one person."""
     frames = [_frame_of(view) for view in views]
     data: dict[str, Any] = {"camera_model": "PINHOLE"}
     for key in INTRINSIC_KEYS:
@@ -168,6 +176,8 @@ def transforms_of(views: list[View], background_color: Iterable[float], shading:
         data = {key: value for key, value in data.items() if key not in INTRINSIC_KEYS}
     data["background_color"] = list(background_color)
     data["shading"] = shading
+    if not ordered:
+        data["time_order"] = False
     data["frames"] = frames
     return data
 
@@ -201,6 +211,10 @@ def _frame_of(view: View) -> dict[str, Any]:
         "transform_matrix": opengl_camera_to_world(view.world_to_camera).tolist(),
         **intrinsics_as_dict(view.K, view.width, view.height),
     }
+    if view.timestep_id != f"{view.timestep:05d}":
+        frame["timestep_id"] = view.timestep_id
+    if view.camera_id != f"{view.camera:02d}":
+        frame["camera_id"] = view.camera_id
     if view.mask_path is not None:
         # not nerfstudio's mask_path: what that leaves out is never trained, and floaters grow there
         frame["fg_mask_path"] = view.mask_path

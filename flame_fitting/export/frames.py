@@ -54,7 +54,7 @@ def plan_frames(
     role_of = {view.camera: view.role for view in reversed(views)}
     cameras = sorted(role_of, key=lambda camera: (rank[role_of[camera]], camera))
     timesteps, chosen = select(subset, list(capture.timesteps), cameras)
-    is_sequence = len(capture.timesteps) > 1
+    is_sequence = len(capture.timesteps) > 1 and capture.ordered
     numbers = {camera: camera if is_sequence else index for index, camera in enumerate(cameras)}
     if is_sequence:
         ids = {view.camera: view.camera_id for view in views if view.camera in chosen}

@@ -17,6 +17,9 @@ from flame_fitting.fit.stage_config import PipelineConfig
 from flame_fitting.fit.state import FitState
 from flame_fitting.head.model import HeadModel
 
+_MOMENTS = 3
+"""Of one person that tell the scale: it is the same in all."""
+
 
 def begin(
     config: FitConfig,
@@ -36,7 +39,7 @@ def begin(
 
     def choose(start: Start) -> float | None:
         nonlocal scale
-        scale = chosen_by(scale_by_face(config, head, start, surface), file_format)
+        scale = chosen_by(scale_by_face(config, head, start, surface, capture.moments), file_format)
         return scale.metres_per_unit
 
     start = start_from_capture(
@@ -52,14 +55,17 @@ def begin(
     return scale, start
 
 
-def scale_by_face(config: FitConfig, head: HeadModel, start: Start, surface: SurfaceWeights) -> float:
-    """Metres per unit by landmarks and surface under the priors of shape and scale.
+def scale_by_face(
+    config: FitConfig, head: HeadModel, start: Start, surface: SurfaceWeights, moments: Sequence[str] = ()
+) -> float:
+    """Metres per unit by landmarks and surface under the priors of shape and scale; of many moments by the first few.
 
     The stages are the defaults' whatever the preset, with all components: a shape of few leaves part of itself to the
     scale (with 30 of the open head's 120 components up to 12 % of it).
     """
-    state = FitState(neutral_parameters(head, len(start.targets)), start.reference_from_world)
-    seen = Observations(head, start.targets, surface)
+    targets = start.targets[:_MOMENTS] if moments else start.targets
+    state = FitState(neutral_parameters(head, len(targets)), start.reference_from_world)
+    seen = Observations(head, targets, surface, of_sequence=bool(moments), moments=tuple(moments[: len(targets)]))
     stages, names = PipelineConfig(), ["lmk_init_all"]
     if start.targets[0].surface is not None:
         names.append("geo_init_all")

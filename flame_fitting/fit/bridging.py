@@ -29,7 +29,7 @@ class Gaps:
     """Whether they are so many, or so far from what was seen, that a user should be warned."""
 
 
-def gaps(seen: Sequence[bool], heldout: Collection[int], names: Sequence[str]) -> Gaps | None:
+def gaps(seen: Sequence[bool], heldout: Collection[int], names: Sequence[str], ordered: bool = True) -> Gaps | None:
     """Those among timesteps of which something was `seen` or not; None where there are none."""
     found = np.flatnonzero(seen)
     missing = [row for row, valid in enumerate(seen) if not valid and row not in heldout]
@@ -37,6 +37,8 @@ def gaps(seen: Sequence[bool], heldout: Collection[int], names: Sequence[str]) -
         return None
     away = int(np.abs(found[:, None] - np.array(missing)).min(axis=0).max())
     text = f"no face in {len(missing)} of {len(seen)} timesteps: {listed(missing, names, _RANGES)}. "
+    if not ordered:
+        return Gaps(f"{text}Nothing is known of their expressions. Look at their pictures.", True)
     near = f"up to {away} timesteps away" if away > 1 else "next to them"
     if not (serious := away > FAR or len(missing) > MANY * len(seen)):
         return Gaps(f"{text}They are bridged by those {near}", serious)

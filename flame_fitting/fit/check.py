@@ -40,6 +40,7 @@ def _problems(config: FitConfig) -> Iterator[str]:
 def _contradictions(config: FitConfig) -> Iterator[str]:
     if config.neutral and config.expressive:
         yield "--neutral and --expressive contradict each other. Give one of them."
+    yield from _several(config)
     if text := contradiction(config.scale, config.unit):
         yield text
     folders = {config.output, config.exp.output_folder} - {None}
@@ -59,6 +60,28 @@ def _contradictions(config: FitConfig) -> Iterator[str]:
         yield f"--data.detector-weights: {count}. Give one for each, or leave it out."
     if not config.detect and not config.exp.reuse_landmarks:
         yield "--no-detect and --exp.no-reuse-landmarks leave no landmarks. Give one of them."
+
+
+def _several(config: FitConfig) -> Iterator[str]:
+    if config.over_time:  # refused as a whole
+        return
+    every = (config.capture, *config.others)
+    if config.others and not config.same_identity:
+        yield (
+            f"{len(every)} captures are given ({', '.join(map(str, every))}). If they show one person, add "
+            "--same-identity; else fit each by itself."
+        )
+    if config.same_identity and not config.others:
+        yield "--same-identity: one capture is given. Give two of one person: fit A B --same-identity --output O."
+    if not config.others:
+        return
+    if config.output is None and config.exp.output_folder is None:
+        yield "--same-identity: several captures have no common folder to name the fit for. Give it with --output."
+    twice = [path for number, path in enumerate(every) if path.resolve() in {one.resolve() for one in every[:number]}]
+    if twice:
+        yield f"{twice[0]}: is given twice. Give each capture once."
+    if config.neutral:
+        yield "--neutral and --same-identity contradict each other: what differs between captures is expression."
 
 
 def _stage_problems(name: str, stage: StageConfig) -> Iterator[str]:

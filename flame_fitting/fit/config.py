@@ -218,6 +218,8 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     """Keep expression and jaw at rest in every stage."""
     expressive: bool = False
     """Allow strong expressions; shut eyes and an open mouth are found without it."""
+    same_identity: bool = option(False, decides=False)
+    """All captures show one person: one shape, one offset field and one scale, an expression for each."""
     detect: bool = option(True, decides=False)
     """Detect landmarks first where the capture has none."""
     begin_stage: str | None = None
@@ -242,6 +244,8 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     log: LogConfig = option(factory=LogConfig, decides=False)
     exp: ExperimentConfig = field(default_factory=ExperimentConfig)
     pipeline: PipelineConfig = option(factory=PipelineConfig, seldom=True)
+    others: tyro.conf.Positional[tuple[Path, ...]] = option((), decides=False)
+    """Further captures of the same person, with --same-identity."""
 
     @property
     def folder(self) -> Path:

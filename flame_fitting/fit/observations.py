@@ -43,6 +43,10 @@ class Observations:
     """Whether the cameras are known; else their common focal length is estimated."""
     of_sequence: bool = False
     """Whether these are some timesteps of a capture over time; where there are several, they are anyway."""
+    moments: tuple[str, ...] = ()
+    """Names of the timesteps where they are moments of one person in no order; none: over time, or one moment alone."""
+    at_rest: int | None = None
+    """Row of the moment that is known to be nearest to rest."""
 
     @property
     def is_sequence(self) -> bool:
@@ -59,7 +63,10 @@ class Observations:
         pictures = None if self.pictures is None else self.pictures.of_frames(rows)
         dense = None if self.dense is None else self.dense.of_frames(rows)
         targets = [self.targets[row] for row in rows]
-        return replace(self, targets=targets, pictures=pictures, dense=dense, of_sequence=self.is_sequence)
+        moments = tuple(self.moments[row] for row in rows) if self.moments else ()
+        at_rest = next((number for number, row in enumerate(rows) if row == self.at_rest), None)
+        own = {"targets": targets, "pictures": pictures, "dense": dense, "moments": moments, "at_rest": at_rest}
+        return replace(self, of_sequence=self.is_sequence, **own)  # type: ignore[arg-type]
 
     def zoomed(self, log_focal: float) -> "Observations":
         """What a camera shows with exp(log_focal) times the assumed focal length; of calibrated ones the same."""

@@ -1,6 +1,6 @@
 """How good a fit is while it runs: the numbers by which a stage is kept or rolled back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ from flame_fitting.render.shading import vertex_normals
 
 MEASURED_VIEWS = 8
 """Views of which `picture_error` is the mean."""
+ONE_PERSON_MM = 0.25
+"""Median distance of a moment's face to its avatar, with offsets that all moments share: 0.04 to 0.1 of one person, 0.4
+of two."""
 BETTER = 0.95
 """A stage that brings the picture error below this share of what it was has made the pictures agree better."""
 
@@ -113,6 +116,25 @@ def worsened(before: Quality, after: Quality) -> str | None:
     if np.isfinite(before.picture) and not after.picture <= max(1.25 * before.picture, before.picture + 0.01):
         return f"the difference from the pictures went from {before.picture:.3f} to {after.picture:.3f}"
     return None
+
+
+def different_persons(
+    head: HeadModel, parameters: FitParameters, targets: list[FrameTarget], names: Sequence[str]
+) -> str | None:
+    """What speaks against several moments showing one person, in words: its offsets fit some of them badly.
+
+    None where nothing does, and where it cannot be told: without a surface, or without offsets.
+    """
+    if not bool(parameters.static_offset.any()):
+        return None
+    apart = [measure(head, parameters.of_frames([t]), [target]).face_mm for t, target in enumerate(targets)]
+    if not max((one for one in apart if np.isfinite(one)), default=0.0) > ONE_PERSON_MM:
+        return None
+    listed = ", ".join(f"{name} {one:.2f} mm" for name, one in zip(names, apart, strict=True) if np.isfinite(one))
+    return (
+        f"the captures seem to show different persons: one identity leaves faces {listed} from the avatar (median; up "
+        f"to {ONE_PERSON_MM} is usual). Fit each by itself, without --same-identity."
+    )
 
 
 @torch.no_grad()

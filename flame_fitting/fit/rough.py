@@ -40,7 +40,7 @@ def rough_head_frame(
     for count, dense in steps:
         settings = GaussNewtonSettings(
             evidence=0.0,
-            active=None,
+            moments=(),
             usual_log_focal=0.0,
             size_sigma=None,
             iterations=count,

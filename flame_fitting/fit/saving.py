@@ -26,7 +26,7 @@ from flame_fitting.head.model import HeadModel
 def make_result(state: FitState, seen: Observations, start: Start, capture: Capture) -> FitResult:
     """The finished fit in memory: the placement is folded into `head_from_world`."""
     moved, head_from_world = state.parameters, state.head_from_world
-    if seen.is_sequence and abs(decompose_similarity(head_from_world)[0] - 1) < 1e-6:
+    if seen.is_sequence and not seen.moments and abs(decompose_similarity(head_from_world)[0] - 1) < 1e-6:
         moved, head_from_world = in_metric_world(seen.head, moved, head_from_world), np.eye(4)
     parameters = {name: value.detach().cpu().numpy() for name, value in moved.items().items()}
     del parameters["placement"], parameters["log_focal"]

@@ -4,14 +4,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, get_args
 
+import tyro
+
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.presets import PRESETS
 from flame_fitting.fit.stage_config import LANDMARKS, Group, PipelineConfig, StageConfig
 from flame_fitting.fit.weight_config import LearningRates, WeightConfig
-from flame_fitting.options import own_first
+from flame_fitting.options import option, own_first
 
 TrackPreset = Literal["track", "vhap"]
+_ONE_RECORDING = "one recording is tracked at a time. Leave it out; captures without time are fitted: flame-fitting fit"
 
 
 @own_first
@@ -23,6 +26,9 @@ class TrackConfig(FitConfig):
 
     preset: TrackPreset = "track"  # type: ignore[assignment]
     """Defaults of all other options: track (second order, then a few epochs of pictures) or vhap (VHAP's schedule)."""
+    others: tyro.conf.Suppress[tuple[Path, ...]] = ()
+    same_identity: bool = option(False, refused=_ONE_RECORDING)
+    """Several captures show one person."""
 
 
 def track_preset(name: str, capture: Path | None = None, monocular: bool = True) -> TrackConfig:

@@ -1,7 +1,7 @@
 """How a fitted head moves: its neutral face, and what joints and expressions do to it, with numbers for each pose."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,22 @@ def animate(fit: FitResult, head: HeadModel, row: int = 0) -> Animation:
     return Animation(
         fit.timestep_id[row], rows, apertures, {pose.name: measure.of(pose) for pair in rows for pose in pair}
     )
+
+
+def animate_moments(fit: FitResult, head: HeadModel, rows: Sequence[int]) -> Animation:
+    """The neutral head, and its expression at each of some timesteps, by their names."""
+    try:
+        apertures = find_apertures(head)
+    except InputError:
+        apertures = None
+    neutral = next(_rows(fit.of_rows(rows[:1]), head, apertures))[1]
+    poses = [neutral]
+    for row in rows:
+        own = next(_rows(fit.of_rows([row]), head, apertures))[0]
+        poses.append(replace(own, name=f"moment_{row}", title=fit.timestep_id[row]))
+    measure = _Contact(head, apertures)
+    pairs = [poses[start : start + 2] for start in range(0, len(poses), 2)]
+    return Animation("", pairs, apertures, {pose.name: measure.of(pose) for pose in poses})
 
 
 def _rows(fit: FitResult, head: HeadModel, apertures: Apertures | None) -> Iterator[list[Pose]]:

@@ -99,8 +99,11 @@ def write_error_map(
     return Figure(path, title)
 
 
-def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> dict[float, View]:
-    """For each of the overlay's yaws the closest level view of the first timestep, none twice."""
+def choose_views(
+    capture: Capture, head_from_world: Float[ndarray, "4 4"], timestep: int | None = None
+) -> dict[float, View]:
+    """For each of the overlay's yaws the closest level view of a timestep, by default the first one, none twice."""
+    timestep = capture.timesteps[0] if timestep is None else timestep
     centers = np.stack([np.linalg.inv(view.world_to_camera)[:3, 3] for view in capture.views])
     seen = centers @ head_from_world[:3, :3].T + head_from_world[:3, 3]
     seen /= np.linalg.norm(seen, axis=1, keepdims=True)
@@ -113,7 +116,7 @@ def choose_views(capture: Capture, head_from_world: Float[ndarray, "4 4"]) -> di
         cost = np.arccos(np.clip(seen @ wanted, -1, 1)) + [preference[view.role] for view in capture.views]
         for index in np.argsort(cost, kind="stable"):
             view = capture.views[index]
-            if view.timestep == capture.timesteps[0]:
+            if view.timestep == timestep:
                 nearest = len(capture.cameras) == 1 or cost[index] < np.radians(25)
                 if nearest and all(view.key != other.key for other in chosen.values()):
                     chosen[yaw] = view

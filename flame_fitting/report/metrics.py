@@ -27,6 +27,7 @@ from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.report.animation import Animation, animate
 from flame_fitting.report.landmark_errors import detections_of_fit, landmark_errors, landmark_metrics
+from flame_fitting.report.moments import moment_metrics
 from flame_fitting.report.over_time import OverTime, over_time
 from flame_fitting.report.pictures import Watch, measure_pictures
 from flame_fitting.report.sampling import Chosen, drawn_views, spread
@@ -52,7 +53,7 @@ class Workings:
     chosen: Chosen = field(default_factory=lambda: Chosen([]))
     """What is drawn."""
     over_time: OverTime | None = None
-    """None of a single timestep."""
+    """None of a single timestep, and of moments in no order."""
     swimming: Swimming | None = None
     animation: Animation | None = None
 
@@ -86,7 +87,8 @@ def evaluate_fit(
     visible = [visible_surface(capture, fit.head_from_world, t, avatar) for t in capture.timesteps]
     workings.visible = visible
     # where there is no surface to measure to, some timesteps stand for all
-    rows = spread(len(visible), _MOST_POSED if all(one is None for one in visible) else len(visible))
+    whole = not capture.ordered or any(one is not None for one in visible)
+    rows = spread(len(visible), len(visible) if whole else _MOST_POSED)
     visible = [visible[row] for row in rows]
     vertices = fit.vertices_head(head, rows)
     seen = np.stack(
@@ -116,7 +118,9 @@ def evaluate_fit(
     errors = landmark_errors(fit, capture, detected)
     metrics["landmarks"] = landmark_metrics(fit, capture, mm / 1000 * fit.mm_per_unit, errors)
     workings.chosen = drawn_views(fit, capture, cameras)
-    if len(capture.timesteps) > 1:
+    if capture.moments:
+        metrics["moments"] = moment_metrics(fit, head, vertices, visible, seen, errors, mm)
+    elif len(capture.timesteps) > 1:
         workings.over_time = over_time(fit, capture, head, detected, errors, mm)
     with nullcontext() if watching is None else watching(workings) as watch:
         pictures = measure_pictures(fit, capture, head, workings.chosen.views, watch)

@@ -29,7 +29,7 @@ class Chosen:
 
     views: list[View]
     cameras: list[int] = field(default_factory=list)
-    """Cameras that are followed over time, the most frontal one first; none of a static capture."""
+    """Cameras that are followed over time, the most frontal one first; none where nothing moves."""
     timesteps: list[int] = field(default_factory=list)
     """Timesteps at which they are."""
 
@@ -56,8 +56,8 @@ def drawn_views(fit: FitResult, capture: Capture, cameras: Sequence[str] = ()) -
     """
     views = capture.views_of("fit", "heldout")
     steps = capture.timesteps
-    if len(steps) == 1:
-        return Chosen(views)
+    if len(steps) == 1 or not capture.ordered:
+        return Chosen([views[k] for k in spread(len(views), ALL_VIEWS)])
     ids = {camera: capture.camera_ids[camera] for camera in capture.cameras}
     followed = list(dict.fromkeys(camera_called(name, ids, "--video-cameras") for name in cameras))
     if not followed:

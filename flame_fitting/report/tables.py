@@ -9,6 +9,8 @@ COLUMNS = (
 )
 _STATS = ("median", "mean", "p95")
 _HEADS = ("median", "mean", "95 %")
+_MOMENTS = 12
+"""Moments of one person that are listed at most; metrics.json has all."""
 _MANY_HIDDEN = 0.05
 """Share of a region's vertices from which the summary says that it is hidden."""
 
@@ -58,6 +60,13 @@ def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         if metrics.get(key) is not None:
             pairs.append((title, f"{metrics[key]:.1f} dB"))
     pairs += _over_time_pairs(metrics.get("over_time", {}))
+    moments = [
+        (name, one["face_to_avatar_mm"])
+        for name, one in metrics.get("moments", {}).items()
+        if "face_to_avatar_mm" in one
+    ]
+    for name, face in moments[:_MOMENTS]:
+        pairs.append((f"face to avatar, {name}", f"{face['median']:.2f} mm (95 %: {face['p95']:.2f})"))
     shares = {name: r["hidden"] / r["vertices"] for name, r in metrics.get("regions", {}).items() if r.get("hidden")}
     many = [f"{name.replace('_', ' ')} {share:.0%}" for name, share in shares.items() if share >= _MANY_HIDDEN]
     if many:

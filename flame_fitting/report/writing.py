@@ -18,6 +18,7 @@ from flame_fitting.report.curves import write_curves, write_swimming
 from flame_fitting.report.figures import Figure, write_error_map, write_figures, write_worst
 from flame_fitting.report.html import write_html
 from flame_fitting.report.metrics import Workings
+from flame_fitting.report.moments import write_moments
 from flame_fitting.report.surfaces import VisibleSurface, visible_surface
 from flame_fitting.report.truth import Truth
 
@@ -48,6 +49,8 @@ def write_report(
         figures.append(write_swimming(folder, workings.swimming))
     figures += write_figures(folder, fit, capture, head)
     figures.append(write_animation(folder, fit, head, workings.animation or animate(fit, head)))
+    if capture.moments:
+        figures += write_moments(folder, fit, capture, head, workings.visible)
     figures += error_figures(folder, fit, capture, head, workings.visible, truth)
     config = folder / "config.yml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""

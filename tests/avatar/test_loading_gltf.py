@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from flame_fitting.avatar.loading import load_avatar
+from flame_fitting.avatar.loading import chosen_morphs, load_avatar, morphs_of
 from flame_fitting.avatar.mesh import srgb_from_linear
 from flame_fitting.errors import InputError
 from flame_fitting.maths.normals import face_normals
@@ -105,6 +105,52 @@ def test_default_morph_weights_are_applied(tmp_path, where):
     builder.json["meshes"][0]["weights"] = [0.5, 0.0] if where == "mesh" else [0.0, 1.0]
     avatar = load_avatar(builder.save(tmp_path / "a.glb"))
     np.testing.assert_allclose(avatar.vertices, TETRAHEDRON + 0.5 * up, atol=1e-6)
+
+
+def two_meshes_with_morphs(path, names=None):
+    """Two tetrahedra with two targets and one, of which "both" is in each; returns the path and the targets' moves."""
+    builder, moves = GlbBuilder(), np.zeros((3, 4, 3), np.float32)
+    moves[0, 3], moves[1, 0], moves[2, 1] = [0, 0, 2], [1, 0, 0], [0, 5, 0]
+    one, two = (builder.primitive(TETRAHEDRON, TETRAHEDRON_FACES) for _ in range(2))
+    one["targets"] = [{"POSITION": builder.accessor(move)} for move in moves[:2]]
+    two["targets"] = [{"POSITION": builder.accessor(moves[2])}]
+    builder.scene(one, weights=[0.5, 0.0])
+    builder.json["meshes"].append({"primitives": [two]})
+    builder.json["nodes"].append({"mesh": 1, "translation": [0, 0, 10]})
+    builder.json["scenes"] = [{"nodes": [0, 1]}]
+    if names:
+        builder.json["meshes"][0]["extras"], two["extras"] = {"targetNames": names[:2]}, {"targetNames": names[2:]}
+    return builder.save(path), moves
+
+
+def test_morph_targets_of_one_name_move_together(tmp_path):
+    path, (up, side, high) = two_meshes_with_morphs(tmp_path / "a.glb", ["both", "side", "both"])
+    assert morphs_of(path) == ["both", "side"]
+    far = TETRAHEDRON + [0, 0, 10]
+    rest, both, aside = (load_avatar(path, morph).vertices for morph in (None, "both", "side"))
+    np.testing.assert_allclose(rest, np.concatenate([TETRAHEDRON + 0.5 * up, far]), atol=1e-6)
+    np.testing.assert_allclose(both, np.concatenate([TETRAHEDRON + up, far + high]), atol=1e-6)
+    np.testing.assert_allclose(aside, np.concatenate([TETRAHEDRON + 0.5 * up + side, far]), atol=1e-6)
+
+
+def test_morph_targets_without_names_are_numbered(tmp_path):
+    path, (up, _, high) = two_meshes_with_morphs(tmp_path / "a.glb")
+    assert morphs_of(path) == ["morph_00", "morph_01"]
+    moved = load_avatar(path, "morph_00").vertices
+    np.testing.assert_allclose(moved, np.concatenate([TETRAHEDRON + up, TETRAHEDRON + [0, 0, 10] + high]), atol=1e-6)
+
+
+def test_morph_targets_that_are_not_there_are_refused_with_those_that_are(tmp_path):
+    path, _ = two_meshes_with_morphs(tmp_path / "a.glb", ["smile_L", "frown", "jawOpen"])
+    assert chosen_morphs(path, ["all"]) == ["smile_L", "frown", "jawOpen"]
+    assert chosen_morphs(path, ["frown", "smile_L", "frown"]) == ["frown", "smile_L"]
+    with pytest.raises(InputError, match=r"--morphs JawOpn: .* It has: jawOpen, smile_L, frown\."):
+        chosen_morphs(path, ["JawOpn"])
+    bare = GlbBuilder()
+    bare.scene(bare.primitive(TETRAHEDRON, TETRAHEDRON_FACES))
+    with pytest.raises(InputError, match="has no morph targets"):
+        chosen_morphs(bare.save(tmp_path / "b.glb"), ["all"])
+    assert morphs_of(tmp_path / "c.stl") == [] and chosen_morphs(tmp_path / "c.stl", []) == []
 
 
 def test_quantized_positions_and_texture_coordinates(tmp_path):

@@ -77,5 +77,5 @@ def second_order_of(**changes: Any) -> GaussNewtonSettings:
         "seed": 0,
     }
     return GaussNewtonSettings(
-        **({"active": None, "iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes)
+        **({"moments": (), "iterations": STATIC.pipeline.geo_init_all.num_steps} | counts | changes)
     )

@@ -95,3 +95,8 @@ def test_timesteps_that_are_held_out_are_no_gaps() -> None:
 def test_ranges_in_words() -> None:
     assert listed([]) == "none" and listed([0, 1, 2, 3, 4, 7]) == "0 to 4, 7"
     assert listed([0, 2, 3, 9, 11, 12, 13], list("abcdefghijklmn"), 2) == "a, c to d and 4 more"
+
+
+def test_moments_without_a_face_have_no_neighbours():
+    found = gaps([True, False, True], (), ["rest", "smile", "frown"], ordered=False)
+    assert found is not None and found.serious and "smile" in found.text and "away" not in found.text

@@ -62,12 +62,13 @@ def read_transforms(path: Path) -> Capture:
     views: list[View] = []
     notes: list[str] = []
     background: tuple[float, float, float] | None = None
-    shading, mixed = "unlit", False
+    shading, mixed, ordered = "unlit", False, True
     for file in files:
         source = _Source(file, headers)
         headers.thorough = len(source.frames) <= _ALL_HEADERS
         background = source.background or background
         shading = str(source.data.get("shading", shading))
+        ordered = ordered and source.data.get("time_order", True) is not False
         for index, frame in enumerate(source.frames):
             view = source.view(frame, index, len(views))
             where = f"frames {seen.get(view.key)} and {index}"
@@ -88,6 +89,7 @@ def read_transforms(path: Path) -> Capture:
         shading=shading,
         avatar=read_avatar_record(root / AVATAR_NAME, _MAKE_ONE),
         composited=not mixed,
+        ordered=ordered,
         notes=tuple(notes),
         sources=tuple(files),
     )

@@ -78,7 +78,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         seen.name,
         stage.before,
     )
-    weights = photometric_weights(config, settings)
+    weights = photometric_weights(config, settings, ordered=not seen.moments)
     found = refine(problem, weights, photometric, config.seed, report, keeper=stage.keeper, left=state.underway)
     if found.trouble:
         raise Diverged(found.trouble)

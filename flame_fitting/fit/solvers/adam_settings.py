@@ -17,8 +17,8 @@ _ALL = 2**31
 """More views than any batch has."""
 
 
-def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWeights:
-    """The balance of an Adam stage."""
+def photometric_weights(config: FitConfig, stage: StageConfig, ordered: bool = True) -> PhotometricWeights:
+    """The balance of an Adam stage; nothing is smooth over timesteps that are not `ordered`."""
     w, sees = config.w, stage.looks_at
     landmarks = stage.landmark if config.data.use_landmark and "landmarks" in sees else 0.0
     offset = OffsetWeights(
@@ -56,7 +56,9 @@ def photometric_weights(config: FitConfig, stage: StageConfig) -> PhotometricWei
             ("jaw_pose", w.smooth_jaw),
             ("eyes_pose", w.smooth_eyes),
             ("expr", w.smooth_expr),
-        ),
+        )
+        if ordered
+        else (),
     )
     return PhotometricWeights(
         photo=w.photo,

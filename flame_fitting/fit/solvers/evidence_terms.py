@@ -94,14 +94,21 @@ class EvidenceTerms:
     """What all timesteps' evidence makes of a solver's columns."""
 
     def __init__(
-        self, head: HeadModel, targets: Sequence[FrameTarget], columns: Columns, count: float, like: Tensor
+        self,
+        head: HeadModel,
+        targets: Sequence[FrameTarget],
+        columns: Columns,
+        count: float,
+        like: Tensor,
+        moments: bool = False,
     ) -> None:
-        """`count` is how many measurements each opening and each angle counts for; 0: nothing is measured."""
+        """`count` is how many measurements each opening and each angle counts for; 0: nothing is measured.
+        `moments` says that of several timesteps none follows another."""
         found = evidence_of(targets) if count else {}
         self._apertures = apertures_of(head) if found else None
         self._evidence = found if self._apertures is not None else {}
         self._columns, self._count, self._like, self._faces = columns, count, like, head.faces
-        self._parents, self._over_time = head.parents, len(targets) > 1
+        self._parents, self._over_time = head.parents, len(targets) > 1 and not moments
         slices = columns.slices()
         still = torch.zeros(columns.count, dtype=torch.bool, device=like.device)
         for name in _TURNING:

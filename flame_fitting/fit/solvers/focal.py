@@ -136,7 +136,7 @@ def _with_focal_held(parameters: FitParameters, seen: Observations, stage: Stage
     prior = priors(config)
     settings = GaussNewtonSettings(
         evidence=0.0,
-        active=None,
+        moments=(),
         usual_log_focal=0.0,
         size_sigma=prior.log_size,
         iterations=steps,

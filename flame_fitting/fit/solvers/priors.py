@@ -5,7 +5,7 @@ timestep has its prior's standard deviation and changes by the one that is state
 timestep and for many. Without a prior a parameter walks at random (a = 1).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from flame_fitting.fit.parameters import VERGENCE, FitParameters
 from flame_fitting.fit.solvers.active_expression import ActiveExpression, precision_of
 from flame_fitting.fit.solvers.block_arrow import BlockVector
 from flame_fitting.fit.solvers.columns import Block, Columns
+from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.weight_config import PriorConfig
 
 
@@ -59,14 +60,14 @@ def make_priors(
     like: Tensor,
     before: FitParameters | None = None,
     shares: Mapping[str, Float[Tensor, " T_1"]] | None = None,
-    active: ActiveExpression | None = None,
+    moments: Sequence[Moment] = (),
 ) -> Priors:
     """`smoothness` has the standard deviation of a parameter's change from a timestep to the next, in its own unit.
 
     Where coefficients have priors of different widths it is that of the first, and the others' are in proportion.
     Parameters that are not in it are independent from a timestep to the next. `before` is the timestep before the first
     one, where it was found already. `shares` has what each change's deviation is multiplied by, where that is not 1
-    (`steadiness`), `active` what of a single moment is not at rest.
+    (`steadiness`), `moments` what is known of each timestep by itself, where that is more than `prior`.
     """
     start, size = columns.n_shared, columns.count - columns.n_shared
     shared = like.new_zeros(start, start)
@@ -76,8 +77,11 @@ def make_priors(
         shared[block.columns, block.columns] = _precision(block, prior, like)
     for block in columns.frame:
         rows = slice(block.columns.start - start, block.columns.stop - start)
-        own, step = _precision(block, prior, like, active), smoothness.get(block.part.name)
-        diagonal[:, rows, rows] += own
+        own, step = _precision(block, prior, like), smoothness.get(block.part.name)
+        for t in range(timesteps):
+            diagonal[t, rows, rows] += (
+                own if not moments else _precision(block, moments[t].prior, like, moments[t].active)
+            )
         if step is None:
             continue
         share = (shares or {}).get(block.part.name)

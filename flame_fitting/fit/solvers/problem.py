@@ -11,7 +11,6 @@ from torch import Tensor
 
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
-from flame_fitting.fit.solvers.active_expression import ActiveExpression
 from flame_fitting.fit.solvers.biases import Biases
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
 from flame_fitting.fit.solvers.centring import in_pictures
@@ -20,6 +19,7 @@ from flame_fitting.fit.solvers.dolly import cameras
 from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, Gaze
 from flame_fitting.fit.solvers.jacobians import AT_ONCE, Linearizer, batches
 from flame_fitting.fit.solvers.levenberg_marquardt import Bounds, holds
+from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.solvers.priors import Priors, make_priors
 from flame_fitting.fit.solvers.residuals import (
     BiasQuadratic,
@@ -77,8 +77,8 @@ class GaussNewtonSettings:
     """Mean of the prior of the logarithm of the focal length; those of all others are 0."""
     size_sigma: float | None
     """Standard deviation of the logarithm of the head's size over the mean one's (`size`); None: as identity has it."""
-    active: ActiveExpression | None
-    """What of a single moment is not at rest."""
+    moments: Sequence[Moment]
+    """What is known beforehand of each timestep, where these are moments by themselves; empty: it is the prior."""
     seed: int
     """Of the sample of the avatar's points."""
 
@@ -123,7 +123,7 @@ class Problem:
         self.head, self.targets, self.columns, self.settings, self.surface = head, targets, columns, settings, surface
         self.dense = surface is not None
         self.biases = Biases.of(targets, settings.bias_sigma, settings.landmark_count, head)
-        self.evidence = EvidenceTerms(head, targets, columns, settings.evidence, like.expr)
+        self.evidence = EvidenceTerms(head, targets, columns, settings.evidence, like.expr, bool(settings.moments))
         self.biases = self.evidence.with_unknowns(self.biases)
         self._prior, self._like, self._before = prior, like, before
         self.priors = self.priors_with({})
@@ -141,7 +141,7 @@ class Problem:
         """The priors, with changes over time that deviate by so much of what is stated."""
         columns, settings, like = self.columns, self.settings, self._like
         of_time = (settings.smoothness, like.timesteps, like.expr, self._before, shares)
-        out = make_priors(columns, self._prior, *of_time, settings.active)
+        out = make_priors(columns, self._prior, *of_time, settings.moments)
         shared = torch.block_diag(out.shared, torch.diag(self.biases.precision.repeat_interleave(3)))
         usual = shared.new_zeros(len(shared))
         if (column := columns.slices().get("log_focal")) is not None:

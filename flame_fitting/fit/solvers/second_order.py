@@ -7,13 +7,14 @@ from typing import Any
 from flame_fitting import progress
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters, moving_parts
-from flame_fitting.fit.priors import OPEN_JAW, priors
+from flame_fitting.fit.priors import priors
 from flame_fitting.fit.schedule import moving_joints
-from flame_fitting.fit.solvers.active_expression import ActiveExpression, active_expression
+from flame_fitting.fit.solvers.active_expression import ActiveExpression
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.focal import usual_log_focal
 from flame_fitting.fit.solvers.gauss_newton import MARGINAL_STEPS, Solution, gauss_newton
 from flame_fitting.fit.solvers.interface import Stage
+from flame_fitting.fit.solvers.moments import Evident, in_words, moments_of, not_at_rest
 from flame_fitting.fit.solvers.problem import GaussNewtonSettings
 from flame_fitting.fit.solvers.residuals import LANDMARK_CUT
 from flame_fitting.fit.solvers.shown_actions import shown_actions
@@ -55,6 +56,7 @@ def solve(
     if not geometry:
         most = {name: min(count, components[name]) for name, count in most.items()}
     prior, evident = priors(config), not_at_rest(seen, stage)
+    over_time = seen.timesteps > 1 and not seen.moments
     columns = Columns.of(seen.head, [part.name for part in parts], most, metric=seen.is_sequence)
     given = GaussNewtonSettings(
         iterations=settings.num_steps,
@@ -62,26 +64,31 @@ def solve(
         landmark_cut=cut,
         surface_count=config.w.surface_count,
         evidence=config.w.evidence if config.data.use_landmark else 0.0,
-        bias_sigma=prior.landmark_bias if seen.timesteps > 1 and not geometry else None,
+        bias_sigma=prior.landmark_bias if over_time and not geometry else None,
         marginal=marginal if seen.timesteps > 1 else 0,
-        smoothness={part.name: change for part in parts if (change := part.change_sigma(prior)) is not None},
-        steadied=stage.steadied and config.prior.steadied and seen.timesteps > FEWEST and stage.before is None,
+        smoothness={
+            part.name: change for part in parts if (change := part.change_sigma(prior)) is not None and not seen.moments
+        },
+        steadied=stage.steadied
+        and config.prior.steadied
+        and over_time
+        and seen.timesteps > FEWEST
+        and stage.before is None,
         volume=1.0 if seen.calibrated else VOLUME,
         size_sigma=None if seen.calibrated else prior.log_size,
         usual_log_focal=0.0 if seen.calibrated else usual_log_focal(seen, state.parameters),
-        active=None,
+        moments=(),
         seed=config.seed,
     )
 
-    def solved(parameters: FitParameters, active: ActiveExpression | None, **others: Any) -> Solution:
-        wide = active if not (config.neutral or config.expressive) else None
+    def solved(parameters: FitParameters, active: Evident, **others: Any) -> Solution:
         return gauss_newton(
             seen.head,
             parameters,
             seen.targets,
             columns,
-            replace(prior, jaw=OPEN_JAW) if wide is not None and wide.open_mouth else prior,
-            replace(given, active=wide, **others),
+            prior,
+            replace(given, moments=moments_of(seen, config, active), **others),
             seen.surface if geometry else None,
             report=lambda _: shown.advance(),
             keeper=stage.keeper if not others.get("surface_cut") else None,
@@ -95,34 +102,28 @@ def solve(
     else:
         # first as if at rest: by what that cannot explain
         first = -(-3 * settings.num_steps // 5)
-        evident = evident or ActiveExpression.at_rest(seen.head)
         found = solved(state.parameters, evident, iterations=first)
-        evident = evident.with_shown(
-            shown_actions(
-                seen.head, found.parameters, seen.targets[0], seen.surface if geometry else None, prior, actions
+        surface = seen.surface if geometry else None
+        own = (found.parameters.of_frames([row]) for row in range(seen.timesteps))
+        evident = tuple(
+            (one or ActiveExpression.at_rest(seen.head)).with_shown(
+                shown_actions(seen.head, moment, target, surface, prior, actions)
             )
+            for one, moment, target in zip(evident, own, seen.targets, strict=True)
         )
         narrow = given.surface_cut[1]
         found = solved(found.parameters, evident, iterations=settings.num_steps - first, surface_cut=(narrow, narrow))
     uncertainty = found.posterior.standard_deviations(found.parameters)
-    said = state.active if evident is None else evident.said
+    said = in_words(evident, seen.moments) if any(evident) else state.active
     return replace(state, parameters=found.parameters, uncertainty=uncertainty, active=said)
 
 
-def not_at_rest(seen: Observations, stage: Stage) -> ActiveExpression | None:
-    """What evidence says of a single moment; None where none counts."""
-    config = stage.config
-    if seen.is_sequence or not (config.w.evidence and config.data.use_landmark):
-        return None
-    return active_expression(seen.head, seen.targets)
-
-
 def known_actions(seen: Observations, stage: Stage, geometry: bool) -> Actions | None:
-    """The actions of the head model that are looked for in a stage, in a single moment: where it moves identity and
-    expression by all that the capture has."""
-    config, target = stage.config, seen.targets[0]
+    """The actions of the head model that are looked for in a stage, in moments by themselves: where it moves identity
+    and expression by all that the capture has."""
+    config, target = stage.config, next((one for one in seen.targets if one.n_seen), seen.targets[0])
     moves = {"shape", "expr"} <= set(stage.settings.optimizable_params)
-    if seen.is_sequence or not (moves and config.w.evidence and config.data.use_landmark):
+    if (seen.is_sequence and not seen.moments) or not (moves and config.w.evidence and config.data.use_landmark):
         return None
     if geometry != (target.surface is not None):
         return None

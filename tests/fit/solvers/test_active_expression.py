@@ -11,6 +11,7 @@ from flame_fitting.fit.solvers.active_expression import ActiveExpression, active
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.evidence_terms import shut_eyes, with_shut
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
+from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_target
 from flame_fitting.head.apertures import GAP_NAMES, GAZE_NAMES, LID_COLUMNS, find_apertures
 from flame_fitting.head.loading import load_head
@@ -110,7 +111,7 @@ def test_a_blink_is_an_expression_and_costs_no_identity(head):
     lids = {}
     for active in (None, active_expression(head, [aim])):
         columns = Columns.of(head, ["shape", "expr", "placement"], {"shape": 50, "expr": 20})
-        settings = replace(second_order_of(iterations=15), evidence=3.0, active=active)
+        settings = replace(second_order_of(iterations=15), evidence=3.0, moments=(Moment(priors_of(), active),))
         found = gauss_newton(head, FitParameters.neutral(head), [aim], columns, priors_of(), settings).parameters
         neutral = replace(found, expr=torch.zeros_like(found.expr))
         lids[active is None] = [
