@@ -21,6 +21,7 @@ from flame_fitting.fit.solvers.active_expression import active_expression
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.gauss_newton import gauss_newton
 from flame_fitting.fit.solvers.geometry_step import GeometryStep
+from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.state import FitState, StageRecord
 from flame_fitting.fit.track_config import track_preset
 from flame_fitting.head.apertures import LID_COLUMNS, find_apertures
@@ -58,7 +59,7 @@ def test_shut_eyes_are_eyelids_and_neither_expression_nor_identity(head: HeadMod
     assert active is not None and len(active.directions) == 0
     assert active.eyelids == (1.0, 1.0 if RIGHT in shut else 0.0) and "left eye shut by 100 %" in active.said
     columns = Columns.of(head, ["shape", "expr", "eyelids", "placement"], {"shape": 50, "expr": 20})
-    settings = replace(second_order_of(iterations=15), evidence=3.0, active=active)
+    settings = replace(second_order_of(iterations=15), evidence=3.0, moments=(Moment(priors_of(), active),))
     found = gauss_newton(head, FitParameters.neutral(head), [aim], columns, priors_of(), settings).parameters
     fitted = 1000 * apertures.gaps(found.head_vertices(head), head.faces)[0, : 2 * LID_COLUMNS].detach().numpy()
     rest = rest_gaps(head)[: 2 * LID_COLUMNS]
