@@ -161,6 +161,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.fit.saving import focal_length
     from flame_fitting.fit.state import FitState
     from flame_fitting.fit.trust import trust_of
+    from flame_fitting.head.eyelids import with_chosen_eyelids
     from flame_fitting.head.loading import load_head
 
     config = with_landmarks(config)
@@ -169,6 +170,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     if reading.n_downsample_rgb is not None:  # done
         config = replace(config, data=replace(config.data, n_downsample_rgb=None))
     head = load_head(config.head, config.flame_dir, config.flame_masks, config.model.add_teeth)
+    head = with_chosen_eyelids(head, config.model.use_eyelids, progress.say)
     found = detected_sources(config, capture, head, progress.say)
     double = copy.deepcopy(head).double()
     left = underway.left(head) if underway is not None else None

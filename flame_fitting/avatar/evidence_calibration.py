@@ -93,6 +93,8 @@ def _cache_path(
     parts: list[object] = [shipped.revision, head.file_hash, regions_hash(head), shipped.detector]
     parts += [shipped.detector_version, config]
     parts += [hashlib.sha256(x.tobytes()).hexdigest() for x in (embedding.face_index, embedding.barycentric)]
+    if head.n_eyelids:
+        parts.append(hashlib.sha256(head.eyelids.float().cpu().numpy().tobytes()).hexdigest())
     parts += [hashlib.sha256(x.tobytes()).hexdigest() for x in (shipped.eye.slope, shipped.eye.intercept)]
     key = hashlib.sha256(" ".join(str(part) for part in parts).encode()).hexdigest()[:24]
     return assets.cache_dir() / "evidence" / f"{key}.npz"

@@ -1,7 +1,7 @@
 """Pictures of a head model with known lids, lips and gaze, as a detector sees them: what evidence is calibrated on."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class HeadPose:
     eyes_pose: ndarray
     offsets: ndarray | None = None
     """(V, 3) m, static."""
+    eyelids: ndarray = field(default_factory=lambda: np.zeros(0))
+    """Of a head model that has some (L,)."""
 
 
 def blink_direction(head: HeadModel, apertures: Apertures, ridge: float = 1e-7) -> tuple[ndarray, ndarray]:
@@ -86,7 +88,7 @@ def blink_direction(head: HeadModel, apertures: Apertures, ridge: float = 1e-7) 
 def draw_poses(head: HeadModel, apertures: Apertures, config: EvidencePictures) -> Iterator[tuple[int, HeadPose]]:
     """Random heads by identity: expressions, eyes half and fully shut, open mouths, eyes that look about."""
     rng = np.random.default_rng(config.seed)
-    blinks = blink_direction(head, apertures)
+    blinks = None if head.n_eyelids else blink_direction(head, apertures)
     used = min(head.n_shape, 60)
     for identity in range(config.identities):
         shape = config.shape_sigma * np.clip(rng.standard_normal(used), -2.5, 2.5)
@@ -95,13 +97,15 @@ def draw_poses(head: HeadModel, apertures: Apertures, config: EvidencePictures) 
             shut = np.full(2, rng.uniform(-0.2, 1.1) if rng.random() < 0.6 else 0.0)
             if rng.random() < 0.15:
                 shut[rng.integers(2)] = rng.uniform(0, 1)
-            expr = expr + shut[0] * blinks[0] + shut[1] * blinks[1]
+            if blinks is not None:
+                expr = expr + shut[0] * blinks[0] + shut[1] * blinks[1]
             jaw = np.radians(rng.uniform(0, config.jaw)) if rng.random() < 0.6 else 0.02
             yaw, pitch = np.radians(rng.uniform(-1, 1, 2) * config.gaze)
             # both eyes look at one thing, up to a squint of two degrees
             apart = np.radians(rng.normal(0, 2.0))
             eyes = np.array([pitch, yaw + apart, 0.0, pitch, yaw - apart, 0.0])
-            yield identity, HeadPose(shape, expr, np.array([jaw, 0.0, 0.0]), eyes)
+            eyelids = shut[[1, 0][: head.n_eyelids]]  # left first
+            yield identity, HeadPose(shape, expr, np.array([jaw, 0.0, 0.0]), eyes, eyelids=eyelids)
 
 
 def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,6 +120,7 @@ def posed(head: HeadModel, pose: HeadPose) -> tuple[torch.Tensor, torch.Tensor]:
             jaw_pose=arrays["jaw_pose"][None],
             eyes_pose=arrays["eyes_pose"][None],
             static_offset=None if offsets is None else offsets[None],
+            eyelids=arrays["eyelids"][None],
         )
     return out.vertices, arrays["eyes_pose"][None]
 

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from flame_fitting.export.obj import write_obj
-from flame_fitting.fit.parameters import POSES
+from flame_fitting.export.transforms_files import EYELIDS_NAME
+from flame_fitting.fit.parameters import OPTIONAL_KEYS, POSES
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 
@@ -28,14 +29,13 @@ def is_flame(head: HeadModel) -> bool:
 def flame_parameters(fit: FitResult, head: HeadModel, row: int) -> dict[str, NDArray[np.float32]]:
     """One timestep's parameters with VHAP's keys and shapes, leading dimension 1 except `shape`.
 
-    `dynamic_offset` is among them where the fit has it.
+    `dynamic_offset` and `eyelids` (left, right; VHAP has none) are among them where the fit has them.
     """
     p = fit.parameters
     out = {key: p[key][row : row + 1] for key in POSES}
     out["shape"], out["expr"] = p["shape"], p["expr"][row : row + 1]
     out["static_offset"] = p["static_offset"][row : row + 1] if len(p["static_offset"]) > 1 else p["static_offset"]
-    if "dynamic_offset" in p:
-        out["dynamic_offset"] = p["dynamic_offset"][row : row + 1]
+    out |= {key: p[key][row : row + 1] for key in OPTIONAL_KEYS if key in p}
     if is_flame(head):  # its readers expect the full bases
         out["shape"] = _padded(out["shape"], _FLAME_SHAPE)
         out["expr"] = _padded(out["expr"], _FLAME_EXPR)
@@ -52,11 +52,15 @@ def canonical_parameters(fit: FitResult, head: HeadModel) -> dict[str, NDArray[n
 
 
 def write_parameters(folder: Path, fit: FitResult, head: HeadModel, rows: dict[int, int]) -> None:
-    """flame_param/<index:05d>.npz for every timestep index and its row of the fit, and canonical_flame_param.npz."""
+    """flame_param/<index:05d>.npz for every timestep index and its row of the fit, canonical_flame_param.npz, and the
+    blendshapes (V, 3) of the eyelids where the fit has these."""
     (folder / "flame_param").mkdir()
     for index, row in rows.items():
         np.savez(folder / "flame_param" / f"{index:05d}.npz", **flame_parameters(fit, head, row))  # type: ignore[arg-type]
     np.savez(folder / "canonical_flame_param.npz", **canonical_parameters(fit, head))  # type: ignore[arg-type]
+    if "eyelids" in fit.parameters:  # without them their coefficients mean nothing
+        left, right = np.moveaxis(head.eyelids.float().cpu().numpy(), 2, 0)
+        np.savez(folder / EYELIDS_NAME, left=left, right=right)
 
 
 def write_meshes(folder: Path, fit: FitResult, head: HeadModel, rows: dict[int, int]) -> None:

@@ -201,7 +201,9 @@ _OTHERS = "nerfstudio and instant-ngp (give it transforms_train.json)"
 
 def _opens_in(head: HeadModel, options: ExportOptions) -> str:
     if is_flame(head) and options.flame_mode == "param":
-        return f"The dataset opens in GaussianAvatars, {_OTHERS}."
+        said = f"The dataset opens in GaussianAvatars, {_OTHERS}."
+        eyes = " GaussianAvatars knows no eyelids: eyes that are shut by them are open there." if head.n_eyelids else ""
+        return said + eyes
     if is_flame(head):
         return f"The dataset opens in {_OTHERS}; GaussianAvatars needs --flame-mode param."
     return (

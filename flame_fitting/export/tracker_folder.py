@@ -76,7 +76,15 @@ def write_frame(fit: FitResult, row: int, seen: View, path: Path) -> None:
         "img_size": np.array([seen.height, seen.width]),
     }
     poses: dict[str, ndarray | None] = {"jaw_pose": p["jaw_pose"][[row]], "eyes_pose": p["eyes_pose"][[row]]}
-    params = make_params(str(path), shape=shape, expr=expr, poses=poses, extras=extras, timestep_id=[path.stem])
+    params = make_params(
+        str(path),
+        shape=shape,
+        expr=expr,
+        poses=poses,
+        eyelids=p["eyelids"][[row]] if "eyelids" in p else None,
+        extras=extras,
+        timestep_id=[path.stem],
+    )
     metrical_tracker.write(params, path)
 
 
@@ -90,6 +98,7 @@ def _at_rest(fit: FitResult) -> FitResult:
     first = fit.of_rows([0])
     names = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "expr")
     p = first.parameters | {name: np.zeros_like(first.parameters[name]) for name in names}
+    p.pop("eyelids", None)
     p["jaw_pose"][:, 0] = _CANONICAL_JAW
     p.pop("dynamic_offset", None)
     return replace(first, parameters=p)

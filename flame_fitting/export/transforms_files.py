@@ -9,7 +9,10 @@ from flame_fitting.capture.files import INTRINSIC_KEYS
 from flame_fitting.export.splits import SPLITS, Split
 
 Entry = dict[str, Any]
+EYELIDS_NAME = "eyelid_blendshapes.npz"
+"""The blendshapes that the key `eyelids` of FLAME parameters belongs to, where they have it."""
 DATASET_ENTRIES = (
+    EYELIDS_NAME,
     *("images", "fg_masks", "flame_param", "canonical_flame_param.npz", "canonical.obj", "meshes", "flame"),
     *("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"),
     *("sequences_trainval.txt", "sequences_test.txt"),

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Literal
 
 from flame_fitting.export.splits import SPLITS, Split
-from flame_fitting.export.transforms_files import DATASET_ENTRIES, Entry, write_transforms
+from flame_fitting.export.transforms_files import DATASET_ENTRIES, EYELIDS_NAME, Entry, write_transforms
 from flame_fitting.export.union_checks import check_placement, consistent_cameras, differences, subject_of
 from flame_fitting.export.union_sources import FILE_KEYS, Source, canonical_name
 from flame_fitting.folders import staged_folder
@@ -112,6 +112,8 @@ def write_union(
             start += source.n_timesteps
         first = ordered[0]
         shutil.copyfile(first.folder / canonical_name(first), folder / canonical_name(first))
+        if shapes := next((s.folder / EYELIDS_NAME for s in ordered if (s.folder / EYELIDS_NAME).is_file()), None):
+            shutil.copyfile(shapes, folder / EYELIDS_NAME)
         (folder / "sequences_trainval.txt").write_text("".join(f"{name}\n" for name in train), encoding="utf-8")
         (folder / "sequences_test.txt").write_text("".join(f"{name}\n" for name in test), encoding="utf-8")
         write_transforms(folder, entries, splits, first.up, {"subject": subject, "sources": records})

@@ -147,12 +147,13 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
     # fits of before cameras were estimated know them, and older ones have no dynamic offsets
     none = torch.zeros(len(tensors["parameters/expr"]), 0, 3, dtype=torch.float64)
     older = {"parameters/log_focal": torch.zeros(1, dtype=torch.float64), "parameters/dynamic_offset": none}
-    tensors = older | tensors
+    open_eyes = {"eyelids": none[..., 0]}  # older ones have none either
+    tensors = older | {f"parameters/{name}": value for name, value in open_eyes.items()} | tensors
     reference = tensors["reference_from_world"].numpy().astype(np.float64)
     records = []
     for record in content["stages"]:
         own = _below(_of_stage(record["name"]), tensors)  # older fits have the stage's vertices in place of these
-        moved = FitParameters(**own) if own else None
+        moved = FitParameters(**open_eyes | own) if own else None
         records.append(StageRecord(**record, parameters=moved, reference_from_world=reference))
     active = content.get("active")
     underway = content.get("underway")

@@ -79,6 +79,9 @@ class ModelConfig:
     """Expression components used (at most what the model has)."""
     n_tex: int = option(100, without_effect=NO_TEXTURE_SPACE)
     """Components of a texture space (VHAP's, where its texture is not painted)."""
+    use_eyelids: Literal["auto", "yes", "no"] = "auto"
+    """Two components that shut the lids (left, right), beside the expressions; auto: of head models whose expressions
+    do it poorly. Other programs do not know them and show such eyes open."""
     add_teeth: Annotated[bool, tyro.conf.arg(aliases=["--add-teeth"])] = True
     """Give FLAME heads teeth; other heads stay as they are."""
     remove_lip_inside: bool = False

@@ -143,7 +143,7 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
         after = _measured(found, seen, looks)
         trouble = worsened(before, after) or ""
     if found.active and found.active != state.active:
-        found = _told_of_expression(found, stage.config)
+        found = _told_of_expression(found, seen, stage.config)
     if trouble:
         found, after, repaired = _warned(state, f"stage {stage.name} was rolled back: {trouble}"), before, []
     for done in repaired:
@@ -255,12 +255,12 @@ def _told_of_repair(state: FitState, seen: Observations, stage: Stage, repaired:
     return state
 
 
-def _told_of_expression(state: FitState, config: FitConfig) -> FitState:
+def _told_of_expression(state: FitState, seen: Observations, config: FitConfig) -> FitState:
     """What of the face is not at rest, and who takes it up."""
     said = f"not at rest: {', '.join(state.active or ())}"
     if config.neutral:
         return _warned(state, f"{said}; with --neutral identity and offsets take it up. Leave --neutral out.")
-    progress.say(f"{said}; the expression takes it up")
+    progress.say(f"{said}; {'eyelids and expression take' if seen.head.n_eyelids else 'the expression takes'} it up")
     return state
 
 

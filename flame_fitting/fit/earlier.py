@@ -40,12 +40,14 @@ def earlier_state(
         state = _from_parameters(checkpoint, head, assumed_focal)
     elif checkpoint.is_file():
         found: Checkpoint = load_checkpoint(checkpoint)
-        found.check_head(checkpoint, head)
         state = found.state
+        replace(found, state=_with_eyelids_of(head, state)).check_head(checkpoint, head)
     else:
         raise InputError(f"{path}: no fit is there. {_GIVE}")
     if notify is not None:
-        notify(_taken(path, state, timesteps, assumed_focal))
+        left_out = "; its eyelids are left out" if not head.n_eyelids and bool(state.parameters.eyelids.any()) else ""
+        notify(_taken(path, state, timesteps, assumed_focal) + left_out)
+    state = _with_eyelids_of(head, state)
     rows = [min(row, state.parameters.timesteps - 1) for row in range(timesteps)]
     parameters = state.parameters.of_frames(rows)
     if timesteps == 1:
@@ -88,6 +90,7 @@ def _from_parameters(path: Path, head: HeadModel, assumed_focal: float | None) -
     neutral = FitParameters.neutral(head, steps, torch.float64)
     if "dynamic_offset" in arrays and arrays["dynamic_offset"].size:
         neutral = neutral.with_dynamic_offset()
+    neutral = neutral.with_eyelids(2 if "eyelids" in arrays and arrays["eyelids"].size else 0)
     values = {}
     for parameter in PARAMETERS:
         if parameter.name not in arrays:
@@ -112,6 +115,10 @@ def _from_parameters(path: Path, head: HeadModel, assumed_focal: float | None) -
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or np.linalg.det(matrix[:3, :3]) <= 0:
         raise InputError(f"{path}: head_from_world is no similarity. {_GIVE}")
     return FitState(replace(neutral, **values), matrix)
+
+
+def _with_eyelids_of(head: HeadModel, state: FitState) -> FitState:
+    return replace(state, parameters=state.parameters.with_eyelids(head.n_eyelids))
 
 
 def _standing(parameters: FitParameters, head: HeadModel) -> FitParameters:

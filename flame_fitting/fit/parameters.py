@@ -26,6 +26,8 @@ JAW_SHUT = -0.02
 """Least opening of the jaw, rad: it does not close further than shut."""
 _AT_ONCE = 8
 """Timesteps in a batch."""
+EYELIDS = (0.0, 1.2)
+"""Bounds of an eyelid: open as on the template; shut (1), of eyes that are wider open than the template's."""
 VERGENCE = 0.05
 """Prior of the difference of the two eyes, one standard deviation, rad."""
 
@@ -40,7 +42,8 @@ class Part:
     rate: str
     """Field of the options' `LearningRates`."""
     unit: str
-    """rad, m, log (natural logarithm of a factor) or sigma (the model's own standard deviations)."""
+    """rad, m, log (natural logarithm of a factor), sigma (the model's own standard deviations) or share (of what shuts
+    an eye)."""
     start: int = 0
     stop: int | None = None
     """Coefficients of the parameter, along its last dimension."""
@@ -52,6 +55,8 @@ class Part:
     """What that is multiplied by, for all coefficients or for each."""
     least: tuple[float, ...] = ()
     """Least value of each coefficient, where there is one."""
+    most: tuple[float, ...] = ()
+    """The same of the greatest."""
     stretched: bool = False
     """Whether it moves the head's points by so much: lengths of head space, which the scale stretches."""
     change: str | None = None
@@ -84,8 +89,9 @@ class Parameter:
     size: tuple[int | str, ...]
     """Dimensions without that of the timesteps; a word is a field of the head model."""
     parts: tuple[Part, ...]
-    optional: bool = False
-    """Whether a fit may be without it: a tensor with no rows."""
+    optional: Literal["", "by_head", "by_stage"] = ""
+    """Whether a fit may be without it, and what decides: the head model, whose size for it is 0, or a stage that moves
+    it, without which it is a tensor with no rows."""
 
     def dims(self, head: HeadModel, timesteps: int) -> tuple[int, ...]:
         """Shape of the tensor, of an optional one where there is one."""
@@ -123,6 +129,21 @@ PARAMETERS: tuple[Parameter, ...] = (
         "frame",
         ("n_expr",),
         (Part("expr", "expr", "expr", "sigma", prior="expr", stretched=True, change="expr_change"),),
+    ),
+    Parameter(
+        "eyelids",  # left, right
+        "frame",
+        ("n_eyelids",),
+        (
+            Part(
+                *("eyelids", "expr", "eyelids", "share"),
+                prior="eyelids",
+                least=EYELIDS[:1] * 2,
+                most=EYELIDS[1:] * 2,
+                change="eyelids_change",
+            ),
+        ),
+        optional="by_head",
     ),
     Parameter(
         "rotation",
@@ -180,7 +201,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         "frame",
         ("n_vertices", 3),
         (Part("dynamic_offset", "dynamic_offset", "dynamic_offset", "m", moves="sequence"),),
-        optional=True,
+        optional="by_stage",
     ),
 )
 """All parameters. Texture and light are no parameters of the head (see the stages' state)."""
@@ -216,6 +237,8 @@ class FitParameters:
     """Logarithm of the focal length over the assumed one, of all cameras; 0 where these are known."""
     shape: Float[Tensor, " S"]
     expr: Float[Tensor, "T E"]
+    eyelids: Float[Tensor, "T L"]
+    """L is 2, left and right, or 0 of a head model without (see `head.eyelids`)."""
     rotation: Float[Tensor, "T 3"]
     translation: Float[Tensor, "T 3"]
     neck_pose: Float[Tensor, "T 3"]
@@ -230,7 +253,7 @@ class FitParameters:
         """The template, placed by the identity; without what is optional."""
         device = head.v_template.device
         sizes = {p.name: p.dims(head, timesteps) for p in PARAMETERS}
-        sizes |= {p.name: (timesteps, 0, *sizes[p.name][2:]) for p in PARAMETERS if p.optional}
+        sizes |= {p.name: (timesteps, 0, *sizes[p.name][2:]) for p in PARAMETERS if p.optional == "by_stage"}
         return cls(**{name: torch.zeros(size, dtype=dtype, device=device) for name, size in sizes.items()})
 
     @property
@@ -247,6 +270,12 @@ class FitParameters:
     def without_dynamic_offset(self) -> "FitParameters":
         """Without dynamic offsets."""
         return replace(self, dynamic_offset=self.dynamic_offset[:, :0])
+
+    def with_eyelids(self, count: int) -> "FitParameters":
+        """With so many eyelids (0 or 2), open where there were none."""
+        if self.eyelids.shape[1] == count:
+            return self
+        return replace(self, eyelids=self.expr.new_zeros(self.timesteps, count))
 
     def at_rest(self) -> "FitParameters":
         """The same heads, static offsets taking over what dynamic ones mostly are: their median over time."""
@@ -296,7 +325,7 @@ class FitParameters:
 
     def head_vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:
         """Posed vertices in head space, metres."""
-        rest = {name: value for name, value in self.items().items() if name in PARAMETER_KEYS}
+        rest = {name: value for name, value in self.items().items() if name in (*PARAMETER_KEYS, "eyelids")}
         return head(**rest | {"static_offset": self.offset}).vertices
 
     def vertices(self, head: HeadModel) -> Float[Tensor, "T V 3"]:

@@ -59,11 +59,12 @@ def _vhap(config: FitConfig) -> None:
     model = config.model
     model.tex_base, model.tex_resolution, model.residual_tex = "painted", 2048, True
     model.tex_bake = False
+    model.use_eyelids = "no"
     config.render.background_train = "target"
     config.render.cull = True
 
     lr = config.lr
-    lr.base, lr.translation, lr.expr = 5e-3, 1e-3, 5e-2
+    lr.base, lr.translation, lr.expr, lr.eyelids = 5e-3, 1e-3, 5e-2, 5e-3
     lr.shape = lr.rotation = lr.neck = lr.jaw = lr.eyes = lr.texture = None
     lr.static_offset, lr.dynamic_offset, lr.camera, lr.light = 5e-4, 5e-4, 5e-3, 5e-3
     lr.scale = 1e-3  # VHAP's rigs are metric, avatars are not; its fork AnimPortrait3D moves the scale so

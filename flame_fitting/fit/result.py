@@ -33,7 +33,7 @@ class FitResult:
     """Of the model's file; empty where the result does not say (VHAP's runs)."""
     parameters: dict[str, np.ndarray]
     """VHAP's keys: rotation, translation, neck_pose and jaw_pose (T, 3), eyes_pose (T, 6), shape (S,), expr (T, E),
-    static_offset (1, V, 3), and where there is one dynamic_offset (T, V, 3); radians and metres."""
+    static_offset (1, V, 3), and where there are some dynamic_offset (T, V, 3), eyelids (T, 2); radians and metres."""
     head_from_world: np.ndarray
     """(4, 4) similarity from the avatar's coordinates to head space."""
     image_size: tuple[int, int]
@@ -218,6 +218,8 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
     right["static_offset"] = offset.ndim == 3 and offset.shape[0] in (1, steps) and offset.shape[2] == 3
     if "dynamic_offset" in arrays:
         right["dynamic_offset"] = arrays["dynamic_offset"].shape == (steps, *offset.shape[1:])
+    if "eyelids" in arrays:
+        right["eyelids"] = arrays["eyelids"].shape == (steps, 2)
     right["head_from_world"] = matrix.shape == (4, 4)
     for key, good in right.items():
         values = arrays[key]
@@ -230,7 +232,7 @@ def checked_parameters(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[
 
 
 def _held(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What of a head a parameter file holds; dynamic offsets only where there are some."""
+    """What of a head a parameter file holds; dynamic offsets and eyelids only where there are some."""
     return {key: arrays[key] for key in (*PARAMETER_KEYS, *OPTIONAL_KEYS) if key in arrays}
 
 

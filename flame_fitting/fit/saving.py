@@ -32,6 +32,8 @@ def make_result(state: FitState, seen: Observations, start: Start, capture: Capt
     del parameters["placement"], parameters["log_focal"]
     if not moved.moves_vertices:
         del parameters["dynamic_offset"]
+    if not parameters["eyelids"].size:
+        del parameters["eyelids"]
     view = (capture.views_of("fit") or capture.views)[0]
     vertices = state.parameters.vertices(seen.head).detach()
     world_from_reference = np.linalg.inv(state.reference_from_world)

@@ -17,6 +17,7 @@ from flame_fitting.files import read_npz, sha256_of_file
 from flame_fitting.fit.alignment import aligned
 from flame_fitting.fit.result import FIT_AGAIN, FitResult, check_head, checked_parameters, load_fit, load_run
 from flame_fitting.fit.vhap_runs import RunData, aligned_world, epochs_of, read_run_data
+from flame_fitting.head.eyelids import with_eyelids
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import InputRecord, input_record, read_manifest
@@ -56,7 +57,7 @@ def open_fit(
             fit = replace(fit, head_from_world=aligned_world(capture.views))
     check_head(fit, head)
     fit, capture = aligned(fit, capture)
-    return fit, head, capture
+    return fit, _with_eyelids_of(fit, head), capture
 
 
 def open_fit_and_head(
@@ -71,7 +72,12 @@ def open_fit_and_head(
     else:
         fit, head = _with_unnamed_head(fit, head_spec, flame_dir, flame_masks)
     check_head(fit, head)
-    return fit, head
+    return fit, _with_eyelids_of(fit, head)
+
+
+def _with_eyelids_of(fit: FitResult, head: HeadModel) -> HeadModel:
+    """The head model with eyelids where the fit has some: no file of a model holds them."""
+    return with_eyelids(head) if "eyelids" in fit.parameters else head
 
 
 def find_capture(fit_folder: Path, recorded: Path | None = None) -> Path:

@@ -51,13 +51,14 @@ def track_preset(name: str, capture: Path | None = None, monocular: bool = True)
 
 def _track(config: TrackConfig, monocular: bool) -> None:
     w, model = config.w, config.model
-    config.w, config.lr = WeightConfig(), LearningRates()
-    model.tex_base, model.tex_resolution, model.tex_bake = "baked", 1024, True
+    config.w, config.lr = WeightConfig(), LearningRates(eyelids=5e-3)
+    model.tex_base, model.tex_resolution, model.tex_bake, model.use_eyelids = "baked", 1024, True, "auto"
     # people speak and laugh: wider than a static avatar at rest
-    config.prior.expr, config.prior.jaw, config.prior.neck = 0.7, 0.2, 0.15
+    config.prior.expr, config.prior.eyelids, config.prior.jaw, config.prior.neck = 0.7, 0.5, 0.2, 0.15
     # from a timestep to the next at 25 pictures a second; they carry what is hidden for a moment
     change = config.prior
     change.expr_change, change.jaw_change, change.neck_change, change.eyes_change = 0.3, 0.08, 0.05, 0.1
+    change.eyelids_change = 0.3  # lids shut within three pictures
     tracked: tuple[Group, ...] = ("pose", "joints", "expr")
     everything: tuple[Group, ...] = ("cam", *tracked, "shape")
     landmarks: dict[str, Any] = {"looks_at": LANDMARKS}

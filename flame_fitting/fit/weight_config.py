@@ -16,6 +16,9 @@ class LearningRates:
     """Identity coefficients."""
     expr: float = option(4e-3, at_least=0)
     """Expression coefficients."""
+    eyelids: float = option(0.0, at_least=0)
+    """Eyelids of head models that have them as components (5e-3 over time); 0: they stay as second order has found
+    them, since a texture that is baked of the same pictures tells nothing of them."""
     rotation: float | None = option(1e-4, at_least=0)
     """Rotation of the head, rad."""
     translation: float = option(1e-4, at_least=0)
@@ -148,6 +151,9 @@ class PriorConfig:
     """Expression coefficients (1.0 with --expressive)."""
     expr_several: float = option(1.0, above=0, seldom=True)
     """The same of several moments of one person, but for the one nearest to rest."""
+    eyelids: float = option(0.05, above=0)
+    """Eyelids of head models that have them as components (0 open, 1 shut), of eyes that are not known to be shut (0.5
+    with --expressive, and over time)."""
     neck: float = option(0.1, above=0)
     """Rotation of the neck, rad."""
     jaw: float = option(0.1, above=0)
@@ -171,6 +177,8 @@ class PriorConfig:
     """The same for its translation, m."""
     expr_change: float | None = option(None, above=0, seldom=True)
     """The same for the expression."""
+    eyelids_change: float | None = option(None, above=0, seldom=True)
+    """The same for the eyelids."""
     neck_change: float | None = option(None, above=0, seldom=True)
     """The same for the neck, rad."""
     jaw_change: float | None = option(None, above=0, seldom=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
@@ -77,7 +77,7 @@ def find_apertures(head: HeadModel) -> Apertures:
         ball = weights[:, joint] > 0.5
         if not ball.any():
             raise InputError(f"the head model {head.name} has no {side} eyeball, so that its lids cannot be measured.")
-        for top, bottom in _lid_rims(template, faces, ball, teeth, outer_first=side == "left"):
+        for top, bottom in lid_rims(template, faces, ball, teeth, outer_first=side == "left"):
             upper.append(top)
             lower.append(bottom)
     for top, bottom in _lip_rims(head.name, template, faces, weights, teeth):
@@ -118,11 +118,23 @@ def gaze_angles(eyes_pose: Float[Tensor, "T 6"]) -> Float[Tensor, "T 4"]:
 
 
 Hit = tuple[int, ndarray]
+"""A triangle, and where on it."""
 
 
-def _lid_rims(
-    template: ndarray, faces: ndarray, ball: ndarray, teeth: ndarray, outer_first: bool
+def lid_rims(
+    template: Float[ndarray, "V 3"],
+    faces: ndarray,
+    ball: Bool[ndarray, " F"],
+    teeth: Bool[ndarray, " F"],
+    outer_first: bool,
+    count: int = LID_COLUMNS,
 ) -> list[tuple[Hit, Hit]]:
+    """The upper and the lower rim of what is seen of an eyeball from the front, at `count` columns.
+
+    `ball` and `teeth` are triangles of it, and of what hides no eye. `outer_first` is of the subject's left eye, where
+    columns are to go from the outer corner to the inner one; they go from -x to +x otherwise. Raises InputError where
+    no eyeball is seen.
+    """
     points = template[np.unique(faces[ball])]
     low, high = points.min(0), points.max(0)
     near = _near(template, faces, low - 0.004, high + 0.004) & ~teeth
@@ -130,10 +142,10 @@ def _lid_rims(
     grid = np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1).reshape(-1, 2)
     face, _ = _frontmost(template, faces, near, grid)
     seen = ((face >= 0) & ball[face]).reshape(len(xs), len(ys)).sum(1) * _COARSE > 0.001
-    if seen.sum() < LID_COLUMNS:
+    if seen.sum() < count:
         raise InputError("no eyeball is seen between the lids of the head model, so that its lids cannot be measured.")
     first, last = xs[seen][[0, -1]]
-    columns = first + (last - first) * np.arange(1, LID_COLUMNS + 1) / (LID_COLUMNS + 1)
+    columns = first + (last - first) * np.arange(1, count + 1) / (count + 1)
     # the subject's left eye has its outer corner at larger x
     columns = columns[::-1] if outer_first else columns
     out = []

@@ -63,6 +63,7 @@ class HeadModel(nn.Module):
     faces: Tensor
     shapedirs: Tensor
     exprdirs: Tensor
+    eyelids: Tensor
     posedirs: Tensor
     J_regressor: Tensor
     weights: Tensor
@@ -84,6 +85,7 @@ class HeadModel(nn.Module):
         buffer("faces", data.faces.astype(np.int64), torch.int64)
         buffer("shapedirs", data.shapedirs, dtype)
         buffer("exprdirs", data.exprdirs, dtype)
+        buffer("eyelids", np.zeros((vertex_count, 3, 0)), dtype)
         buffer("posedirs", data.posedirs.reshape(vertex_count * 3, -1).T, dtype)
         buffer("J_regressor", data.J_regressor, dtype)
         buffer("weights", data.weights, dtype)
@@ -103,6 +105,15 @@ class HeadModel(nn.Module):
     def n_expr(self) -> int:
         """Number of expression components."""
         return self.exprdirs.shape[-1]
+
+    @property
+    def n_eyelids(self) -> int:
+        """Number of blendshapes that shut its lids: 2 (left, right), or 0 (see `head.eyelids`)."""
+        return self.eyelids.shape[-1]
+
+    def set_eyelids(self, shapes: Float[np.ndarray, "V 3 L"]) -> None:
+        """Gives it the blendshapes that shut its lids; none (L = 0) takes them away."""
+        self.eyelids = torch.as_tensor(shapes).to(self.v_template)
 
     @property
     def n_vertices(self) -> int:
@@ -145,14 +156,15 @@ class HeadModel(nn.Module):
         eyes_pose: Float[Tensor, "T 6"] | None = None,
         translation: Float[Tensor, "T 3"] | None = None,
         static_offset: Float[Tensor, "T1 V 3"] | None = None,
+        eyelids: Float[Tensor, "T L"] | None = None,
     ) -> HeadOutput:
         """Posed vertices (T, V, 3) and joints (T, J, 3), metres, head space.
 
         `shape` and `expr` may be shorter than the bases (leading components). Poses are axis-angle in radians;
-        `eyes_pose` is left then right. `static_offset` (1 or T, V, 3) is added before joint regression. What is None
-        is zero.
+        `eyes_pose` is left then right. `static_offset` (1 or T, V, 3) is added before joint regression, what `eyelids`
+        (left then right; 0 open, 1 shut) move after it. What is None is zero.
         """
-        given = (expr, rotation, neck_pose, jaw_pose, eyes_pose, translation, static_offset)
+        given = (expr, rotation, neck_pose, jaw_pose, eyes_pose, translation, static_offset, eyelids)
         timed = [a for a in given if a is not None]
         steps = max((a.shape[0] for a in timed), default=1)
         rest = self.v_template
@@ -173,6 +185,8 @@ class HeadModel(nn.Module):
         eye = torch.eye(3, dtype=rest.dtype, device=rest.device)
         feature = (rotations[:, 1:] - eye).reshape(steps, -1)
         posed = rest + (feature @ self.posedirs).reshape(steps, -1, 3)
+        if eyelids is not None and eyelids.shape[1]:
+            posed = posed + torch.einsum("vce,te->tvc", self.eyelids, eyelids)
 
         joints_rest = torch.einsum("jv,tvc->tjc", self.J_regressor, rest)
         world_rotation, world_joint = self._chain(rotations, joints_rest)

@@ -15,6 +15,7 @@ from flame_fitting.fit.intersections import crossing_pairs
 from flame_fitting.fit.penetration import passed_through
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.apertures import LID_COLUMNS, Apertures, closing_expression, find_apertures
+from flame_fitting.head.eyelids import closing_eyelids
 from flame_fitting.head.model import HeadModel
 
 JAW_OPEN = 0.25
@@ -23,6 +24,8 @@ GAZE = 20.0
 """Degrees."""
 EXPRESSIONS, EXPRESSION_SIZE = 3, 2.0
 """How many of the first expressions are shown, and at which coefficients, with both signs."""
+_OWN = ("expr", "eyelids", "jaw_pose", "eyes_pose")
+"""What of a fit makes its head another one than its neutral."""
 _JAW, _EYES = 2, (3, 4)
 """Joints of a head model."""
 
@@ -103,7 +106,7 @@ def _rows(fit: FitResult, head: HeadModel, apertures: Apertures | None) -> Itera
         expression = moved["expr"][0] if "expr" in moved else np.zeros(expressions)
         return Pose(name, title, vertices[0].double().cpu().numpy(), expression)
 
-    own = {key: fit.parameters[key] for key in ("expr", "jaw_pose", "eyes_pose")}
+    own: dict[str, ndarray] = {key: fit.parameters[key] for key in _OWN if key in fit.parameters}
     if "dynamic_offset" in fit.parameters:
         own["static_offset"] = parameters["static_offset"] + fit.parameters["dynamic_offset"]
     neutral = pose("neutral", "neutral: no expression, joints at rest")
@@ -113,7 +116,11 @@ def _rows(fit: FitResult, head: HeadModel, apertures: Apertures | None) -> Itera
     if moved[_JAW]:
         title = f"jaw open by {JAW_OPEN:g} rad ({np.degrees(JAW_OPEN):.0f} degrees)"
         second.append(pose("jaw_open", title, jaw_pose=np.array([[JAW_OPEN, 0.0, 0.0]])))
-    if apertures is not None:
+    if head.n_eyelids and apertures is not None:
+        shut = closing_eyelids(head, apertures, neutral.vertices)
+        title = f"lids closed, by eyelids at {shut[0]:.2f} (left) and {shut[1]:.2f}"
+        second.append(pose("lids_closed", title, eyelids=shut[None]))
+    elif apertures is not None:
         shut = closing_expression(head, apertures, neutral.vertices)
         second.append(pose("lids_closed", "lids closed, by expression", expr=shut[None]))
     if second:

@@ -75,7 +75,5 @@ def agreement_table(found: dict[str, dict[str, float]]) -> str:
     lines = [f"{'neutral heads apart, mm':<24}{'median':>8}{'mean':>8}{'95 %':>8}"]
     for name, stats in found.items():
         lines.append(f"{name:<24}" + "".join(f"{stats[key]:8.2f}" for key in ("median", "mean", "p95")))
-    lines.append(
-        "(medians on synthetic heads: fits of one person 0.7 to 0.8 mm apart on the face, of two persons 4 to 8)"
-    )
+    lines.append("(medians on synthetic heads: fits of one person 0.4 mm apart on the face, of two persons 4 to 8)")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from flame_fitting.capture.camera import project
 from flame_fitting.combine_nerf_datasets import CombineConfig, combine, plan
 from flame_fitting.errors import InputError
 from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
+from flame_fitting.export.transforms_files import EYELIDS_NAME
 from flame_fitting.export.union import divide
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
@@ -214,3 +215,13 @@ def test_a_union_is_reusable_and_replaces_itself(case: Case) -> None:
     assert compare(read_manifest(config.tgt_folder), plan(config), not_deciding(CombineConfig)) is None
     combine(replace(config, copy_images=False))
     assert not (config.tgt_folder / "images").exists()
+
+
+def test_blendshapes_of_eyelids_come_along(case: Case, tmp_path: Path) -> None:
+    for name in SOURCES:
+        shutil.copytree(case[2] / name, tmp_path / name)
+    np.savez(tmp_path / "074_B_x" / EYELIDS_NAME, left=np.ones((3, 3)), right=np.zeros((3, 3)))
+    combine(CombineConfig(src_folders=tuple(tmp_path / name for name in SOURCES), tgt_folder=tmp_path / "with"))
+    with np.load(tmp_path / "with" / EYELIDS_NAME) as file:
+        assert file["left"].all() and not file["right"].any()
+    assert not (case[2] / "074_A_x" / EYELIDS_NAME).exists()

@@ -2,10 +2,19 @@
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
-from flame_fitting.fit.parameters import JAW_SHUT, PARAMETER_KEYS, PARAMETERS, POSES, FitParameters, moving_parts
+from flame_fitting.fit.parameters import (
+    JAW_SHUT,
+    OPTIONAL_KEYS,
+    PARAMETER_KEYS,
+    PARAMETERS,
+    POSES,
+    FitParameters,
+    moving_parts,
+)
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.stage_config import GROUPS
 from flame_fitting.fit.weight_config import LearningRates, PriorConfig
@@ -17,6 +26,8 @@ EVERYTHING = ("pose", "scale", "joints", "shape", "expr", "static_offset")
 
 def test_tensors_are_as_specified():
     head = toy_head()
+    assert FitParameters.neutral(head, 3).eyelids.shape == (3, 0)
+    head.set_eyelids(np.zeros((head.n_vertices, 3, 2)))
     assert FitParameters.neutral(head, 3).dynamic_offset.shape == (3, 0, 3)
     neutral = FitParameters.neutral(head, 3).with_dynamic_offset()
     assert [p.name for p in PARAMETERS] == [f.name for f in fields(FitParameters)]
@@ -27,10 +38,11 @@ def test_tensors_are_as_specified():
         for part in parameter.parts:
             covered[part.span] += 1
             width = len(covered[part.span])
-            assert len(part.least) in (0, width) and len(part.prior_factors) in (1, width)
+            assert {len(part.least), len(part.most)} <= {0, width} and len(part.prior_factors) in (1, width)
         assert (covered == 1).all(), "each coefficient belongs to one part"
     assert POSES == {"rotation": 3, "translation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
-    assert set(PARAMETER_KEYS) == {f.name for f in fields(FitParameters)} - {"placement", "log_focal", "dynamic_offset"}
+    assert set(PARAMETER_KEYS) == {f.name for f in fields(FitParameters)} - {"placement", "log_focal", *OPTIONAL_KEYS}
+    assert OPTIONAL_KEYS == ("eyelids", "dynamic_offset")
 
 
 def test_groups_rates_and_priors_are_options():
@@ -49,11 +61,14 @@ def test_gauge():
     """One timestep is placed, several move; the scale is free where its group is."""
     static = [part.name for part in moving_parts(EVERYTHING, False, JOINTS)]
     assert static == [
-        *("placement_rotation", "placement_translation", "placement_scale", "shape", "expr"),
+        *("placement_rotation", "placement_translation", "placement_scale", "shape", "expr", "eyelids"),
         *(*JOINTS, "static_offset"),
     ]
     moving = [part.name for part in moving_parts(EVERYTHING, True, JOINTS)]
-    assert moving == ["placement_scale", "shape", "expr", "rotation", "translation", *JOINTS, "static_offset"]
+    assert moving == [
+        *("placement_scale", "shape", "expr", "eyelids", "rotation", "translation"),
+        *(*JOINTS, "static_offset"),
+    ]
     assert [part.name for part in moving_parts(("pose", "joints"), True, ("neck_pose",))] == [
         *("rotation", "translation", "neck_pose"),
     ]

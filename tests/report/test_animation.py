@@ -9,6 +9,7 @@ import torch
 
 from flame_fitting.capture.camera import project
 from flame_fitting.fit.result import FitResult
+from flame_fitting.head.eyelids import with_eyelids
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.animation import Animation, animate
@@ -95,6 +96,22 @@ def test_the_jaw_turns_the_chin_about_its_joint(fit: FitResult, head: HeadModel,
     np.testing.assert_allclose((poses["jaw_open"] - poses["neutral"])[chin, 1], weight[chin] * lower, atol=1e-6)
     gaps = {name: animation.numbers[name]["lip_gap_mm"] for name in ("neutral", "jaw_open")}
     assert gaps["jaw_open"] > gaps["neutral"] + 15
+
+
+def test_lids_close_by_eyelids_where_the_head_has_some(fit: FitResult, head: HeadModel) -> None:
+    shut = with_eyelids(copy.deepcopy(head))
+    own = replace(fit, parameters=fit.parameters | {"eyelids": np.array([[1.0, 0.0]])})
+    animation = animate(own, shut)
+    poses, numbers = {pose.name: pose for pose in animation.poses}, animation.numbers
+    assert poses["lids_closed"].title.startswith("lids closed, by eyelids at ")
+    assert numbers["lids_closed"]["expression_max"] == 0.0
+    for side in range(2):
+        assert abs(numbers["lids_closed"]["lid_gap_mm"][side]) < 0.05 * numbers["neutral"]["lid_gap_mm"][side]
+    moved = np.linalg.norm(poses["lids_closed"].vertices - poses["neutral"].vertices, axis=1)
+    assert moved[head.region_mask("lips", "nose", "chin").numpy()].max() < 1e-6
+    # the fit's own are those of the fit, the neutral head's eyes are open
+    right, left = numbers["fit"]["lid_gap_mm"]
+    assert left < right - 4 and min(numbers["neutral"]["lid_gap_mm"]) > 5
 
 
 def test_lids_close_and_eyes_turn(head: HeadModel, animation: Animation, poses: dict[str, np.ndarray]) -> None:

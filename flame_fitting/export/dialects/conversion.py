@@ -62,6 +62,11 @@ def adapted(params: FlameParams, source: Dialect, target: Dialect, head_of: Head
     if params.scale != 1 and target.name == "vhap":
         text = "other programs ignore it and show the head in FLAME's own metres"
         warnings.append(f"scale {params.scale:.6g} is written beside VHAP's keys; {text}")
+    if params.eyelids is not None and np.any(params.eyelids) and source.name != target.name:
+        where = "beside VHAP's keys; other programs ignore them" if target.name == "vhap" else "as they are"
+        warnings.append(
+            f"eyelids are written {where}: two blendshapes that are no part of FLAME, and each program has its own"
+        )
     return _resized(params, target, warnings)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
+from flame_fitting.export.dialects.parameters import checked_eyelids
 from flame_fitting.export.dialects.rotations import axis_angle_from_6d, six_d_from_axis_angle
 from flame_fitting.files import atomic_write
 from flame_fitting.head.torch_files import read_torch_file
@@ -52,12 +53,7 @@ def six_d(axis_angles: ndarray) -> ndarray:
 
 def eyelids_of(path: Path, flame: dict[str, Any]) -> ndarray | None:
     """(T, 2)."""
-    if "eyelids" not in flame:
-        return None
-    eyelids = np.atleast_2d(np.asarray(flame["eyelids"], dtype=np.float64))
-    if eyelids.shape[1:] != (2,):
-        raise InputError(f"{path}: eyelids has shape {eyelids.shape}, (T, 2) is expected.")
-    return eyelids
+    return checked_eyelids(str(path), flame.get("eyelids"))
 
 
 def write_frame(content: dict[str, Any], path: Path) -> None:

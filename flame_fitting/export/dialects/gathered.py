@@ -27,6 +27,7 @@ TIMED = frozenset(
         *("expr", "expression", "exp", "rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose"),
         *("global_orient", "transl", "leye_pose", "reye_pose", "head_pose", "head_rotation", "global_rotation"),
         *("global_translation", "neck", "jaw", "eyes", "eye_pose", "pose", "rotation_matrices", "dynamic_offset"),
+        "eyelids",
     )
 )
 """Names that have an entry for every timestep, in any dialect."""

@@ -46,7 +46,7 @@ class FlameParams:
     dynamic_offset: Float[ndarray, "T V 3"] | None = None
     """The same, for each timestep."""
     eyelids: Float[ndarray, "T 2"] | None = None
-    """Weights of metrical-tracker's two eyelid blendshapes, which are no part of FLAME."""
+    """Of two blendshapes that are no part of FLAME: metrical-tracker's, or this program's. Left, right; 1 is shut."""
     timestep_id: list[str] = field(default_factory=list)
     head_model: tuple[str, str] | None = None
     """Name and SHA-256 of the head model, where the file says so."""
@@ -117,6 +117,16 @@ def make_params(
     if not np.isfinite(params.scale) or params.scale <= 0:
         raise InputError(f"{source}: its scale is {params.scale}, a positive number is expected.")
     return params
+
+
+def checked_eyelids(source: str, value: Any) -> Float[ndarray, "T 2"] | None:
+    """As they stand in a file; None where it has none."""
+    if value is None:
+        return None
+    eyelids = _rows(source, "eyelids", value)
+    if eyelids.shape[1] != 2:
+        raise InputError(f"{source}: eyelids has shape {eyelids.shape}, (T, 2) is expected.")
+    return eyelids
 
 
 def template_as_offset(params: FlameParams, head: HeadModel) -> FlameParams:

@@ -3,6 +3,7 @@
 `tracked_flame_params.npz` holds a sequence, `flame_param/<t:05d>.npz` and `canonical_flame_param.npz` one timestep.
 Keys: shape (300,), expr (T, 100), rotation, translation, neck_pose, jaw_pose (T, 3), eyes_pose (T, 6), static_offset
 (1, V, 3), dynamic_offset (T, V, 3). The rotation is about the root joint, the translation is added after posing.
+Fits of this program may have eyelids (T, 2) beside them, in metrical-tracker's order, which others ignore.
 
 VHAP has no scale; where there is one it is written as `scale` (1,), which this program reads and others ignore.
 Fits of this program also have head_from_world (4, 4), which leads from the avatar to these parameters' world, and
@@ -17,11 +18,11 @@ import numpy as np
 
 from flame_fitting.export.dialects.dialect import npz_dialect
 from flame_fitting.export.dialects.npz import Arrays, write_npz
-from flame_fitting.export.dialects.parameters import FlameParams, make_params
+from flame_fitting.export.dialects.parameters import FlameParams, checked_eyelids, make_params
 from flame_fitting.fit.parameters import POSES
 
 _BOOKKEEPING = {"timestep_id", "n_processed_frames", "image_size", "head_model", "head_identity", "scale_source"}
-_KNOWN = {"shape", "expr", "scale", "static_offset", "dynamic_offset", *POSES, *_BOOKKEEPING}
+_KNOWN = {"shape", "expr", "scale", "static_offset", "dynamic_offset", "eyelids", *POSES, *_BOOKKEEPING}
 CANONICAL_JAW = 0.3
 """rad: the mouth of the canonical head is slightly open."""
 
@@ -38,6 +39,7 @@ def read(arrays: Arrays) -> FlameParams:
         scale=1.0 if scale is None else float(scale.reshape(-1)[0]),
         static_offset=arrays.offsets("static_offset"),
         dynamic_offset=arrays.offsets("dynamic_offset"),
+        eyelids=checked_eyelids(str(arrays.path), arrays.get("eyelids")),
         head_model=None if model is None else (str(model[0]), str(model[1])),
         head_identity=str(identity) if identity is not None else "",
         extras={name: arrays[name] for name in sorted(arrays.names - _KNOWN)},
@@ -74,7 +76,7 @@ def write_folder(params: FlameParams, folder: Path) -> None:
 
 def _arrays(params: FlameParams) -> dict[str, np.ndarray]:
     arrays = {name: getattr(params, name) for name in ("shape", "expr", *POSES)}
-    for name in ("static_offset", "dynamic_offset"):
+    for name in ("static_offset", "dynamic_offset", "eyelids"):
         value = getattr(params, name)
         if value is not None:
             arrays[name] = value
@@ -91,7 +93,7 @@ DIALECT = npz_dialect(
     "vhap",
     read,
     write,
-    {"rotation", "translation", "neck_pose", "scale", "static_offset", "dynamic_offset"},
+    {"rotation", "translation", "neck_pose", "scale", "static_offset", "dynamic_offset", "eyelids"},
     [{"shape", "expr", *POSES}],
     knows=_BOOKKEEPING,
     n_shape=300,

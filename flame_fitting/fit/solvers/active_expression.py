@@ -38,6 +38,8 @@ class ActiveExpression:
     open_mouth: bool
     said: tuple[str, ...]
     """In words, for the log and the report; none: the face is at rest."""
+    eyelids: tuple[float, float] = (0.0, 0.0)
+    """How far the left and the right eye are shut, of a head that has eyelids for it: no expression shuts them then."""
 
     def with_shown(self, shown: Shown) -> "ActiveExpression":
         """With actions that the face shows beside."""
@@ -64,7 +66,7 @@ def active_expression(head: HeadModel, targets: Sequence[FrameTarget]) -> Active
         return None
     template = head.v_template.double()[None].cpu()
     open_by = 1000 * apertures.gaps(template, head.faces.cpu())[0].numpy()
-    directions, said = [], []
+    directions, said, eyelids = [], [], [0.0, 0.0]
     for number, side in enumerate(("right", "left")):
         columns = slice(number * LID_COLUMNS, (number + 1) * LID_COLUMNS)
         seen = evidence.values[columns]
@@ -72,14 +74,17 @@ def active_expression(head: HeadModel, targets: Sequence[FrameTarget]) -> Active
             continue
         shut = 1 - float(seen.sum() / open_by[columns].sum())
         if shut > SHUT:
-            directions.append(min(shut, 1.0) * closing_expression(head, apertures, template[0].numpy(), (number,)))
+            if head.n_eyelids:
+                eyelids[1 - number] = min(shut, 1.0)
+            else:
+                directions.append(min(shut, 1.0) * closing_expression(head, apertures, template[0].numpy(), (number,)))
             said.append(f"{side} eye shut by {100 * min(shut, 1.0):.0f} %")
     lips = evidence.values[2 * LID_COLUMNS : len(open_by)]
     mouth = bool(np.isfinite(lips).all()) and float(np.median(lips)) > MOUTH_OPEN
     if mouth:
         said.append(f"mouth open by {np.median(lips):.0f} mm")
     rows = np.array(directions).reshape(len(directions), head.n_expr)
-    return ActiveExpression(rows, mouth, tuple(said))
+    return ActiveExpression(rows, mouth, tuple(said), (eyelids[0], eyelids[1]))
 
 
 def precision_of(active: ActiveExpression | None, sigmas: Float[torch.Tensor, " E"]) -> Float[torch.Tensor, "E E"]:

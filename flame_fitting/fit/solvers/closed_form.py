@@ -47,7 +47,7 @@ def align_timesteps(head: HeadModel, parameters: FitParameters, targets: Sequenc
     placed: list[int] = []
     rotation, translation = (np.zeros((len(targets), 3)) for _ in range(2))
     for t, target in enumerate(targets):
-        own = {name: getattr(still, name)[t : t + 1] for name in ("expr", *POSES)}
+        own = {name: getattr(still, name)[t : t + 1] for name in ("expr", "eyelids", *POSES)}
         posed = head(shape=still.shape, static_offset=still.of_frames([t]).offset, **own)
         if target.n_landmarks >= _FEWEST:
             rigid = _by_points(posed.vertices[0], target, head_from_reference)

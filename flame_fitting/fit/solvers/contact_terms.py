@@ -25,7 +25,8 @@ def add_contact(
     """Adds that parts do not pass through each other: those vertices that are about to keep the least distance along
     the other part's normal, in the fit and in its neutral head (an active set, found anew each time). `clearance` is in
     metres."""
-    at_rest = {"expr", "neck_pose", "jaw_pose", "eyes_pose", "rotation", "translation", "placement", "dynamic_offset"}
+    at_rest = {"expr", "eyelids", "neck_pose", "jaw_pose", "eyes_pose"}
+    at_rest |= {"rotation", "translation", "placement", "dynamic_offset"}
     first = parameters.of_frames([0]).without_dynamic_offset()
     neutral = replace(first, **{name: torch.zeros_like(getattr(first, name)) for name in at_rest})
     poses = [(parameters, timestep) for timestep in range(parameters.timesteps)] + [(neutral, 0)]

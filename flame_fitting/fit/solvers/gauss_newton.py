@@ -106,7 +106,7 @@ def gauss_newton(
             break
         previous, done = cost, iteration + 1
         cost_at = partial(problem.cost_at, now, terms)
-        there = step(system, gradient, cost, problem.values(now), cost_at, damping, problem.least)
+        there = step(system, gradient, cost, problem.values(now), cost_at, damping, problem.bounds)
         now = problem.moved(now, there)
     if settings.marginal and columns.shared and columns.frame:
         now = _to_marginal_mode(problem, now, report if not settings.iterations else None)
@@ -127,7 +127,7 @@ def _steadied(problem: Problem, now: Point) -> tuple[Point, BlockArrow, float]:
         right = BlockVector(at.shared[:0], gradient.frames)
         cost_at = partial(_frames_cost_at, problem, now, terms, at)
         there = step(
-            system.frames_alone(), right, cost, right._replace(frames=at.frames), cost_at, damping, problem.least
+            system.frames_alone(), right, cost, right._replace(frames=at.frames), cost_at, damping, problem.bounds
         )
         now = problem.moved(now, at._replace(frames=there.frames))
         system, gradient, cost, terms = problem.linearised(now, cut)
@@ -153,7 +153,7 @@ def _to_marginal_mode(problem: Problem, now: Point, report: Callable[[int], None
             report(number)
         system, gradient, cost, terms = problem.linearised(now, cut)
         at = problem.values(now)
-        held = holds(gradient, at, problem.least)
+        held = holds(gradient, at, problem.bounds)
         # what evidence tells has no lever arms
         pull = volume.pull(now.parameters, [points_alone(term) for term in terms], system, held)
         # a pull on what is shared holds no other of the timesteps' own unknowns: one system for both
@@ -166,7 +166,7 @@ def _to_marginal_mode(problem: Problem, now: Point, report: Callable[[int], None
             pull = pull * _believed(factors, pull, column.start)
         right = BlockVector(-gradient.shared - pull, torch.where(held, 0.0, -gradient.frames))
         cost_at = partial(problem.tilted_cost_at, now, terms, pull)
-        there = shortened(free, factors, right, cost + float(pull @ at.shared), at, cost_at, problem.least)
+        there = shortened(free, factors, right, cost + float(pull @ at.shared), at, cost_at, problem.bounds)
         now = problem.moved(now, there)
         moved = BlockVector(there.shared - at.shared, there.frames - at.frames)
         if system.times(moved).dot(moved) < _SETTLED**2:

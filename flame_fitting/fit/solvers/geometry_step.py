@@ -123,12 +123,13 @@ class GeometryStep:
             rows[name][..., self._components[name] :] = 0.0
         self._start = torch.cat([*(value.reshape(-1) for value in start.values()), empty])
         self.values = torch.zeros_like(self._start).requires_grad_()
-        self._least = torch.full_like(self._scale, -torch.inf)
-        """What a value may not fall below: a jaw does not close further than shut."""
+        self._least, self._most = (torch.full_like(self._scale, sign * torch.inf) for sign in (-1, 1))
+        """Between which a value may lie: a jaw does not close further than shut."""
         for name, part in self._parts:
-            if part.least:
-                least = (torch.tensor(part.least, device=device) - start[name][..., part.span]) / steps[name][part]
-                self.unpack(self._least)[name][..., part.span] = least
+            for bound, given in ((self._least, part.least), (self._most, part.most)):
+                if given:
+                    at = (torch.tensor(given, device=device) - start[name][..., part.span]) / steps[name][part]
+                    self.unpack(bound)[name][..., part.span] = at
         self._zoom = Zoom.of(self._fixed, views) if "log_focal" in start and "translation" in start else None
         if "log_focal" in start and self._zoom is None:  # no camera that it could be the focal length of
             self.unpack(self._scale)["log_focal"].zero_()
@@ -249,6 +250,7 @@ class GeometryStep:
     def keep_possible(self) -> None:
         """Brings values back that a step has taken where no head can be."""
         torch.maximum(self.values, self._least, out=self.values)
+        torch.minimum(self.values, self._most, out=self.values)
         for name in self._offsets:
             assert self._caps is not None
             offset, start, scale = (self.unpack(row)[name] for row in (self.values, self._start, self._scale))
@@ -306,6 +308,9 @@ class GeometryStep:
                 rows[name][..., part.span] = torch.tensor(
                     [sigma**-2 for sigma in part.prior_sigmas(prior)], device=out.device
                 )
+        if "eyelids" in rows:  # an eye that is shut when the stage begins is not at rest
+            begun = self.unpack(self._start)["eyelids"]
+            rows["eyelids"].copy_(rows["eyelids"] / (1 + rows["eyelids"] * begun.square()))
         return out
 
     def _prior(self, now: FitParameters) -> Tensor:

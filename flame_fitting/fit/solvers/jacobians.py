@@ -1,7 +1,8 @@
 """Jacobians of posed vertices with respect to the fit's parameters, in closed form.
 
 With the pose held, linear blend skinning is affine in shape and expression: dv = A_v D_v + sum_j w_vj dshift_j, where
-A_v = sum_j w_vj R_j. Turns of joints and of the whole move points by cross products.
+A_v = sum_j w_vj R_j. Eyelids move no joint: dv = A_v D_v. Turns of joints and of the whole move points by cross
+products.
 """
 
 from dataclasses import dataclass
@@ -46,10 +47,11 @@ class Linearizer:
         self.columns, self._parents, self._regressor = columns, head.parents, head.J_regressor
         self._skin = skin = chosen if isinstance(chosen, Points) else Vertices(head, chosen)
         self._template, self._shapedirs, self._exprdirs = map(skin.of, (head.v_template, head.shapedirs, head.exprdirs))
+        self._eyelids = skin.of(head.eyelids)
         self._posedirs = skin.of(head.posedirs.T.unflatten(0, (-1, 3)))
         self._joint_template = head.J_regressor @ head.v_template
         self._joint_shapedirs, self._joint_exprdirs = (
-            (head.J_regressor @ basis.flatten(1)).reshape(-1, *basis.shape[1:])
+            (head.J_regressor @ basis.flatten(1)).reshape(len(head.parents), *basis.shape[1:])
             for basis in (head.shapedirs, head.exprdirs)
         )
         self._n_shape, self._n_expr = columns.coefficients("shape"), columns.coefficients("expr")
@@ -88,6 +90,8 @@ class Linearizer:
         if self._n_shape or self._n_expr:
             moved = self._moved_by_components(posed, turning, scaled)
             of_parameter |= {"shape": moved[..., : self._n_shape], "expr": moved[..., self._n_shape :]}
+        if "eyelids" in moving:
+            of_parameter["eyelids"] = scaled @ turning @ self._eyelids
         if "translation" in moving:
             of_parameter["translation"] = (total[:, None, None] * scaled).expand(*vertices.shape, 3)
         if names := [name for name in _JOINTS_OF if name in moving]:
@@ -169,6 +173,8 @@ class Linearizer:
         rest = self._template + self._shapedirs @ shape + self._skin.of(offset)
         joints = self._joint_template + self._joint_shapedirs @ shape + self._regressor @ offset
         rest, joints = rest + _combined(expr, self._exprdirs), joints + _combined(expr, self._joint_exprdirs)
+        if self._eyelids.shape[-1]:
+            rest = rest + _combined(parameters.eyelids[rows], self._eyelids)
         if parameters.moves_vertices:
             offsets = parameters.dynamic_offset[rows]
             rest = rest + torch.stack([self._skin.of(offset) for offset in offsets])

@@ -6,6 +6,7 @@ and Tingleff, Methods for non-linear least squares problems, 2004, algorithm 3.1
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +23,17 @@ _SHORTEST, _KEPT = 1 / 16, 0.2
 """Share of a step that is tried last, and of what a step promises that it has to keep."""
 _SETTLED = 1e-14
 """A step that promises less than this share of the cost is no better than rounding."""
+
+
+class Bounds(NamedTuple):
+    """Of the unknowns of every frame; infinite where there is none."""
+
+    least: Float[Tensor, " F"]
+    most: Float[Tensor, " F"]
+
+    def within(self, frames: Float[Tensor, "T F"]) -> Float[Tensor, "T F"]:
+        """Unknowns brought back between them."""
+        return torch.minimum(torch.maximum(frames, self.least), self.most)
 
 
 @dataclass
@@ -52,14 +64,14 @@ def step(
     at: BlockVector,
     cost_at: Callable[[BlockVector], float],
     damping: Damping,
-    least: Float[Tensor, " F"] | None = None,
+    bounds: Bounds | None = None,
 ) -> BlockVector:
     """Where one step leads from the unknowns `at`: the first that makes the cost smaller, or `at` where none does.
 
-    `system` and `gradient` are those of the cost at `at`; `least` bounds the unknowns of every frame from below (the
-    step is projected, and unknowns that lie on their bound and push outward are held).
+    `system` and `gradient` are those of the cost at `at`; within `bounds` the step is projected, and unknowns that lie
+    on one and push outward are held.
     """
-    held = torch.zeros_like(at.frames, dtype=torch.bool) if least is None else holds(gradient, at, least)
+    held = torch.zeros_like(at.frames, dtype=torch.bool) if bounds is None else holds(gradient, at, bounds)
     free, right = system.holding(held), BlockVector(-gradient.shared, torch.where(held, 0.0, -gradient.frames))
     while damping.value < MOST:
         try:
@@ -70,8 +82,8 @@ def step(
         if _promised(free, right, wanted) <= _SETTLED * abs(cost):
             return at
         there = BlockVector(at.shared + wanted.shared, at.frames + wanted.frames)
-        if least is not None:
-            there = there._replace(frames=torch.maximum(there.frames, least))
+        if bounds is not None:
+            there = there._replace(frames=bounds.within(there.frames))
         taken = BlockVector(there.shared - at.shared, there.frames - at.frames)
         promised, change = (
             _promised(system, BlockVector(-gradient.shared, -gradient.frames), taken),
@@ -101,7 +113,7 @@ def shortened(
     cost: float,
     at: BlockVector,
     cost_at: Callable[[BlockVector], float],
-    least: Float[Tensor, " F"],
+    bounds: Bounds,
 ) -> BlockVector:
     """Where Newton's whole step leads from the unknowns `at`, or its half, its quarter ...: the first that keeps a part
     of what it promises (Armijo 1966), or `at` where none does.
@@ -114,7 +126,7 @@ def shortened(
     wanted = factors.solve(right)
     promised, share = _promised(free, right, wanted), 1.0
     while share >= _SHORTEST:
-        frames = torch.maximum(at.frames + share * wanted.frames, least)
+        frames = bounds.within(at.frames + share * wanted.frames)
         there = BlockVector(at.shared + share * wanted.shared, frames)
         if cost_at(there) < cost - _KEPT * share * promised:
             return there
@@ -122,9 +134,10 @@ def shortened(
     return at
 
 
-def holds(gradient: BlockVector, at: BlockVector, least: Float[Tensor, " F"]) -> Bool[Tensor, "T F"]:
+def holds(gradient: BlockVector, at: BlockVector, bounds: Bounds) -> Bool[Tensor, "T F"]:
     """Which unknowns of the frames lie on their bound and push outward."""
-    return (at.frames <= least) & (gradient.frames > 0)
+    below, above = at.frames <= bounds.least, at.frames >= bounds.most
+    return (below & (gradient.frames > 0)) | (above & (gradient.frames < 0))
 
 
 def _promised(system: BlockArrow, right: BlockVector, x: BlockVector) -> float:

@@ -129,6 +129,8 @@ def _precision(block: Block, prior: PriorConfig, like: Tensor, active: ActiveExp
     out = torch.diag(diagonal)
     if block.parameter == "expr" and sigmas:
         out = precision_of(active, like.new_tensor(sigmas).expand(size))
+    if block.parameter == "eyelids" and sigmas and active is not None:
+        out = torch.diag(like.new_tensor([1 / (sigmas[0] ** 2 + shut**2) for shut in active.eyelids]))
     if block.parameter == "eyes_pose":
         eye = torch.eye(3).to(like)
         apart = torch.cat([eye, -eye], dim=1) / VERGENCE

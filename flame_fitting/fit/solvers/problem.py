@@ -18,7 +18,7 @@ from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.dolly import cameras
 from flame_fitting.fit.solvers.evidence_terms import EvidenceTerms, Gaze
 from flame_fitting.fit.solvers.jacobians import AT_ONCE, Linearizer, batches
-from flame_fitting.fit.solvers.levenberg_marquardt import holds
+from flame_fitting.fit.solvers.levenberg_marquardt import Bounds, holds
 from flame_fitting.fit.solvers.moments import Moment
 from flame_fitting.fit.solvers.priors import Priors, make_priors
 from flame_fitting.fit.solvers.residuals import (
@@ -131,13 +131,7 @@ class Problem:
         self._middled = False
         self._batches = batches(like.timesteps, 1 if self.dense else AT_ONCE)
         self._cameras = cameras(targets, like.expr)
-        self.least = torch.cat(
-            [like.expr.new_zeros(0)]
-            + [
-                like.expr.new_tensor(block.part.least or (-np.inf,)).expand(block.columns.stop - block.columns.start)
-                for block in columns.frame
-            ]
-        )
+        self.bounds = bounds_of(columns, like.expr)
         self._terms = [self._landmarks(target, like) + self.evidence.of(t, like) for t, target in enumerate(targets)]
         self.chosen = None if self.dense else self._points()
         self._linearizer = Linearizer(head, columns, self.chosen)
@@ -161,7 +155,7 @@ class Problem:
         """From here on priors of changes are as the sequence has them, by everything's system and slope
         (`steadiness`)."""
         values = self.values(now)
-        at, held = values.frames, holds(gradient, values, self.least)
+        at, held = values.frames, holds(gradient, values, self.bounds)
         groups = groups_of(self.columns, self._prior, self.settings.smoothness, at)
         shares = found_shares(groups, system.frames_alone(), gradient.frames, at, self.priors, self.priors_with, held)
         self.priors = self.priors_with(shares)
@@ -292,6 +286,18 @@ class Problem:
     def tilted_cost_at(self, now: Point, terms: list[list[Measurements]], pull: Tensor, x: BlockVector) -> float:
         """The same, and a pull on the shared unknowns."""
         return self.cost_at(now, terms, x) + float(pull @ x.shared)
+
+
+def bounds_of(columns: Columns, like: Tensor) -> Bounds:
+    """Of the unknowns of each timestep."""
+    out = []
+    for name, none in (("least", -np.inf), ("most", np.inf)):
+        own = [
+            like.new_tensor(getattr(block.part, name) or (none,)).expand(block.columns.stop - block.columns.start)
+            for block in columns.frame
+        ]
+        out.append(torch.cat([like.new_zeros(0), *own]))
+    return Bounds(*out)
 
 
 class _Sums:

@@ -67,7 +67,7 @@ class Points:
     def of(self, field: Float[Tensor, "V 3 *rest"]) -> Float[Tensor, "N C *rest"]:
         """What they have of a field on the head at rest."""
         sums = [torch.einsum("nma,nmf->naf", shares, field[corners].flatten(2)) for corners, shares in self._groups]
-        return torch.cat(sums).reshape(len(self.total), -1, *field.shape[2:])
+        return torch.cat(sums).reshape(len(self.total), 3 * len(self.joints), *field.shape[2:])
 
     def turning(self, world: Float[Tensor, "T J 3 3"]) -> Float[Tensor, "T 1 3 C"]:
         """How displacements at rest move them when joints are turned by `world`, which is the same for all."""

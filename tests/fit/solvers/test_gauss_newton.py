@@ -15,6 +15,7 @@ from flame_fitting.fit.targets import FrameTarget, SourceTarget, make_landmark_t
 from flame_fitting.fit.weight_config import PriorConfig
 from tests.fit.known_truth import chain_cost, embedding_on, problem, sequence
 from tests.fit.settings import priors_of, second_order_of
+from tests.toy import toy_head
 
 LOOSE = PriorConfig(shape=10, expr=10, jaw=1, neck=1e-3, eyes=1e-3)
 FACE = ("placement", "shape", "expr", "jaw_pose")
@@ -198,8 +199,8 @@ def test_steps_from_far_away_are_refused_and_the_cost_never_rises(monkeypatch: p
     start = replace(truth, placement=truth.placement + torch.tensor([0, 2.0, 0, 0, 0, 0, 0], dtype=torch.float64))
     costs = []
 
-    def watched(system, gradient, cost, at, cost_at, damping, least):
-        there = step(system, gradient, cost, at, cost_at, damping, least)
+    def watched(system, gradient, cost, at, cost_at, damping, bounds):
+        there = step(system, gradient, cost, at, cost_at, damping, bounds)
         costs.append((cost, cost_at(there)))
         return there
 
@@ -232,3 +233,11 @@ def test_without_a_surface_it_is_solved_on_the_cpu_and_given_back_on_the_device(
     known = there.posterior.standard_deviations(there.parameters)
     assert np.array_equal(known["shape"], here.posterior.standard_deviations(start)["shape"], equal_nan=True)
     assert there.cost == here.cost and there.bias.device.type == "cuda"
+
+
+def test_a_head_without_expressions_is_fitted():
+    """FLAME's identity alone, as reduced files have it."""
+    head, truth, targets, weights = problem(head=toy_head(n_expr=0).double())
+    for surface in (None, weights):
+        found = _solve(head, targets, Columns.of(head, FACE), LOOSE, surface, iterations=20).parameters
+        assert _error_mm(head, found, truth)[0, head.region_mask("face")].median() < 0.2

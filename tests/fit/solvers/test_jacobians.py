@@ -13,6 +13,13 @@ from flame_fitting.fit.solvers.jacobians import Linearizer, skinning_rotations
 from tests.toy import toy_head
 
 
+def _blinking_head():
+    head = toy_head()
+    shapes = 0.01 * np.random.default_rng(5).normal(size=(head.n_vertices, 3, 2))
+    head.set_eyelids(shapes)
+    return head.double()
+
+
 def _random_parameters(head, timesteps=2):
     generator = torch.Generator().manual_seed(3)
     neutral = FitParameters.neutral(head, timesteps)
@@ -27,9 +34,9 @@ def _random_parameters(head, timesteps=2):
 
 @pytest.mark.parametrize("placement", ["placement", "placement_scale", ("placement_rotation", "placement_translation")])
 def test_jacobian_equals_finite_differences(placement):
-    head = toy_head().double()
+    head = _blinking_head()
     parameters = _random_parameters(head)
-    names = [*([placement] if isinstance(placement, str) else placement), "shape", "expr", *POSES]
+    names = [*([placement] if isinstance(placement, str) else placement), "shape", "expr", "eyelids", *POSES]
     columns = Columns.of(head, names, {"shape": head.n_shape - 1})
     assert columns.coefficients("placement") == {"placement": 7, "placement_scale": 1}.get(str(placement), 6)
     assert columns.coefficients("shape") == head.n_shape - 1
@@ -54,7 +61,7 @@ def test_jacobian_equals_finite_differences(placement):
 @pytest.mark.parametrize("names", [("scale", "pose", "shape", "expr"), ("pose", "expr")])
 def test_jacobian_of_unknowns_in_the_reference_frame(names):
     """By central differences of the unknowns themselves, with a scale that moves or is held."""
-    head = toy_head().double()
+    head = _blinking_head()
     parameters = _random_parameters(head)
     parts = [part.name for part in moving_parts(names, True, ())]
     columns = Columns.of(head, parts, metric=True)
@@ -76,9 +83,9 @@ def test_jacobian_of_unknowns_in_the_reference_frame(names):
 
 
 def test_chosen_vertices_are_those_of_the_whole_head():
-    head = toy_head().double()
+    head = _blinking_head()
     parameters = _random_parameters(head)
-    columns = Columns.of(head, ["placement", "shape", "expr", *POSES])
+    columns = Columns.of(head, ["placement", "shape", "expr", "eyelids", *POSES])
     chosen = torch.tensor([600, 3, 77, 3])
     vertices, jacobian = Linearizer(head, columns)(parameters, 1)
     some, of_some = Linearizer(head, columns, chosen)(parameters, 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector
-from flame_fitting.fit.solvers.levenberg_marquardt import LEAST, Damping, newton_factors, shortened, step
+from flame_fitting.fit.solvers.levenberg_marquardt import LEAST, Bounds, Damping, newton_factors, shortened, step
 
 
 def _alone(hessian: float, gradient: float) -> tuple[BlockArrow, BlockVector]:
@@ -89,8 +89,9 @@ def test_one_step_goes_along_a_valley_to_its_end():
     torch.testing.assert_close(there.shared, best, atol=1e-3, rtol=0)
 
 
-def test_a_bound_holds_and_the_rest_finds_its_minimum_beside_it():
-    """0.5 x' H x + g' x with x_0 >= 0: by the conditions of Karush, Kuhn and Tucker x = (0, -g_1 / H_11)."""
+@pytest.mark.parametrize("most", [math.inf, 0.3])
+def test_a_bound_holds_and_the_rest_finds_its_minimum_beside_it(most: float):
+    """0.5 x' H x + g' x with x_0 >= 0, x_1 <= most: by Karush, Kuhn and Tucker x = (0, min(-g_1 / H_11, most))."""
     hessian = torch.tensor([[2.0, 1.5], [1.5, 2.0]], dtype=torch.float64)
     linear = torch.tensor([3.0, -1.0], dtype=torch.float64)
 
@@ -100,11 +101,14 @@ def test_a_bound_holds_and_the_rest_finds_its_minimum_beside_it():
     empty = torch.zeros(0, dtype=torch.float64)
     system = BlockArrow(empty.reshape(0, 0), empty.reshape(1, 2, 0), hessian[None], hessian[None][:0])
     x = BlockVector(empty, torch.tensor([[1.0, 1.0]], dtype=torch.float64))
-    damping, least = Damping(), torch.tensor([0.0, -torch.inf], dtype=torch.float64)
+    damping = Damping()
+    bounds = Bounds(
+        torch.tensor([0.0, -torch.inf], dtype=torch.float64), torch.tensor([torch.inf, most], dtype=torch.float64)
+    )
     for _ in range(30):
         gradient = BlockVector(empty, x.frames @ hessian + linear)
-        x = step(system, gradient, cost(x), x, cost, damping, least)
-    torch.testing.assert_close(x.frames, torch.tensor([[0.0, 0.5]], dtype=torch.float64), atol=1e-6, rtol=0)
+        x = step(system, gradient, cost(x), x, cost, damping, bounds)
+    torch.testing.assert_close(x.frames, torch.tensor([[0.0, min(0.5, most)]], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_a_newton_step_that_is_too_long_keeps_its_direction():
@@ -115,30 +119,30 @@ def test_a_newton_step_that_is_too_long_keeps_its_direction():
     def cost(x: BlockVector) -> float:
         return 0.5 * math.atan(float(across @ x.shared)) ** 2 + 0.5e-6 * float(along @ x.shared - 1) ** 2
 
-    def near(x: BlockVector, least: torch.Tensor) -> BlockVector:
+    def near(x: BlockVector, bounds: Bounds) -> BlockVector:
         value = float(across @ x.shared)
         slope = 1 / (1 + value**2)
         hessian = slope**2 * torch.outer(across, across) + 1e-6 * torch.outer(along, along)
         gradient = slope * math.atan(value) * across + 1e-6 * float(along @ x.shared - 1) * along
         system = BlockArrow(hessian, torch.zeros(1, 0, 2, dtype=torch.float64), none, none[:0])
-        return newton(system, BlockVector(gradient, frames), cost(x), x, cost, least)
+        return newton(system, BlockVector(gradient, frames), cost(x), x, cost, bounds)
 
-    least = torch.zeros(0, dtype=torch.float64)
+    bounds = Bounds(*torch.zeros(2, 0, dtype=torch.float64))
     x = BlockVector(3.0 * across, frames)
-    first = near(x, least)
+    first = near(x, bounds)
     moved = first.shared - x.shared
     # plain, it goes by -12.49 across and 1 along
     share = float(across @ moved) / -12.49
     assert share in (pytest.approx(0.5, rel=1e-3), pytest.approx(0.25, rel=1e-3))
     assert float(along @ moved) == pytest.approx(share, rel=1e-3)
     for _ in range(8):
-        first = near(first, least)
+        first = near(first, bounds)
     torch.testing.assert_close(first.shared, along, atol=1e-3, rtol=0)
 
 
 def test_a_step_that_keeps_nothing_of_its_promise_is_not_taken():
     x = BlockVector(torch.tensor([1.0], dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64))
     system, wrong_slope = _alone(1.0, -1.0)
-    least = torch.zeros(0, dtype=torch.float64)
-    there = newton(system, wrong_slope, 0.5, x, lambda at: 0.5 * float(at.shared) ** 2, least)
+    bounds = Bounds(*torch.zeros(2, 0, dtype=torch.float64))
+    there = newton(system, wrong_slope, 0.5, x, lambda at: 0.5 * float(at.shared) ** 2, bounds)
     assert torch.equal(there.shared, x.shared)
