@@ -9,7 +9,8 @@ from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 
 MORPHS_NAME = "morph_expressions.json"
-KEYS = ("expr", "jaw_pose", "eyes_pose")
+KEYS = ("expr", "jaw_pose", "eyes_pose", "eyelids")
+"""The last of head models that have them."""
 
 
 def morph_expressions(result: FitResult, morphs: Sequence[str]) -> dict[str, dict[str, list[float]]]:
@@ -17,11 +18,10 @@ def morph_expressions(result: FitResult, morphs: Sequence[str]) -> dict[str, dic
 
     Coefficients in the model's own standard deviations, joints as axis-angles, rad: what weight 1 adds.
     """
+    own = result.parameters
     rows = {name: row for row, name in enumerate(result.timestep_id) if name in morphs and row > 0}
     return {
-        name: {
-            key: [round(float(x), 6) for x in result.parameters[key][row] - result.parameters[key][0]] for key in KEYS
-        }
+        name: {key: [round(float(x), 6) for x in own[key][row] - own[key][0]] for key in KEYS if key in own}
         for name, row in rows.items()
     }
 

@@ -149,11 +149,11 @@ class PriorConfig:
     """Identity coefficients."""
     expr: float = option(0.3, above=0)
     """Expression coefficients (1.0 with --expressive)."""
+    expr_several: float = option(1.0, above=0, seldom=True)
+    """The same of several moments of one person, but for the one nearest to rest."""
     eyelids: float = option(0.05, above=0)
     """Eyelids of head models that have them as components (0 open, 1 shut), of eyes that are not known to be shut (0.5
     with --expressive, and over time)."""
-    expr_several: float = option(1.0, above=0, seldom=True)
-    """The same of several moments of one person, but for the one nearest to rest."""
     neck: float = option(0.1, above=0)
     """Rotation of the neck, rad."""
     jaw: float = option(0.1, above=0)
