@@ -295,8 +295,14 @@ def output_folder(config: Any) -> Path | None:
     """The folder a stage writes into, read from its configuration; it gets log.txt."""
     if isinstance(getattr(config, "same_identity", None), Path):  # two fits are compared, nothing is written
         return None
-    places = (getattr(config, name, None) for name in ("folder", "output", "tgt_folder", "capture", "fit"))
-    return next((place for place in places if isinstance(place, Path)), None)
+    read = [getattr(config, name, None) for name in ("capture", "src_folder", "avatar")]
+    read = [place.resolve() for place in (*read, *(getattr(config, "others", None) or ())) if isinstance(place, Path)]
+    for name in ("folder", "output", "tgt_folder", "capture", "fit"):
+        place = getattr(config, name, None)
+        if isinstance(place, Path):
+            # a command that would write over what it reads is refused, and leaves nothing there
+            return None if name in ("output", "tgt_folder", "folder") and place.resolve() in read else place
+    return None
 
 
 def head_line(config: Any, arguments: Sequence[str] = ()) -> str:

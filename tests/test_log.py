@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,5 @@ def test_two_fits_that_are_compared_get_no_log_of_it(tmp_path: Path) -> None:
     assert cli.output_folder(EvaluateConfig(tmp_path, same_identity=tmp_path / "other")) is None
     together = FitConfig(tmp_path / "a", tmp_path / "fit", others=(tmp_path / "b",), same_identity=True)
     assert cli.output_folder(together) == tmp_path / "fit"
+    over_its_input = replace(together, output=together.capture)
+    assert cli.output_folder(over_its_input) is None, "it is refused, and leaves no log there"

@@ -51,10 +51,11 @@ def test_groups_rates_and_priors_are_options():
     assert {part.group for part in parts} <= set(GROUPS)
     assert {part.rate for part in parts} <= rates
     named = {part.prior for part in parts} | {part.change for part in parts}
-    # biases belong to landmarks, the size to all of the identity, steadied to all changes: no parameters of the head
-    assert named - {None} == priors - {"landmark_bias", "log_size", "steadied"}, "every prior holds something"
+    # biases belong to landmarks, the size to all of the identity, others to changes or moments
+    others = {"landmark_bias", "log_size", "steadied", "expr_several"}
+    assert named - {None} == priors - others, "every prior holds something"
     jaw = next(part for part in parts if part.name == "jaw_pose")
-    assert jaw.prior_sigmas(PriorConfig(jaw=0.3)) == pytest.approx((0.3, 0.1, 0.1)) and jaw.least[0] == JAW_SHUT
+    assert jaw.prior_sigmas(PriorConfig(jaw=0.3)) == pytest.approx((0.3, 0.1, 0.03)) and jaw.least[0] == JAW_SHUT
 
 
 def test_gauge():
