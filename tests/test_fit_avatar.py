@@ -121,7 +121,8 @@ def test_landmarks_in_ibugs_order_fit_without_a_detector(truth, capture: Capture
     metrics = evaluate_fit(result, capture, head)
     assert metrics["landmarks"]["reprojection_px"]["median"] < 1.0
     lips = metrics["regions"]["lips"]
-    assert 0 < lips["hidden"] < 0.6 * lips["vertices"]
+    assert lips["hidden"] < 0.1 * lips["vertices"], "lips that pass through each other would hide"
+    assert any(region.get("hidden") for region in metrics["regions"].values())
     assert lips["to_avatar_mm"]["p95"] < 2.0 and metrics["regions"]["forehead"]["hidden"] == 0
 
 
