@@ -20,7 +20,7 @@ from typing import Any
 
 from flame_fitting import assets, options, progress, short_help, stopping
 from flame_fitting.errors import InputError
-from flame_fitting.log import command_log, get_logger, log_path_after
+from flame_fitting.log import command_log, get_logger, log_path_after, output_folder
 from flame_fitting.version import __version__
 
 PROGRAM = "flame-fitting"
@@ -289,20 +289,6 @@ def execute(
     if strict and warnings:
         return _complain(f"{len(warnings)} warning(s), and --strict was given: {warnings[0]}", EXIT_STRICT)
     return 0
-
-
-def output_folder(config: Any) -> Path | None:
-    """The folder a stage writes into, read from its configuration; it gets log.txt."""
-    if isinstance(getattr(config, "same_identity", None), Path):  # two fits are compared, nothing is written
-        return None
-    read = [getattr(config, name, None) for name in ("capture", "src_folder", "avatar")]
-    read = [place.resolve() for place in (*read, *(getattr(config, "others", None) or ())) if isinstance(place, Path)]
-    for name in ("folder", "output", "tgt_folder", "capture", "fit"):
-        place = getattr(config, name, None)
-        if isinstance(place, Path):
-            # a command that would write over what it reads is refused, and leaves nothing there
-            return None if name in ("output", "tgt_folder", "folder") and place.resolve() in read else place
-    return None
 
 
 def head_line(config: Any, arguments: Sequence[str] = ()) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LOG_NAME = "log.txt"
 
@@ -116,6 +117,20 @@ def command_log(output: Path | None) -> Iterator[CommandLog]:
     finally:
         if _append_to(output, log.path) or not (failed or log.keep):
             log.path.unlink(missing_ok=True)
+
+
+def output_folder(config: Any) -> Path | None:
+    """The folder a stage writes into, read from its configuration; it gets log.txt."""
+    if isinstance(getattr(config, "same_identity", None), Path):  # two fits are compared, nothing is written
+        return None
+    read = [getattr(config, name, None) for name in ("capture", "src_folder", "avatar")]
+    read = [place.resolve() for place in (*read, *(getattr(config, "others", None) or ())) if isinstance(place, Path)]
+    for name in ("folder", "output", "tgt_folder", "capture", "fit"):
+        place = getattr(config, name, None)
+        if isinstance(place, Path):
+            # a command that would write over what it reads is refused, and leaves nothing there
+            return None if name in ("output", "tgt_folder", "folder") and place.resolve() in read else place
+    return None
 
 
 def log_path_after(output: Path | None, temporary: Path) -> Path:
