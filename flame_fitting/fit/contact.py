@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from flame_fitting.errors import InputError
-from flame_fitting.head.apertures import LID_COLUMNS, Apertures, find_apertures
+from flame_fitting.head.apertures import LID_COLUMNS, Apertures, apertures_of
 from flame_fitting.head.model import HeadModel
 from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.maths.normals import vertex_normals
@@ -68,12 +67,9 @@ def meetings(head: HeadModel) -> list[Meeting]:
 def _pairs(head: HeadModel) -> Iterator[tuple[ndarray, ndarray]]:
     faces = head.faces.cpu().numpy()
     lips = head.face_mask("lips", "lips_tight").cpu().numpy()
-    try:
-        lower = lower_lip(head, find_apertures(head))
-    except InputError:
-        pass
-    else:
-        upper, lower = faces[lips & ~lower], faces[lips & lower]
+    if (apertures := apertures_of(head)) is not None:
+        is_lower = lower_lip(head, apertures)
+        upper, lower = faces[lips & ~is_lower], faces[lips & is_lower]
         yield upper, lower
         yield lower, upper
     for side in ("right", "left"):

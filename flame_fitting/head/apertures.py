@@ -6,6 +6,7 @@ the vertices, so a fit can move them.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -85,6 +86,15 @@ def find_apertures(head: HeadModel) -> Apertures:
         lower.append(bottom)
     index = np.array([[face for face, _ in row] for row in (upper, lower)])
     return Apertures(index, np.array([[bary for _, bary in row] for row in (upper, lower)]))
+
+
+@lru_cache(maxsize=1)
+def apertures_of(head: HeadModel) -> Apertures | None:
+    """`find_apertures`, once for a head; None where it has none."""
+    try:
+        return find_apertures(head)
+    except InputError:
+        return None
 
 
 def closing_expression(

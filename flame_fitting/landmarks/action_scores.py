@@ -21,7 +21,6 @@ from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, read_npz, reason
 from flame_fitting.head.actions import JAW
 
-REVISION = 1
 _FLOOR = 1e-3
 """Odds below this say no more than this."""
 _LEFT_OUT = (
@@ -87,13 +86,12 @@ class ActionScores:
     """Of what actions do not explain, in persons that took no part."""
     detector: str
     detector_version: str
-    revision: int = REVISION
 
     def save(self, path: Path) -> None:
         """Writes an .npz file."""
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
+        with atomic_write(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "ActionScores":
@@ -107,7 +105,7 @@ class ActionScores:
             if (mean.shape, slopes.shape, covariance.shape) != ((size,), (count, size), (size, size)):
                 raise ValueError("names and numbers do not belong together")
             detector, version = (str(arrays[key]) for key in ("detector", "detector_version"))
-            return cls(actions, scores, mean, slopes, covariance, detector, version, int(arrays["revision"]))
+            return cls(actions, scores, mean, slopes, covariance, detector, version)
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a calibration of expression scores ({reason(error)}). {advice}") from error
 

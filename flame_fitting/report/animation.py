@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.errors import InputError
 from flame_fitting.fit.contact import lower_lip
 from flame_fitting.fit.intersections import crossing_pairs
 from flame_fitting.fit.penetration import passed_through
 from flame_fitting.fit.result import FitResult
-from flame_fitting.head.apertures import LID_COLUMNS, Apertures, closing_expression, find_apertures
+from flame_fitting.head.apertures import LID_COLUMNS, Apertures, apertures_of, closing_expression
 from flame_fitting.head.eyelids import closing_eyelids
 from flame_fitting.head.model import HeadModel
 
@@ -66,10 +65,7 @@ class Animation:
 
 def animate(fit: FitResult, head: HeadModel, row: int = 0) -> Animation:
     """The fit at a timestep and its neutral head in other poses; those that the head model cannot show are left out."""
-    try:
-        apertures = find_apertures(head)
-    except InputError:
-        apertures = None
+    apertures = apertures_of(head)
     rows = list(_rows(fit.of_rows([row]), head, apertures))
     measure = _Contact(head, apertures)
     return Animation(
@@ -79,10 +75,7 @@ def animate(fit: FitResult, head: HeadModel, row: int = 0) -> Animation:
 
 def animate_moments(fit: FitResult, head: HeadModel, rows: Sequence[int]) -> Animation:
     """The neutral head, and its expression at each of some timesteps, by their names."""
-    try:
-        apertures = find_apertures(head)
-    except InputError:
-        apertures = None
+    apertures = apertures_of(head)
     neutral = next(_rows(fit.of_rows(rows[:1]), head, apertures))[1]
     poses = [neutral]
     for row in rows:

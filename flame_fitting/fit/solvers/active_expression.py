@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.fit.solvers.evidence_terms import apertures_of, evidence_of
+from flame_fitting.fit.solvers.evidence_terms import evidence_of
 from flame_fitting.fit.solvers.shown_actions import Shown
 from flame_fitting.fit.targets import FrameTarget
-from flame_fitting.head.apertures import LID_COLUMNS, closing_expression
+from flame_fitting.head.apertures import LID_COLUMNS, apertures_of, closing_expression
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.action_scores import SPREAD
 

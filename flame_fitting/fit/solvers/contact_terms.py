@@ -7,10 +7,11 @@ import torch
 from flame_fitting.fit.contact import Meeting, touching
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.biases import turn_of
-from flame_fitting.fit.solvers.evidence_terms import LIDS, apertures_of, evidence_of, shut_eyes
+from flame_fitting.fit.solvers.evidence_terms import LIDS, evidence_of, shut_eyes
 from flame_fitting.fit.solvers.jacobians import skinning_rotations
 from flame_fitting.fit.solvers.offset_system import OffsetSystem
 from flame_fitting.fit.targets import FrameTarget
+from flame_fitting.head.apertures import apertures_of
 from flame_fitting.head.model import HeadModel
 
 
@@ -25,10 +26,8 @@ def add_contact(
     """Adds that parts do not pass through each other: those vertices that are about to keep the least distance along
     the other part's normal, in the fit and in its neutral head (an active set, found anew each time). `clearance` is in
     metres."""
-    at_rest = {"expr", "eyelids", "neck_pose", "jaw_pose", "eyes_pose"}
-    at_rest |= {"rotation", "translation", "placement", "dynamic_offset"}
-    first = parameters.of_frames([0]).without_dynamic_offset()
-    neutral = replace(first, **{name: torch.zeros_like(getattr(first, name)) for name in at_rest})
+    neutral = FitParameters.neutral(head, 1, parameters.shape.dtype)
+    neutral = replace(neutral, shape=parameters.shape, static_offset=parameters.static_offset)
     poses = [(parameters, timestep) for timestep in range(parameters.timesteps)] + [(neutral, 0)]
     for pose, timestep in poses:
         carry = skinning_rotations(head, pose, timestep)

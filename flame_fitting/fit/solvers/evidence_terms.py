@@ -7,20 +7,18 @@ error that all pictures of a person share is an unknown, as the biases of landma
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flame_fitting.errors import InputError
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.biases import NECK, Biases, turn_of
 from flame_fitting.fit.solvers.columns import Columns
 from flame_fitting.fit.solvers.residuals import Measurements
 from flame_fitting.fit.targets import FrameTarget
-from flame_fitting.head.apertures import GAP_NAMES, LID_COLUMNS, Apertures, find_apertures, gaze_angles
+from flame_fitting.head.apertures import GAP_NAMES, LID_COLUMNS, apertures_of, gaze_angles
 from flame_fitting.head.model import HeadModel
 from flame_fitting.landmarks.evidence import Evidence
 
@@ -198,8 +196,8 @@ def with_shut(
         seen, allowed = gaps[opening], _MAYBE_SHUT * std[opening]
         # lids are read column by column from one look; NaN is not known
         if bool((seen < allowed).all()) if lips else bool(seen.mean() < allowed.mean()):
-            chosen = np.isin(np.arange(len(gaps)), np.arange(len(gaps))[opening])
-            gaps, std = np.where(chosen, 0.0, gaps), np.where(chosen, surely, std)
+            gaps, std = gaps.copy(), std.copy()
+            gaps[opening], std[opening] = 0.0, surely
     return gaps, std
 
 
@@ -222,12 +220,3 @@ def evidence_of(targets: Sequence[FrameTarget]) -> Mapping[int, Evidence]:
         if said and bool(said[0].known):
             out[timestep] = said[0]
     return out
-
-
-@lru_cache(maxsize=1)
-def apertures_of(head: HeadModel) -> Apertures | None:
-    """Where a head's lids and lips are; None where it has none. Every stage asks."""
-    try:
-        return find_apertures(head)
-    except InputError:
-        return None

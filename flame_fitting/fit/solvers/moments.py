@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.observations import Observations
@@ -17,11 +18,11 @@ from flame_fitting.fit.solvers.active_expression import ActiveExpression, active
 from flame_fitting.fit.solvers.evidence_terms import evidence_of
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.weight_config import PriorConfig
+from flame_fitting.landmarks.action_scores import scored
 from flame_fitting.landmarks.mediapipe_detector import SCORE_NAMES
 
 ABOUT_AS_NEAR = 1.15
 """Moments whose scores are less than so many times the least ones' are about as near to rest: the first counts."""
-_TELLING = np.array([not name.startswith(("eyeLook", "_")) for name in SCORE_NAMES])
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ def nearest_to_rest(seen: Observations) -> int:
     """The row of the moment whose expression scores are least, where it is not known; the first where none tells."""
     if seen.at_rest is not None:
         return seen.at_rest
+    telling = scored(SCORE_NAMES)
     size = {
-        row: float(np.linalg.norm(1 / (1 + np.exp(-one.odds[_TELLING]))))
+        row: float(np.linalg.norm(expit(odds)))
         for row, one in evidence_of(seen.targets).items()
-        if len(one.odds) == len(_TELLING) and np.isfinite(one.odds).all()
+        if np.isfinite(odds := one.odds_of(telling)).all()
     }
     if len(size) < seen.timesteps:
         return 0

@@ -78,10 +78,8 @@ def make_priors(
     for block in columns.frame:
         rows = slice(block.columns.start - start, block.columns.stop - start)
         own, step = _precision(block, prior, like), smoothness.get(block.part.name)
-        for t in range(timesteps):
-            diagonal[t, rows, rows] += (
-                own if not moments else _precision(block, moments[t].prior, like, moments[t].active)
-            )
+        of_moments = [_precision(block, moment.prior, like, moment.active) for moment in moments]
+        diagonal[:, rows, rows] += torch.stack(of_moments) if of_moments else own
         if step is None:
             continue
         share = (shares or {}).get(block.part.name)

@@ -81,18 +81,18 @@ def solve(
         seed=config.seed,
     )
 
-    def solved(parameters: FitParameters, active: Evident, **others: Any) -> Solution:
+    def solved(parameters: FitParameters, active: Evident, again: bool = False, **changed: Any) -> Solution:
         return gauss_newton(
             seen.head,
             parameters,
             seen.targets,
             columns,
             prior,
-            replace(given, moments=moments_of(seen, config, active), **others),
+            replace(given, moments=moments_of(seen, config, active), **changed),
             seen.surface if geometry else None,
             report=lambda _: shown.advance(),
-            keeper=stage.keeper if not others.get("surface_cut") else None,
-            left=state.underway if not others.get("surface_cut") else None,
+            keeper=None if again else stage.keeper,
+            left=None if again else state.underway,
             before=stage.before,
         )
 
@@ -111,8 +111,8 @@ def solve(
             )
             for one, moment, target in zip(evident, own, seen.targets, strict=True)
         )
-        narrow = given.surface_cut[1]
-        found = solved(found.parameters, evident, iterations=settings.num_steps - first, surface_cut=(narrow, narrow))
+        rest, narrow = settings.num_steps - first, given.surface_cut[1]
+        found = solved(found.parameters, evident, again=True, iterations=rest, surface_cut=(narrow, narrow))
     uncertainty = found.posterior.standard_deviations(found.parameters)
     said = in_words(evident, seen.moments) if any(evident) else state.active
     return replace(state, parameters=found.parameters, uncertainty=uncertainty, active=said)
