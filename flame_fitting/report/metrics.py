@@ -86,6 +86,7 @@ def evaluate_fit(
     metrics: dict[str, Any] = {"head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity}
     visible = [visible_surface(capture, fit.head_from_world, t, avatar) for t in capture.timesteps]
     workings.visible = visible
+    metrics["picture_height"] = max((view.height for view in capture.views), default=0)
     # where there is no surface to measure to, some timesteps stand for all
     whole = not capture.ordered or any(one is not None for one in visible)
     rows = spread(len(visible), len(visible) if whole else _MOST_POSED)

@@ -1,0 +1,61 @@
+"""Lines of a mesh over a picture: antialiased, those behind a surface left out."""
+
+from typing import no_type_check
+
+import numba
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from flame_fitting.avatar.render_scene import RenderScene
+from flame_fitting.head.model import HeadModel
+from flame_fitting.report.drawing import head_avatar
+
+_FINER = 2
+"""Samples along an edge of a pixel."""
+_WIDTH = 1.1
+"""Pixels of a line."""
+_DENSE, _FAINTEST = 5.0, 0.15
+"""Height in pixels below which the lines of triangles become fainter, and how faint: small ones would fill up."""
+
+
+def line_scene(head: HeadModel, vertices: Float[ndarray, "V 3"]) -> RenderScene:
+    """A posed head for `wireframe`, made once for all views of it."""
+    return head_avatar(head, np.asarray(vertices, dtype=np.float64)).scene
+
+
+def wireframe(
+    scene: RenderScene, K: Float[ndarray, "3 3"], world_to_camera: Float[ndarray, "4 4"], size: tuple[int, int]
+) -> Float[ndarray, "H W"]:
+    """How much of each pixel lines cover, 0..1, in a picture of `size` (width, height).
+
+    A triangle that is in front of all others draws its own half of its three edges, by how far its pixels are from them
+    (Bærentzen et al., "Single-pass wireframe rendering", 2006): what is hidden draws nothing.
+    """
+    points = scene.project(K[None], world_to_camera[None], _FINER)
+    _, winner = scene.rasterize(points, _FINER * size[0], _FINER * size[1])
+    corners = points[0, :, :2] / points[0, :, 2:]
+    out = np.zeros((size[1], size[0]), dtype=np.float32)
+    _draw(winner[0], corners, scene.faces, out)
+    return out
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _draw(winner, corners, faces, out):
+    half, share = 0.5 + 0.5 * _WIDTH * _FINER, 1.0 / (_FINER * _FINER)
+    for row in range(winner.shape[0]):
+        for column in range(winner.shape[1]):
+            face = winner[row, column]
+            if face < 0:
+                continue
+            nearest, longest, area = np.inf, 1e-9, 0.0
+            for k in range(3):
+                a, b = faces[face, k], faces[face, (k + 1) % 3]
+                dx, dy = corners[b, 0] - corners[a, 0], corners[b, 1] - corners[a, 1]
+                length = max(np.sqrt(dx * dx + dy * dy), 1e-9)
+                x, y = column + 0.5 - corners[a, 0], row + 0.5 - corners[a, 1]
+                cross = dx * y - dy * x
+                nearest, longest, area = min(nearest, abs(cross) / length), max(longest, length), area + cross
+            strength = min(max(abs(area) / longest / _FINER / _DENSE, _FAINTEST), 1.0)
+            out[row // _FINER, column // _FINER] += share * strength * min(max(half - nearest, 0.0), 1.0)
