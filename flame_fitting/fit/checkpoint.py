@@ -82,7 +82,9 @@ def _split(state: FitState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     underway = state.underway
     if underway is not None:
         tensors |= {f"underway/tensors/{name}": value for name, value in underway.tensors.items()}
-        content["underway"] = {name: getattr(underway, name) for name in ("stage", "batch", "step", "numbers", "losses")}
+        content["underway"] = {
+            name: getattr(underway, name) for name in ("stage", "batch", "step", "numbers", "losses")
+        }
         if underway.found is not None:
             content["underway"]["found"], own = _split(replace(underway.found, records=(), warnings=()))
             tensors |= {f"underway/found/{name}": value for name, value in own.items()}

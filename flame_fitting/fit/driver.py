@@ -11,8 +11,8 @@ from flame_fitting import progress
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Clock, Keeper
-from flame_fitting.fit.loss_curve import LossCurve
 from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyframes
+from flame_fitting.fit.loss_curve import LossCurve
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
 from flame_fitting.fit.pictures import ZOOMED

@@ -72,7 +72,10 @@ def error_panels(
 
 def error_sheet(panels: dict[str, UInt8[ndarray, "H W 3"]]) -> UInt8[ndarray, "H W 3"]:
     """Three sides beside each other in a row, and the scale in the last place."""
-    shown = [labelled(picture, f"{side} (subject's)" if side in ("left", "right") else side) for side, picture in panels.items()]
+    shown = [
+        labelled(picture, f"{side} (subject's)" if side in ("left", "right") else side)
+        for side, picture in panels.items()
+    ]
     size = shown[0].shape[0]
     bar = np.full_like(shown[0], 255)
     scale = color_bar(size, top_value=TOP_MM)

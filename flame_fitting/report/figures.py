@@ -1,6 +1,5 @@
 """What pictures of a fit are made of: which views, colours of numbers, labels, files."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,17 +7,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from flame_fitting.capture.camera import intrinsics_from_fov, look_at, project
 from flame_fitting.capture.capture import Capture, View
-from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.files import atomic_write
-from flame_fitting.fit.result import FitResult
-from flame_fitting.head.model import HeadModel
-from flame_fitting.landmarks.files import Landmarks2D
-from flame_fitting.maths.normals import vertex_normals
-from flame_fitting.report.drawing import DrawnFit, draw_fit, head_avatar
-from flame_fitting.report.over_time import CURVES, OverTime
-from flame_fitting.report.sampling import head_at
+from flame_fitting.report.drawing import DrawnFit
 
 OVERLAY_YAWS = (0.0, -40.0, 40.0, -90.0, 90.0, 180.0)
 SCALE = ((60, 75, 190), (70, 170, 215), (150, 215, 120), (250, 220, 80), (235, 120, 40), (165, 10, 30))

@@ -48,6 +48,8 @@ class Workings:
 
     visible: list[VisibleSurface | None] = field(default_factory=list)
     """By timestep."""
+    seen: dict[int, Bool[ndarray, " V"]] = field(default_factory=dict)
+    """By row of the fit: vertices that some view shows; of some rows where there is no surface."""
     detected: Landmarks2D | None = None
     """What the fit's detector found, in held-out views too."""
     chosen: Chosen = field(default_factory=lambda: Chosen([]))
@@ -100,6 +102,7 @@ def evaluate_fit(
             for posed, row, surface in zip(fit.vertices_world(head, rows), rows, visible, strict=True)
         ]
     )
+    workings.seen = dict(zip(rows, seen, strict=True))
     metrics["regions"] = region_metrics(head, vertices, visible, mm, seen)
     if truth is not None:
         for name, values in truth_metrics(head, fit.vertices_world(head, [0])[0], truth).items():

@@ -1,5 +1,6 @@
 """Several moments of one person, in no order: numbers of each, and its pictures beside the common neutral head."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def write_moments(
     capture: Capture,
     head: HeadModel,
     visible: list[VisibleSurface | None],
-    seen: Bool[ndarray, "T V"] | None = None,
+    seen: Mapping[int, Bool[ndarray, " V"]],
     detected: Landmarks2D | None = None,
 ) -> Moments:
     """Writes overlays/moments.jpg, and of each moment overlays/moment_<n>.jpg and moment_<n>_error.jpg."""
@@ -92,7 +93,7 @@ def write_moments(
         if (surface := visible[row]) is not None:
             vertices = fit.vertices_head(head, [row])[0]
             error = surface.surface.distance(vertices) * 1000
-            panels = error_panels(head, vertices, error, None if seen is None else seen[row])
+            panels = error_panels(head, vertices, error, seen.get(row))
             write_jpeg(folder / "overlays" / f"moment_{row:02d}_error.jpg", error_sheet(panels))
             sides = {side: panels[side] for side in ("right", "front", "left")}
             out.errors.append(ErrorMap(f"moment_{row:02d}_error", name, sides))

@@ -77,9 +77,7 @@ MEASURES = {
         "Pictures from held-out views reach {value:.1f} dB above the neck, less than {limit}.",
         more_is_better=True,
     ),
-    "flipped_triangles": Measure(
-        ("flipped_triangles",), "", "{value} triangles of the face are turned inside out."
-    ),
+    "flipped_triangles": Measure(("flipped_triangles",), "", "{value} triangles of the face are turned inside out."),
     "shape_rms": Measure(
         ("parameters", "shape_rms"),
         "sd",
@@ -105,7 +103,9 @@ def judged(name: str, value: float, rows: int = 512, limits: Thresholds | None =
     measure, factor = MEASURES[name], rows / 512 if MEASURES[name].by_height else 1.0
     good, worrying = (factor * getattr(one, name) for one in (GOOD, limits or Thresholds()))
     sign = -1 if measure.more_is_better else 1
-    verdict: Verdict = "worrying" if sign * value > sign * worrying else "good" if sign * value <= sign * good else "usual"
+    verdict: Verdict = (
+        "worrying" if sign * value > sign * worrying else "good" if sign * value <= sign * good else "usual"
+    )
     unit = f" {measure.unit}" if measure.unit else ""
     if measure.more_is_better:
         words = f"good from {good:.3g}{unit}, worrying below {worrying:.3g}"
