@@ -125,7 +125,7 @@ def _in_words(numbers: dict[str, Any]) -> list[str]:
     lips, lids = [], []
     if "lip_gap_mm" in numbers:
         gap = numbers["lip_gap_mm"]
-        lips.append(f"{gap:.1f} mm apart" if gap > -0.05 else f"{-gap:.1f} mm past each other")
+        lips.append(f"{round(gap, 1) + 0.0:.1f} mm apart" if gap > -0.05 else f"{-gap:.1f} mm past each other")
         right, left = (round(gap, 1) + 0.0 for gap in numbers["lid_gap_mm"])
         lids.append(f"right {right:.1f}, left {left:.1f} mm apart")
     if "lips_crossing" in numbers:

@@ -70,7 +70,7 @@ def error_panels(
     return out
 
 
-def error_sheet(panels: dict[str, UInt8[ndarray, "H W 3"]]) -> UInt8[ndarray, "H W 3"]:
+def error_sheet(panels: dict[str, UInt8[ndarray, "h w 3"]]) -> UInt8[ndarray, "H W 3"]:
     """Three sides beside each other in a row, and the scale in the last place."""
     shown = [
         labelled(picture, f"{side} (subject's)" if side in ("left", "right") else side)
@@ -80,6 +80,6 @@ def error_sheet(panels: dict[str, UInt8[ndarray, "H W 3"]]) -> UInt8[ndarray, "H
     bar = np.full_like(shown[0], 255)
     scale = color_bar(size, top_value=TOP_MM)
     bar[:, : scale.shape[1]] = scale
-    shown.append(labelled(bar, "\n".join([""] * 7 + [" " * 14 + "grey: no view", " " * 14 + "shows it"])))
+    shown.append(labelled(bar, "\n".join([""] * 7 + [" " * 24 + "grey: no view", " " * 24 + "shows it"])))
     shown += [np.full_like(bar, 255)] * (-len(shown) % 3)
     return np.concatenate([np.concatenate(shown[k : k + 3], axis=1) for k in range(0, len(shown), 3)])

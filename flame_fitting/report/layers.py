@@ -80,7 +80,6 @@ class Crop:
         """The panel of a picture (h, w, ...), `background` beyond its border."""
         import cv2
 
-        height, width = picture.shape[:2]
         out = np.empty((self.side, self.side, *picture.shape[2:]), dtype=picture.dtype)
         out[:] = background
         x, y = max(self.left, 0), max(self.top, 0)
@@ -93,7 +92,7 @@ class Crop:
 
 
 def head_crop(view: View, vertices: Float[ndarray, "V 3"]) -> Crop:
-    """The square around a head (world) in a view, inside of the picture where it fits; all of it for one out of sight."""
+    """The square around a head (world) in a view, inside of its picture if it fits; all of it if none is seen."""
     points = project(vertices, view.K, view.world_to_camera)
     seen = points[points[:, 2] > 0, :2]
     whole = max(view.width, view.height)

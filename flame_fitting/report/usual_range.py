@@ -25,7 +25,7 @@ class Thresholds:
 
 GOOD = Thresholds(0.5, 2.0, 3.0, 1.5, 0.95, 28.0, 0, 1.5)
 """Where the same numbers are good."""
-SKIN = ("face", "nose", "lips", "eyes", "forehead", "chin", "left_cheek", "right_cheek")
+SKIN = ("face", "nose", "lips", "eyes", "chin", "left_cheek", "right_cheek")
 """Regions whose distances have the face's range; hair and clothes lie over the others."""
 
 

@@ -13,9 +13,9 @@ from flame_fitting.report.drawing import head_avatar
 
 _FINER = 2
 """Samples along an edge of a pixel."""
-_WIDTH = 1.1
+_WIDTH = 0.9
 """Pixels of a line."""
-_DENSE, _FAINTEST = 5.0, 0.15
+_DENSE, _FAINTEST = 8.0, 0.15
 """Height in pixels below which the lines of triangles become fainter, and how faint: small ones would fill up."""
 
 

@@ -79,8 +79,8 @@ def gauss_newton(
 
     Without `surface` landmarks alone count. A timestep without any target is carried by smoothness and priors.
     `report` is called with the number of each iteration. `keeper` is shown from time to time how far it is; what was
-    `left` of an earlier run it takes up. `before` is the timestep before the first one, where it was found already. `losses`
-    gets the cost of each iteration.
+    `left` of an earlier run it takes up. `before` is the timestep before the first one, where it was found already.
+    `losses` gets the cost of each iteration.
     """
     if surface is None and (home := parameters.expr.device).type != "cpu":
         # many small systems, one after the other: a graphics card took five times as long
