@@ -38,8 +38,8 @@ TERMS = {
     "stages": "A fit goes through these stages. One that made it worse was taken back.",
     "sanity": "Triangles that pass through others or are turned inside out show as dark spots and break animation. "
     "Head models cross themselves a little as they come, so compare with the columns beside.",
-    "losses": "What a stage makes small, step by step. Falling and flat at the end is what it should be; stages and "
-    "sizes of pictures do not compare with each other. Dots mark the sizes of pictures or batches that follow.",
+    "losses": "What a stage makes small, step by step. Falling and flat at the end is what it should be; stages do "
+    "not compare with each other, nor do sizes of pictures within one: a jump is where they change. Logarithmic.",
     "texture": "The colours of the fitted head, unwrapped.",
 }
 """By the keys of metrics.json where there is one."""

@@ -160,13 +160,13 @@ def _marks(fit: FitResult, capture: Capture, view: View, crop: Crop, detected: L
         chosen = used[row] if used[row].any() else used.any(axis=0)
         name, scheme = (str(found.get(f"{prefix}{key}", "")) for key in ("detector", "scheme"))
         of = f"{name} ({scheme})" if scheme else name
-        places, how = project(found[f"{prefix}points"][row][chosen], view.K, view.world_to_camera), "lifted to space"
+        places = project(found[f"{prefix}points"][row][chosen], view.K, view.world_to_camera)
         if not number and detected is not None and detected.landmarks.shape[2] == used.shape[1]:
             pixels = detected.landmarks[row, capture.cameras.index(view.camera)][chosen]
             if np.isfinite(pixels[:, :2]).any() or not np.isfinite(places).any():
-                places, how = np.where(np.arange(3) < 2, pixels, np.nan), "in this picture"
+                places = np.where(np.arange(3) < 2, pixels, np.nan)
         color = SOURCE_COLORS[number % len(SOURCE_COLORS)]
-        out.append(Marks(f"detected by {of or 'a detector'}, {how}", color, seen(places)))
+        out.append(Marks(f"detected by {of or 'a detector'}", color, seen(places)))
         fitted.append(project(found[f"{prefix}model"][row][chosen], view.K, view.world_to_camera))
     if fitted:
         out.append(Marks("the same points on the fitted head", FITTED_COLOR, seen(np.concatenate(fitted))))
