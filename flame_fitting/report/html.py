@@ -46,9 +46,10 @@ def environment() -> "Environment":
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    made.filters |= {"words": lambda name: str(name).replace("_", " "), "jpeg": parts.jpeg, "when": parts.when}
-    made.filters |= {"line_png": parts.line_png, "dots": parts.dots, "jpeg_file": parts.jpeg_file}
+    made.filters["words"] = lambda name: str(name).replace("_", " ")
     made.filters["rgb"] = lambda color: f"rgb({', '.join(map(str, color))})"
+    for use in (parts.jpeg, parts.jpeg_file, parts.line_png, parts.dots, parts.when):
+        made.filters[use.__name__] = use
     made.globals |= {"terms": TERMS, "scale": SCALE, "top_mm": TOP_MM, "hidden": (HIDDEN,) * 3}
     return made
 

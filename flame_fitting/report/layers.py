@@ -105,7 +105,7 @@ def head_crop(view: View, vertices: Float[ndarray, "V 3"]) -> Crop:
     for middle, length in zip(0.5 * (low + high), (view.width, view.height), strict=True):
         place = round(float(middle) - 0.5 * side)
         places.append(int(np.clip(place, 0, length - side)) if side <= length else place)
-    return Crop(*places, side)
+    return Crop(places[0], places[1], side)
 
 
 def view_layers(
