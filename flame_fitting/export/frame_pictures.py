@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.making import resized
-from flame_fitting.capture.pictures import replace_background, to_uint8, write_png
+from flame_fitting.capture.pictures import parse_color, replace_background, to_uint8, write_png
 from flame_fitting.export.frames import Frame, entry_of, in_dataset, scaled_size
 from flame_fitting.export.neck_surface import NeckPlane, NeckSurface, keep_above
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 
 Color = tuple[float, float, float]
+
+
+def background(text: str | None) -> Color | None:
+    """The colour behind the avatar that --background-color names; None, also by name, keeps the capture's."""
+    return None if text is None or text.lower() == "none" else parse_color(text, "--background-color")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.export.flame_files import is_flame, write_meshes, write_parameters
-from flame_fitting.export.frame_pictures import PictureWork, write_pictures
+from flame_fitting.export.frame_pictures import PictureWork, background, write_pictures
 from flame_fitting.export.frames import Frame, plan_frames, scaled_size
+from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.neck_surface import NeckSurface
 from flame_fitting.export.splits import SPLITS, TRAIN_RATIO
 from flame_fitting.export.transforms_files import DATASET_ENTRIES, write_transforms
@@ -57,16 +58,28 @@ class ExportOptions:
     """Over time: whether the mean of the translations becomes the origin, as in VHAP."""
 
 
-@dataclass
-class ExportSummary:
-    """What an export wrote."""
+def write_vhap(job: ExportJob) -> ExportSummary:
+    """Writes the dataset of a fit as the format `vhap`."""
+    given = job.options
+    options = ExportOptions(
+        background_color=background(given.background_color),
+        subset=given.subset,
+        scale_factor=given.scale_factor,
+        flame_mode=given.flame_mode,
+        mask_below_line=given.mask_below_line and given.create_mask_from_mesh,
+        landmark_views=given.landmark_views,
+        train_ratio=given.train_ratio,
+        val_camera=given.val_camera,
+        recenter=given.recenter,
+    )
 
-    folder: Path
-    counts: dict[str, int]
-    """Pictures in each split."""
-    opens_in: str
-    """One line for the user: which programs read this dataset."""
-    warnings: list[str]
+    def show(done: int, total: int) -> None:
+        job.bar.expect(total)
+        job.bar.advance()
+
+    return export_nerf_dataset(
+        job.fit, job.capture, job.head, job.target, options, job.force, job.manifest, show, job.plan
+    )
 
 
 def export_nerf_dataset(
@@ -117,7 +130,8 @@ def export_nerf_dataset(
             manifest.write(folder)
     warnings += _camera_warnings(entries) if is_flame(head) else []
     counts: dict[str, int] = {split: sum(frame.split == split for frame in frames) for split in SPLITS}
-    return ExportSummary(Path(target), counts, _opens_in(head, options), warnings)
+    written = ", ".join(f"{count} {split}" for split, count in counts.items()) + " views"
+    return ExportSummary(Path(target), written, _opens_in(head, options), warnings, counts)
 
 
 def _check(fit: FitResult, capture: Capture, options: ExportOptions) -> None:
