@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from flame_fitting.capture.making import resized
 from flame_fitting.capture.pictures import parse_color, replace_background, to_uint8, write_png
 from flame_fitting.export.frames import Frame, entry_of, in_dataset, scaled_size
 from flame_fitting.export.neck_surface import NeckPlane, NeckSurface, keep_above, posed_neck
+from flame_fitting.export.open_bust import OpenBust
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 
@@ -65,6 +66,8 @@ class _PosedNeck:
     plane: NeckPlane
     vertices: NDArray[np.float64]
     faces: NDArray[np.integer]
+    bust: OpenBust | None
+    """None where the capture has no depth."""
 
 
 def write_pictures(
@@ -88,7 +91,7 @@ def write_pictures(
     def write(frame: Frame, neck: _PosedNeck | None) -> dict[str, Any]:
         view = in_dataset(frame.view, work.dataset_from_world)
         image, alpha = capture.image_and_alpha(frame.view)
-        keep = None if neck is None else _keep(capture, frame.view, view, work, neck)
+        keep = None if neck is None else _keep(capture, frame, view, work, neck)
         image, mask = replace_background(image, alpha, capture.background_color, work.background_color, keep)
         view = scaled_size(view, work.scale_factor)
         for name, picture in (("images", image.transpose(1, 2, 0)), (work.masks, mask)):
@@ -109,7 +112,7 @@ def write_pictures(
 
     with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
-            for frame, neck in _with_necks(frames, fit, head, surface):
+            for frame, neck in _with_necks(capture, frames, work, fit, head, surface):
                 waiting.append(pool.submit(write, frame, neck))
                 if len(waiting) > 2 * workers:
                     take()
@@ -122,20 +125,31 @@ def write_pictures(
 
 
 def _with_necks(
-    frames: Iterable[Frame], fit: FitResult, head: HeadModel, surface: NeckSurface | None
+    capture: Capture,
+    frames: Sequence[Frame],
+    work: PictureWork,
+    fit: FitResult,
+    head: HeadModel,
+    surface: NeckSurface | None,
 ) -> Iterator[tuple[Frame, _PosedNeck | None]]:
     """Every frame with the neck of its timestep, which is posed once for all its cameras in a row."""
     faces, row, neck = head.faces.cpu().numpy(), -1, None
     for frame in frames:
         if surface is not None and frame.row != row:
             row = frame.row
-            neck = _PosedNeck(posed_neck(surface, fit, row), fit.vertices_head(head, [row])[0], faces)
+            plane, vertices, bust = posed_neck(surface, fit, row), fit.vertices_head(head, [row])[0], None
+            if frame.view.geometry_path is not None:
+                of_row = [other for other in frames if other.row == row]
+                bust = OpenBust(capture, of_row, work.dataset_from_world, head, vertices, plane)
+            neck = _PosedNeck(plane, vertices, faces, bust)
         yield frame, neck
 
 
-def _keep(capture: Capture, stored: View, view: View, work: PictureWork, neck: _PosedNeck) -> NDArray[np.float32]:
-    depth = None
+def _keep(capture: Capture, frame: Frame, view: View, work: PictureWork, neck: _PosedNeck) -> NDArray[np.float32]:
+    depth, stored = None, frame.view
     if stored.geometry_path is not None:
         scale = np.cbrt(np.linalg.det(work.dataset_from_world[:3, :3]))
         depth = capture.geometry(stored)[0] * scale
-    return keep_above(neck.plane, view, depth, neck.vertices, neck.faces)
+    keep = keep_above(neck.plane, view, depth, neck.vertices, neck.faces)
+    outside = None if neck.bust is None else neck.bust.keep(frame)
+    return keep if outside is None else keep * outside
