@@ -31,6 +31,12 @@ _ON_HEAD = 0.015
 """Metres within which a surface that faces as the fitted head does is the head's."""
 _INSIDE = 0.6
 """Winding number from which a point lies inside."""
+_NEAR_RIM = 0.25
+"""The same for what goes on smoothly from such points; near the opening it falls."""
+_SEEDS, _SMALLEST = 0.2, 8
+"""Part of a smooth patch that must lie inside for sure, and pixels of the smallest patch."""
+_SMOOTH, _STEP = 0.5, 0.03
+"""Cosine between normals and metres between points of neighbouring pixels on one surface."""
 _RISES = 0.12
 """Sine of the angle by which a ray rises that may look into the bust: about 7 degrees."""
 _REACH = 0.5
@@ -101,12 +107,13 @@ class OpenBust:
         if not len(asked):
             return None
         number = self._winding(seen.points[asked] + _BEFORE * seen.normals[asked])
-        inside = np.zeros(seen.shape, dtype=np.float32)
-        inside.reshape(-1)[seen.at[asked[number > _INSIDE]]] = 1.0
-        if not inside.any():
+        asked = asked[number > _NEAR_RIM]
+        found = _patches_of(seen, asked, number[number > _NEAR_RIM] > _INSIDE)
+        if not found.any():
             return None
-        around = np.ones((3, 3), np.uint8)  # specks go, what is left reaches as far as its pixels do
-        inside = cv2.dilate(cv2.morphologyEx(inside, cv2.MORPH_OPEN, around), around)
+        inside = np.zeros(seen.shape, dtype=np.float32)
+        inside.reshape(-1)[seen.at[asked[found]]] = 1.0
+        inside = cv2.dilate(inside, np.ones((3, 3), np.uint8))  # as far as the pixels of the grid reach
         wide = cv2.resize(inside, (frame.view.width, frame.view.height), interpolation=cv2.INTER_LINEAR)
         return np.clip(1.0 - wide, 0.0, 1.0)
 
@@ -142,6 +149,25 @@ class OpenBust:
             distance = np.maximum(np.linalg.norm(between, axis=2), _VOXEL)
             found.append(((between * self._vectors).sum(axis=2) / distance**3).sum(axis=1))
         return np.concatenate(found).astype(np.float64) / (4 * np.pi)
+
+
+def _patches_of(seen: _Seen, chosen: NDArray[np.integer], sure: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the `chosen` points lie on smooth patches of the picture that are `sure` enough."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    place = np.full(seen.shape, -1, dtype=np.int64)
+    place.reshape(-1)[seen.at[chosen]] = np.arange(len(chosen))
+    pairs = [(place[:, :-1].reshape(-1), place[:, 1:].reshape(-1)), (place[:-1].reshape(-1), place[1:].reshape(-1))]
+    a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    a, b = a[(a >= 0) & (b >= 0)], b[(a >= 0) & (b >= 0)]
+    points, normals = seen.points[chosen], seen.normals[chosen]
+    near = np.linalg.norm(points[a] - points[b], axis=1) < _STEP
+    smooth = near & ((normals[a] * normals[b]).sum(axis=1) > _SMOOTH)
+    links = coo_matrix((np.ones(int(smooth.sum())), (a[smooth], b[smooth])), shape=(len(chosen), len(chosen)))
+    count, patch = connected_components(links, directed=False)
+    size, seeds = np.bincount(patch, minlength=count), np.bincount(patch, sure, minlength=count)
+    return ((size >= _SMALLEST) & (seeds >= _SEEDS * size))[patch]
 
 
 def _in_voxels(
