@@ -91,7 +91,8 @@ def options_without_meaning(config: Any) -> list[str]:
     """One sentence for each option of an export that was given and that its format does nothing with."""
     of_formats = frozenset[str]().union(*(one.options for one in FORMATS.values()))
     lines = []
-    for one in options_of(type(config)):
+    config_type: type = type(config)
+    for one in options_of(config_type):
         if one.name not in of_formats - FORMATS[config.format].options:
             continue
         if value_of(config, one.name) != one.field.default:

@@ -97,8 +97,8 @@ def write_pictures(
         for name, picture in (("images", image.transpose(1, 2, 0)), (work.masks, mask)):
             write_png(folder / name / frame.name, to_uint8(resized(picture, view.width, view.height)))
         if work.sidecars:
-            alpha = to_uint8(resized(mask, view.width, view.height))
-            write_png(folder / "images" / sidecar_of(frame.name), _NGP_ALPHA[alpha])
+            levels = to_uint8(resized(mask, view.width, view.height))
+            write_png(folder / "images" / sidecar_of(frame.name), _NGP_ALPHA[levels])
         return entry_of(frame, view, work.is_mesh)
 
     entries: list[dict[str, Any]] = []

@@ -113,9 +113,9 @@ class OpenBust:
             return None
         inside = np.zeros(seen.shape, dtype=np.float32)
         inside.reshape(-1)[seen.at[asked[found]]] = 1.0
-        inside = cv2.dilate(inside, np.ones((3, 3), np.uint8))  # as far as the pixels of the grid reach
-        wide = cv2.resize(inside, (frame.view.width, frame.view.height), interpolation=cv2.INTER_LINEAR)
-        return np.clip(1.0 - wide, 0.0, 1.0)
+        grown = cv2.dilate(inside, np.ones((3, 3), np.uint8))  # as far as the pixels of the grid reach
+        wide = cv2.resize(grown, (frame.view.width, frame.view.height), interpolation=cv2.INTER_LINEAR)
+        return np.clip(1.0 - np.asarray(wide, dtype=np.float32), 0.0, 1.0)
 
     def _seen(self, frame: Frame) -> _Seen | None:
         stored = frame.view
