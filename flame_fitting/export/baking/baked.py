@@ -2,16 +2,30 @@
 
 from typing import Literal
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.pictures import to_uint8
+from flame_fitting.export.baking import kernels
+from flame_fitting.export.baking.blending import Blend, blend
+from flame_fitting.export.baking.cover import gaps_of_faces, other_colors, shown
+from flame_fitting.export.baking.shots import Shot, chosen_views, shots
+from flame_fitting.fit.filling import filled
 from flame_fitting.fit.result import FitResult
+from flame_fitting.fit.texture import texel_map
+from flame_fitting.fit.tissues import NUMBER, tissue_of_faces
 from flame_fitting.head.model import HeadModel
+from flame_fitting.render.backend import make_rasterizer
+from flame_fitting.render.gutter import fill_gutter
+from flame_fitting.render.texturing import TexelMap
 
 BakeKind = Literal["albedo", "shaded"]
 """Colours without the light that the capture was lit by, or as the pictures show them."""
+_COARSE = 512
+"""Edge (texels) of the texture on which visibility and weights are found."""
 
 
 def baked_texture(
@@ -19,9 +33,70 @@ def baked_texture(
 ) -> UInt8[ndarray, "size size 3"]:
     """sRGB for the head's own texture coordinates, row 0 at v = 1. For a head with texture coordinates and a capture
     with pictures, both as `open_fit` gives them."""
-    import cv2
+    import torch
 
     assert head.has_uv
-    if fit.texture is None:
-        return np.full((size, size, 3), 179, np.uint8)
-    return np.ascontiguousarray(cv2.resize(fit.texture, (size, size), interpolation=cv2.INTER_CUBIC))
+    coarse_size = size if size <= _COARSE else size // max(round(size / _COARSE), 1)
+    rasterizer = make_rasterizer("cpu")
+    coarse, texels = (texel_map(rasterizer, head, edge) for edge in (coarse_size, size))
+    found = list(shots(fit, head, capture, chosen_views(fit, capture)))
+    blended = weighed(head, found, coarse)
+    color, weight = _assembled(head, found, blended, texels, size // coarse_size)
+    out = filled(head, texels, color, weight, coarse)
+    return to_uint8(fill_gutter(torch.as_tensor(out), texels.nearest_covered).numpy())
+
+
+def weighed(head: HeadModel, found: list[Shot], coarse: TexelMap) -> Blend:
+    """What each picture counts for, on coarse texels."""
+    covered = coarse.covered.numpy()
+    face = coarse.face.numpy()[covered]
+    corners = np.ascontiguousarray(coarse.barycentric.numpy()[covered])
+    faces = head.faces.cpu().numpy()
+    gaps, hair = gaps_of_faces(head)[face], (tissue_of_faces(head) == NUMBER["hair"])[face]
+    quality = np.zeros((len(found), len(face)), dtype=np.float32)
+    colors = np.zeros((len(found), len(face), 3), dtype=np.float32)
+    hidden, open_ = np.zeros(len(face), dtype=np.int32), np.zeros(len(face), dtype=np.int32)
+    geometry = np.empty((len(face), 5), dtype=np.float32)
+    for b, shot in enumerate(found):
+        posed = shot.posed
+        kernels.sample(
+            shot.places, posed.normals, posed.vertices, shot.eye, faces, face, corners,
+            shot.rgba, shot.own, shot.avatar, colors[b], geometry,
+        )  # fmt: skip
+        quality[b], behind = shown(shot, geometry, gaps, hair)
+        hidden += behind
+        open_ += quality[b] > 0
+    # what is covered for most that could see it is covered: the rest looks through strands and past edges
+    most = hidden > open_
+    quality[:, most] = 0
+    first = blend(quality, colors, covered)
+    image = np.zeros(covered.shape, dtype=bool)
+    image[covered] = most
+    other = other_colors(head, coarse.face.numpy(), first.mean, first.seen, image)
+    other = cv2.dilate(other.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if not (other & covered).any():
+        return first
+    quality[:, other[covered]] = 0
+    return blend(quality, colors, covered)
+
+
+def _assembled(
+    head: HeadModel, found: list[Shot], blended: Blend, texels: TexelMap, ratio: int
+) -> tuple[Float[ndarray, "R R 3"], Float[ndarray, "R R"]]:
+    """The texture at full size, and how far each texel is seen (0..1)."""
+    size = texels.face.shape[0]
+    faces, face, corners = head.faces.cpu().numpy(), texels.face.numpy(), texels.barycentric.numpy()
+    total = np.zeros((size, size, 4), dtype=np.float32)
+    for shot, weight, shift in zip(found, blended.weight, blended.shift, strict=True):
+        if shift is None:
+            continue
+        near = cv2.dilate((weight > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
+        picture, scale = shot.rgba[..., :3], 1.0
+        kernels.add_view(
+            shot.places, faces, face, corners, np.ascontiguousarray(picture), scale, weight, shift,
+            np.argwhere(near).astype(np.int32), ratio, total,
+        )  # fmt: skip
+    weight = total[..., 3]
+    color = np.clip(total[..., :3] / np.maximum(weight, 1e-6)[..., None], 0, 1)
+    seen = cv2.resize(blended.seen, (size, size), interpolation=cv2.INTER_LINEAR) if ratio > 1 else blended.seen
+    return color, np.where(weight > 1e-4, np.clip(seen, 0, 1), 0).astype(np.float32)
