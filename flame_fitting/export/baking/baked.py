@@ -4,7 +4,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from flame_fitting.capture.capture import Capture
@@ -27,6 +27,9 @@ BakeKind = Literal["albedo", "shaded"]
 _COARSE = 512
 """Edge (texels) of the texture on which visibility and weights are found."""
 
+_ISLAND = 6e-4
+"""Share of the texture below which skin that is seen by itself is not used."""
+
 
 def baked_texture(
     fit: FitResult, head: HeadModel, capture: Capture, size: int, kind: BakeKind = "albedo"
@@ -35,15 +38,34 @@ def baked_texture(
     with pictures, both as `open_fit` gives them."""
     import torch
 
-    assert head.has_uv
+    assert head.has_uv and capture.views
     coarse_size = size if size <= _COARSE else size // max(round(size / _COARSE), 1)
     rasterizer = make_rasterizer("cpu")
     coarse, texels = (texel_map(rasterizer, head, edge) for edge in (coarse_size, size))
     found = list(shots(fit, head, capture, chosen_views(fit, capture)))
     blended = weighed(head, found, coarse)
     color, weight = _assembled(head, found, blended, texels, size // coarse_size)
+    light = None if fit.lights is None else _shading(head, found, fit.lights, texels)
+    if light is not None:
+        color = np.clip(color / np.maximum(light, 0.05), 0, 1)
     out = filled(head, texels, color, weight, coarse)
+    if light is not None and kind == "shaded":
+        out = np.clip(out * light, 0, 1)
     return to_uint8(fill_gutter(torch.as_tensor(out), texels.nearest_covered).numpy())
+
+
+def _shading(
+    head: HeadModel, found: list[Shot], lights: Float[ndarray, "9 3"], texels: TexelMap
+) -> Float[ndarray, "R R 3"]:
+    """What a fit's light makes of a white head, the mean over the pictures."""
+    import torch
+
+    from flame_fitting.render.shading import sh_basis
+
+    normals = {id(shot.posed): shot.posed.normals for shot in found}.values()
+    basis = sh_basis(torch.as_tensor(np.stack(list(normals))).float())
+    at_vertices = (basis @ torch.as_tensor(lights).float()).clamp_min(0).mean(0)
+    return texels.interpolate(at_vertices, head.faces.cpu()).numpy()
 
 
 def weighed(head: HeadModel, found: list[Shot], coarse: TexelMap) -> Blend:
@@ -52,7 +74,8 @@ def weighed(head: HeadModel, found: list[Shot], coarse: TexelMap) -> Blend:
     face = coarse.face.numpy()[covered]
     corners = np.ascontiguousarray(coarse.barycentric.numpy()[covered])
     faces = head.faces.cpu().numpy()
-    gaps, hair = gaps_of_faces(head)[face], (tissue_of_faces(head) == NUMBER["hair"])[face]
+    tissue = tissue_of_faces(head)[face]
+    gaps, hair = gaps_of_faces(head)[face], tissue == NUMBER["hair"]
     quality = np.zeros((len(found), len(face)), dtype=np.float32)
     colors = np.zeros((len(found), len(face), 3), dtype=np.float32)
     hidden, open_ = np.zeros(len(face), dtype=np.int32), np.zeros(len(face), dtype=np.int32)
@@ -74,10 +97,21 @@ def weighed(head: HeadModel, found: list[Shot], coarse: TexelMap) -> Blend:
     image[covered] = most
     other = other_colors(head, coarse.face.numpy(), first.mean, first.seen, image)
     other = cv2.dilate(other.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    if not (other & covered).any():
-        return first
     quality[:, other[covered]] = 0
-    return blend(quality, colors, covered)
+    # islands of what is seen are what shows between strands and folds
+    islands = _small((quality > 0).any(0), covered) & (tissue == NUMBER["skin"])
+    quality[:, islands] = 0
+    return blend(quality, colors, covered) if islands.any() or other.any() else first
+
+
+def _small(seen: Bool[ndarray, " n"], covered: Bool[ndarray, "C C"]) -> Bool[ndarray, " n"]:
+    """Texels in connected parts of what is seen that are too small to be told of."""
+    image = np.zeros(covered.shape, dtype=np.uint8)
+    image[covered] = seen
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < _ISLAND * covered.size
+    small[0] = False
+    return small[labels][covered]
 
 
 def _assembled(

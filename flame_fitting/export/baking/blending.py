@@ -17,6 +17,8 @@ _FEATHER = 6.0
 """Coarse texels over which a picture fades in from the border of what it shows."""
 _INSET = 1.0
 """Coarse texels along that border that it does not count in."""
+_ONTO_FILLING = 2.0
+"""Coarse texels over which all that is seen fades into what is not."""
 _BEST = 6.0
 """Power of a picture's weight by which the best one stands out."""
 _AGREE = 0.08
@@ -38,11 +40,11 @@ class Blend:
     """0..1, how far a texel is seen at all: fades out towards what no picture shows."""
 
 
-def feathered(quality: Float[ndarray, "C C"], covered: Bool[ndarray, "C C"]) -> Float[ndarray, "C C"]:
-    """0..1, fading in from the border of where a picture shows something (`quality` > 0); charts have no border."""
+def from_border(quality: Float[ndarray, "C C"], covered: Bool[ndarray, "C C"]) -> Float[ndarray, "C C"]:
+    """Texels to the border of where a picture shows something (`quality` > 0), inset; charts have no border."""
     known = (quality > 0) | ~covered
     distance = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, 5)
-    return np.clip((distance - _INSET) / _FEATHER, 0, 1) * (quality > 0)
+    return np.maximum(distance - _INSET, 0) * (quality > 0)
 
 
 def blend(
@@ -59,9 +61,9 @@ def blend(
     for one, out in zip(quality, weight, strict=True):
         whole = np.zeros(shape, dtype=np.float32)
         whole[rows, cols] = one
-        fade = feathered(whole, covered)[rows, cols]
-        out[:] = fade * (one / best)
-        seen = np.maximum(seen, fade)
+        inward = from_border(whole, covered)[rows, cols]
+        out[:] = np.minimum(inward / _FEATHER, 1) * (one / best)
+        seen = np.maximum(seen, np.minimum(inward / _ONTO_FILLING, 1))
     mean, agrees = np.zeros((len(rows), 3), np.float32), np.zeros_like(weight)
     kernels.consensus(color, weight, _AGREE, 5, mean, agrees)
     sharp = (weight * np.sqrt(agrees)) ** _BEST

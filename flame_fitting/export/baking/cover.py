@@ -20,6 +20,9 @@ LEAST_COSINE = 0.2
 _OWN = 0.0006
 """Metres that a texel may lie behind the drawn head, and the slope within a pixel on top."""
 
+_COLLAR = 17
+"""Coarse texels (twice the reach, and one) beside clothes at which the neck lies in their shadow."""
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -31,7 +34,8 @@ class Gap:
 
 FACE = Gap(0.0030, 0.0022)
 GAPS: dict[str, Gap] = {
-    "ears": Gap(0.006, 0.005),
+    "ears": Gap(0.010, 0.007),
+    "eyelids": Gap(0.005, 0.004),
     "neck": Gap(0.005, 0.0030),
     "boundary": Gap(0.005, 0.0030),
     "hair": Gap(0.015, 0.080),
@@ -77,17 +81,19 @@ def other_colors(
     weight: Float[ndarray, "C C"],
     covered: Bool[ndarray, "C C"],
 ) -> Bool[ndarray, "C C"]:
-    """Texels of ears and neck that clothes or hair lie on so closely that only their colour tells.
+    """Texels of ears, neck and face that clothes or hair lie on so closely that only their colour tells.
 
     They are unlike the skin of the face in their chroma, and hang together with what is `covered` or with the neck's
-    lower rim.
+    lower rim. Of the face, what hangs together with hair that lies over it.
     """
     none = np.zeros(face.shape, dtype=bool)
     inside, at = face >= 0, np.maximum(face, 0)
     seen = inside & (weight > 0)
-    masks = {name: head.face_mask(name).cpu().numpy() for name in ("face", "lips", "eyes", "ears", "neck", "boundary")}
+    names = ("face", "lips", "eyes", "eye_region", "nose", "ears", "neck", "boundary")
+    masks = {name: head.face_mask(name).cpu().numpy() for name in names}
     tissue = tissue_of_faces(head)
-    told = seen & (masks["face"] & ~masks["lips"] & ~masks["eyes"] & (tissue == NUMBER["skin"]))[at]
+    plain = masks["face"] & ~masks["lips"] & ~masks["eyes"] & (tissue == NUMBER["skin"])
+    told = seen & plain[at] & ~cv2.dilate(covered.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
     if told.sum() < 100:
         return none
     tested = seen & ((masks["ears"] | masks["neck"] | masks["boundary"]) & (tissue == NUMBER["skin"]))[at]
@@ -97,15 +103,29 @@ def other_colors(
     away = np.sqrt((((chroma - middle) / np.maximum(spread, 0.08)) ** 2).sum(-1))
     unlike, clearly = tested & (away > 4.0), tested & (away > 6.0)
     rim = inside & masks["boundary"][at]
-    grown = cv2.dilate((covered | rim).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    count, labels = cv2.connectedComponents(unlike.astype(np.uint8), connectivity=8)
-    kept = np.zeros(count, dtype=bool)
-    kept[np.unique(labels[unlike & grown])] = True
-    strong = np.zeros(count, dtype=bool)
-    strong[np.unique(labels[clearly])] = True
-    kept &= strong
-    kept[0] = False
-    return kept[labels]
+    # next to hair that lies over the face, what else is hair there; a hairline or a beard alone is the person's own
+    spared = masks["eye_region"] | masks["nose"] | masks["lips"]
+    face_tested = seen & (plain & ~spared)[at]
+    over_face = covered & (masks["face"] & (tissue == NUMBER["skin"]))[at]
+    out = _reached(unlike, clearly, covered | rim)
+    out |= _reached(face_tested & (away > 4.0), face_tested & (away > 6.0), over_face)
+    # and the shadow along its edge
+    edge = cv2.dilate(out.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    out |= edge & (tested | (face_tested & (away > 1.5)))
+    neck = tested & ~masks["ears"][at]
+    return out | (neck & (cv2.dilate((out | covered).astype(np.uint8), np.ones((_COLLAR, _COLLAR), np.uint8)) > 0))
+
+
+def _reached(
+    mask: Bool[ndarray, "C C"], strong: Bool[ndarray, "C C"], start: Bool[ndarray, "C C"]
+) -> Bool[ndarray, "C C"]:
+    """Connected parts of a mask that touch `start` and have something of `strong`."""
+    near = cv2.dilate(start.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    kept = np.zeros((2, count), dtype=bool)
+    kept[0, np.unique(labels[mask & near])] = True
+    kept[1, np.unique(labels[mask & strong])] = True
+    return kept.all(0)[labels] & mask
 
 
 def chroma_of(color: Float[ndarray, "C C 3"], seen: Bool[ndarray, "C C"]) -> Float[ndarray, "C C 2"]:
