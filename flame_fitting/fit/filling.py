@@ -139,7 +139,7 @@ def _membrane(
     usual: Float[ndarray, "V 3"],
     tissue: Int[ndarray, " V"],
 ) -> Float[ndarray, "V 3"]:
-    """The smoothest gains over the mesh that keep what is known and tend to what is usual beyond each tissue's reach."""
+    """The smoothest gains over the mesh that keep what is known and, beyond a tissue's reach, are what is usual."""
     from scipy.sparse import coo_matrix, diags
     from scipy.sparse.linalg import spsolve
 

@@ -99,7 +99,7 @@ def weighed(head: HeadModel, found: list[Shot], coarse: TexelMap) -> Blend:
     other = cv2.dilate(other.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     quality[:, other[covered]] = 0
     # islands of what is seen are what shows between strands and folds
-    islands = _small((quality > 0).any(0), covered) & (tissue == NUMBER["skin"])
+    islands = _small(quality.max(0) > 0, covered) & (tissue == NUMBER["skin"])
     quality[:, islands] = 0
     return blend(quality, colors, covered) if islands.any() or other.any() else first
 
@@ -108,7 +108,7 @@ def _small(seen: Bool[ndarray, " n"], covered: Bool[ndarray, "C C"]) -> Bool[nda
     """Texels in connected parts of what is seen that are too small to be told of."""
     image = np.zeros(covered.shape, dtype=np.uint8)
     image[covered] = seen
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=4)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=4)
     small = stats[:, cv2.CC_STAT_AREA] < _ISLAND * covered.size
     small[0] = False
     return small[labels][covered]

@@ -125,7 +125,8 @@ def _reached(
     kept = np.zeros((2, count), dtype=bool)
     kept[0, np.unique(labels[mask & near])] = True
     kept[1, np.unique(labels[mask & strong])] = True
-    return kept.all(0)[labels] & mask
+    both: ndarray = kept[0] & kept[1]
+    return both[labels] & mask
 
 
 def chroma_of(color: Float[ndarray, "C C 3"], seen: Bool[ndarray, "C C"]) -> Float[ndarray, "C C 2"]:

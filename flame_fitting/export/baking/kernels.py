@@ -112,7 +112,7 @@ def consensus(color, weight, sigma, rounds, mean, agrees):
     for k in range(texels):
         for b in range(views):
             agrees[b, k] = 1.0
-        for r in range(rounds + 1):
+        for _ in range(rounds + 1):
             total = red = green = blue = 0.0
             for b in range(views):
                 share = weight[b, k] * agrees[b, k]
@@ -165,7 +165,10 @@ def add_view(places, faces, face, barycentric, picture, scale, weight, shift, ce
                 c = fy * (1.0 - fx)
                 d = fy * fx
                 share = (
-                    a * weight[top, left] + b * weight[top, right] + c * weight[bottom, left] + d * weight[bottom, right]
+                    a * weight[top, left]
+                    + b * weight[top, right]
+                    + c * weight[bottom, left]
+                    + d * weight[bottom, right]
                 )
                 if share <= 0.0:
                     continue

@@ -118,7 +118,7 @@ def shots(fit: FitResult, head: HeadModel, capture: Capture, views: Sequence[Vie
         inverse, _ = scene.rasterize(scene.project(K[None], camera[None]), width, height)
         own = np.where(inverse[0] > 0, 1 / np.maximum(inverse[0], 1e-9), 1e6).astype(np.float32)
         if shrink < 1:
-            own = cv2.resize(own, (view.width, view.height), interpolation=cv2.INTER_NEAREST)
+            own = np.asarray(cv2.resize(own, (view.width, view.height), interpolation=cv2.INTER_NEAREST), np.float32)
         avatar = np.zeros((0, 0), dtype=np.float32)
         if view.geometry_path is not None:
             avatar = (capture.geometry(view)[0] * scale).astype(np.float32)
@@ -126,7 +126,7 @@ def shots(fit: FitResult, head: HeadModel, capture: Capture, views: Sequence[Vie
         if hidden is not None:
             alpha = np.where(hidden == 1, 0.0, alpha)
         # one pixel from the outline in, so that no background bleeds onto the texture
-        alpha = cv2.erode(np.asarray(alpha, dtype=np.float32), np.ones((3, 3), np.uint8))
+        alpha = np.asarray(cv2.erode(np.asarray(alpha, np.float32), np.ones((3, 3), np.uint8)), np.float32)
         yield Shot(
             posed,
             np.ascontiguousarray(to_uint8(np.concatenate([image, alpha[None]])).transpose(1, 2, 0)),
