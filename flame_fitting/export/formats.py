@@ -78,11 +78,12 @@ _PICTURES = frozenset(
     )
 )
 _MESHES = frozenset(("space", "pose", "subset"))
+_TEXTURES = frozenset(("bake", "texture_size"))
 
 FORMATS: dict[FormatName, Format] = {
     "vhap": Format(_vhap, _PICTURES | {"flame_mode", "train_ratio", "val_camera"}),
     "colmap": Format(_colmap, _PICTURES, check=_check_colmap),
-    "obj": Format(_obj, _MESHES, "mesh", _check_mesh),
+    "obj": Format(_obj, _MESHES | _TEXTURES, "mesh", _check_mesh),
     "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
 }
 

@@ -19,6 +19,7 @@ from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.pictures import write_png
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
+from flame_fitting.export.baking.baked import baked_texture
 from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.obj import write_mtl, write_obj
 from flame_fitting.export.options import Pose
@@ -32,10 +33,10 @@ _PLACED = ("rotation", "translation")
 
 def write_obj_format(job: ExportJob) -> ExportSummary:
     """OBJ with texture coordinates, texture and material."""
-    head, texture = job.head, job.fit.texture
+    head = job.head
     faces = head.faces.cpu().numpy()
     uv, uv_faces = (head.uv.cpu().numpy(), head.uv_faces.cpu().numpy()) if head.has_uv else (None, None)
-    has_texture = texture is not None and uv is not None
+    has_texture = uv is not None and bool(job.capture.views)
 
     def write(path: Path, vertices: np.ndarray) -> None:
         mtl = "head.mtl" if has_texture else None
@@ -43,11 +44,11 @@ def write_obj_format(job: ExportJob) -> ExportSummary:
 
     def write_shared(folder: Path) -> None:
         if has_texture:
-            assert texture is not None
-            write_png(folder / "texture.png", np.ascontiguousarray(texture))
+            size, kind = job.options.texture_size, job.options.bake
+            write_png(folder / "texture.png", baked_texture(job.fit, head, job.capture, size, kind))
             write_mtl(folder / "head.mtl", "texture.png")
 
-    warnings = [] if has_texture else ["The fit has no texture, or its head model no texture coordinates: plain OBJ."]
+    warnings = [] if has_texture else ["The head model has no texture coordinates: plain OBJ."]
     return _write(job, "obj", write, write_shared, warnings)
 
 
