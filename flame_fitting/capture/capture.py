@@ -89,6 +89,8 @@ class Capture:
     """Whether pictures with alpha stand on `background_color`; False: their real background is in them."""
     ordered: bool = True
     """Whether its timesteps follow each other in time; False: moments of one person, in no order."""
+    unit: str | None = None
+    """Unit of the world, where the files say: m, dm, cm, mm, inch or foot."""
     calibrated: bool = True
     """Whether the cameras are known; False: one camera at rest, whose intrinsics are a guess."""
     notes: tuple[str, ...] = ()

@@ -127,7 +127,9 @@ def export_nerf_dataset(
         write_points(folder, moved, head, frames[0].row, surface)
         provenance = _provenance(fit, dataset_from_world, options)
         splits = [frame.split for frame in frames]
-        write_transforms(folder, entries, splits, _up(moved), provenance, POINTS_NAME)
+        stands = capture.composited and all(frame.view.mask_path is not None for frame in frames)
+        behind = work.background_color if stands else None
+        write_transforms(folder, entries, splits, _up(moved), provenance, POINTS_NAME, behind)
         if manifest is not None:
             manifest.transforms["head_from_world"] = fit.head_from_world.tolist()
             manifest.transforms["dataset_from_world"] = dataset_from_world.tolist()

@@ -35,11 +35,12 @@ def write_transforms(
     up: Sequence[float],
     provenance: Mapping[str, Any],
     points: str | None = None,
+    background_color: Sequence[float] | None = None,
 ) -> None:
     """Writes the four files for pictures `entries`, whose splits stand row for row in `splits`.
 
     `up` (3,) is the world's upward direction; `provenance` says where the data come from, `points` names a file
-    of points in the same world.
+    of points in the same world. `background_color` is what pictures stand on, where all of them do.
     """
     by_split = {split: [e for e, s in zip(entries, splits, strict=True) if s == split] for split in SPLITS}
     shared = {}
@@ -48,7 +49,8 @@ def write_transforms(
         if entries and all(key in entry and entry[key] == entries[0].get(key) for entry in entries):
             shared[key] = entries[0][key]
     for split, chosen in ((None, list(entries)), *by_split.items()):
-        data: dict[str, Any] = {"camera_model": "PINHOLE", "up": list(up), **shared}
+        data: dict[str, Any] = {"camera_model": "PINHOLE", "up": list(up), "unit": "m", **shared}
+        data |= {"background_color": list(background_color)} if background_color is not None else {}
         data["timestep_indices"] = sorted({entry["timestep_index"] for entry in chosen})
         data["camera_indices"] = sorted({entry["camera_index"] for entry in chosen})
         if split is None:

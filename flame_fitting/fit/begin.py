@@ -10,7 +10,7 @@ from flame_fitting.fit.landmark_sources import LandmarkSource
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.prepare import Start, neutral_parameters, start_from_capture
 from flame_fitting.fit.region_weights import SurfaceWeights
-from flame_fitting.fit.scale import Scale, asked_for, chosen_by
+from flame_fitting.fit.scale import Scale, asked_for, chosen_by, named_unit
 from flame_fitting.fit.solvers import second_order
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.stage_config import PipelineConfig
@@ -35,7 +35,8 @@ def begin(
     common unit, the fit begins anew with the scale of that unit held.
     """
     file_format = capture.avatar.format
-    scale = known or asked_for(config.scale, config.unit, file_format)
+    said = named_unit(capture.unit, str(capture.sources[0] if capture.sources else capture.root))
+    scale = known or asked_for(config.scale, config.unit, file_format, said)
 
     def choose(start: Start) -> float | None:
         nonlocal scale

@@ -7,6 +7,8 @@ clear which one it is.
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from flame_fitting.errors import InputError
+
 Unit = Literal["m", "dm", "cm", "mm", "inch", "foot"]
 ScaleMode = Literal["auto", "estimate", "fixed"]
 
@@ -58,10 +60,14 @@ def unit_near(estimate: float, own: Unit | None = None) -> Unit | None:
     return min(near, key=lambda unit: (unit != own, apart[unit]), default=None)
 
 
-def asked_for(mode: ScaleMode, unit: Unit | None, file_format: str | None) -> Scale | None:
-    """The scale that flags and format settle, None where an estimate has to choose (`auto`)."""
+def asked_for(mode: ScaleMode, unit: Unit | None, file_format: str | None, said: Unit | None = None) -> Scale | None:
+    """The scale that flags and format settle, None where an estimate has to choose (`auto`).
+
+    `said` is the unit that the capture's files name.
+    """
     if mode == "estimate":
         return Scale()
+    unit = unit or said
     if mode == "auto" and unit is None:
         return None
     unit = unit or OWN_UNIT.get(file_format or "", "m")
@@ -74,6 +80,16 @@ def chosen_by(estimate: float, file_format: str | None) -> Scale:
     if unit is None:
         return Scale(estimate=estimate)
     return Scale(f"auto: {unit}", METRES_PER_UNIT[unit], estimate)
+
+
+def named_unit(name: str | None, where: str) -> Unit | None:
+    """The unit that a capture's files name; InputError, which names `where`, for what is none."""
+    for unit in METRES_PER_UNIT:
+        if name == unit:
+            return unit
+    if name is None:
+        return None
+    raise InputError(f"{where}: unit is {name!r}; units are {', '.join(METRES_PER_UNIT)}. Correct it, or leave it out.")
 
 
 def contradiction(mode: ScaleMode, unit: Unit | None) -> str | None:

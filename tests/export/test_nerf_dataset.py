@@ -10,6 +10,7 @@ from PIL import Image
 
 from flame_fitting.capture.camera import project, world_to_camera_from_opengl
 from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.opening import open_capture
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
 from flame_fitting.export.flame_files import flame_parameters
@@ -20,6 +21,7 @@ from flame_fitting.export.nerf_dataset import (
 from flame_fitting.export.splits import split_cameras, split_timesteps
 from flame_fitting.export_as_nerf_dataset import ExportConfig, export
 from flame_fitting.fit.result import FitResult
+from flame_fitting.fit.scale import Scale, asked_for, named_unit
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import InputRecord, Manifest, compare, read_manifest
 from flame_fitting.options import not_deciding
@@ -167,6 +169,27 @@ def test_world_is_metric_head_space(dataset: Path, case: Case) -> None:
         new = project(in_head, K, world_to_camera_from_opengl(c2w))
         old = project(in_world, view.K, view.world_to_camera)
         np.testing.assert_allclose(new[:, :2], old[:, :2], atol=1e-6)
+
+
+def test_our_reader_is_told_unit_and_background(dataset: Path, case: Case, tmp_path: Path) -> None:
+    """A fit of the dataset needs neither --unit nor --scale, and may put its own backgrounds behind the head."""
+    assert read(dataset / "transforms.json")["unit"] == "m"
+    capture = open_capture(dataset)
+    assert capture.unit == "m" and capture.composited and capture.background_color == (1.0, 1.0, 1.0)
+    assert asked_for("auto", None, None, "m") == Scale("fixed: m", 1.0)
+    assert asked_for("auto", "cm", None, "m") == Scale("fixed: cm", 0.01)
+    assert asked_for("estimate", None, None, "m") == Scale() and asked_for("auto", None, None) is None
+    with pytest.raises(InputError, match=r"transforms\.json: unit is 'yard'; units are m, dm"):
+        named_unit("yard", "transforms.json")
+
+
+def test_a_background_that_is_not_alike_behind_all_is_not_named(case: Case, tmp_path: Path) -> None:
+    fit, capture, head, _ = case
+    bare = dataclasses.replace(
+        capture, views=[dataclasses.replace(capture.views[0], mask_path=None), *capture.views[1:]]
+    )
+    export_nerf_dataset(fit, bare, head, tmp_path / "out")
+    assert "background_color" not in read(tmp_path / "out" / "transforms.json")
 
 
 def test_parameters_have_vhap_shapes(dataset: Path, case: Case) -> None:

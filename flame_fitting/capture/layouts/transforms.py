@@ -62,12 +62,13 @@ def read_transforms(path: Path) -> Capture:
     views: list[View] = []
     notes: list[str] = []
     background: tuple[float, float, float] | None = None
-    shading, mixed, ordered = "unlit", False, True
+    shading, mixed, ordered, unit = "unlit", False, True, None
     for file in files:
         source = _Source(file, headers)
         headers.thorough = len(source.frames) <= _ALL_HEADERS
         background = source.background or background
         shading = str(source.data.get("shading", shading))
+        unit = source.data.get("unit", unit)
         ordered = ordered and source.data.get("time_order", True) is not False
         for index, frame in enumerate(source.frames):
             view = source.view(frame, index, len(views))
@@ -90,6 +91,7 @@ def read_transforms(path: Path) -> Capture:
         avatar=read_avatar_record(root / AVATAR_NAME, _MAKE_ONE),
         composited=not mixed,
         ordered=ordered,
+        unit=None if unit is None else str(unit),
         notes=tuple(notes),
         sources=tuple(files),
     )
