@@ -77,13 +77,12 @@ _PICTURES = frozenset(
         "recenter",
     )
 )
-_MESHES = frozenset(("space", "pose", "subset"))
-_TEXTURES = frozenset(("bake", "texture_size"))
+_MESHES = frozenset(("space", "pose", "subset", "bake"))
 
 FORMATS: dict[FormatName, Format] = {
     "vhap": Format(_vhap, _PICTURES | {"flame_mode", "train_ratio", "val_camera"}),
     "colmap": Format(_colmap, _PICTURES, check=_check_colmap),
-    "obj": Format(_obj, _MESHES | _TEXTURES, "mesh", _check_mesh),
+    "obj": Format(_obj, _MESHES | {"texture_size"}, "mesh", _check_mesh),
     "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
 }
 

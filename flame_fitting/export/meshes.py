@@ -27,6 +27,8 @@ from flame_fitting.export.ply import write_ply
 from flame_fitting.export.surface_points import vertex_points
 from flame_fitting.fit.result import FitResult
 
+_PLY_TEXTURE = 1024
+"""Edge of the texture, px, that vertices take their colours from: they lie farther apart than its texels."""
 _AT_REST = ("expr", "neck_pose", "jaw_pose", "eyes_pose")
 _PLACED = ("rotation", "translation")
 
@@ -53,12 +55,14 @@ def write_obj_format(job: ExportJob) -> ExportSummary:
 
 
 def write_ply_format(job: ExportJob) -> ExportSummary:
-    """Binary PLY with normals and the texture's colours at the vertices."""
-    faces = job.head.faces.cpu().numpy()
+    """Binary PLY with normals and, at the vertices, the colours of the texture that is baked for meshes."""
+    head, faces, texture = job.head, job.head.faces.cpu().numpy(), job.fit.texture
+    if head.has_uv and job.capture.views:
+        texture = baked_texture(job.fit, head, job.capture, _PLY_TEXTURE, job.options.bake)
 
     def write(path: Path, vertices: np.ndarray) -> None:
-        points = vertex_points(job.head, vertices, job.fit.texture)
-        write_ply(path, vertices, faces, points.normals, None if job.fit.texture is None else points.rgb)
+        points = vertex_points(head, vertices, texture)
+        write_ply(path, vertices, faces, points.normals, None if texture is None else points.rgb)
 
     return _write(job, "ply", write, lambda folder: None, [])
 

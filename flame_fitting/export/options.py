@@ -27,9 +27,9 @@ class FormatOptions:
     pose: Pose = "fit"
     """Meshes: fit, neutral (no expression, joints at rest, placed as the fit) or zero (neutral, not placed)."""
     bake: Literal["albedo", "shaded"] = "albedo"
-    """Texture of a mesh, from all pictures of the capture: without the light of a lit capture, or as they show it."""
+    """Colours of a mesh, from all pictures of the capture: without the light of a lit capture, or as they show it."""
     texture_size: int = option(2048, at_least=256, at_most=8192)
-    """Width and height of that texture, px; 1024 to 4096 are usual."""
+    """Width and height of the texture of an obj, px; 1024 to 4096 are usual."""
     background_color: str | None = None
     """Background: white, black or three numbers from 0 to 255 as r,g,b. Default: that of the capture, else white; of
     colmap black."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from flame_fitting.capture.color_correction import linear_to_srgb, srgb_to_linear
+from flame_fitting.fit.seen_eyes import eyes_seen, face_of
 from flame_fitting.fit.texture import painted, resized
 from flame_fitting.fit.tissues import NUMBER, TISSUES, tissue_of_faces
 from flame_fitting.head.mesh_graph import MeshGraph
@@ -29,10 +30,10 @@ _UNLIKE = 0.6
 """Logarithm of a gain off what is usual of its tissue by which it counts for a quarter."""
 _LASHES = 0.85
 """Of the skin's own painted colour: the least that hidden lids have, whose painted lashes lie on the rim."""
-_LEAST_OF_EYE = 0.04
-"""Share of an eyeball's texels below which what is seen of it is not used."""
-_ODD = 0.13
-"""Mean difference (sRGB) between what is seen of an eye and the painted one that is too much for one picture."""
+_COLOURLESS = 0.02
+"""Spread between the channels (sRGB) of what is seen up to which a head is one of clay, all over."""
+_CLAY = 0.6
+"""sRGB of a head of clay before its gains."""
 _MOUTH = (0.36, 0.12, 0.12)
 """sRGB of the inside of a mouth of which nothing is painted."""
 
@@ -53,8 +54,12 @@ def matched(
     color: Float[ndarray, "R R 3"],
     weight: Float[ndarray, "R R"],
     base: Float[ndarray, "R R 3"],
+    alike: bool = False,
 ) -> Match:
-    """The gains that take `base` to the seen colours; both sRGB 0..1, `weight` 0..1 says how well a texel is seen."""
+    """The gains that take `base` to the seen colours; both sRGB 0..1, `weight` 0..1 says how well a texel is seen.
+
+    `alike`: all tissues have the skin's colour.
+    """
     rows, cols = np.nonzero(texels.covered.cpu().numpy() & (weight > 0))
     face = texels.face.cpu().numpy()[rows, cols]
     faces = head.faces.cpu().numpy()
@@ -81,6 +86,7 @@ def matched(
     ratio = np.log(np.maximum(sums[0], 1e-12) / np.maximum(sums[1], 1e-12))
     ratio = np.where(known[:, None] > 1.0, ratio, 0.0)
     usual = _usual(head, ratio, known, vertex_tissue)
+    usual = dict.fromkeys(usual, usual["skin"]) if alike else usual
     constant = np.stack([usual[name] for name in TISSUES])[vertex_tissue]
     return Match(_membrane(head, ratio, known, constant, vertex_tissue), usual)
 
@@ -180,42 +186,35 @@ def filled(
         for picture in (color * weight[..., None], np.repeat(weight[..., None], 3, axis=2))
     )
     sure = cv2.erode((seen[..., 0] > 0.9).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float64)
-    match = matched(head, coarse, small / np.maximum(seen, 1e-6), sure, painted_base(head, coarse))
-    filler = _recoloured(head, texels, match)
-    weight = np.where(_odd_eyes(head, texels, color, weight, filler), 0.0, weight)
+    small = small / np.maximum(seen, 1e-6)
+    if _is_clay(small, sure):
+        base, fine = (np.full((edge, edge, 3), _CLAY, dtype=np.float32) for edge in (size, len(color)))
+        match = matched(head, coarse, small, sure, base, alike=True)
+        filler, eyes = _recoloured(head, texels, match, fine), np.zeros_like(weight)
+    else:
+        match = matched(head, coarse, small, sure, painted_base(head, coarse))
+        filler = _recoloured(head, texels, match, painted_base(head, texels))
+        eyes = eyes_seen(head, texels, color, weight, filler)
+    weight = np.where(face_of(head, texels, "left_eyeball", "right_eyeball"), eyes, weight)
     out = weight[..., None] * color + (1 - weight[..., None]) * filler
     return out.astype(np.float32)
 
 
-def _recoloured(head: HeadModel, texels: TexelMap, match: Match) -> Float[ndarray, "R R 3"]:
-    """The painted texture with the gains of a match."""
+def _is_clay(color: Float[ndarray, "C C 3"], sure: Float[ndarray, "C C"]) -> bool:
+    """Whether all that is seen is grey: a head of clay has no painted eyes or lips either."""
+    seen = color[sure > 0]
+    return bool(len(seen)) and float(np.quantile(np.ptp(seen, axis=-1), 0.95)) < _COLOURLESS
+
+
+def _recoloured(
+    head: HeadModel, texels: TexelMap, match: Match, base: Float[ndarray, "R R 3"]
+) -> Float[ndarray, "R R 3"]:
+    """The painted texture `base` (sRGB 0..1) with the gains of a match."""
     gain = texels.interpolate(torch.as_tensor(match.gain).float(), head.faces.cpu()).numpy()
-    base = srgb_to_linear(painted_base(head, texels)).astype(np.float32)
+    base = srgb_to_linear(base).astype(np.float32)
     face = texels.face.cpu().numpy()
     plain = head.face_mask("face").cpu().numpy()[np.maximum(face, 0)] & (face >= 0)
     if plain.any():
         lids = head.face_mask("eyelids").cpu().numpy()[np.maximum(face, 0)] & (face >= 0)
         base[lids] = np.maximum(base[lids], _LASHES * np.median(base[plain], axis=0))
     return linear_to_srgb(np.clip((base + _DARK) * np.exp(gain) - _DARK, 0.0, 1.0))
-
-
-def _odd_eyes(
-    head: HeadModel,
-    texels: TexelMap,
-    color: Float[ndarray, "R R 3"],
-    weight: Float[ndarray, "R R"],
-    filler: Float[ndarray, "R R 3"],
-) -> Bool[ndarray, "R R"]:
-    """Texels of both eyeballs where what is seen of one does not go on in the painted one: lids, an iris elsewhere."""
-    out, odd = np.zeros(weight.shape, dtype=bool), False
-    face = texels.face.cpu().numpy()
-    for name in ("left_eyeball", "right_eyeball"):
-        eye = head.face_mask(name).cpu().numpy()[np.maximum(face, 0)] & (face >= 0)
-        out |= eye
-        seen = eye & (weight > 0.5)
-        if not seen.any():
-            continue
-        apart = np.abs(color[seen] - filler[seen]).mean(-1)
-        if seen.sum() < _LEAST_OF_EYE * eye.sum() or apart.mean() > _ODD:
-            odd = True
-    return out if odd else np.zeros_like(out)

@@ -20,6 +20,7 @@ from flame_fitting.export.baking.blending import blend
 from flame_fitting.export.baking.shots import chosen_views
 from flame_fitting.fit.filling import filled, painted_base
 from flame_fitting.fit.result import FitResult
+from flame_fitting.fit.seen_eyes import face_of
 from flame_fitting.fit.texture import texel_map
 from flame_fitting.fit.tissues import NUMBER, tissue_of_faces
 from flame_fitting.head.loading import load_head
@@ -216,3 +217,48 @@ def test_hair_beside_it_does_not_darken_the_skin() -> None:
     color = np.where((tissue == NUMBER["hair"])[..., None], 0.05 * base, base).astype(np.float32)
     out = filled(head, texels, color, (~neck).astype(np.float32), texels)
     assert np.abs(out - base)[neck].mean() < 0.02
+
+
+def eyes(iris: tuple[float, float, float] | None) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+    """The open head's texture with eyes seen between brown lids, which lie over their rims too: filled, base, the iris'
+    and the lids' texels. The iris has a colour of its own; None: shut lids are all that is seen."""
+    head = load_head("open")
+    texels = texel_map(make_rasterizer("cpu"), head, 512)
+    base = painted_base(head, texels)
+    tissue = np.where(texels.covered.numpy(), tissue_of_faces(head)[texels.face.numpy()], -1)
+    color, seen = base.copy(), np.isin(tissue, (NUMBER["skin"], NUMBER["hair"]))
+    inner, lids = np.zeros(seen.shape, dtype=bool), np.zeros(seen.shape, dtype=bool)
+    rows, cols = np.indices(seen.shape)
+    for name in ("left_eyeball", "right_eyeball"):
+        one = face_of(head, texels, name) & (tissue == NUMBER["iris"])
+        v, u = rows[one].mean(), cols[one].mean()
+        radius = np.sqrt(one.sum() / np.pi)
+        gap = face_of(head, texels, name) & (np.abs(rows - v) < 1.1 * radius) & (np.abs(cols - u) < 1.6 * radius)
+        over = gap & (np.abs(rows - v) > radius)
+        pupil = np.hypot(rows - v, cols - u) < 0.3 * radius
+        if iris is not None:
+            color[one & ~pupil] = iris
+        color[over if iris is not None else gap] = (0.35, 0.2, 0.15)
+        inner |= one & (np.hypot(rows - v, cols - u) < 0.5 * radius) & ~pupil
+        seen, lids = seen | gap, lids | over
+    return filled(head, texels, color, seen.astype(np.float32), texels), base, inner, lids
+
+
+def test_eyes_that_are_well_seen_keep_their_own_iris_without_lids() -> None:
+    out, _, iris, lids = eyes((0.1, 0.3, 0.6))
+    assert np.abs(out[iris] - (0.1, 0.3, 0.6)).max() < 0.02
+    assert np.abs(out[lids] - (0.35, 0.2, 0.15)).max(axis=-1).min() > 0.1
+
+
+def test_lids_on_eyeballs_are_no_eyes() -> None:
+    out, base, iris, lids = eyes(None)
+    assert np.abs(out - base)[iris].mean() < 0.1 and np.abs(out - base)[lids].mean() < 0.1
+
+
+def test_a_head_of_clay_has_eyes_and_mouth_of_clay() -> None:
+    head = load_head("open")
+    texels = texel_map(make_rasterizer("cpu"), head, 256)
+    tissue = np.where(texels.covered.numpy(), tissue_of_faces(head)[texels.face.numpy()], -1)
+    seen = np.isin(tissue, (NUMBER["skin"], NUMBER["hair"])).astype(np.float32)
+    out = filled(head, texels, np.full((256, 256, 3), 0.45, dtype=np.float32), seen, texels)
+    assert np.abs(out[texels.covered.numpy()] - 0.45).max() < 0.02
