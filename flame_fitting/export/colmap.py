@@ -53,7 +53,7 @@ def write_colmap(job: ExportJob) -> ExportSummary:
     for frame in frames:
         scaled_size(frame.view, options.scale_factor)  # refused before anything is written
     surface = None
-    if options.mask_below_line and options.create_mask_from_mesh:
+    if options.cuts:
         surface = neck_surface(job.fit, job.head, warnings)
     warnings += background_warnings(job.capture, frames, color or BLACK)
     moved, dataset_from_world = recentred(job.fit, options.recenter)

@@ -12,10 +12,9 @@ head moves in (`head_from_world` of the fit), recentred as VHAP does: the mean o
 all of them and from the cameras. Cameras stay rigid motions. `cy` is measured from the top.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,100 +28,42 @@ from flame_fitting.export.frame_pictures import PictureWork, background, write_p
 from flame_fitting.export.frames import Frame, plan_frames, scaled_size
 from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.neck_surface import NeckSurface, above_neck
+from flame_fitting.export.options import FormatOptions
 from flame_fitting.export.ply import write_ply
-from flame_fitting.export.splits import SPLITS, TRAIN_RATIO
+from flame_fitting.export.splits import SPLITS
 from flame_fitting.export.surface_points import vertex_points
 from flame_fitting.export.transforms_files import DATASET_ENTRIES, POINTS_NAME, write_transforms
 from flame_fitting.fit.result import FitResult
-from flame_fitting.folders import staged_folder
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
-from flame_fitting.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What may be chosen about a dataset."""
-
-    background_color: tuple[float, float, float] | None = None
-    """sRGB 0..1; None keeps the capture's."""
-    subset: str | None = None
-    """VHAP's subset grammar, see `capture/subset.select`."""
-    scale_factor: float | None = None
-    """Pictures are scaled by this, 0 < factor <= 1."""
-    flame_mode: Literal["param", "mesh"] = "param"
-    mask_below_line: bool = True
-    """Whether pictures and masks are cut below the neck."""
-    landmark_views: bool = False
-    """Whether the views made for landmark detection are exported too (for training)."""
-    train_ratio: float = TRAIN_RATIO
-    """Over time: part of the timesteps, from the first, that are not for testing; above 0, at most 1."""
-    val_camera: str | None = None
-    """Over time: the camera that validates, by name or index, or none; None is VHAP's: 8, else the last."""
-    recenter: bool = True
-    """Over time: whether the mean of the translations becomes the origin, as in VHAP."""
 
 
 def write_vhap(job: ExportJob) -> ExportSummary:
     """Writes the dataset of a fit as the format `vhap`."""
-    given = job.options
-    options = ExportOptions(
-        background_color=background(given.background_color),
-        subset=given.subset,
-        scale_factor=given.scale_factor,
-        flame_mode=given.flame_mode,
-        mask_below_line=given.mask_below_line and given.create_mask_from_mesh,
-        landmark_views=given.landmark_views,
-        train_ratio=given.train_ratio,
-        val_camera=given.val_camera,
-        recenter=given.recenter,
-    )
-
-    def show(done: int, total: int) -> None:
-        job.bar.expect(total)
-        job.bar.advance()
-
-    return export_nerf_dataset(
-        job.fit, job.capture, job.head, job.target, options, job.force, job.manifest, show, job.plan
-    )
-
-
-def export_nerf_dataset(
-    fit: FitResult,
-    capture: Capture,
-    head: HeadModel,
-    target: Path,
-    options: ExportOptions | None = None,
-    force: bool = False,
-    manifest: Manifest | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    plan: Callable[[], Manifest] | None = None,
-) -> ExportSummary:
-    """Writes the dataset of a fit to the folder `target`, which appears whole or not at all.
-
-    Row k of the fit is the k-th timestep of the capture (`fit/alignment.aligned`). `progress` is called with the number
-    of pictures written and their total. `plan` makes the manifest anew, to see whether an input has changed.
-    """
-    options = options or ExportOptions()
+    fit, capture, head, options = job.fit, job.capture, job.head, job.options
     _check(fit, capture, options)
     frames = plan_frames(capture, options.subset, options.landmark_views, options.train_ratio, options.val_camera)
     rows = dict(sorted({frame.timestep_index: frame.row for frame in frames}.items()))
     for frame in frames:
         scaled_size(frame.view, options.scale_factor)  # refused before anything is written
-    warnings = background_warnings(capture, frames, options.background_color)
-    surface = neck_surface(fit, head, warnings) if options.mask_below_line else None
+    color = background(options.background_color)
+    warnings = background_warnings(capture, frames, color)
+    surface = neck_surface(fit, head, warnings) if options.cuts else None
     moved, dataset_from_world = recentred(fit, options.recenter)
     work = PictureWork(
         dataset_from_world=dataset_from_world,
-        background_color=options.background_color or capture.background_color,
+        background_color=color or capture.background_color,
         scale_factor=options.scale_factor,
         is_mesh=options.flame_mode == "mesh",
     )
     views = bust_views(capture, frames, dataset_from_world, moved, head, surface)
     frames = views.frames
     warnings += views.said()
-    with staged_folder(target, force, stale=DATASET_ENTRIES) as folder:
-        entries = write_pictures(folder, capture, views, work, moved, head, surface, progress)
+    job.bar.expect(len(frames))
+    with job.folder(DATASET_ENTRIES) as folder:
+        entries = write_pictures(
+            folder, capture, views, work, moved, head, surface, lambda done, total: job.bar.advance()
+        )
         (write_meshes if work.is_mesh else write_parameters)(folder, moved, head, rows)
         write_points(folder, moved, head, frames[0].row, surface)
         provenance = _provenance(fit, dataset_from_world, options)
@@ -130,19 +71,16 @@ def export_nerf_dataset(
         stands = capture.composited and all(frame.view.mask_path is not None for frame in frames)
         behind = work.background_color if stands else None
         write_transforms(folder, entries, splits, _up(moved), provenance, POINTS_NAME, behind)
-        if manifest is not None:
-            manifest.transforms["head_from_world"] = fit.head_from_world.tolist()
-            manifest.transforms["dataset_from_world"] = dataset_from_world.tolist()
-            manifest.result["left_out"] = [frame.name for frame in views.left_out]
-            warnings += manifest.finish(plan or (lambda: manifest))
-            manifest.write(folder)
+        job.manifest.transforms["dataset_from_world"] = dataset_from_world.tolist()
+        job.manifest.result["left_out"] = [frame.name for frame in views.left_out]
+    warnings += job.warnings
     warnings += _camera_warnings(entries) if is_flame(head) else []
     counts: dict[str, int] = {split: sum(frame.split == split for frame in frames) for split in SPLITS}
     written = ", ".join(f"{count} {split}" for split, count in counts.items()) + " views"
-    return ExportSummary(Path(target), written, _opens_in(head, options), warnings, counts)
+    return ExportSummary(job.target, written, _opens_in(head, options), warnings, counts)
 
 
-def _check(fit: FitResult, capture: Capture, options: ExportOptions) -> None:
+def _check(fit: FitResult, capture: Capture, options: FormatOptions) -> None:
     if options.scale_factor is not None and not 0 < options.scale_factor <= 1:
         raise InputError(f"--scale-factor {options.scale_factor}: must be above 0 and at most 1.")
     if not 0 < options.train_ratio <= 1:
@@ -194,7 +132,7 @@ def _up(fit: FitResult) -> list[float]:
     return (mean / length).tolist() if length > 1e-6 else [0.0, 1.0, 0.0]
 
 
-def _provenance(fit: FitResult, dataset_from_world: NDArray[np.float64], options: ExportOptions) -> dict[str, Any]:
+def _provenance(fit: FitResult, dataset_from_world: NDArray[np.float64], options: FormatOptions) -> dict[str, Any]:
     still = len(fit.parameters["expr"]) < 2
     return {
         "world": "head space: metres, right-handed, +Y up, face toward +Z"
@@ -205,7 +143,7 @@ def _provenance(fit: FitResult, dataset_from_world: NDArray[np.float64], options
         "dataset_from_world": dataset_from_world.tolist(),
         "head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity,
         "scale_source": fit.scale_source,
-        "mask_below_line": options.mask_below_line,
+        "mask_below_line": options.cuts,
     }
 
 
@@ -238,7 +176,7 @@ def _camera_warnings(entries: list[dict[str, Any]]) -> list[str]:
 _OTHERS = "nerfstudio and instant-ngp (give it transforms_train.json)"
 
 
-def _opens_in(head: HeadModel, options: ExportOptions) -> str:
+def _opens_in(head: HeadModel, options: FormatOptions) -> str:
     if is_flame(head) and options.flame_mode == "param":
         said = f"The dataset opens in GaussianAvatars, {_OTHERS}."
         eyes = " GaussianAvatars knows no eyelids: eyes that are shut by them are open there." if head.n_eyelids else ""

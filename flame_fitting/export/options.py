@@ -51,3 +51,8 @@ class FormatOptions:
     """Several timesteps: camera that validates, by its name or index, or none (default: VHAP's, 8, else the last)."""
     recenter: bool = True
     """Several timesteps: the mean of the head's translations becomes the origin, as in VHAP."""
+
+    @property
+    def cuts(self) -> bool:
+        """Whether pictures and masks are cut below the neck."""
+        return self.mask_below_line and self.create_mask_from_mesh

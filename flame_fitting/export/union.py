@@ -1,7 +1,8 @@
 """The union of exported datasets of one subject: several sequences, or several static avatars, to train on together.
 
     transforms.json, transforms_train.json, transforms_val.json, transforms_test.json
-    canonical_flame_param.npz (or canonical.obj), sequences_trainval.txt, sequences_test.txt
+    points3d.ply (of the first source), canonical_flame_param.npz (or canonical.obj)
+    sequences_trainval.txt, sequences_test.txt
 
 Pictures and parameters stay where they are (`../<source>/images/...`), or are copied.
 """
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 from flame_fitting.export.frame_pictures import sidecar_of
 from flame_fitting.export.splits import SPLITS, Split
-from flame_fitting.export.transforms_files import DATASET_ENTRIES, EYELIDS_NAME, Entry, write_transforms
+from flame_fitting.export.transforms_files import DATASET_ENTRIES, EYELIDS_NAME, POINTS_NAME, Entry, write_transforms
 from flame_fitting.export.union_checks import check_placement, consistent_cameras, differences, subject_of
 from flame_fitting.export.union_sources import FILE_KEYS, Source, canonical_name
 from flame_fitting.folders import staged_folder
@@ -117,7 +118,13 @@ def write_union(
             shutil.copyfile(shapes, folder / EYELIDS_NAME)
         (folder / "sequences_trainval.txt").write_text("".join(f"{name}\n" for name in train), encoding="utf-8")
         (folder / "sequences_test.txt").write_text("".join(f"{name}\n" for name in test), encoding="utf-8")
-        write_transforms(folder, entries, splits, first.up, {"subject": subject, "sources": records})
+        points = POINTS_NAME if (first.folder / POINTS_NAME).is_file() else None
+        if points is not None:
+            shutil.copyfile(first.folder / points, folder / points)
+        stands = first.background_color
+        stands = stands if all(source.background_color == stands for source in ordered) else None
+        records_of = {"subject": subject, "sources": records}
+        write_transforms(folder, entries, splits, first.up, records_of, points, stands)
         warnings += manifest.finish(plan)
         manifest.write(folder)
     counts: dict[str, int] = {split: splits.count(split) for split in SPLITS}

@@ -9,7 +9,7 @@ from typing import Any
 
 from flame_fitting.errors import InputError
 from flame_fitting.export.splits import SPLITS, Split
-from flame_fitting.export.transforms_files import Entry, transforms_name
+from flame_fitting.export.transforms_files import POINTS_NAME, Entry, transforms_name
 from flame_fitting.files import read_json_object, sha256_of_file
 
 FILE_KEYS = ("file_path", "fg_mask_path", "flame_param_path", "mesh_path", "exp_path")
@@ -30,6 +30,8 @@ class Source:
     """By `file_path`."""
     up: list[float] = field(default_factory=lambda: [0.0, 1.0, 0.0])
     provenance: dict[str, Any] = field(default_factory=dict)
+    background_color: list[float] | None = None
+    """sRGB 0..1 that all its pictures stand on."""
 
     @cached_property
     def n_timesteps(self) -> int:
@@ -89,15 +91,16 @@ def read_source(folder: Path) -> Source:
         split_of=split_of,
         up=[float(value) for value in up] if right and up else [0.0, 1.0, 0.0],
         provenance=provenance if isinstance(provenance, dict) else {},
+        background_color=data["background_color"] if isinstance(data.get("background_color"), list) else None,
     )
     _check_files(source)
     return source
 
 
 def source_hash(folder: Path) -> str:
-    """SHA-256 of what a union takes of a dataset: its JSON files and its canonical head."""
+    """SHA-256 of what a union takes of a dataset: its JSON files, its canonical head and its points."""
     digest = hashlib.sha256()
-    names = [transforms_name(split) for split in SPLITS] + ["canonical_flame_param.npz", "canonical.obj"]
+    names = [transforms_name(split) for split in SPLITS] + ["canonical_flame_param.npz", "canonical.obj", POINTS_NAME]
     for name in names:
         if (folder / name).is_file():
             digest.update(f"{name}\0{sha256_of_file(folder / name)}\n".encode())

@@ -12,8 +12,11 @@ from flame_fitting.export.job import ExportJob
 from flame_fitting.export.meshes import check_space, posed_fit, write_obj_format, write_ply_format
 from flame_fitting.export.options import FormatOptions
 from flame_fitting.export.ply import write_ply
+from flame_fitting.export.surface_points import vertex_points
 from flame_fitting.manifest import Manifest
 from flame_fitting.progress import Bar
+from tests.export.jobs import exported
+from tests.export.sequences import moving_fit, neck_head, rig_capture
 from tests.export.test_nerf_dataset import Case, case  # noqa: F401
 
 
@@ -60,7 +63,26 @@ def test_texture_comes_along(case: Case, tmp_path: Path) -> None:  # noqa: F811
     np.testing.assert_array_equal(np.asarray(mesh.visual.material.image.convert("RGB")), baked)
     np.testing.assert_allclose(mesh.visual.uv, head.uv.numpy(), atol=1e-6)
     colors = written(case, tmp_path / "b", format="ply").visual.vertex_colors
+    fine = baked_texture(fit, head, capture, 1024)
+    np.testing.assert_array_equal(colors[:, :3], vertex_points(head, fit.vertices_head(head)[0], fine).rgb)
     assert len(np.unique(colors, axis=0)) > 2
+
+
+@pytest.mark.parametrize("kind", ["obj", "ply"])
+def test_a_file_for_every_timestep(tmp_path: Path, kind: str) -> None:
+    """Numbered on from 0; those of an earlier, longer export go."""
+    head = neck_head()
+    fit = moving_fit(head)
+    capture = rig_capture(tmp_path / "render", head, fit)
+    target = tmp_path / "mesh"
+    for subset, count in ((None, len(fit.timestep_id)), ("ti1tj2", 2)):
+        exported(fit, capture, head, target, True, format=kind, subset=subset, texture_size=256, space="head")
+        assert sorted(p.name for p in target.glob(f"*.{kind}")) == [f"{k:05d}.{kind}" for k in range(count)]
+    for number, row in enumerate((1, 2)):
+        mesh = trimesh.load(target / f"{number:05d}.{kind}", process=False, maintain_order=True)
+        np.testing.assert_allclose(mesh.vertices, fit.vertices_head(head, [row])[0], rtol=1e-5, atol=1e-6)
+    exported(fit, capture, head, target, True, format=kind, subset="ti3", texture_size=256, space="head")
+    assert sorted(p.name for p in target.glob(f"*.{kind}")) == [f"head.{kind}"]
 
 
 def test_a_head_that_is_not_placed_has_no_place_in_the_avatar() -> None:

@@ -14,10 +14,6 @@ from flame_fitting.capture.opening import open_capture
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
 from flame_fitting.export.flame_files import flame_parameters
-from flame_fitting.export.nerf_dataset import (
-    ExportOptions,
-    export_nerf_dataset,
-)
 from flame_fitting.export.splits import split_cameras, split_timesteps
 from flame_fitting.export_as_nerf_dataset import ExportConfig, export
 from flame_fitting.fit.result import FitResult
@@ -25,6 +21,7 @@ from flame_fitting.fit.scale import Scale, asked_for, named_unit
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import InputRecord, Manifest, compare, read_manifest
 from flame_fitting.options import not_deciding
+from tests.export.jobs import exported
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head_data
 
@@ -52,7 +49,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 @pytest.fixture(scope="module")
 def dataset(case: Case) -> Path:
     fit, capture, head, folder = case
-    export_nerf_dataset(fit, capture, head, folder / "export")
+    exported(fit, capture, head, folder / "export")
     return folder / "export"
 
 
@@ -65,7 +62,7 @@ def test_layout(dataset: Path) -> None:
     transforms = {"transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"}
     pictures = {f"{kind}/00000_{c:02d}.png" for kind in ("images", "fg_masks") for c in range(13)}
     alphas = {f"images/00000_{c:02d}.png.alpha.png" for c in range(13)}
-    rest = {"flame_param/00000.npz", "canonical_flame_param.npz", "points3d.ply"}
+    rest = {"flame_param/00000.npz", "canonical_flame_param.npz", "points3d.ply", "manifest.json"}
     assert names == transforms | pictures | alphas | rest
     for kind, mode in (("images", "RGB"), ("fg_masks", "L")):
         with Image.open(dataset / kind / "00000_00.png") as picture:
@@ -125,11 +122,11 @@ def test_an_input_that_changed_meanwhile_is_said(case: Case, tmp_path: Path) -> 
     def plan(sha256: str) -> Manifest:
         return Manifest(stage="export", inputs={"fit": InputRecord("fit", sha256), "capture": InputRecord("r", "1")})
 
-    summary = export_nerf_dataset(fit, capture, head, tmp_path / "a", manifest=plan("1"), plan=lambda: plan("2"))
+    summary = exported(fit, capture, head, tmp_path / "a", plans=(plan("1"), plan("2")))
     assert [text for text in summary.warnings if text.startswith("fit: changed while")]
     made = read_manifest(tmp_path / "a")
     assert made is not None and made.changed_inputs == ["fit"]
-    same = export_nerf_dataset(fit, capture, head, tmp_path / "b", manifest=plan("1"), plan=lambda: plan("1"))
+    same = exported(fit, capture, head, tmp_path / "b", plans=(plan("1"), plan("1")))
     assert not [text for text in same.warnings if "changed" in text]
 
 
@@ -188,7 +185,7 @@ def test_a_background_that_is_not_alike_behind_all_is_not_named(case: Case, tmp_
     bare = dataclasses.replace(
         capture, views=[dataclasses.replace(capture.views[0], mask_path=None), *capture.views[1:]]
     )
-    export_nerf_dataset(fit, bare, head, tmp_path / "out")
+    exported(fit, bare, head, tmp_path / "out")
     assert "background_color" not in read(tmp_path / "out" / "transforms.json")
 
 
@@ -232,7 +229,7 @@ def test_flame_heads_get_full_bases() -> None:
 
 def test_pictures_and_masks_are_cut_below_the_neck(dataset: Path, case: Case) -> None:
     fit, capture, head, folder = case
-    export_nerf_dataset(fit, capture, head, folder / "uncut", ExportOptions(mask_below_line=False))
+    exported(fit, capture, head, folder / "uncut", mask_below_line=False)
     cut = np.asarray(Image.open(dataset / "fg_masks/00000_00.png"), dtype=int)
     uncut = np.asarray(Image.open(folder / "uncut/fg_masks/00000_00.png"), dtype=int)
     alpha = np.rint(capture.alpha(capture.views[0]) * 255).astype(int)
@@ -248,8 +245,7 @@ def test_pictures_and_masks_are_cut_below_the_neck(dataset: Path, case: Case) ->
 
 def test_background_is_replaced(case: Case) -> None:
     fit, capture, head, folder = case
-    options = ExportOptions(background_color=(0.0, 1.0, 0.0), mask_below_line=False)
-    export_nerf_dataset(fit, capture, head, folder / "green", options)
+    exported(fit, capture, head, folder / "green", background_color="0,255,0", mask_below_line=False)
     image = np.asarray(Image.open(folder / "green/images/00000_00.png"))
     alpha = capture.alpha(capture.views[0])
     assert (image[alpha == 0] == (0, 255, 0)).all()
@@ -259,7 +255,7 @@ def test_background_is_replaced(case: Case) -> None:
 
 def test_scale_factor_scales_pictures_and_intrinsics(case: Case, dataset: Path) -> None:
     fit, capture, head, folder = case
-    export_nerf_dataset(fit, capture, head, folder / "half", ExportOptions(scale_factor=0.5))
+    exported(fit, capture, head, folder / "half", scale_factor=0.5)
     small, full = (read(f / "transforms.json")["frames"][0] for f in (folder / "half", dataset))
     assert (small["w"], small["h"]) == (48, 48)
     for key in ("fl_x", "fl_y", "cx", "cy"):
@@ -268,14 +264,14 @@ def test_scale_factor_scales_pictures_and_intrinsics(case: Case, dataset: Path) 
     with Image.open(folder / "half/images/00000_00.png") as picture:
         assert picture.size == (48, 48)
     with pytest.raises(InputError, match=r"scale-factor 0\.1: next to nothing is left of 96 x 96 px"):
-        export_nerf_dataset(fit, capture, head, folder / "no", ExportOptions(scale_factor=0.1))
+        exported(fit, capture, head, folder / "no", scale_factor=0.1)
     with pytest.raises(InputError, match="scale-factor"):
-        export_nerf_dataset(fit, capture, head, folder / "no", ExportOptions(scale_factor=2.0))
+        exported(fit, capture, head, folder / "no", scale_factor=2.0)
 
 
 def test_mesh_mode(case: Case) -> None:
     fit, capture, head, folder = case
-    export_nerf_dataset(fit, capture, head, folder / "mesh", ExportOptions(flame_mode="mesh", subset="ci0"))
+    exported(fit, capture, head, folder / "mesh", flame_mode="mesh", subset="ci0")
     frame = read(folder / "mesh/transforms.json")["frames"][0]
     assert frame["mesh_path"] == "meshes/00000.obj" and frame["exp_path"] == "flame/exp/00000.txt"
     np.testing.assert_allclose(np.loadtxt(folder / "mesh/flame/exp/00000.txt"), fit.parameters["expr"][0], rtol=1e-6)
@@ -288,7 +284,7 @@ def test_mesh_mode(case: Case) -> None:
 
 def test_subset_selects_cameras(case: Case) -> None:
     fit, capture, head, folder = case
-    export_nerf_dataset(fit, capture, head, folder / "some", ExportOptions(subset="cs4"))
+    exported(fit, capture, head, folder / "some", subset="cs4")
     data = read(folder / "some/transforms.json")
     assert data["camera_indices"] == [0, 4, 8, 12]
     assert len(list((folder / "some/fg_masks").iterdir())) == 4
@@ -320,7 +316,7 @@ def test_foreign_folder_is_refused_and_stays(case: Case, tmp_path: Path) -> None
     fit, capture, head, _ = case
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="--force"):
-        export_nerf_dataset(fit, capture, head, tmp_path)
+        exported(fit, capture, head, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -357,9 +353,8 @@ def test_a_background_that_cannot_be_put_behind_is_said(case: Case, tmp_path: Pa
     bare = dataclasses.replace(
         capture, views=[dataclasses.replace(view, mask_path=None) for view in capture.views[:12]] + capture.views[12:]
     )
-    options = ExportOptions(background_color=(0.0, 0.0, 0.0), mask_below_line=False)
-    said = [export_nerf_dataset(fit, one, head, tmp_path / "out", options, True).warnings for one in (bare, capture)]
+    options = {"background_color": "black", "mask_below_line": False}
+    said = [exported(fit, one, head, tmp_path / "out", True, **options).warnings for one in (bare, capture)]
     assert len(said[0]) == len(said[1]) + 1
     assert f"{capture.root}: 12 of 13 pictures have no alpha map: their background stays" in said[0][0]
-    plain = ExportOptions(mask_below_line=False)
-    assert export_nerf_dataset(fit, bare, head, tmp_path / "out", plain, True).warnings == said[1]
+    assert exported(fit, bare, head, tmp_path / "out", True, mask_below_line=False).warnings == said[1]

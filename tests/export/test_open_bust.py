@@ -15,10 +15,10 @@ from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.export import bust_views
 from flame_fitting.export.bust_views import left_out
 from flame_fitting.export.frames import plan_frames
-from flame_fitting.export.nerf_dataset import export_nerf_dataset
 from flame_fitting.export.open_bust import HeadFrame, OpenBust
 from flame_fitting.manifest import Manifest, read_manifest
 from flame_fitting.maths.normals import vertex_normals
+from tests.export.jobs import exported
 from tests.synthetic import add_rendered, known_fit, save_case
 from tests.toy import toy_head
 
@@ -116,7 +116,7 @@ def test_a_dataset_names_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.
     names = [frame.name for frame in plan_frames(capture)]
     monkeypatch.setattr(bust_views, "left_out", lambda lost, shown: {sorted(shown)[2]})
     manifest = Manifest(stage="export")
-    said = export_nerf_dataset(fit, capture, HEAD, tmp_path / "out", manifest=manifest)
+    said = exported(fit, capture, HEAD, tmp_path / "out", plans=(manifest, Manifest(stage="export")))
     made = read_manifest(tmp_path / "out")
     assert made is not None and len(made.result["left_out"]) == 1
     name = made.result["left_out"][0]

@@ -11,12 +11,12 @@ from PIL import Image
 from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
-from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
 from flame_fitting.export.splits import named_camera, split_timesteps
 from flame_fitting.export_as_nerf_dataset import ExportConfig, export
 from flame_fitting.fit.result import FitResult, save_parameters
 from flame_fitting.fit.vhap_runs import aligned_world
 from flame_fitting.head.model import HeadModel
+from tests.export.jobs import exported
 from tests.export.sequences import (
     FOCAL,
     SIZES,
@@ -207,7 +207,7 @@ def test_split_over_time_and_its_options(case: Case, tmp_path: Path) -> None:
     fit, capture, head, _ = case
 
     def splits(name: str, **options: object) -> dict[str, list[tuple[int, int]]]:
-        export_nerf_dataset(fit, capture, head, tmp_path / name, ExportOptions(scale_factor=0.3, **options))  # type: ignore[arg-type]
+        exported(fit, capture, head, tmp_path / name, scale_factor=0.3, **options)  # type: ignore[arg-type]
         return {
             split: [(e["timestep_index"], e["camera_index"]) for e in entries_of(tmp_path / name, split)]
             for split in ("train", "val", "test")

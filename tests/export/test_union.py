@@ -11,13 +11,13 @@ import pytest
 from flame_fitting.capture.camera import project
 from flame_fitting.combine_nerf_datasets import CombineConfig, combine, plan
 from flame_fitting.errors import InputError
-from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
 from flame_fitting.export.transforms_files import EYELIDS_NAME
 from flame_fitting.export.union import divide
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import compare, read_manifest
 from flame_fitting.options import not_deciding
+from tests.export.jobs import exported
 from tests.export.sequences import entries_of, exported_pixels, moving_fit, neck_head, rig_cameras, rig_capture
 from tests.synthetic import known_fit, render_case, similarity
 
@@ -33,11 +33,11 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     capture = rig_capture(folder / "render", head, fit)
     (folder / "export").mkdir()
     for name, subset in SOURCES.items():
-        options = ExportOptions(subset=subset, scale_factor=0.5, mask_below_line=False)
-        export_nerf_dataset(fit, capture, head, folder / "export" / name, options)
+        target = folder / "export" / name
+        exported(fit, capture, head, target, subset=subset, scale_factor=0.5, mask_below_line=False)
     still = known_fit(head, similarity())
     rendered = render_case(folder / "still", head, still, n_fit=3, n_heldout=1, size=32)
-    export_nerf_dataset(still, rendered, head, folder / "export" / "toy_still")
+    exported(still, rendered, head, folder / "export" / "toy_still")
     return fit, head, folder / "export"
 
 
@@ -84,6 +84,25 @@ def test_every_vertex_stays_at_its_pixel(case: Case, tmp_path: Path, copies: boo
     canonical = (target / "canonical_flame_param.npz").read_bytes()
     assert canonical == (case[2] / "074_A_x" / "canonical_flame_param.npz").read_bytes()
     assert (target / "images").exists() == copies
+    # what nerfstudio begins with, and the alpha that instant-ngp looks for beside each picture
+    named = json.loads((target / "transforms.json").read_text())["ply_file_path"]
+    assert (target / named).read_bytes() == (case[2] / "074_A_x" / "points3d.ply").read_bytes()
+    for entry in entries:
+        picture = target / entry["file_path"]
+        assert (picture.parent / f"{picture.name}.alpha.png").is_file()
+
+
+def test_unions_name_unit_and_a_background_that_all_have(case: Case, tmp_path: Path) -> None:
+    target = tmp_path / "union"
+    combine(CombineConfig(sources(case), target, "last", copy_images=True))
+    said = json.loads((target / "transforms_train.json").read_text())
+    assert said["unit"] == "m" and said["background_color"] == [1.0, 1.0, 1.0]
+    other = tmp_path / "074_D_x"
+    shutil.copytree(case[2] / "074_C_x", other)
+    for path in other.glob("transforms*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"background_color": [0.0, 0.0, 0.0]}))
+    combine(CombineConfig((*sources(case), other), tmp_path / "mixed", "last", copy_images=True))
+    assert "background_color" not in json.loads((tmp_path / "mixed" / "transforms.json").read_text())
 
 
 def test_a_single_source_keeps_its_splits(case: Case) -> None:
