@@ -2,15 +2,17 @@
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 from pygltflib import Attributes, Material, Mesh, Node, PbrMetallicRoughness, Primitive, Scene, TextureInfo
 
 from flame_fitting.capture.capture import Capture
+from flame_fitting.export.baking.baked import baked_texture
 from flame_fitting.export.gltf_document import GltfDocument, placing
 from flame_fitting.export.gltf_rigs import Joint, Track, add_animation, add_skin, influences, morph_target, name_targets
 from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JOINTS, HeadRig, rig_of
@@ -18,6 +20,7 @@ from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.head.seams import split_at_seams
 from flame_fitting.render.shading import vertex_normals
 from flame_fitting.video.rates import pictures_per_second
 
@@ -27,6 +30,8 @@ VERTEX = "_HEAD_VERTEX"
 _TOLERANCE = 2e-6
 """Metres of a morph target that do not count."""
 _QUALITY = 95
+"""Of the texture as JPEG."""
+_UNLIT = "KHR_materials_unlit"
 _AT_ONCE = 16
 """Morph targets whose normals are made at once."""
 _WEIGHS = 1e-3
@@ -40,8 +45,8 @@ def write_glb(job: ExportJob) -> ExportSummary:
     job.bar.expect(job.fit.timesteps)
     rig = rig_of(job.fit, job.head, job.options.n_expr)
     rate = _rate(job.fit, job.capture)
-    with job.folder() as folder:
-        content = glb_of(job.fit, job.head, rig, rate, job.capture.ordered)
+    with job.folder((NAME,)) as folder:
+        content = glb_of(job.fit, job.head, rig, _skin(job), rate, job.capture.ordered)
         with atomic_write(folder / NAME) as temporary:
             temporary.write_bytes(content)
         job.bar.advance(job.fit.timesteps)
@@ -57,18 +62,28 @@ def write_glb(job: ExportJob) -> ExportSummary:
     return ExportSummary(job.target, written, opens + "docs/outputs.md.", warnings)
 
 
-def glb_of(fit: FitResult, head: HeadModel, rig: HeadRig, rate: float | None, ordered: bool = True) -> bytes:
+class Skin(NamedTuple):
+    """What the head is painted with."""
+
+    picture: UInt8[ndarray, "R R 3"] | None
+    """sRGB; None: grey."""
+    has_light: bool = False
+    """Whether the picture has the light in it, so that none is to fall on it."""
+
+
+def glb_of(
+    fit: FitResult, head: HeadModel, rig: HeadRig, skin: Skin, rate: float | None = None, ordered: bool = True
+) -> bytes:
     """The file. `rate`: timesteps in a second, None without motion; of those that are not `ordered` each stands still
     for as long."""
     document = GltfDocument()
-    faces, vertex, uv = split_at_seams(head)
-    mesh = Mesh(name="head", primitives=[_primitive(document, head, rig, faces, vertex, uv)])
+    mesh = Mesh(name="head", primitives=[_primitive(document, head, rig)])
     mesh.extras = {"headModel": fit.head_identity or {"name": head.name, "sha256": head.file_hash}}
     if CORRECTIVE in rig.names:
         drives = {"joint": "jaw", "axis": [1, 0, 0], "weight": f"sin(angle) / sin({CORRECTIVE_ANGLE})"}
         mesh.extras["drives"] = {CORRECTIVE: drives}
     name_targets(mesh, rig.names, rig.weights[0])
-    mesh.primitives[0].material = _material(document, fit, head)
+    mesh.primitives[0].material = _material(document, skin)
     document.gltf.meshes.append(mesh)
 
     placement = document.node(Node(name="placement", **placing(np.linalg.inv(fit.head_from_world))))
@@ -79,9 +94,9 @@ def glb_of(fit: FitResult, head: HeadModel, rig: HeadRig, rate: float | None, or
         Joint(name, parent, one, local)
         for name, parent, one, local in zip(names, head.parents, bind, rig.local(0), strict=True)
     ]
-    skin, numbers = add_skin(document, joints, "head", under=placement)
+    bones, numbers = add_skin(document, joints, "head", under=placement)
     # what a skin moves stands at the root: nothing above it counts
-    body = document.node(Node(name="head", mesh=0, skin=skin))
+    body = document.node(Node(name="head", mesh=0, skin=bones))
     document.gltf.scenes, document.gltf.scene = [Scene(name="head", nodes=[placement, body])], 0
     if rate:
         tracks = [Track(body, "weights", rig.weights)]
@@ -92,30 +107,9 @@ def glb_of(fit: FitResult, head: HeadModel, rig: HeadRig, rate: float | None, or
     return document.glb()
 
 
-def split_at_seams(
-    head: HeadModel,
-) -> tuple[Int[ndarray, "F 3"], Int[ndarray, " N"], Float[ndarray, "N 2"] | None]:
-    """Triangles of vertices with one place in the texture each, the head model's vertex of each, and that place (origin
-    at the picture's top left; None of a model without)."""
-    corners = head.faces.cpu().numpy()
-    if not head.has_uv:
-        vertex, faces = np.unique(corners, return_inverse=True)
-        return faces.reshape(-1, 3), vertex, None
-    both = np.stack([corners, head.uv_faces.cpu().numpy()], axis=-1).reshape(-1, 2)
-    pairs, faces = np.unique(both, axis=0, return_inverse=True)
-    uv = head.uv.double().cpu().numpy()[pairs[:, 1]]
-    return faces.reshape(-1, 3), pairs[:, 0], np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)
-
-
-def _primitive(
-    document: GltfDocument,
-    head: HeadModel,
-    rig: HeadRig,
-    faces: Int[ndarray, "F 3"],
-    vertex: Int[ndarray, " N"],
-    uv: Float[ndarray, "N 2"] | None,
-) -> Primitive:
+def _primitive(document: GltfDocument, head: HeadModel, rig: HeadRig) -> Primitive:
     """Triangles with all their attributes and morph targets."""
+    faces, vertex, uv = split_at_seams(head)
     at_rest = torch.as_tensor(rig.vertices)
     normals = vertex_normals(at_rest[None], head.faces.cpu())[0]
     attributes = Attributes(
@@ -123,7 +117,8 @@ def _primitive(
         NORMAL=document.accessor(normals.numpy()[vertex].astype(np.float32)),
     )
     if uv is not None:
-        attributes.TEXCOORD_0 = document.accessor(uv.astype(np.float32))
+        # glTF counts from the picture's top
+        attributes.TEXCOORD_0 = document.accessor((uv * (1, -1) + (0, 1)).astype(np.float32))
     weights = head.weights.double().cpu().numpy()[vertex]
     sets = -(-int((weights > _WEIGHS).sum(1).max()) // 4)
     for number, (joints, shares) in enumerate(influences(weights, sets)):
@@ -141,17 +136,29 @@ def _primitive(
     return Primitive(attributes=attributes, indices=document.indices(faces), targets=targets)
 
 
-def _material(document: GltfDocument, fit: FitResult, head: HeadModel) -> int:
-    """Skin in the fit's texture; without one in the head model's own, or grey."""
-    picture = fit.texture if fit.texture is not None else head.texture
+def _skin(job: ExportJob) -> Skin:
+    """The baked texture, where there are pictures to bake; else the head model's own."""
+    if job.head.has_uv and job.capture.views:
+        shaded = job.options.bake == "shaded" and job.fit.lights is not None
+        size = job.options.texture_size
+        return Skin(baked_texture(job.fit, job.head, job.capture, size, job.options.bake), shaded)
+    return Skin(job.head.texture if job.head.has_uv else None)
+
+
+def _material(document: GltfDocument, skin: Skin) -> int:
+    """Dull, in the picture's colours or grey."""
     shown = PbrMetallicRoughness(metallicFactor=0.0, roughnessFactor=0.8)
-    if picture is not None and head.has_uv:
-        stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, format="JPEG", quality=_QUALITY, subsampling=0)
-        shown.baseColorTexture = TextureInfo(index=document.texture(stream.getvalue(), "image/jpeg", "texture"))
-    else:
+    if skin.picture is None:
         shown.baseColorFactor = [0.5, 0.5, 0.5, 1.0]
-    document.gltf.materials.append(Material(name="head", pbrMetallicRoughness=shown))
+    else:
+        stream = io.BytesIO()
+        Image.fromarray(skin.picture).save(stream, format="JPEG", quality=_QUALITY, subsampling=0)
+        shown.baseColorTexture = TextureInfo(index=document.texture(stream.getvalue(), "image/jpeg", "texture"))
+    material = Material(name="head", pbrMetallicRoughness=shown)
+    if skin.has_light:
+        material.extensions = {_UNLIT: {}}
+        document.gltf.extensionsUsed.append(_UNLIT)
+    document.gltf.materials.append(material)
     return len(document.gltf.materials) - 1
 
 

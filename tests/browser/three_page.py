@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 _FLAGS = ("--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run")
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".json": "application/json", ".glb": "model/gltf-binary"}
 _PATIENCE = 300.0
