@@ -82,7 +82,7 @@ def glb_of(
     if CORRECTIVE in rig.names:
         drives = {"joint": "jaw", "axis": [1, 0, 0], "weight": f"sin(angle) / sin({CORRECTIVE_ANGLE})"}
         mesh.extras["drives"] = {CORRECTIVE: drives}
-    name_targets(mesh, rig.names, rig.weights[0])
+    name_targets(mesh, rig.names, rig.weights[0].tolist())
     mesh.primitives[0].material = _material(document, skin)
     document.gltf.meshes.append(mesh)
 
