@@ -137,7 +137,7 @@ STAGES = (
         "export_as_nerf_dataset",
         "ExportConfig",
         "export",
-        "Writes a fit as a dataset (by default that of VHAP and GaussianAvatars), a mesh or an avatar.",
+        "Writes a fit as a dataset (by default that of VHAP and GaussianAvatars) or a mesh.",
         (
             "export --src-folder O/fit --tgt-folder O/export --background-color white",
             "export --src-folder O/fit --tgt-folder O/export --no-mask-below-line",

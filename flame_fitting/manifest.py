@@ -60,7 +60,7 @@ class Manifest:
     command: str = ""
     """The command line that was given, where there was one; filled in by default. Not compared."""
     date: str = ""
-    """When it was written, ISO 8601 with the offset of the local time. Not compared."""
+    """When the stage finished, ISO 8601 with the offset of the local time. Not compared."""
     changed_inputs: list[str] = dataclasses.field(default_factory=list)
     """Inputs that changed while the stage ran: such a result is never reused."""
     finished: bool = False
@@ -74,7 +74,6 @@ class Manifest:
     def write(self, folder: str | os.PathLike) -> Path:
         """Writes manifest.json into `folder`, atomically."""
         path = Path(folder) / MANIFEST_NAME
-        self.date = self.date or now()
         text = json.dumps(dataclasses.asdict(self), indent=2, default=_json_default) + "\n"
         with atomic_write(path) as temporary:
             Path(temporary).write_text(text, encoding="utf-8")
@@ -86,17 +85,17 @@ class Manifest:
         Inputs are looked at again: those that changed meanwhile are recorded and named, one sentence each.
         """
         try:
-            now: Manifest | None = plan()
+            again: Manifest | None = plan()
         except InputError:  # an input is gone
-            now = None
+            again = None
         texts = []
         for role, record in self.inputs.items():
-            after = now.inputs.get(role) if now is not None else None
+            after = again.inputs.get(role) if again is not None else None
             if after is None or after.sha256 != record.sha256:
                 self.changed_inputs.append(role)
                 where = after.path if after is not None else record.path
                 texts.append(f"{where}: changed while the stage '{self.stage}' read it. Run it again to be sure.")
-        self.finished = True
+        self.finished, self.date = True, now()
         return texts
 
     def input_path(self, role: str, folder: str | os.PathLike) -> Path | None:

@@ -21,7 +21,7 @@ from flame_fitting.export.colmap_model import ModelImage, write_model
 from flame_fitting.export.frame_pictures import PictureWork, background, write_pictures
 from flame_fitting.export.frames import Frame, in_dataset, plan_frames, scaled_size
 from flame_fitting.export.job import ExportJob, ExportSummary
-from flame_fitting.export.neck_surface import NeckSurface, posed_neck
+from flame_fitting.export.neck_surface import NeckSurface, above_neck
 from flame_fitting.export.nerf_dataset import background_warnings, neck_surface, recentred
 from flame_fitting.export.splits import SPLITS
 from flame_fitting.export.surface_points import sampled_points, seen_in
@@ -80,7 +80,7 @@ def write_colmap(job: ExportJob) -> ExportSummary:
     return ExportSummary(
         job.target,
         f"{len(frames)} pictures, {sum(counts)} points{where}",
-        "The model opens in gsplat, 3D Gaussian Splatting, nerfstudio (its colmap parser) and COLMAP. Pictures lie on "
+        "The model opens in gsplat and COLMAP. Pictures lie on "
         + (
             "black, as gsplat and 3D Gaussian Splatting draw." if (color or BLACK) == BLACK else "the colour you chose."
         ),
@@ -105,9 +105,7 @@ def _write_sparse(
     row = frames[0].row
     vertices = moved.vertices_head(job.head, [row])[0]
     points = sampled_points(job.head, vertices, job.fit.texture, POINTS)
-    if surface is not None:
-        plane = posed_neck(surface, moved, row)
-        points = points.chosen((points.xyz - plane.center) @ plane.up > 0)
+    points = points.chosen(above_neck(points.xyz, surface, moved, row))
     views = [scaled_size(in_dataset(frame.view, work.dataset_from_world), work.scale_factor) for frame in frames]
     seen = seen_in(points, views, job.head, vertices)
     count = np.bincount(np.concatenate([ids for ids, _ in seen]), minlength=len(points.xyz))

@@ -32,8 +32,8 @@ class ModelImage:
     """px."""
 
 
-def write_model(folder: Path, images: Sequence[ModelImage], points: SurfacePoints) -> int:
-    """Writes cameras.bin, images.bin and points3D.bin; returns how many cameras of different intrinsics there are.
+def write_model(folder: Path, images: Sequence[ModelImage], points: SurfacePoints) -> None:
+    """Writes cameras.bin, images.bin and points3D.bin; views of the same intrinsics share a camera.
 
     Pictures and points are numbered from 1 in their order.
     """
@@ -49,7 +49,6 @@ def write_model(folder: Path, images: Sequence[ModelImage], points: SurfacePoint
     (folder / "cameras.bin").write_bytes(b"".join(cameras))
     (folder / "images.bin").write_bytes(_images(images, of_image))
     (folder / "points3D.bin").write_bytes(_points(images, points))
-    return len(numbers)
 
 
 def _images(images: Sequence[ModelImage], cameras: Sequence[int]) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.color_correction import srgb_to_linear
 from flame_fitting.capture.making import resized
 from flame_fitting.capture.pictures import parse_color, replace_background, to_uint8, write_png
 from flame_fitting.export.frames import Frame, entry_of, in_dataset, scaled_size
@@ -30,8 +31,7 @@ def sidecar_of(name: str) -> str:
 
 def _ngp_alpha() -> NDArray[np.uint8]:
     """What instant-ngp takes for each 8-bit alpha: it decodes the picture as sRGB and cuts off what is left of 255."""
-    values = np.arange(256) / 255.0
-    decoded = np.floor(255 * np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4) + 1e-6)
+    decoded = np.floor(255 * srgb_to_linear(np.arange(256) / 255.0) + 1e-6)
     return np.abs(decoded[None, :] - np.arange(256)[:, None]).argmin(axis=1).astype(np.uint8)
 
 
@@ -94,10 +94,10 @@ def write_pictures(
         keep = None if neck is None else _keep(capture, frame, view, work, neck)
         image, mask = replace_background(image, alpha, capture.background_color, work.background_color, keep)
         view = scaled_size(view, work.scale_factor)
-        for name, picture in (("images", image.transpose(1, 2, 0)), (work.masks, mask)):
-            write_png(folder / name / frame.name, to_uint8(resized(picture, view.width, view.height)))
+        picture, levels = (to_uint8(resized(one, view.width, view.height)) for one in (image.transpose(1, 2, 0), mask))
+        write_png(folder / "images" / frame.name, picture)
+        write_png(folder / work.masks / frame.name, levels)
         if work.sidecars:
-            levels = to_uint8(resized(mask, view.width, view.height))
             write_png(folder / "images" / sidecar_of(frame.name), _NGP_ALPHA[levels])
         return entry_of(frame, view, work.is_mesh)
 

@@ -85,6 +85,14 @@ def posed_neck(surface: NeckSurface, fit: FitResult, row: int) -> NeckPlane:
     return surface.at({key: posed.parameters[key] for key in ("rotation", "neck_pose", "translation")})
 
 
+def above_neck(points: Array, surface: NeckSurface | None, fit: FitResult, row: int) -> NDArray[np.bool_]:
+    """Which points (N, 3) in the frame of a fit's vertices lie above its cut at a timestep; all where nothing cuts."""
+    if surface is None:
+        return np.ones(len(points), dtype=bool)
+    plane = posed_neck(surface, fit, row)
+    return np.asarray((points - plane.center) @ plane.up > 0)
+
+
 def _posed(head: HeadModel, shape: Values, static_offset: Values, poses: dict[str, Values]) -> Array:
     given = {"shape": shape, "static_offset": static_offset} | poses
     with torch.no_grad():

@@ -4,7 +4,7 @@
     images/<timestep:05d>_<camera:02d>.png   fg_masks/ (same names)
     flame_param/<timestep:05d>.npz, canonical_flame_param.npz      (flame mode "param")
     points3d.ply        the fitted vertices, coloured: what nerfstudio and 3D Gaussian Splatting begin with
-    images/<name>.png.alpha.png         what instant-ngp takes for the picture's alpha
+    images/<name>.png.alpha.png         the alpha of a picture as instant-ngp decodes it
     meshes/<timestep:05d>.obj, flame/exp/<timestep:05d>.txt, canonical.obj      (flame mode "mesh")
 
 The world of a static avatar's dataset is head space: metres, +Y up, face toward +Z. Over time it is the frame that the
@@ -27,7 +27,7 @@ from flame_fitting.export.flame_files import is_flame, write_meshes, write_param
 from flame_fitting.export.frame_pictures import PictureWork, background, write_pictures
 from flame_fitting.export.frames import Frame, plan_frames, scaled_size
 from flame_fitting.export.job import ExportJob, ExportSummary
-from flame_fitting.export.neck_surface import NeckSurface, posed_neck
+from flame_fitting.export.neck_surface import NeckSurface, above_neck
 from flame_fitting.export.ply import write_ply
 from flame_fitting.export.splits import SPLITS, TRAIN_RATIO
 from flame_fitting.export.surface_points import vertex_points
@@ -175,9 +175,7 @@ def recentred(fit: FitResult, recenter: bool) -> tuple[FitResult, NDArray[np.flo
 def write_points(folder: Path, moved: FitResult, head: HeadModel, row: int, surface: NeckSurface | None) -> None:
     """The fitted vertices of a timestep, coloured, above the cut through the neck; what splats begin with."""
     points = vertex_points(head, moved.vertices_head(head, [row])[0], moved.texture)
-    if surface is not None:
-        plane = posed_neck(surface, moved, row)
-        points = points.chosen((points.xyz - plane.center) @ plane.up > 0)
+    points = points.chosen(above_neck(points.xyz, surface, moved, row))
     write_ply(folder / POINTS_NAME, points.xyz, None, points.normals, points.rgb)
 
 

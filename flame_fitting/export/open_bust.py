@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from flame_fitting.capture.camera import transform_points
+from flame_fitting.capture.camera import unproject
 from flame_fitting.capture.capture import Capture
 from flame_fitting.export.frames import Frame, in_dataset
 from flame_fitting.export.neck_surface import NeckPlane
@@ -82,8 +82,11 @@ class OpenBust:
         self._chin = _CHIN if chin is None else float(((chin - plane.center) @ plane.up).min())
         own = np.concatenate([vertices[faces].mean(axis=1), 0.5 * area_vectors(vertices, faces)], axis=1)
         parts, seen_by = [own], [np.full(len(own), -1)]
+        self._from_below: dict[str, _Seen] = {}
         for index, frame in enumerate(frames):
             if (seen := self._seen(frame)) is not None:
+                if (seen.rays @ plane.up > _RISES).any():
+                    self._from_below[frame.name] = seen
                 near = np.linalg.norm(seen.points - plane.center, axis=1) < _REACH
                 chosen = near & (seen.rays @ plane.up < 0)
                 vectors = seen.normals[chosen] * seen.areas[chosen, None]
@@ -95,7 +98,7 @@ class OpenBust:
         """(H, W) 0..1: 0 where the view shows the inside; None where it shows none of it."""
         import cv2
 
-        seen = self._seen(frame)
+        seen = self._from_below.get(frame.name)
         if seen is None:
             return None
         height = (seen.points - self._plane.center) @ self._plane.up
@@ -130,9 +133,8 @@ class OpenBust:
         at = np.flatnonzero(depth.reshape(-1) > 0)
         y, x = np.unravel_index(at, depth.shape)
         z = depth.reshape(-1)[at].astype(np.float64) * scale
-        pixels = np.stack([columns[x] + 0.5, rows[y] + 0.5, np.ones(len(at))], axis=1)
-        in_camera = (pixels @ np.linalg.inv(view.K).T) * z[:, None]
-        points = transform_points(np.linalg.inv(view.world_to_camera), in_camera)
+        pixels = np.stack([columns[x] + 0.5, rows[y] + 0.5], axis=1)
+        points = unproject(pixels, z, view.K, view.world_to_camera)
         centre = -view.world_to_camera[:3, :3].T @ view.world_to_camera[:3, 3]
         rays = points - centre
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from flame_fitting.capture.color_correction import linear_to_srgb, srgb_to_linear
 from flame_fitting.fit.texture import painted, resized
 from flame_fitting.fit.tissues import NUMBER, TISSUES, tissue_of_faces
 from flame_fitting.head.mesh_graph import MeshGraph
@@ -34,16 +35,6 @@ _ODD = 0.13
 """Mean difference (sRGB) between what is seen of an eye and the painted one that is too much for one picture."""
 _MOUTH = (0.36, 0.12, 0.12)
 """sRGB of the inside of a mouth of which nothing is painted."""
-
-
-def to_linear(color: ndarray) -> ndarray:
-    """Linear values of sRGB 0..1."""
-    return np.where(color <= 0.04045, color / 12.92, ((np.maximum(color, 0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(color: ndarray) -> ndarray:
-    """sRGB 0..1 of linear values."""
-    return np.where(color <= 0.0031308, 12.92 * color, 1.055 * np.maximum(color, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +72,7 @@ def matched(
     known = np.bincount(index, shares.reshape(-1), head.n_vertices)
     sums = []
     for picture in (color, base):
-        linear = to_linear(picture[rows, cols]) + _DARK
+        linear = srgb_to_linear(picture[rows, cols]) + _DARK
         sums.append(
             np.stack(
                 [np.bincount(index, (shares * linear[:, k : k + 1]).reshape(-1), head.n_vertices) for k in range(3)], 1
@@ -199,13 +190,13 @@ def filled(
 def _recoloured(head: HeadModel, texels: TexelMap, match: Match) -> Float[ndarray, "R R 3"]:
     """The painted texture with the gains of a match."""
     gain = texels.interpolate(torch.as_tensor(match.gain).float(), head.faces.cpu()).numpy()
-    base = to_linear(painted_base(head, texels)).astype(np.float32)
+    base = srgb_to_linear(painted_base(head, texels)).astype(np.float32)
     face = texels.face.cpu().numpy()
     plain = head.face_mask("face").cpu().numpy()[np.maximum(face, 0)] & (face >= 0)
     if plain.any():
         lids = head.face_mask("eyelids").cpu().numpy()[np.maximum(face, 0)] & (face >= 0)
         base[lids] = np.maximum(base[lids], _LASHES * np.median(base[plain], axis=0))
-    return to_srgb(np.clip((base + _DARK) * np.exp(gain) - _DARK, 0.0, 1.0))
+    return linear_to_srgb(np.clip((base + _DARK) * np.exp(gain) - _DARK, 0.0, 1.0))
 
 
 def _odd_eyes(

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from flame_fitting.avatar.render_scene import RenderScene
 from flame_fitting.capture.camera import project
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import to_uint8
@@ -17,6 +16,7 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.report.drawing import DrawnFit
 from flame_fitting.report.figures import colored, labelled
+from flame_fitting.report.posed_head import PosedHead
 from flame_fitting.report.wireframe import wireframe
 
 PANEL = 512
@@ -114,7 +114,7 @@ def view_layers(
     view: View,
     drawn: DrawnFit,
     vertices: Float[ndarray, "V 3"],
-    scene: RenderScene,
+    posed: PosedHead,
     title: str,
     detected: Landmarks2D | None = None,
 ) -> Layers:
@@ -122,7 +122,7 @@ def view_layers(
 
     Args:
         vertices: the fitted head (world) at the view's timestep.
-        scene: the same for lines (`wireframe.line_scene`).
+        posed: the same for lines.
         detected: landmarks of pictures; shown where this one has some, else those that were lifted to space.
     """
     crop = head_crop(view, vertices)
@@ -131,7 +131,7 @@ def view_layers(
     shown = [crop.of(to_uint8(each.transpose(1, 2, 0)), 255 * background) for each in (image, drawn.image[0])]
     error = colored(np.abs(drawn.image[0] - image).mean(axis=0) / DIFFERENCE)
     error[np.maximum(alpha, drawn.alpha[0]) < 0.02] = 255
-    lines = wireframe(scene, crop.K(view.K), view.world_to_camera, (crop.size, crop.size))
+    lines = wireframe(posed, crop.K(view.K), view.world_to_camera, (crop.size, crop.size))
     marks = _marks(fit, capture, view, crop, detected)
     return Layers(title, shown[0], shown[1], crop.of(error, 255), lines, marks)
 
@@ -178,9 +178,8 @@ def overlay_row(layers: Layers) -> UInt8[ndarray, "H W 3"]:
     import cv2
 
     mesh = over(layers.picture, layers.lines, LINE_COLOR)
-    panels = [cv2.resize(each, (_SHEET, _SHEET), interpolation=cv2.INTER_AREA) for each in (layers.picture, layers.fit)]
-    panels.append(cv2.resize(mesh, (_SHEET, _SHEET), interpolation=cv2.INTER_AREA))
-    panels.append(cv2.resize(layers.difference, (_SHEET, _SHEET), interpolation=cv2.INTER_AREA))
+    shown = (layers.picture, layers.fit, mesh, layers.difference)
+    panels = [cv2.resize(each, (_SHEET, _SHEET), interpolation=cv2.INTER_AREA) for each in shown]
     shift, scale = 4, _SHEET / layers.picture.shape[0]  # cv2 draws at 1/16 px
     for marks in layers.marks:
         for x, y in marks.points:

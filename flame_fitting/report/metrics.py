@@ -157,7 +157,7 @@ def evaluate_fit(
         "expr_rms": _used_rms(fit.parameters["expr"]),
         "offset_mm_max": 1000 * float(np.linalg.norm(fit.parameters["static_offset"], axis=-1).max(initial=0.0)),
     }
-    metrics["warnings"] = list(fit.warnings) + out_of_range(metrics, capture, thresholds or Thresholds())
+    metrics["warnings"] = list(fit.warnings) + out_of_range(metrics, thresholds or Thresholds())
     metrics["warnings"] += sanity_warnings(sanity)
     metrics["seconds"] = {key: float(value) for key, value in fit.seconds.items()}
     metrics["seconds"]["evaluate"] = time.perf_counter() - started

@@ -15,8 +15,8 @@ from flame_fitting.report.drawing import draw_fit
 from flame_fitting.report.figures import choose_views, side_name, write_jpeg
 from flame_fitting.report.layers import LINE_COLOR, Layers, over, overlay_row, view_layers
 from flame_fitting.report.over_time import CURVES, OverTime
+from flame_fitting.report.posed_head import PosedHead
 from flame_fitting.report.sampling import head_at
-from flame_fitting.report.wireframe import line_scene
 
 THUMBNAIL = "thumbnail.jpg"
 _THUMBNAIL_SIZE = 192
@@ -82,10 +82,10 @@ def layers_of(
     if not views:
         return []
     vertices: Float[ndarray, "V 3"] = fit.vertices_world(head, [capture.timesteps.index(views[0].timestep)])[0]
-    scene = line_scene(head, vertices)
+    posed = PosedHead(head, vertices)
     pictures = draw_fit(fit, head, capture, views, vertices[None], geometry=False)
     return [
-        view_layers(fit, capture, view, drawn, vertices, scene, title, detected)
+        view_layers(fit, capture, view, drawn, vertices, posed, title, detected)
         for view, drawn, title in zip(views, pictures, titles, strict=True)
     ]
 

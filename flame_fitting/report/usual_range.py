@@ -3,8 +3,6 @@
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from flame_fitting.capture.capture import Capture
-
 Verdict = Literal["good", "usual", "worrying"]
 
 
@@ -93,6 +91,8 @@ class Judged:
     """A number beside its range."""
 
     value: float
+    limit: float
+    """Beyond which it is worrying."""
     verdict: Verdict
     range: str
     """The range in words."""
@@ -113,24 +113,21 @@ def judged(name: str, value: float, rows: int = 512, limits: Thresholds | None =
         words = f"good: {good:.3g}{unit}, worrying above"
     else:
         words = f"good up to {good:.3g}{unit}, worrying above {worrying:.3g}"
-    return Judged(value, verdict, words)
+    return Judged(value, worrying, verdict, words)
 
 
 def judgements(metrics: dict[str, Any], limits: Thresholds | None = None) -> dict[str, Judged]:
     """Of metrics.json, all numbers that have a range, by `MEASURES`; without those that were not measured."""
     found = {name: _at(metrics, measure.path) for name, measure in MEASURES.items()}
-    rows = int(metrics.get("picture_height", 512))
+    rows = int(metrics.get("picture_height") or 512)
     return {name: judged(name, value, rows, limits) for name, value in found.items() if value is not None}
 
 
-def out_of_range(metrics: dict[str, Any], capture: Capture, limits: Thresholds) -> list[str]:
+def out_of_range(metrics: dict[str, Any], limits: Thresholds) -> list[str]:
     """Warnings for numbers outside the usual range, in plain words."""
-    height = max((view.height for view in capture.views), default=512)
-    found = judgements(metrics | {"picture_height": height}, limits)
+    found = judgements(metrics, limits)
     return [
-        MEASURES[name].warning.format(
-            value=one.value, limit=getattr(limits, name) * (height / 512 if MEASURES[name].by_height else 1)
-        )
+        MEASURES[name].warning.format(value=one.value, limit=one.limit)
         for name, one in found.items()
         if one.verdict == "worrying"
     ]

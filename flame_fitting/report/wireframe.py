@@ -7,9 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.avatar.render_scene import RenderScene
-from flame_fitting.head.model import HeadModel
-from flame_fitting.report.drawing import head_avatar
+from flame_fitting.report.posed_head import PosedHead
 
 _FINER = 2
 """Samples along an edge of a pixel."""
@@ -19,24 +17,19 @@ _DENSE, _FAINTEST = 8.0, 0.15
 """Height in pixels below which the lines of triangles become fainter, and how faint: small ones would fill up."""
 
 
-def line_scene(head: HeadModel, vertices: Float[ndarray, "V 3"]) -> RenderScene:
-    """A posed head for `wireframe`, made once for all views of it."""
-    return head_avatar(head, np.asarray(vertices, dtype=np.float64)).scene
-
-
 def wireframe(
-    scene: RenderScene, K: Float[ndarray, "3 3"], world_to_camera: Float[ndarray, "4 4"], size: tuple[int, int]
+    posed: PosedHead, K: Float[ndarray, "3 3"], world_to_camera: Float[ndarray, "4 4"], size: tuple[int, int]
 ) -> Float[ndarray, "H W"]:
     """How much of each pixel lines cover, 0..1, in a picture of `size` (width, height).
 
     A triangle that is in front of all others draws its own half of its three edges, by how far its pixels are from them
     (Bærentzen et al., "Single-pass wireframe rendering", 2006): what is hidden draws nothing.
     """
-    points = scene.project(K[None], world_to_camera[None], _FINER)
-    _, winner = scene.rasterize(points, _FINER * size[0], _FINER * size[1])
-    corners = points[0, :, :2] / points[0, :, 2:]
+    places = posed.places(K, world_to_camera, _FINER)
+    _, winner = posed.seen(places, _FINER * size[0], _FINER * size[1])
+    corners = places[:, :2] / places[:, 2:]
     out = np.zeros((size[1], size[0]), dtype=np.float32)
-    _draw(winner[0], corners, scene.faces, out)
+    _draw(winner, corners, posed.faces, out)
     return out
 
 

@@ -13,11 +13,12 @@ from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera
 from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.color_correction import srgb_to_linear
 from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.export.baking.baked import baked_texture
 from flame_fitting.export.baking.blending import blend
 from flame_fitting.export.baking.shots import chosen_views
-from flame_fitting.fit.filling import filled, painted_base, to_linear
+from flame_fitting.fit.filling import filled, painted_base
 from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.texture import texel_map
 from flame_fitting.fit.tissues import NUMBER, tissue_of_faces
@@ -188,7 +189,7 @@ def test_a_hidden_mouth_takes_the_painted_colour_matched_in_gain() -> None:
     out, base, tissue, color = hidden(head, np.array([0.5, 0.5, 0.5], dtype=np.float32))
     skin, mouth = tissue == NUMBER["skin"], tissue == NUMBER["mouth"]
     np.testing.assert_allclose(out[skin], color[skin], atol=1e-3)
-    gain = to_linear(out[mouth]).mean(0) / to_linear(base[mouth]).mean(0)
+    gain = srgb_to_linear(out[mouth]).mean(0) / srgb_to_linear(base[mouth]).mean(0)
     # darker, by less than the skin; as red as it is painted
     assert (gain < 0.95).all() and (gain > 0.3).all() and np.ptp(gain) < 0.1
     again, *_ = hidden(head, np.ones(3, dtype=np.float32))
@@ -200,7 +201,7 @@ def test_eyes_that_nothing_shows_are_the_painted_ones() -> None:
     out, base, tissue, _ = hidden(head, np.array([0.9, 0.8, 0.7], dtype=np.float32))
     eyes = (tissue == NUMBER["sclera"]) | (tissue == NUMBER["iris"])
     # none of the skin's tint, and white stays white
-    ratio = to_linear(out[eyes]).mean(0) / to_linear(base[eyes]).mean(0)
+    ratio = srgb_to_linear(out[eyes]).mean(0) / srgb_to_linear(base[eyes]).mean(0)
     assert np.ptp(ratio) < 0.02 and ratio.min() > 0.75
 
 

@@ -7,6 +7,7 @@ import pytest
 import trimesh
 
 from flame_fitting.errors import InputError
+from flame_fitting.export.baking.baked import baked_texture
 from flame_fitting.export.job import ExportJob
 from flame_fitting.export.meshes import check_space, posed_fit, write_obj_format, write_ply_format
 from flame_fitting.export.options import FormatOptions
@@ -53,9 +54,10 @@ def test_zero_is_not_placed_and_neutral_is(case: Case) -> None:  # noqa: F811
 
 
 def test_texture_comes_along(case: Case, tmp_path: Path) -> None:  # noqa: F811
-    fit, _, head, _ = case
-    mesh = written(case, tmp_path, format="obj")
-    np.testing.assert_array_equal(np.asarray(mesh.visual.material.image.convert("RGB")), fit.texture)
+    fit, capture, head, _ = case
+    mesh = written(case, tmp_path, format="obj", texture_size=256)
+    baked = baked_texture(fit, head, capture, 256)
+    np.testing.assert_array_equal(np.asarray(mesh.visual.material.image.convert("RGB")), baked)
     np.testing.assert_allclose(mesh.visual.uv, head.uv.numpy(), atol=1e-6)
     colors = written(case, tmp_path / "b", format="ply").visual.vertex_colors
     assert len(np.unique(colors, axis=0)) > 2

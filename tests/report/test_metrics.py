@@ -210,7 +210,7 @@ def test_warnings_name_what_is_out_of_range(case: Case) -> None:
     bad = evaluate_fit(displaced(fit, head, 0.01), capture, head, thresholds=Thresholds(silhouette_iou=0.999))
     text = " ".join(bad["warnings"])
     assert "face is" in text and "Silhouettes" in text
-    assert any("inside out" in line for line in out_of_range(good | {"flipped_triangles": 2}, capture, Thresholds()))
+    assert any("inside out" in line for line in out_of_range(good | {"flipped_triangles": 2}, Thresholds()))
 
 
 def test_offsets_that_spoil_the_mesh_are_reported(case: Case) -> None:

@@ -24,11 +24,12 @@ from flame_fitting.report.glossary import TERMS
 from flame_fitting.report.html import cards
 from flame_fitting.report.layers import PANEL, Crop, head_crop
 from flame_fitting.report.page import FILES, chart
+from flame_fitting.report.posed_head import PosedHead
 from flame_fitting.report.settings import settings_of
 from flame_fitting.report.summary import read_summary
 from flame_fitting.report.tables import summary_rows
 from flame_fitting.report.usual_range import GOOD, MEASURES, Thresholds, judged
-from flame_fitting.report.wireframe import line_scene, wireframe
+from flame_fitting.report.wireframe import wireframe
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head
 
@@ -49,6 +50,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     config = FitConfig(capture.root, preset="static")
     config.model.tex_resolution, config.w.silhouette = 512, 31.0
     manifest = Manifest("fit", config_as_dict(config), command=f"flame-fitting fit {NASTY}")
+    manifest.finish(lambda: manifest)
     manifest.write(fit.folder)
     (fit.folder / "texture.png").write_bytes(b"")
     evaluate_in_place(fit, head, replace(capture, avatar=replace(capture.avatar, file=f"{NASTY}.glb")))
@@ -148,7 +150,7 @@ def test_heads_fill_their_panels(case: Case) -> None:
     view: View = capture.views[0]
     crop = head_crop(view, fit.vertices_world(head)[0])
     lines = wireframe(
-        line_scene(head, fit.vertices_world(head)[0]), crop.K(view.K), view.world_to_camera, (PANEL, PANEL)
+        PosedHead(head, fit.vertices_world(head)[0]), crop.K(view.K), view.world_to_camera, (PANEL, PANEL)
     )
     rows, columns = np.nonzero(lines > 0.05)
     assert 0.6 * PANEL < max(np.ptp(rows), np.ptp(columns)) <= PANEL
@@ -159,14 +161,14 @@ def test_hidden_lines_are_not_drawn() -> None:
     vertices = head.v_template.double().numpy()
     K, size = intrinsics_from_fov(20.0, 200, 200), (200, 200)
     camera = look_at([0.0, 0.0, 1.2], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
-    lines = wireframe(line_scene(head, vertices), K, camera, size)
+    lines = wireframe(PosedHead(head, vertices), K, camera, size)
     assert 0 < lines.max() <= 1 and len(np.unique(lines.round(3))) > 5  # antialiased
     # what lies behind may change as it likes
     behind = vertices.copy()
     normals = vertices - vertices.mean(0)
     moved = normals[:, 2] < -0.5 * np.abs(normals).max()
     behind[moved] *= [0.7, 0.7, 1.0]
-    np.testing.assert_array_equal(wireframe(line_scene(head, behind), K, camera, size), lines)
+    np.testing.assert_array_equal(wireframe(PosedHead(head, behind), K, camera, size), lines)
 
 
 def test_what_no_view_shows_is_grey() -> None:

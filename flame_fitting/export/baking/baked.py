@@ -125,9 +125,8 @@ def _assembled(
         if shift is None:
             continue
         near = cv2.dilate((weight > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
-        picture, scale = shot.rgba[..., :3], 1.0
         kernels.add_view(
-            shot.places, faces, face, corners, np.ascontiguousarray(picture), scale, weight, shift,
+            shot.places, faces, face, corners, np.ascontiguousarray(shot.rgba[..., :3]), weight, shift,
             np.argwhere(near).astype(np.int32), ratio, total,
         )  # fmt: skip
     weight = total[..., 3]

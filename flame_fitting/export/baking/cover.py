@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from flame_fitting.capture.color_correction import srgb_to_linear
 from flame_fitting.export.baking.shots import Shot
-from flame_fitting.fit.filling import to_linear
 from flame_fitting.fit.tissues import NUMBER, tissue_of_faces
 from flame_fitting.head.model import HeadModel
 
@@ -131,7 +131,7 @@ def _reached(
 
 def chroma_of(color: Float[ndarray, "C C 3"], seen: Bool[ndarray, "C C"]) -> Float[ndarray, "C C 2"]:
     """Logarithms of red and blue over green (linear), blurred over what is seen."""
-    linear = to_linear(color) * seen[..., None]
+    linear = srgb_to_linear(color) * seen[..., None]
     share = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 2.0)
     soft = cv2.GaussianBlur(linear.astype(np.float32), (0, 0), 2.0) / np.maximum(share, 1e-3)[..., None] + 0.004
     return np.log(soft[..., [0, 2]] / soft[..., 1:2])

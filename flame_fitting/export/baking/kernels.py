@@ -71,7 +71,6 @@ def sample(places, normals, positions, eye, faces, face, barycentric, picture, o
         alpha = 255.0
         before = 0.0
         shown = 0.0
-        most = 0.0
         empty = False
         for j in range(2):
             row = bottom if j == 1 else top
@@ -86,7 +85,6 @@ def sample(places, normals, positions, eye, faces, face, barycentric, picture, o
                     depth = avatar[row, column]
                     empty = empty or depth <= 0.0
                     shown += share * depth
-                    most = max(most, depth)
         geometry[k, 0] = cosine
         geometry[k, 2] = alpha / 255.0
         geometry[k, 3] = before
@@ -137,11 +135,11 @@ def consensus(color, weight, sigma, rounds, mean, agrees):
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def add_view(places, faces, face, barycentric, picture, scale, weight, shift, cells, ratio, total):
+def add_view(places, faces, face, barycentric, picture, weight, shift, cells, ratio, total):
     """Adds one picture to a texture, at full size.
 
     Args:
-        places: (V, 3) of the head's vertices in the picture as the camera says; the picture is `scale` times that.
+        places: (V, 3) of the head's vertices.
         face, barycentric: (R, R) and (R, R, 3) of the texels, face -1 where there is none.
         picture: (H, W, 3) uint8.
         weight, shift: (C, C) and (C, C, 3) of a coarse texture, R = ratio C: what the picture counts for, and what is
@@ -181,7 +179,7 @@ def add_view(places, faces, face, barycentric, picture, scale, weight, shift, ce
                     w += part * places[v, 2]
                 if w <= 0.0:
                     continue
-                x0, y0, x1, y1, gx, gy = _four(scale * x / w, scale * y / w, width, height)
+                x0, y0, x1, y1, gx, gy = _four(x / w, y / w, width, height)
                 for k in range(3):
                     color = (1.0 - gy) * ((1.0 - gx) * picture[y0, x0, k] + gx * picture[y0, x1, k]) + gy * (
                         (1.0 - gx) * picture[y1, x0, k] + gx * picture[y1, x1, k]

@@ -8,14 +8,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from flame_fitting.avatar.mesh import MeshPart
-from flame_fitting.avatar.render_scene import build_scene
 from flame_fitting.capture.camera import move_camera, scaled_intrinsics
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.maths.normals import vertex_normals
+from flame_fitting.report.posed_head import PosedHead
 
 MOST_VIEWS = 64
 """Pictures that a texture is made of, of a longer capture: well spread."""
@@ -48,17 +47,6 @@ class Shot:
     """Depth (m) of what the picture shows, 0 where nothing is; (0, 0) where it is not known."""
 
 
-def full_size(view: View) -> View:
-    """The view with the picture in the size that its file has."""
-    width, height = view.full_size
-    if (width, height) == (view.width, view.height):
-        return view
-    from dataclasses import replace
-
-    K = scaled_intrinsics(view.K, (view.height, view.width), (height, width))
-    return replace(view, K=K, width=width, height=height)
-
-
 def chosen_views(fit: FitResult, capture: Capture, most: int = MOST_VIEWS) -> list[View]:
     """All views whose pictures show the head as the others do, at full size; of many, well spread ones.
 
@@ -72,7 +60,7 @@ def chosen_views(fit: FitResult, capture: Capture, most: int = MOST_VIEWS) -> li
         views = [view for view in views if used[row[view.timestep]].any()] or views
     if len(views) > most:
         views = [views[k] for k in sorted(_spread(fit, views, [row[view.timestep] for view in views], most))]
-    return [full_size(view) for view in views]
+    return [view.at_full_size() for view in views]
 
 
 def _spread(fit: FitResult, views: Sequence[View], rows: Sequence[int], most: int) -> list[int]:
@@ -101,22 +89,22 @@ def shots(fit: FitResult, head: HeadModel, capture: Capture, views: Sequence[Vie
     row_of = {timestep: row for row, timestep in enumerate(capture.timesteps)}
     faces = head.faces.cpu().numpy()
     scale = float(np.cbrt(np.linalg.det(fit.head_from_world[:3, :3])))
-    at, posed, scene = -1, None, None
+    at, posed, drawn = -1, None, None
     for view in sorted(views, key=lambda view: view.timestep):
         row = row_of[view.timestep]
         if row != at or posed is None:
             vertices = fit.vertices_head(head, [row])[0]
             posed = Posed(vertices, vertex_normals(vertices, faces))
-            scene = build_scene([MeshPart(vertices=vertices, faces=faces, normals=posed.normals)])
+            drawn = PosedHead(head, vertices)
             at = row
-        assert scene is not None
+        assert drawn is not None
         image, alpha = capture.image_and_alpha(view)
         camera = move_camera(view.world_to_camera, fit.head_from_world)
         shrink = min(1.0, _DEPTH_SIZE / max(view.width, view.height))
         width, height = max(round(shrink * view.width), 1), max(round(shrink * view.height), 1)
         K = scaled_intrinsics(view.K, (view.height, view.width), (height, width))
-        inverse, _ = scene.rasterize(scene.project(K[None], camera[None]), width, height)
-        own = np.where(inverse[0] > 0, 1 / np.maximum(inverse[0], 1e-9), 1e6).astype(np.float32)
+        inverse, _ = drawn.seen(drawn.places(K, camera), width, height)
+        own = np.where(inverse > 0, 1 / np.maximum(inverse, 1e-9), 1e6).astype(np.float32)
         if shrink < 1:
             own = np.asarray(cv2.resize(own, (view.width, view.height), interpolation=cv2.INTER_NEAREST), np.float32)
         avatar = np.zeros((0, 0), dtype=np.float32)
@@ -130,7 +118,7 @@ def shots(fit: FitResult, head: HeadModel, capture: Capture, views: Sequence[Vie
         yield Shot(
             posed,
             np.ascontiguousarray(to_uint8(np.concatenate([image, alpha[None]])).transpose(1, 2, 0)),
-            scene.project(view.K[None], camera[None])[0],
+            drawn.places(view.K, camera),
             np.linalg.inv(camera)[:3, 3],
             float(view.K[0, 0]),
             own,
