@@ -91,7 +91,7 @@ FORMATS: dict[FormatName, Format] = {
     "colmap": Format(_colmap, _PICTURES, check=_check_colmap),
     "obj": Format(_obj, _MESHES | _TEXTURES, "mesh", _check_mesh),
     "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
-    "glb": Format(_glb, _TEXTURES | {"n_expr"}, "timestep"),
+    "glb": Format(_glb, _TEXTURES | {"n_expr"}, "file"),
 }
 
 
