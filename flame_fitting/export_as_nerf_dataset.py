@@ -1,17 +1,19 @@
-"""Stage `export`: a fit becomes a NeRF-style dataset in the layout of VHAP and GaussianAvatars."""
+"""Stage `export`: a fit becomes what other programs read, by default the dataset of VHAP and GaussianAvatars."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.export.formats import FORMATS, options_without_meaning
+from flame_fitting.export.options import FormatOptions
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
-from flame_fitting.options import PLACE, option, own_first, refusals
+from flame_fitting.options import PLACE, own_first, refusals
 from flame_fitting.shared_options import FitSources, OutputOptions
 
 if TYPE_CHECKING:
-    from flame_fitting.export.nerf_dataset import ExportSummary
+    from flame_fitting.export.job import ExportSummary
     from flame_fitting.manifest import Manifest
 
 WHITE = (1.0, 1.0, 1.0)
@@ -20,66 +22,38 @@ WHITE = (1.0, 1.0, 1.0)
 
 @own_first
 @dataclass
-class ExportConfig(FitSources, OutputOptions):
-    """Writes a fit as a NeRF-style dataset."""
+class ExportConfig(FormatOptions, FitSources, OutputOptions):
+    """Writes a fit as a dataset, a mesh or another format."""
 
     src_folder: Path = field(metadata=PLACE)
     """Folder of a fit, or of a run of VHAP (or the folder above it: then its last child is taken)."""
     tgt_folder: Path = field(metadata=PLACE)
-    """Folder to write the dataset to."""
-    background_color: str | None = None
-    """Background: white, black or three numbers from 0 to 255 as r,g,b. Default: that of the capture, else white."""
-    subset: str | None = None
-    """Part of the capture: ti<a>[tj<b>], tn<k>, ts<k> for timesteps, ci<a>, cn<k>, cs<k> for cameras, as in VHAP."""
-    scale_factor: float | None = option(None, above=0, at_most=1)
-    """Scales the pictures down, above 0 and at most 1."""
-    flame_mode: Literal["param", "mesh"] = "param"
-    """What is written for every timestep: parameters (flame_param/) or a mesh (meshes/)."""
-    mask_below_line: bool = True
-    """Cut pictures and masks below the neck: one surface in space for all views of a timestep."""
-    create_mask_from_mesh: bool = True
-    """VHAP's name for the same; the cut is made where both are on."""
+    """Folder to write to."""
     epoch: int = -1
     """Which saved state of the fit to export, -1 for the last; any other is added to the folder's name."""
-    landmark_views: bool = False
-    """Also export the views that were made for landmark detection, for training."""
-    train_ratio: float = option(0.7, above=0, at_most=1)
-    """Several timesteps: part of them, from the first, that train and validate; the rest tests."""
-    val_camera: str | None = None
-    """Several timesteps: camera that validates, by its name or index, or none (default: VHAP's, 8, else the last)."""
-    recenter: bool = True
-    """Several timesteps: the mean of the head's translations becomes the origin, as in VHAP."""
 
 
 def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportSummary":
-    """Writes the dataset and says where it opens.
+    """Writes the export and says where it opens.
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
-    from flame_fitting.export.nerf_dataset import ExportOptions, export_nerf_dataset
+    from flame_fitting.export.frame_pictures import background
+    from flame_fitting.export.job import ExportJob
     from flame_fitting.fit.sources import open_fit
 
     config = replace(config, src_folder=fit_folder(config.src_folder))
     if config.capture_folder is not None:
         config.capture_folder = capture_folder(config.capture_folder)
-    for refused in refusals(config):
+    for refused in (*refusals(config), *options_without_meaning(config)):
         raise InputError(refused)
-    target = config.tgt_folder
+    color = background(config.background_color)
+    target, chosen = config.tgt_folder, FORMATS[config.format]
     if config.epoch >= 0:
         target = target.with_name(f"{target.name}_epoch{config.epoch}")
+    chosen.check(config, target)
     with progress.stage("export") as line, locked_folder(target, config.force, "export", _read_of(config)):
-        color = _background(config.background_color)
-        options = ExportOptions(
-            background_color=color,
-            subset=config.subset,
-            scale_factor=config.scale_factor,
-            flame_mode=config.flame_mode,
-            mask_below_line=config.mask_below_line and config.create_mask_from_mesh,
-            landmark_views=config.landmark_views,
-            train_ratio=config.train_ratio,
-            val_camera=config.val_camera,
-            recenter=config.recenter,
-        )
+        _check_format(target, config.format)
         manifest = manifest or plan(config)
         fit, head, capture = open_fit(
             config.src_folder,
@@ -90,24 +64,28 @@ def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportS
             config.epoch,
             color or WHITE,
         )
-        with progress.Bar(len(capture.views_of("fit", "heldout")), "export", "view") as bar:
-            summary = export_nerf_dataset(
-                fit,
-                capture,
-                head,
-                target,
-                options,
-                config.force,
-                manifest,
-                lambda done, total: bar.advance(),
-                lambda: plan(config),
+        with progress.Bar(None, "export", chosen.unit) as bar:
+            job = ExportJob(
+                fit, head, capture, target, config, manifest, plan=lambda: plan(config), bar=bar, force=config.force
             )
-        counts = ", ".join(f"{count} {split}" for split, count in summary.counts.items())
-        line.result(f"{counts} views in {summary.folder}")
+            summary = chosen.write(job)
+        line.result(f"{summary.written} in {summary.folder}")
     progress.say(summary.opens_in)
     for text in summary.warnings:
         progress.warn(text)
     return summary
+
+
+def _check_format(target: Path, wanted: str) -> None:
+    """Refuses a folder that holds an export in another format: readers tell formats by the files they find."""
+    from flame_fitting.manifest import read_manifest
+
+    made = read_manifest(target)
+    if made is not None and made.stage == "export" and (found := made.config.get("format", "vhap")) != wanted:
+        raise InputError(
+            f"{target}: holds an export in format {found}, and {wanted} beside it would mislead programs that read "
+            "either. Choose another folder."
+        )
 
 
 def _read_of(config: ExportConfig) -> tuple[Path, Path]:
@@ -136,13 +114,6 @@ def plan(config: ExportConfig) -> "Manifest":
         },
         head=made.head if made is not None else None,
     )
-
-
-def _background(text: str | None) -> tuple[float, float, float] | None:
-    """The colour behind the avatar; None, also by name, keeps the capture's."""
-    from flame_fitting.capture.pictures import parse_color
-
-    return None if text is None or text.lower() == "none" else parse_color(text, "--background-color")
 
 
 if __name__ == "__main__":
