@@ -18,10 +18,10 @@ _CHUNK = 8
 def seen_vertices(head: HeadModel, vertices: Float[ndarray, "V 3"], views: list[View]) -> Bool[ndarray, " V"]:
     """Vertices around which half of the triangles or more show their front, each in some view and not too flat a one.
 
-    Too flat is what `fit.surface` takes no depth from. The head alone is in its own way. It is drawn from where the cameras
-    are, as large as the picture, so neither what a camera's own frame cuts off nor what the avatar has there plays a
-    role: a fit that is far off hides nothing by it. Inner lips, the inside of the mouth, the backs of eyeballs, and what
-    few views leave unseen are what is left out.
+    Too flat is what `fit.surface` takes no depth from. The head alone is in its own way. It is drawn from where the
+    cameras are, as large as the picture, so neither what a camera's own frame cuts off nor what the avatar has there
+    plays a role: a fit that is far off hides nothing by it. Inner lips, the inside of the mouth, the backs of eyeballs,
+    and what few views leave unseen are what is left out.
 
     Args:
         vertices: posed, in the avatar's coordinates, as the views' cameras.
