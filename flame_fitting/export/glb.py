@@ -100,8 +100,10 @@ def glb_of(
     body = document.node(Node(name="head", mesh=0, skin=bones))
     document.gltf.scenes, document.gltf.scene = [Scene(name="head", nodes=[placement, body])], 0
     if rate:
-        seconds = np.arange(fit.timesteps) / rate
-        motion = Motion(seconds, rig.weights, rig.rotations, rig.translations)
+        # what stands still until the next one needs an end
+        rows = np.arange(fit.timesteps + (not ordered)).clip(max=fit.timesteps - 1)
+        seconds = np.arange(len(rows)) / rate
+        motion = Motion(seconds, rig.weights[rows], rig.rotations[rows], rig.translations[rows])
         add_animation(document, FIT, seconds, _tracks(motion, body, numbers), straight=ordered)
     motion = showing(rig, head)
     add_animation(document, SHOW, motion.seconds, _tracks(motion, body, numbers))

@@ -135,6 +135,19 @@ def test_motion_is_an_animation(tmp_path: Path) -> None:
     assert ends == [pytest.approx(4 / 25)]
 
 
+def test_moments_without_an_order_stand_still_each(tmp_path: Path) -> None:
+    head = toy_head()
+    fit = moving_fit(head, 3)
+    (tmp_path / "a.glb").write_bytes(glb_of(fit, head, rig_of(fit, head), Skin(fit.texture), 1.0, ordered=False))
+    glb = EvaluatedGlb(tmp_path / "a.glb")
+    sampler = glb.gltf.animations[0].samplers[0]
+    assert {each.interpolation for each in glb.gltf.animations[0].samplers} == {"STEP"}
+    assert glb.accessor(sampler.input)[:, 0].tolist() == [0, 1, 2, 3]
+    weights = glb.accessor(sampler.output).reshape(4, -1)
+    np.testing.assert_array_equal(weights[3], weights[2])
+    assert not np.allclose(weights[2], weights[1])
+
+
 def test_what_few_targets_leave_is_known() -> None:
     head = toy_head()
     fit = moving_fit(head, 60)
