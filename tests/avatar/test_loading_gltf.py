@@ -135,8 +135,8 @@ def test_morph_targets_of_one_name_move_together(tmp_path):
 
 def test_morph_targets_without_names_are_numbered(tmp_path):
     path, (up, _, high) = two_meshes_with_morphs(tmp_path / "a.glb")
-    assert morphs_of(path) == ["morph_00", "morph_01"]
-    moved = load_avatar(path, "morph_00").vertices
+    assert morphs_of(path) == ["morph_0", "morph_1"]
+    moved = load_avatar(path, "morph_0").vertices
     np.testing.assert_allclose(moved, np.concatenate([TETRAHEDRON + up, TETRAHEDRON + [0, 0, 10] + high]), atol=1e-6)
 
 
@@ -144,8 +144,11 @@ def test_morph_targets_that_are_not_there_are_refused_with_those_that_are(tmp_pa
     path, _ = two_meshes_with_morphs(tmp_path / "a.glb", ["smile_L", "frown", "jawOpen"])
     assert chosen_morphs(path, ["all"]) == ["smile_L", "frown", "jawOpen"]
     assert chosen_morphs(path, ["frown", "smile_L", "frown"]) == ["frown", "smile_L"]
-    with pytest.raises(InputError, match=r"--morphs JawOpn: .* It has: jawOpen, smile_L, frown\."):
+    with pytest.raises(InputError, match=r"--morphs JawOpn: .* It has 3: jawOpen, smile_L, frown\."):
         chosen_morphs(path, ["JawOpn"])
+    assert chosen_morphs(path, ["frown", "all"]) == ["frown", "smile_L", "jawOpen"]
+    with pytest.raises(InputError, match=r"--morphs nosuch: "):
+        chosen_morphs(path, ["all", "nosuch"])
     bare = GlbBuilder()
     bare.scene(bare.primitive(TETRAHEDRON, TETRAHEDRON_FACES))
     with pytest.raises(InputError, match="has no morph targets"):
@@ -383,3 +386,21 @@ def test_specular_glossiness_and_emissive_pictures_count_as_base_colour(tmp_path
     ]
     part = load_avatar(builder.save(tmp_path / "a.glb")).parts[0]
     assert part.texture is not None and part.base_color == pytest.approx((1.0, 1.0, 1.0, 1.0))
+
+
+def test_morph_targets_are_named_by_last_parts_and_beginnings_of_one_alone(tmp_path, monkeypatch):
+    names = ["face.jawOpen", "teeth.jawOpen", "face.jaw", "face.smile", *(f"hand.f{number}" for number in range(20))]
+    monkeypatch.setattr("flame_fitting.avatar.loading.morphs_of", lambda path: names)
+    path = tmp_path / "a.glb"
+    assert chosen_morphs(path, ["smile", "teeth", "jaw", "hand.f1"]) == [
+        "face.smile",
+        "teeth.jawOpen",
+        "face.jaw",
+        "hand.f1",
+    ]
+    with pytest.raises(InputError, match=r"jawOpen: .* has 2 such morph targets: face\.jawOpen, teeth\.jawOpen\."):
+        chosen_morphs(path, ["jawOpen"])
+    with pytest.raises(InputError, match=r"hand: .* 20 such .* hand\.f11 and 8 more\."):
+        chosen_morphs(path, ["hand"])
+    with pytest.raises(InputError, match=r"It has 24: .* and 12 more\."):
+        chosen_morphs(path, ["nosuch"])
