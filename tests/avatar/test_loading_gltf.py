@@ -386,21 +386,3 @@ def test_specular_glossiness_and_emissive_pictures_count_as_base_colour(tmp_path
     ]
     part = load_avatar(builder.save(tmp_path / "a.glb")).parts[0]
     assert part.texture is not None and part.base_color == pytest.approx((1.0, 1.0, 1.0, 1.0))
-
-
-def test_morph_targets_are_named_by_last_parts_and_beginnings_of_one_alone(tmp_path, monkeypatch):
-    names = ["face.jawOpen", "teeth.jawOpen", "face.jaw", "face.smile", *(f"hand.f{number}" for number in range(20))]
-    monkeypatch.setattr("flame_fitting.avatar.loading.morphs_of", lambda path: names)
-    path = tmp_path / "a.glb"
-    assert chosen_morphs(path, ["smile", "teeth", "jaw", "hand.f1"]) == [
-        "face.smile",
-        "teeth.jawOpen",
-        "face.jaw",
-        "hand.f1",
-    ]
-    with pytest.raises(InputError, match=r"jawOpen: .* has 2 such morph targets: face\.jawOpen, teeth\.jawOpen\."):
-        chosen_morphs(path, ["jawOpen"])
-    with pytest.raises(InputError, match=r"hand: .* 20 such .* hand\.f11 and 8 more\."):
-        chosen_morphs(path, ["hand"])
-    with pytest.raises(InputError, match=r"It has 24: .* and 12 more\."):
-        chosen_morphs(path, ["nosuch"])
