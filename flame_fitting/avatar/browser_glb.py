@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from flame_fitting.capture.color_correction import srgb_to_linear
+from flame_fitting.maths.normals import vertex_normals
 
 _FLOAT, _UINT = 5126, 5125
 _ARRAY, _ELEMENTS = 34962, 34963
@@ -77,6 +78,8 @@ def _add(document: dict[str, Any], parts: list[bytes], mesh: BrowserMesh) -> Non
         return len(document["accessors"]) - 1
 
     attributes = {"POSITION": attribute(mesh.vertices, bounds=True)}
+    if not mesh.unlit:  # without any, triangles are flat (3.7.2.1)
+        attributes["NORMAL"] = attribute(vertex_normals(mesh.vertices, mesh.faces))
     if mesh.vertex_colors is not None:
         attributes["COLOR_0"] = attribute(_linear(mesh.vertex_colors))
     if mesh.uv is not None and mesh.picture is not None:

@@ -28,7 +28,7 @@ from flame_fitting.viewer.poses import load_pose, next_file, save_pose
 from flame_fitting.viewer.session import Session
 
 _FOV = np.radians(25.0)
-_WIDEST = 2.0
+_WIDEST = 1.6
 """Widths of the head, of an avatar that stands beside it without touching it."""
 _IDLE = 1.0
 """Seconds after which the loop looks whether it is to end."""

@@ -69,7 +69,7 @@ class Panel:
         if self._session.timesteps > 1:
             self.time.value = self._session.row
         for control, slider in self._sliders:
-            slider.value = round(self._session.value(control), 4)
+            slider.value = self._session.value(control)
 
     def list_poses(self) -> None:
         """Reads anew which poses are in the folder."""
@@ -94,9 +94,8 @@ class Panel:
 
     def _about(self) -> None:
         viewed = self._session.viewed
-        lines = [
-            f"**{html.escape(viewed.name)}**  \nhead model: {html.escape(viewed.fit.head_name or viewed.head.name)}"
-        ]
+        self._gui.add_html(_DARK)
+        lines = [f"**{html.escape(viewed.name)}**  \nhead model: {html.escape(viewed.head.name)}"]
         lines += [html.escape(note) for note in viewed.notes]
         self._gui.add_markdown("\n\n".join(lines))
 
@@ -160,7 +159,7 @@ class Panel:
                 self._add_slider(control)
 
     def _add_slider(self, control: Control) -> None:
-        value = round(self._session.value(control), 4)
+        value = self._session.value(control)
         hint = control.hint or None
         slider = self._gui.add_slider(control.name, control.low, control.high, control.step, value, hint=hint)
 

