@@ -87,5 +87,5 @@ def _shown(viewed: Viewed, view: View) -> ShownCamera:
     world = np.linalg.inv(move_camera(view.world_to_camera, viewed.shown_from_world))
     quaternion = np.roll(Rotation.from_matrix(world[:3, :3]).as_quat(), 1)
     names = {"landmark": "landmarks", "heldout": "held out"}
-    name = view.camera_id + (f" ({names[view.role]})" if view.role in names else "")
+    name = f"camera {view.camera_id}" + (f" ({names[view.role]})" if view.role in names else "")
     return ShownCamera(name, view, world[:3, 3], quaternion)

@@ -1,5 +1,6 @@
 """What stands in viser's scene: avatar, fitted head, landmarks, cameras."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -19,8 +20,10 @@ from flame_fitting.viewer.opening import Viewed
 DETECTED, ON_HEAD = (30, 110, 220), (230, 90, 20)
 """Colours of landmarks."""
 _WIRE, _POINTS = (25, 25, 25), (150, 150, 150)
-_SWAP = 0.08
-"""Seconds that a browser gets to read a coloured head before it is shown."""
+_SWAP, _SLOWEST = 0.05, 0.5
+"""Seconds that a browser gets at least to read a coloured head before it is shown, and at most to draw a picture."""
+_PROBE = 16
+"""Pixels of that picture's side."""
 _THUMBNAIL, _PICTURE = 256, 1024
 """Pixels of the longer side of pictures in cameras, and of the one behind the head."""
 _FRUSTUM = 0.06
@@ -82,12 +85,21 @@ class HeadNode:
             front, back = self._colored
             back.glb_data = content
             self._server.flush()
-            time.sleep(_SWAP)
+            self._wait()
             with self._server.atomic():
                 back.visible, front.visible = True, False
             self._colored = [back, front]
         if self._plain is not None:
             self._plain.visible = False
+
+    def _wait(self) -> None:
+        """Until browsers, each as quick as it is, have had the time to read what was sent: they draw small pictures."""
+        began = time.monotonic()
+        for client in self._server.get_clients().values():
+            with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
+                for _ in range(2):
+                    client.get_render(_PROBE, _PROBE, timeout=_SLOWEST)
+        time.sleep(max(_SWAP - (time.monotonic() - began), 0))
 
     def _show_wire(self, vertices: Float[ndarray, "V 3"]) -> None:
         if self.wireframe and self._wire is None:

@@ -89,9 +89,10 @@ class Page:
             if self._avatar.there:
                 # of a moving head the avatar is that of the first moment
                 self._avatar.show(bool(panel.avatar.value) and camera is None, beside)
+            head_colors = self._colors(row)
             panel.show_legend()
             self._head.visible, self._head.wireframe = bool(panel.fit.value), bool(panel.wireframe.value)
-            self._head.show(vertices, self._colors(row), panel.mode.value == colors.TEXTURE)
+            self._head.show(vertices, head_colors, panel.mode.value == colors.TEXTURE)
             shown = panel.landmarks is not None and bool(panel.landmarks.value)
             self._mark_nodes.show(shown, self._marks.detected(row), self._marks.on_head(vertices))
             self._camera_nodes.show(panel.cameras is not None and bool(panel.cameras.value) and camera is None, row)
@@ -139,6 +140,7 @@ class Page:
         if mode != colors.DISTANCE:
             return None
         if row != self._drawn_row:
+            self.panel.say("measuring ...")
             self._distance, self._drawn_row = colors.distance_colors(self.viewed, row), row
         return self._distance
 

@@ -77,6 +77,10 @@ class Panel:
         self.saved.options = tuple(found) or ("none",)
         self.load.disabled = not found
 
+    def say(self, text: str) -> None:
+        """A word in the legend's place, until it is shown again."""
+        self.legend.content, self.legend.visible = _legend([("transparent", text)]), True
+
     def show_legend(self) -> None:
         """What colours and points mean, for what is shown."""
         viewed, mode = self._session.viewed, self.mode.value
