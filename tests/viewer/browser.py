@@ -11,7 +11,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 _FLAGS = (
     *("--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run"),
     *("--remote-debugging-port=0", "--remote-allow-origins=*"),
@@ -28,12 +30,20 @@ class Browser:
 
         assert CHROMIUM is not None
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        command = [CHROMIUM, *_FLAGS, f"--user-data-dir={self._profile.name}", "--window-size=%d,%d" % size, url]
+        command = [
+            CHROMIUM,
+            *_FLAGS,
+            f"--user-data-dir={self._profile.name}",
+            f"--window-size={size[0]},{size[1]}",
+            url,
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port = self._port(Path(self._profile.name) / "DevToolsActivePort")
         self._numbers = itertools.count(1)
         self._socket = connect(self._page(port, url), max_size=None)
-        self.call("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
+        )
 
     def _port(self, file: Path) -> int:
         def there() -> int | None:
