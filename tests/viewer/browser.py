@@ -103,6 +103,20 @@ class Browser:
         for kind_of in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind_of, x=x, y=y, button="left", clickCount=1)
 
+    def set(self, label: str, value: str) -> None:
+        """Types a number beside the slider of this name."""
+        script = f"""(() => {{
+          const label = [...document.querySelectorAll("label")].find((e) => e.textContent === {json.dumps(label)});
+          if (!label) return false;
+          const input = [...label.closest(".mantine-Flex-root").querySelectorAll("input")].pop();
+          input.focus();
+          input.select();
+          return true;
+        }})()"""
+        until(lambda: self.evaluate(script), f"no slider is called {label}")
+        self.call("Input.insertText", text=value)
+        self.evaluate("document.activeElement.blur()")
+
     def close(self) -> None:
         """Ends it."""
         self._socket.close()
@@ -121,7 +135,8 @@ def until(asked: Any, complaint: str) -> Any:
     """What `asked()` gives when it is neither None nor False."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
-        if (found := asked()) not in (None, False):
+        found = asked()
+        if found is not None and found is not False:
             return found
         time.sleep(0.1)
     raise AssertionError(complaint)

@@ -215,7 +215,7 @@ def saved(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     spec = write_npz(tmp_path / "model.npz")
     head = load_head(str(spec))
     fit = replace(known_fit(head, similarity()), head_identity=dict(head.identity))
-    yield save_case(tmp_path / "out" / "fit", fit, render_case(tmp_path / "out", head, fit, 2, 0, 64)), spec
+    yield save_case(tmp_path / "out" / "fit", fit, render_case(tmp_path / "out", head, fit, 2, 1, 64)), spec
 
 
 def test_what_is_not_there_is_said(saved: tuple[Path, Path]) -> None:
