@@ -1,6 +1,7 @@
 """What stands in viser's scene: avatar, fitted head, landmarks, cameras."""
 
 import contextlib
+import threading
 import time
 from typing import Any
 
@@ -38,8 +39,9 @@ class HeadNode:
     turns: one is shown while the other one is read.
     """
 
-    def __init__(self, server: viser.ViserServer, viewed: Viewed) -> None:
-        self._server, self._head = server, viewed.head
+    def __init__(self, server: viser.ViserServer, viewed: Viewed, drawing: threading.Lock) -> None:
+        """`drawing`: held while a browser is asked for a picture."""
+        self._server, self._head, self._drawing = server, viewed.head, drawing
         self._faces = viewed.head.faces.cpu().numpy()
         self._split = split_at_seams(viewed.head)
         texture = viewed.fit.texture
@@ -67,9 +69,8 @@ class HeadNode:
 
     def _show_plain(self, vertices: Float[ndarray, "V 3"]) -> None:
         if self._plain is None:
-            color = tuple(round(255 * value) for value in GREY)
             add = self._server.scene.add_mesh_simple
-            self._plain = add("/fit/plain", vertices, self._faces, color=color, side="double")
+            self._plain = add("/fit/plain", vertices, self._faces, color=GREY, side="double")
         else:
             self._plain.vertices = vertices
         with self._server.atomic():
@@ -96,7 +97,7 @@ class HeadNode:
         """Until browsers, each as quick as it is, have had the time to read what was sent: they draw small pictures."""
         began = time.monotonic()
         for client in self._server.get_clients().values():
-            with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
+            with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError), self._drawing:
                 for _ in range(2):
                     client.get_render(_PROBE, _PROBE, timeout=_SLOWEST)
         time.sleep(max(_SWAP - (time.monotonic() - began), 0))
@@ -157,10 +158,10 @@ class MarkNodes:
 
     def show(self, visible: bool, detected: Float[ndarray, "m 3"], on_head: Float[ndarray, "n 3"]) -> None:
         """Draws them."""
-        for node, points in ((self._detected, detected), (self._on_head, on_head)):
+        for node, points, color in ((self._detected, detected, DETECTED), (self._on_head, on_head, ON_HEAD)):
             if visible:
                 node.points = points.astype(np.float32)
-                node.colors = np.tile(np.uint8(DETECTED if node is self._detected else ON_HEAD), (len(points), 1))
+                node.colors = np.tile(np.array(color, dtype=np.uint8), (len(points), 1))
             node.visible = visible and len(points) > 0
 
 

@@ -27,6 +27,8 @@ from flame_fitting.viewer.panel import BESIDE, FREE, Panel
 from flame_fitting.viewer.poses import load_pose, next_file, save_pose
 from flame_fitting.viewer.session import Session
 
+PICTURE_HEIGHT = 1200
+"""Pixels of pictures that are saved."""
 _FOV = np.radians(25.0)
 _WIDEST = 1.6
 """Widths of the head, of an avatar that stands beside it without touching it."""
@@ -48,7 +50,7 @@ class Page:
             self.server = viser.ViserServer(host=host, port=port, label="flame-fitting", verbose=False)
         self.viewed, self.session, self._folder = viewed, Session(viewed), folder
         self._changed, self._drawn_row, self._through = threading.Event(), -1, FREE
-        self._lock = threading.RLock()
+        self._drawing = threading.Lock()
         fitted = self.session.vertices()
         self._marks, self._cameras = Marks(viewed, fitted), shown_cameras(viewed)
         self._set_up(fitted)
@@ -81,27 +83,29 @@ class Page:
 
     def draw(self) -> None:
         """Everything as it is set now."""
-        with self._lock:
-            panel, row = self.panel, self.session.row
-            vertices = self.session.vertices()
-            camera = self._looked_through()
-            beside = self._apart if self._avatar.there and panel.layout.value == BESIDE and camera is None else 0.0
-            if self._avatar.there:
-                # of a moving head the avatar is that of the first moment
-                self._avatar.show(bool(panel.avatar.value) and camera is None, beside)
-            head_colors = self._colors(row)
-            panel.show_legend()
-            self._head.visible, self._head.wireframe = bool(panel.fit.value), bool(panel.wireframe.value)
-            self._head.show(vertices, head_colors, panel.mode.value == colors.TEXTURE)
-            shown = panel.landmarks is not None and bool(panel.landmarks.value)
-            self._mark_nodes.show(shown, self._marks.detected(row), self._marks.on_head(vertices))
-            self._camera_nodes.show(panel.cameras is not None and bool(panel.cameras.value) and camera is None, row)
-            self._camera_nodes.show_behind(camera, row, self._middle)
+        panel, row = self.panel, self.session.row
+        vertices = self.session.vertices()
+        camera = self._looked_through()
+        beside = self._apart if self._avatar.there and panel.layout.value == BESIDE and camera is None else 0.0
+        if self._avatar.there:
+            # of a moving head the avatar is that of the first moment
+            self._avatar.show(bool(panel.avatar.value) and camera is None, beside)
+        head_colors = self._colors(row)
+        panel.show_legend()
+        self._head.visible, self._head.wireframe = bool(panel.fit.value), bool(panel.wireframe.value)
+        self._head.show(vertices, head_colors, panel.mode.value == colors.TEXTURE)
+        shown = panel.landmarks is not None and bool(panel.landmarks.value)
+        self._mark_nodes.show(shown, self._marks.detected(row), self._marks.on_head(vertices))
+        self._camera_nodes.show(panel.cameras is not None and bool(panel.cameras.value) and camera is None, row)
+        self._camera_nodes.show_behind(camera, row, self._middle)
 
-    def picture(self, client: viser.ClientHandle) -> UInt8[ndarray, "H W 3"]:
-        """What a browser shows, before white."""
-        size = client.camera.image_height, client.camera.image_width
-        drawn = client.get_render(*size, transport_format="png", timeout=_PATIENCE)
+    def picture(
+        self, client: viser.ClientHandle, height: int = PICTURE_HEIGHT, width: int | None = None
+    ) -> UInt8[ndarray, "H W 3"]:
+        """What a browser shows, before white; in its own shape without a `width`."""
+        width = round(height * client.camera.aspect) if width is None else width
+        with self._drawing:
+            drawn = client.get_render(height, width, transport_format="png", timeout=_PATIENCE)
         over = np.asarray(drawn[..., 3:], dtype=np.float64) / 255
         return (drawn[..., :3] * over + 255 * (1 - over)).round().astype(np.uint8)
 
@@ -124,7 +128,7 @@ class Page:
         server.gui.main_panel.dock_right()
         self._avatar, wide = AvatarNode(server, self.viewed), float(high[0] - low[0])
         self._middle, self._apart = 0.5 * (low + high), 0.55 * (wide + min(self._avatar.width, _WIDEST * wide))
-        self._head = HeadNode(server, self.viewed)
+        self._head = HeadNode(server, self.viewed, self._drawing)
         self._mark_nodes = MarkNodes(server)
         self._camera_nodes = CameraNodes(server, self.viewed, self._cameras)
         self._home = self._middle - [0.5 * self._apart if self._avatar.there else 0.0, 0.0, 0.0]

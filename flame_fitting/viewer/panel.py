@@ -68,6 +68,7 @@ class Panel:
         """Puts time and sliders where the session is."""
         if self._session.timesteps > 1:
             self.time.value = self._session.row
+        slider: Any
         for control, slider in self._sliders:
             slider.value = self._session.value(control)
 
