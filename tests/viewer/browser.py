@@ -96,6 +96,7 @@ class Browser:
           const all = [...document.querySelectorAll({json.dumps(kind)})];
           const found = all.find((e) => e.textContent.trim() === wanted || e.value === wanted);
           if (!found) return null;
+          found.scrollIntoView({{block: "center"}});
           const box = found.getBoundingClientRect();
           return [box.x + box.width / 2, box.y + box.height / 2];
         }})()"""
