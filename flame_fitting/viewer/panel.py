@@ -67,7 +67,8 @@ class Panel:
     def refresh(self) -> None:
         """Puts time and sliders where the session is."""
         if self._session.timesteps > 1:
-            self.time.value = self._session.row
+            time: Any = self.time
+            time.value = self._session.row
         slider: Any
         for control, slider in self._sliders:
             slider.value = self._session.value(control)
