@@ -1,0 +1,182 @@
+"""The rig of an avatar: weights and morph targets for every vertex of its file, joints in its own coordinates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from flame_fitting.avatar.mesh import MeshPart, vertices_of
+from flame_fitting.capture.camera import transform_points
+from flame_fitting.export.rigging.correspondence import Correspondence, correspond
+from flame_fitting.export.rigging.deformation_transfer import DeformationTransfer, carried
+from flame_fitting.export.rigging.expressions import expressions_of
+from flame_fitting.export.rigging.fitted_head import JAW, JOINT_NAMES, ROOT, FittedHead
+from flame_fitting.export.rigging.parts import JOINT_OF, Pieces, Role, pieces_of
+from flame_fitting.export.rigging.stitching import Surface, stitched
+from flame_fitting.export.rigging.weights import inpainted
+
+_BELOW = 0.03
+"""Metres from the head beyond which what lies below the neck's end stays with the root."""
+_STILL = 0.05
+"""Metres from the head beyond which no expression reaches."""
+_LEAST = 2e-5
+"""Metres: displacements below this are none."""
+WHOLE = {
+    "mouth": (
+        "the avatar's lips are one closed surface: opening the jaw stretches them and parts nothing. Cut the mesh "
+        "along the line of the lips, and give it a mouth's inside, for a mouth that opens."
+    ),
+    "right_eye": "the avatar's right lids are one closed surface: they stay as they are.",
+    "left_eye": "the avatar's left lids are one closed surface: they stay as they are.",
+}
+"""What is said of openings that an avatar does not have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """For V vertices of the file's parts, one after the other."""
+
+    surface: Surface
+    """Head space, metres."""
+    pieces: Pieces
+    match: Correspondence
+    weights: Float[ndarray, "V 5"]
+    morphs: dict[str, Float[ndarray, "V 3"]]
+    """The avatar's coordinates and unit, at a weight of 1, from the avatar as it is."""
+    joints: Float[ndarray, "5 4 4"]
+    """Bind pose in the avatar's coordinates, axes of the head model turned as it was fitted; without scale."""
+    parents: tuple[int, ...]
+    warnings: list[str]
+
+
+def rig_of(
+    parts: list[MeshPart], head: FittedHead, head_from_world: Float[ndarray, "4 4"], n_expr: int = 10
+) -> Rig:
+    """Rigs the parts of an avatar as they stand in its file, by its fitted head."""
+    surface = stitched(parts, transform_points(head_from_world, vertices_of(parts)))
+    pieces = pieces_of(surface, head, _names(parts, surface))
+    match = correspond(surface, pieces, head)
+    weights = _weights(surface, pieces, match, head)
+    displacements = _displacements(surface, pieces, match, head, expressions_of(head, n_expr))
+    world_from_head = np.linalg.inv(head_from_world)
+    turn = world_from_head[:3, :3]
+    morphs = {name: (moved @ turn.T)[surface.of_vertex] for name, moved in displacements.items()}
+    joints = _joints(head, pieces, world_from_head)
+    said = [WHOLE[name] for name in match.closed]
+    parents = tuple(int(parent) for parent in head.model.parents)
+    return Rig(surface, pieces, match, weights[surface.of_vertex], morphs, joints, parents, said)
+
+
+def _names(parts: list[MeshPart], surface: Surface) -> list[str]:
+    """Of each component, the name of a part that it is in."""
+    owner = np.repeat(np.arange(len(parts)), [len(part.vertices) for part in parts])
+    component = surface.component[surface.of_vertex]
+    first = np.unique(component, return_index=True)[1]
+    return [parts[owner[vertex]].name for vertex in first]
+
+
+def _weights(surface: Surface, pieces: Pieces, match: Correspondence, head: FittedHead) -> Float[ndarray, "W 5"]:
+    role = pieces.role[surface.component]
+    corners = head.faces[match.face]
+    own = np.einsum("nk,nkj->nj", match.barycentric, head.weights[corners])
+    own = own / own.sum(axis=1, keepdims=True)
+    known = match.trusted.copy()
+    below = _below(surface, match, head)
+    known |= below
+    own[below] = np.eye(len(JOINT_NAMES))[ROOT]
+    skin = role == Role.SKIN
+    index, faces = _of(surface, skin)
+    out = own.copy()
+    out[index] = inpainted(surface.vertices[index], faces, known[index], own[index])
+    for kind, joint in JOINT_OF.items():
+        out[role == kind] = np.eye(len(JOINT_NAMES))[joint]
+    return out
+
+
+def _of(surface: Surface, mask: ndarray) -> tuple[ndarray, ndarray]:
+    """Points of a part of the surface, and its triangles in terms of these."""
+    faces = surface.faces[mask[surface.faces].all(axis=1)]
+    index = np.unique(faces)
+    return index, np.searchsorted(index, faces)
+
+
+def _below(surface: Surface, match: Correspondence, head: FittedHead) -> ndarray:
+    rim = head.vertices[head.mask("boundary")]
+    end = rim[:, 1].mean() if len(rim) else -np.inf
+    return np.asarray((surface.vertices[:, 1] < end) & (np.abs(match.distance) > _BELOW))
+
+
+def _displacements(
+    surface: Surface, pieces: Pieces, match: Correspondence, head: FittedHead, wanted: dict[str, ndarray]
+) -> dict[str, ndarray]:
+    role = pieces.role[surface.component]
+    corners = head.faces[match.face]
+    index, faces = _of(surface, role == Role.SKIN)
+    still = (np.abs(match.distance) > _STILL) & ~match.trusted
+    transfer = DeformationTransfer(
+        surface.vertices[index],
+        faces,
+        match.trusted[index],
+        still[index],
+        corners[index],
+        match.barycentric[index],
+        head.vertices,
+        head.faces,
+    )
+    on_skin = np.flatnonzero(role == Role.ON_SKIN)
+    teeth = role == Role.JAW
+    chin = _chin(head)
+    out = {}
+    for name, moved in wanted.items():
+        deformed = head.vertices + moved
+        own = np.zeros_like(surface.vertices)
+        own[index] = transfer.displacements(deformed)
+        if len(on_skin):
+            there, _ = carried(
+                corners[on_skin], match.barycentric[on_skin], head.vertices, deformed, head.faces,
+                surface.vertices[on_skin],
+            )
+            own[on_skin] = there - surface.vertices[on_skin]
+        if teeth.any() and name.startswith("jaw") and name != "jawCorrective" and len(chin):
+            # lower teeth go where the bone goes, which the skin over the chin tells
+            own[teeth] = moved[chin].mean(axis=0)
+        own[np.linalg.norm(own, axis=1) < _LEAST] = 0.0
+        out[name] = own
+    return out
+
+
+def _chin(head: FittedHead) -> ndarray:
+    return np.flatnonzero(head.mask("chin") & (head.weights[:, JAW] > 0.9))
+
+
+def _joints(head: FittedHead, pieces: Pieces, world_from_head: ndarray) -> Float[ndarray, "5 4 4"]:
+    scale = np.cbrt(np.linalg.det(world_from_head[:3, :3]))
+    turns: list[ndarray] = []
+    out = np.tile(np.eye(4), (len(JOINT_NAMES), 1, 1))
+    for joint, parent in enumerate(head.model.parents):
+        turns.append(head.rotations[joint] if parent < 0 else turns[parent] @ head.rotations[joint])
+        place = pieces.eye_centers.get(joint, head.joints[joint])
+        out[joint, :3, :3] = world_from_head[:3, :3] / scale @ turns[joint]
+        out[joint, :3, 3] = world_from_head[:3, :3] @ place + world_from_head[:3, 3]
+    return out
+
+
+def wrong_side(
+    rig: Rig, before: Float[ndarray, "V 3"], after: Float[ndarray, "V 3"], stretch: float = 4.0
+) -> int:
+    """Edges at the mouth and the eyes that a pose makes longer by `stretch` and more than 3 mm: a vertex of one lip that
+    follows the other one draws its edges across the opening. Told from the mesh alone. Both in head space, metres."""
+    first = np.zeros(len(rig.surface.vertices), dtype=np.int64)
+    first[rig.surface.of_vertex] = np.arange(len(rig.surface.of_vertex))
+    edges = rig.surface.graph.edges
+    at = np.zeros(len(first), dtype=bool)
+    for name, side in rig.match.side.items():
+        if name not in rig.match.closed:
+            at |= side != 0
+    edges = edges[at[edges].all(axis=1)]
+    one, two = (
+        np.linalg.norm(points[first[edges[:, 0]]] - points[first[edges[:, 1]]], axis=1) for points in (before, after)
+    )
+    return int(((two > stretch * one) & (two - one > 0.003)).sum())
+
