@@ -20,6 +20,7 @@ from typing import Any
 
 from flame_fitting import assets, options, progress, short_help, stopping
 from flame_fitting.errors import InputError
+from flame_fitting.invocation import invoked
 from flame_fitting.log import command_log, get_logger, log_path_after, output_folder
 from flame_fitting.version import __version__
 
@@ -136,7 +137,7 @@ STAGES = (
         "export_as_nerf_dataset",
         "ExportConfig",
         "export",
-        "Writes a fit as a dataset (by default that of VHAP and GaussianAvatars), a mesh or an avatar.",
+        "Writes a fit as a dataset (by default that of VHAP and GaussianAvatars) or a mesh.",
         (
             "export --src-folder O/fit --tgt-folder O/export --background-color white",
             "export --src-folder O/fit --tgt-folder O/export --no-mask-below-line",
@@ -245,11 +246,12 @@ def run_stage(stage: Stage, arguments: list[str]) -> int:
     config_type = getattr(module, stage.config)
     own = {field.name for field in fields(config_type)}
     common = {flag: f"--{flag}" in arguments and flag not in own for flag in ("strict", "quiet")}
+    typed = arguments
     arguments = [a for a in arguments if not any(a == f"--{flag}" for flag, given in common.items() if given)]
     config = _parse(stage, config_type, arguments)
     if isinstance(config, int):
         return config
-    with progress.quiet(common["quiet"]):
+    with progress.quiet(common["quiet"]), invoked(PROGRAM, stage.name, arguments=typed):
         return execute(stage, getattr(module, stage.function), config, arguments, strict=common["strict"])
 
 

@@ -40,6 +40,7 @@ CORE = (
     "ai-edge-litert",
     "pymatting",
     "matplotlib",
+    "jinja2",
 )
 OPTIONAL = {
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),

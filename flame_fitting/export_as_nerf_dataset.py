@@ -51,6 +51,7 @@ def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportS
     target, chosen = config.tgt_folder, FORMATS[config.format]
     if config.epoch >= 0:
         target = target.with_name(f"{target.name}_epoch{config.epoch}")
+    chosen.check(config, target)
     with progress.stage("export") as line, locked_folder(target, config.force, "export", _read_of(config)):
         _check_format(target, config.format)
         manifest = manifest or plan(config)

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from flame_fitting.errors import InputError
 from flame_fitting.files import atomic_write, sha256_of_file
+from flame_fitting.invocation import command_line
 from flame_fitting.version import __version__
 
 MANIFEST_NAME = "manifest.json"
@@ -55,6 +57,10 @@ class Manifest:
     """What the stage has to say about its result (warnings, where the capture lies ...); not compared."""
     version: str = ""
     """Version of this package; filled in by default."""
+    command: str = ""
+    """The command line that was given, where there was one; filled in by default. Not compared."""
+    date: str = ""
+    """When the stage finished, ISO 8601 with the offset of the local time. Not compared."""
     changed_inputs: list[str] = dataclasses.field(default_factory=list)
     """Inputs that changed while the stage ran: such a result is never reused."""
     finished: bool = False
@@ -63,6 +69,7 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.version:
             self.version = __version__
+        self.command = self.command or command_line()
 
     def write(self, folder: str | os.PathLike) -> Path:
         """Writes manifest.json into `folder`, atomically."""
@@ -78,17 +85,17 @@ class Manifest:
         Inputs are looked at again: those that changed meanwhile are recorded and named, one sentence each.
         """
         try:
-            now: Manifest | None = plan()
+            again: Manifest | None = plan()
         except InputError:  # an input is gone
-            now = None
+            again = None
         texts = []
         for role, record in self.inputs.items():
-            after = now.inputs.get(role) if now is not None else None
+            after = again.inputs.get(role) if again is not None else None
             if after is None or after.sha256 != record.sha256:
                 self.changed_inputs.append(role)
                 where = after.path if after is not None else record.path
                 texts.append(f"{where}: changed while the stage '{self.stage}' read it. Run it again to be sure.")
-        self.finished = True
+        self.finished, self.date = True, now()
         return texts
 
     def input_path(self, role: str, folder: str | os.PathLike) -> Path | None:
@@ -98,6 +105,11 @@ class Manifest:
             return None
         path = Path(record.path)
         return path if path.is_absolute() else Path(os.path.normpath(Path(folder).resolve() / path))
+
+
+def now() -> str:
+    """The time, ISO 8601 with the offset of the local time."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def read_manifest(folder: str | os.PathLike) -> Manifest | None:

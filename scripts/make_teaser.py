@@ -21,7 +21,8 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.sources import open_fit
 from flame_fitting.landmarks.files import read_landmarks
 from flame_fitting.report.drawing import draw_fit
-from flame_fitting.report.figures import blend_mesh, error_map
+from flame_fitting.report.error_maps import error_panels
+from flame_fitting.report.figures import blend_mesh
 from flame_fitting.report.surfaces import visible_surface
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,8 +95,8 @@ def make_teaser(folder: Path) -> Image.Image:
     over, new = (draw_fit(fit, head, capture, [view])[0] for view in (front, side))
     seen = visible_surface(capture, fit.head_from_world, capture.timesteps[0])
     assert seen is not None, "the capture has no geometry"
-    errors = error_map(head, head_space, seen.surface.distance(head_space) * 1000, SIDE)
-    middle = errors[:, SIDE : 2 * SIDE]  # right side, front, left side, colour bar
+    errors = seen.surface.distance(head_space) * 1000
+    middle = error_panels(head, head_space, errors, size=SIDE, sides=("front",))["front"]
     panels = [
         panel(picture_as_uint8(capture.image(front)), head_crop(front, vertices), "the avatar"),
         panel(landmark_panel(capture, marked, "mediapipe"), head_crop(marked, vertices), "landmarks"),

@@ -29,5 +29,5 @@ def test_a_missing_picture_is_warned_of_in_the_log_the_capture_the_metrics_and_t
     assert json.loads((output / "render" / "transforms.json").read_text())["shading"] == "clay"
     assert result.metrics["warnings"].count(warning) == 1
     assert json.loads((output / "fit" / "metrics.json").read_text())["warnings"].count(warning) == 1
-    assert "not in the avatar&#x27;s folder" in (output / "fit" / "report.html").read_text()
+    assert "not in the avatar&#39;s folder" in (output / "fit" / "report.html").read_text()
     assert result.metrics["regions"]["face"]["to_avatar_mm"]["median"] < 1.0

@@ -1,6 +1,6 @@
 """The in-memory contract between stages: timesteps x cameras, images loaded lazily."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flame_fitting.capture.avatar_record import AvatarRecord
+from flame_fitting.capture.camera import scaled_intrinsics
 from flame_fitting.capture.dense import DENSE, checked_map
 from flame_fitting.capture.making import PictureMaking, made_mask, made_picture, over_backdrop
 from flame_fitting.capture.roles import Role
@@ -57,6 +58,12 @@ class View:
     def full_size(self) -> tuple[int, int]:
         """Width and height of the picture in the folder as it is opened without options; landmark files count these."""
         return (self.width, self.height) if self.making is None else self.making.full
+
+    def at_full_size(self) -> "View":
+        """The same with the picture in its full size."""
+        width, height = self.full_size
+        K = scaled_intrinsics(self.K, (self.height, self.width), (height, width))
+        return replace(self, K=K, width=width, height=height)
 
     @property
     def key(self) -> str:

@@ -7,9 +7,10 @@ names belongs to all formats. No heavy import here: writers are imported when th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flame_fitting.export.options import FormatName
+from flame_fitting.export.options import FormatName, FormatOptions
 from flame_fitting.options import options_of, value_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Format:
     """Names of the options that mean something to it."""
     unit: str = "view"
     """What the progress bar counts."""
+    check: "Callable[[FormatOptions, Path], None]" = lambda options, target: None
+    """Raises InputError for what it cannot write, before anything is read."""
 
 
 def _vhap(job: "ExportJob") -> "ExportSummary":
@@ -33,12 +36,55 @@ def _vhap(job: "ExportJob") -> "ExportSummary":
     return write_vhap(job)
 
 
+def _colmap(job: "ExportJob") -> "ExportSummary":
+    from flame_fitting.export.colmap import write_colmap
+
+    return write_colmap(job)
+
+
+def _check_colmap(options: FormatOptions, target: Path) -> None:
+    from flame_fitting.export.colmap import check_colmap_target
+
+    check_colmap_target(target)
+
+
+def _obj(job: "ExportJob") -> "ExportSummary":
+    from flame_fitting.export.meshes import write_obj_format
+
+    return write_obj_format(job)
+
+
+def _ply(job: "ExportJob") -> "ExportSummary":
+    from flame_fitting.export.meshes import write_ply_format
+
+    return write_ply_format(job)
+
+
+def _check_mesh(options: FormatOptions, target: Path) -> None:
+    from flame_fitting.export.meshes import check_space
+
+    check_space(options.space, options.pose)
+
+
 _PICTURES = frozenset(
-    ("background_color", "subset", "scale_factor", "mask_below_line", "create_mask_from_mesh", "landmark_views")
+    (
+        "background_color",
+        "subset",
+        "scale_factor",
+        "mask_below_line",
+        "create_mask_from_mesh",
+        "landmark_views",
+        "recenter",
+    )
 )
+_MESHES = frozenset(("space", "pose", "subset"))
+_TEXTURES = frozenset(("bake", "texture_size"))
 
 FORMATS: dict[FormatName, Format] = {
-    "vhap": Format(_vhap, _PICTURES | {"flame_mode", "train_ratio", "val_camera", "recenter"}),
+    "vhap": Format(_vhap, _PICTURES | {"flame_mode", "train_ratio", "val_camera"}),
+    "colmap": Format(_colmap, _PICTURES, check=_check_colmap),
+    "obj": Format(_obj, _MESHES | _TEXTURES, "mesh", _check_mesh),
+    "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
 }
 
 
@@ -46,7 +92,8 @@ def options_without_meaning(config: Any) -> list[str]:
     """One sentence for each option of an export that was given and that its format does nothing with."""
     of_formats = frozenset[str]().union(*(one.options for one in FORMATS.values()))
     lines = []
-    for one in options_of(type(config)):
+    config_type: type = type(config)
+    for one in options_of(config_type):
         if one.name not in of_formats - FORMATS[config.format].options:
             continue
         if value_of(config, one.name) != one.field.default:

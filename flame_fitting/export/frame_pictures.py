@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flame_fitting.capture.capture import Capture, View
+from flame_fitting.capture.color_correction import srgb_to_linear
 from flame_fitting.capture.making import resized
 from flame_fitting.capture.pictures import parse_color, replace_background, to_uint8, write_png
 from flame_fitting.export.frames import Frame, entry_of, in_dataset, scaled_size
-from flame_fitting.export.neck_surface import NeckPlane, NeckSurface, keep_above
+from flame_fitting.export.neck_surface import NeckPlane, NeckSurface, keep_above, posed_neck
+from flame_fitting.export.open_bust import OpenBust
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 
 Color = tuple[float, float, float]
+
+
+def sidecar_of(name: str) -> str:
+    """The file in which instant-ngp looks for the alpha of a picture: beside it, by its full name."""
+    return f"{name}.alpha{os.path.splitext(name)[1]}"
+
+
+def _ngp_alpha() -> NDArray[np.uint8]:
+    """What instant-ngp takes for each 8-bit alpha: it decodes the picture as sRGB and cuts off what is left of 255."""
+    decoded = np.floor(255 * srgb_to_linear(np.arange(256) / 255.0) + 1e-6)
+    return np.abs(decoded[None, :] - np.arange(256)[:, None]).argmin(axis=1).astype(np.uint8)
+
+
+_NGP_ALPHA = _ngp_alpha()
 
 
 def background(text: str | None) -> Color | None:
@@ -36,7 +52,11 @@ class PictureWork:
     background_color: Color
     """sRGB 0..1."""
     scale_factor: float | None
-    is_mesh: bool
+    is_mesh: bool = False
+    masks: str = "fg_masks"
+    """Folder of the masks."""
+    sidecars: bool = True
+    """Whether instant-ngp's alpha lies beside every picture."""
 
 
 @dataclass(eq=False)
@@ -46,6 +66,8 @@ class _PosedNeck:
     plane: NeckPlane
     vertices: NDArray[np.float64]
     faces: NDArray[np.integer]
+    bust: OpenBust | None
+    """None where the capture has no depth."""
 
 
 def write_pictures(
@@ -58,22 +80,25 @@ def write_pictures(
     surface: NeckSurface | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Writes images/ and fg_masks/ and returns what transforms.json says of each frame, in their order.
+    """Writes pictures and masks and returns what transforms.json says of each frame, in their order.
 
     `frames` are sorted by timestep, `fit` is in the dataset's world; `surface` cuts its neck. Memory holds a few
     pictures and one posed head at a time, however many there are.
     """
-    for name in ("images", "fg_masks"):
+    for name in ("images", work.masks):
         (folder / name).mkdir()
 
     def write(frame: Frame, neck: _PosedNeck | None) -> dict[str, Any]:
         view = in_dataset(frame.view, work.dataset_from_world)
         image, alpha = capture.image_and_alpha(frame.view)
-        keep = None if neck is None else _keep(capture, frame.view, view, work, neck)
+        keep = None if neck is None else _keep(capture, frame, view, work, neck)
         image, mask = replace_background(image, alpha, capture.background_color, work.background_color, keep)
         view = scaled_size(view, work.scale_factor)
-        for name, picture in (("images", image.transpose(1, 2, 0)), ("fg_masks", mask)):
-            write_png(folder / name / frame.name, to_uint8(resized(picture, view.width, view.height)))
+        picture, levels = (to_uint8(resized(one, view.width, view.height)) for one in (image.transpose(1, 2, 0), mask))
+        write_png(folder / "images" / frame.name, picture)
+        write_png(folder / work.masks / frame.name, levels)
+        if work.sidecars:
+            write_png(folder / "images" / sidecar_of(frame.name), _NGP_ALPHA[levels])
         return entry_of(frame, view, work.is_mesh)
 
     entries: list[dict[str, Any]] = []
@@ -87,7 +112,7 @@ def write_pictures(
 
     with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
-            for frame, neck in _with_necks(frames, fit, head, surface):
+            for frame, neck in _with_necks(capture, frames, work, fit, head, surface):
                 waiting.append(pool.submit(write, frame, neck))
                 if len(waiting) > 2 * workers:
                     take()
@@ -100,21 +125,31 @@ def write_pictures(
 
 
 def _with_necks(
-    frames: Iterable[Frame], fit: FitResult, head: HeadModel, surface: NeckSurface | None
+    capture: Capture,
+    frames: Sequence[Frame],
+    work: PictureWork,
+    fit: FitResult,
+    head: HeadModel,
+    surface: NeckSurface | None,
 ) -> Iterator[tuple[Frame, _PosedNeck | None]]:
     """Every frame with the neck of its timestep, which is posed once for all its cameras in a row."""
     faces, row, neck = head.faces.cpu().numpy(), -1, None
     for frame in frames:
         if surface is not None and frame.row != row:
-            row, posed = frame.row, fit.of_rows([frame.row])
-            poses = {key: posed.parameters[key] for key in ("rotation", "neck_pose", "translation")}
-            neck = _PosedNeck(surface.at(poses), posed.vertices_head(head)[0], faces)
+            row = frame.row
+            plane, vertices, bust = posed_neck(surface, fit, row), fit.vertices_head(head, [row])[0], None
+            if frame.view.geometry_path is not None:
+                of_row = [other for other in frames if other.row == row]
+                bust = OpenBust(capture, of_row, work.dataset_from_world, head, vertices, plane)
+            neck = _PosedNeck(plane, vertices, faces, bust)
         yield frame, neck
 
 
-def _keep(capture: Capture, stored: View, view: View, work: PictureWork, neck: _PosedNeck) -> NDArray[np.float32]:
-    depth = None
+def _keep(capture: Capture, frame: Frame, view: View, work: PictureWork, neck: _PosedNeck) -> NDArray[np.float32]:
+    depth, stored = None, frame.view
     if stored.geometry_path is not None:
         scale = np.cbrt(np.linalg.det(work.dataset_from_world[:3, :3]))
         depth = capture.geometry(stored)[0] * scale
-    return keep_above(neck.plane, view, depth, neck.vertices, neck.faces)
+    keep = keep_above(neck.plane, view, depth, neck.vertices, neck.faces)
+    outside = None if neck.bust is None else neck.bust.keep(frame)
+    return keep if outside is None else keep * outside

@@ -17,6 +17,7 @@ from flame_fitting.capture.camera import project, scaled_intrinsics, transform_p
 from flame_fitting.capture.capture import View
 from flame_fitting.capture.similarity import umeyama
 from flame_fitting.export.neck_line import BLUR_FRACTION, REGIONS, neck_cut
+from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.render.mesh import clip_matrix, clip_positions
@@ -76,6 +77,20 @@ class NeckSurface:
         """The plane at one timestep; `poses` are rotation, neck_pose and translation, (1, 3) each."""
         ring = _posed(self._head, *self._rest, poses)[0][self._ring]
         return self._plane.moved(umeyama(self._at_rest, ring, with_scale=False))
+
+
+def posed_neck(surface: NeckSurface, fit: FitResult, row: int) -> NeckPlane:
+    """The plane at a timestep of a fit, in the frame of its vertices."""
+    posed = fit.of_rows([row])
+    return surface.at({key: posed.parameters[key] for key in ("rotation", "neck_pose", "translation")})
+
+
+def above_neck(points: Array, surface: NeckSurface | None, fit: FitResult, row: int) -> NDArray[np.bool_]:
+    """Which points (N, 3) in the frame of a fit's vertices lie above its cut at a timestep; all where nothing cuts."""
+    if surface is None:
+        return np.ones(len(points), dtype=bool)
+    plane = posed_neck(surface, fit, row)
+    return np.asarray((points - plane.center) @ plane.up > 0)
 
 
 def _posed(head: HeadModel, shape: Values, static_offset: Values, poses: dict[str, Values]) -> Array:

@@ -3,6 +3,8 @@
     transforms.json, transforms_train.json, transforms_val.json, transforms_test.json
     images/<timestep:05d>_<camera:02d>.png   fg_masks/ (same names)
     flame_param/<timestep:05d>.npz, canonical_flame_param.npz      (flame mode "param")
+    points3d.ply        the fitted vertices, coloured: what nerfstudio and 3D Gaussian Splatting begin with
+    images/<name>.png.alpha.png         the alpha of a picture as instant-ngp decodes it
     meshes/<timestep:05d>.obj, flame/exp/<timestep:05d>.txt, canonical.obj      (flame mode "mesh")
 
 The world of a static avatar's dataset is head space: metres, +Y up, face toward +Z. Over time it is the frame that the
@@ -25,9 +27,11 @@ from flame_fitting.export.flame_files import is_flame, write_meshes, write_param
 from flame_fitting.export.frame_pictures import PictureWork, background, write_pictures
 from flame_fitting.export.frames import Frame, plan_frames, scaled_size
 from flame_fitting.export.job import ExportJob, ExportSummary
-from flame_fitting.export.neck_surface import NeckSurface
+from flame_fitting.export.neck_surface import NeckSurface, above_neck
+from flame_fitting.export.ply import write_ply
 from flame_fitting.export.splits import SPLITS, TRAIN_RATIO
-from flame_fitting.export.transforms_files import DATASET_ENTRIES, write_transforms
+from flame_fitting.export.surface_points import vertex_points
+from flame_fitting.export.transforms_files import DATASET_ENTRIES, POINTS_NAME, write_transforms
 from flame_fitting.fit.result import FitResult
 from flame_fitting.folders import staged_folder
 from flame_fitting.head.model import HeadModel
@@ -104,14 +108,9 @@ def export_nerf_dataset(
     rows = dict(sorted({frame.timestep_index: frame.row for frame in frames}.items()))
     for frame in frames:
         scaled_size(frame.view, options.scale_factor)  # refused before anything is written
-    warnings = _background_warnings(capture, frames, options)
-    surface: NeckSurface | None = None
-    if options.mask_below_line:
-        try:
-            surface = NeckSurface(head, fit.parameters["shape"], fit.parameters["static_offset"][:1])
-        except ValueError:
-            warnings.append(f"The head model {head.name} has no neck points; pictures are not cut below the neck.")
-    moved, dataset_from_world = _recentred(fit, options)
+    warnings = background_warnings(capture, frames, options.background_color)
+    surface = neck_surface(fit, head, warnings) if options.mask_below_line else None
+    moved, dataset_from_world = recentred(fit, options.recenter)
     work = PictureWork(
         dataset_from_world=dataset_from_world,
         background_color=options.background_color or capture.background_color,
@@ -121,8 +120,10 @@ def export_nerf_dataset(
     with staged_folder(target, force, stale=DATASET_ENTRIES) as folder:
         entries = write_pictures(folder, capture, frames, work, moved, head, surface, progress)
         (write_meshes if work.is_mesh else write_parameters)(folder, moved, head, rows)
+        write_points(folder, moved, head, frames[0].row, surface)
         provenance = _provenance(fit, dataset_from_world, options)
-        write_transforms(folder, entries, [frame.split for frame in frames], _up(moved), provenance)
+        splits = [frame.split for frame in frames]
+        write_transforms(folder, entries, splits, _up(moved), provenance, POINTS_NAME)
         if manifest is not None:
             manifest.transforms["head_from_world"] = fit.head_from_world.tolist()
             manifest.transforms["dataset_from_world"] = dataset_from_world.tolist()
@@ -147,19 +148,35 @@ def _check(fit: FitResult, capture: Capture, options: ExportOptions) -> None:
         )
 
 
-def _recentred(fit: FitResult, options: ExportOptions) -> tuple[FitResult, NDArray[np.float64]]:
+def neck_surface(fit: FitResult, head: HeadModel, warnings: list[str]) -> NeckSurface | None:
+    """What cuts the necks of a fit; None, and a warning, where the head model does not say where its neck ends."""
+    try:
+        return NeckSurface(head, fit.parameters["shape"], fit.parameters["static_offset"][:1])
+    except ValueError:
+        warnings.append(f"The head model {head.name} has no neck points; pictures are not cut below the neck.")
+        return None
+
+
+def recentred(fit: FitResult, recenter: bool) -> tuple[FitResult, NDArray[np.float64]]:
     """The fit in the dataset's world, and `dataset_from_world` (4, 4).
 
     The mean is over all timesteps of the fit, so that parts of it have one world. A static avatar stays in head space.
     """
     translation = fit.parameters["translation"].astype(np.float64)
-    if not options.recenter or len(translation) < 2:
+    if not recenter or len(translation) < 2:
         return fit, fit.head_from_world
     mean = translation.mean(axis=0)
     back = np.eye(4)
     back[:3, 3] = -mean
     moved = replace(fit, parameters=fit.parameters | {"translation": translation - mean})
     return moved, back @ fit.head_from_world
+
+
+def write_points(folder: Path, moved: FitResult, head: HeadModel, row: int, surface: NeckSurface | None) -> None:
+    """The fitted vertices of a timestep, coloured, above the cut through the neck; what splats begin with."""
+    points = vertex_points(head, moved.vertices_head(head, [row])[0], moved.texture)
+    points = points.chosen(above_neck(points.xyz, surface, moved, row))
+    write_ply(folder / POINTS_NAME, points.xyz, None, points.normals, points.rgb)
 
 
 def _up(fit: FitResult) -> list[float]:
@@ -185,8 +202,9 @@ def _provenance(fit: FitResult, dataset_from_world: NDArray[np.float64], options
     }
 
 
-def _background_warnings(capture: Capture, frames: list[Frame], options: ExportOptions) -> list[str]:
-    if options.background_color is None:
+def background_warnings(capture: Capture, frames: list[Frame], color: tuple[float, float, float] | None) -> list[str]:
+    """Says where a background cannot be put behind pictures."""
+    if color is None:
         return []
     lacking = [frame for frame in frames if frame.view.mask_path is None]
     if not lacking:

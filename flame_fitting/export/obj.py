@@ -17,6 +17,7 @@ def write_obj(
     uv_faces: np.ndarray | None = None,
     texture: np.ndarray | str | None = None,
     material: str = "head",
+    mtl: str | None = None,
 ) -> list[Path]:
     """Writes an OBJ with normals, smooth throughout, and a MTL where there is a texture; returns the files written.
 
@@ -27,6 +28,7 @@ def write_obj(
         uv_faces: (F, 3), row for row with `faces`.
         texture: (R, R, 3) uint8 sRGB, written beside the OBJ as <stem>.png; or the file name of a picture that is
             already there.
+        mtl: file name of a MTL that is already there, or will be: none is written.
     """
     path = Path(path)
     lines = ["# flame-fitting"]
@@ -38,12 +40,11 @@ def write_obj(
             with atomic_write(path.with_name(picture)) as temporary:
                 write_png(temporary, np.ascontiguousarray(texture))
             written.append(path.with_name(picture))
-        mtl = path.with_suffix(".mtl")
-        with atomic_write(mtl) as temporary:
-            text = f"newmtl {material}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {picture}\n"
-            temporary.write_text(text, encoding="utf-8")
-        written.append(mtl)
-        lines += [f"mtllib {mtl.name}"]
+        if mtl is None:
+            mtl = f"{path.stem}.mtl"
+            write_mtl(path.with_name(mtl), picture, material)
+            written.append(path.with_name(mtl))
+        lines += [f"mtllib {mtl}"]
     points = np.asarray(vertices, dtype=np.float64)
     number = f"{{:.{_digits(points)}g}}"
     lines += [f"v {number} {number} {number}".format(*row) for row in points.tolist()]
@@ -64,6 +65,13 @@ def write_obj(
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return [path, *written]
+
+
+def write_mtl(path: Path, picture: str, material: str = "head") -> None:
+    """Writes the material that an OBJ refers to: a texture without gloss."""
+    with atomic_write(path) as temporary:
+        text = f"newmtl {material}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {picture}\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _digits(points: np.ndarray) -> int:

@@ -8,8 +8,11 @@ from typing import Literal
 
 from flame_fitting.options import option
 
-FormatName = Literal["vhap"]
+FormatName = Literal["vhap", "colmap", "obj", "ply"]
 """The names that `--format` takes: the rows of `formats.FORMATS`."""
+
+
+Pose = Literal["fit", "neutral", "zero"]
 
 
 @dataclass(kw_only=True)
@@ -17,9 +20,19 @@ class FormatOptions:
     """What may be chosen about an export."""
 
     format: FormatName = "vhap"
-    """What to write: vhap (the dataset of VHAP, GaussianAvatars, nerfstudio, instant-ngp)."""
+    """What to write: vhap (the dataset of VHAP, GaussianAvatars, nerfstudio, instant-ngp), colmap (a sparse model with
+    pictures), obj or ply (the mesh)."""
+    space: Literal["avatar", "head"] | None = None
+    """Meshes: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero head)."""
+    pose: Pose = "fit"
+    """Meshes: fit, neutral (no expression, joints at rest, placed as the fit) or zero (neutral, not placed)."""
+    bake: Literal["albedo", "shaded"] = "albedo"
+    """Texture of a mesh, from all pictures of the capture: without the light of a lit capture, or as they show it."""
+    texture_size: int = option(2048, at_least=256, at_most=8192)
+    """Width and height of that texture, px; 1024 to 4096 are usual."""
     background_color: str | None = None
-    """Background: white, black or three numbers from 0 to 255 as r,g,b. Default: that of the capture, else white."""
+    """Background: white, black or three numbers from 0 to 255 as r,g,b. Default: that of the capture, else white; of
+    colmap black."""
     subset: str | None = None
     """Part of the capture: ti<a>[tj<b>], tn<k>, ts<k> for timesteps, ci<a>, cn<k>, cs<k> for cameras, as in VHAP."""
     scale_factor: float | None = option(None, above=0, at_most=1)

@@ -11,8 +11,11 @@ from flame_fitting.export.splits import SPLITS, Split
 Entry = dict[str, Any]
 EYELIDS_NAME = "eyelid_blendshapes.npz"
 """The blendshapes that the key `eyelids` of FLAME parameters belongs to, where they have it."""
+POINTS_NAME = "points3d.ply"
+"""Where nerfstudio is told to begin; 3D Gaussian Splatting looks for this name by itself, and for normals in it."""
 DATASET_ENTRIES = (
     EYELIDS_NAME,
+    POINTS_NAME,
     *("images", "fg_masks", "flame_param", "canonical_flame_param.npz", "canonical.obj", "meshes", "flame"),
     *("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"),
     *("sequences_trainval.txt", "sequences_test.txt"),
@@ -26,11 +29,17 @@ def transforms_name(split: Split | None) -> str:
 
 
 def write_transforms(
-    folder: Path, entries: Sequence[Entry], splits: Sequence[Split], up: Sequence[float], provenance: Mapping[str, Any]
+    folder: Path,
+    entries: Sequence[Entry],
+    splits: Sequence[Split],
+    up: Sequence[float],
+    provenance: Mapping[str, Any],
+    points: str | None = None,
 ) -> None:
     """Writes the four files for pictures `entries`, whose splits stand row for row in `splits`.
 
-    `up` (3,) is the world's upward direction; `provenance` says where the data come from.
+    `up` (3,) is the world's upward direction; `provenance` says where the data come from, `points` names a file
+    of points in the same world.
     """
     by_split = {split: [e for e, s in zip(entries, splits, strict=True) if s == split] for split in SPLITS}
     shared = {}
@@ -47,6 +56,7 @@ def write_transforms(
             # nerfstudio wants some of each
             names = {name: part or names["test"] or names["train"] or names["val"] for name, part in names.items()}
             data |= {f"{name}_filenames": part for name, part in names.items()}
+        data |= {"ply_file_path": points} if points is not None else {}
         data["provenance"] = dict(provenance)
         data["frames"] = chosen
         (folder / transforms_name(split)).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

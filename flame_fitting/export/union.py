@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from flame_fitting.export.frame_pictures import sidecar_of
 from flame_fitting.export.splits import SPLITS, Split
 from flame_fitting.export.transforms_files import DATASET_ENTRIES, EYELIDS_NAME, Entry, write_transforms
 from flame_fitting.export.union_checks import check_placement, consistent_cameras, differences, subject_of
@@ -149,6 +150,8 @@ def _placed(entry: Entry, source: Source, folder: Path, copies: bool, progress: 
         if not (folder / new).exists():
             (folder / new).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.folder / old, folder / new)
+            if (alpha := source.folder / old.with_name(sidecar_of(old.name))).is_file():
+                shutil.copyfile(alpha, folder / new.with_name(sidecar_of(new.name)))
         entry[key] = new.as_posix()
     if copies and progress is not None:
         progress()

@@ -82,7 +82,9 @@ def _split(state: FitState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     underway = state.underway
     if underway is not None:
         tensors |= {f"underway/tensors/{name}": value for name, value in underway.tensors.items()}
-        content["underway"] = {name: getattr(underway, name) for name in ("stage", "batch", "step", "numbers")}
+        content["underway"] = {
+            name: getattr(underway, name) for name in ("stage", "batch", "step", "numbers", "losses")
+        }
         if underway.found is not None:
             content["underway"]["found"], own = _split(replace(underway.found, records=(), warnings=()))
             tensors |= {f"underway/found/{name}": value for name, value in own.items()}
@@ -154,6 +156,7 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
     for record in content["stages"]:
         own = _below(_of_stage(record["name"]), tensors)  # older fits have the stage's vertices in place of these
         moved = FitParameters(**open_eyes | own) if own else None
+        record |= {"losses": _points(record.get("losses", []))}
         records.append(StageRecord(**record, parameters=moved, reference_from_world=reference))
     active = content.get("active")
     underway = content.get("underway")
@@ -163,7 +166,8 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
             found = _joined(found, _below("underway/found/", tensors))
             found = replace(found, records=tuple(records), warnings=tuple(str(text) for text in content["warnings"]))
         own = _below("underway/tensors/", tensors)
-        underway = Underway(**(underway | {"found": found, "tensors": own}))
+        losses = _points(underway.get("losses", []))
+        underway = Underway(**(underway | {"found": found, "tensors": own, "losses": losses}))
     return FitState(
         FitParameters(**_below("parameters/", tensors)),
         reference,
@@ -176,6 +180,11 @@ def _joined(content: dict[str, Any], tensors: dict[str, Tensor]) -> FitState:
         underway=underway,
         **{name: tensors.get(f"appearance/{name}") for name in APPEARANCE},
     )
+
+
+def _points(losses: list[Any]) -> list[tuple[int, float]]:
+    """Of a loss curve, as JSON has them."""
+    return [(int(step), float(loss)) for step, loss in losses]
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Clock, Keeper
 from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyframes
+from flame_fitting.fit.loss_curve import LossCurve
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
 from flame_fitting.fit.pictures import ZOOMED
@@ -69,9 +70,10 @@ def run_stages(
             state = replace(state, parameters=state.parameters.with_dynamic_offset())
         # before the stage `state` is what a checkpoint in its middle goes back to
         before = replace(state, underway=None)
-        keeper = Keeper(keep, clock, before, name) if keep is not None else None
+        losses = LossCurve()
+        keeper = Keeper(keep, clock, before, name, losses=losses) if keep is not None else None
         later = any(_finds_motion(after, seen, config) for _, after in stages[number + 1 :])
-        stage = Stage(name, settings, config, keeper, steadied=not later)
+        stage = Stage(name, settings, config, losses, keeper, steadied=not later)
         if name in done or ("pictures" in settings.looks_at and seen.rasterizer is None):
             continue
         state = run_stage(state, seen, stage)
@@ -149,7 +151,7 @@ def _run_stage(state: FitState, seen: Observations, stage: Stage) -> FitState:
     for done in repaired:
         found = _told_of_repair(found, seen, stage, done)
     smoothed = np.flatnonzero(np.any([done.smoothed for done in repaired], axis=0)).tolist() if repaired else []
-    return recorded(found, stage.name, time.perf_counter() - started, after, not trouble, smoothed)
+    return recorded(found, stage.name, time.perf_counter() - started, after, not trouble, smoothed, stage.losses)
 
 
 def frames_of(stage: Stage, seen: Observations, state: FitState) -> list[list[int]]:
@@ -179,12 +181,14 @@ def _solved(
     valid = seen.valid
     seen_before = any(_saw_all(record.name, stage) for record in state.records)
     if left is not None:
+        stage.losses.points[:] = left.losses
         state = state if left.found is None else left.found
         shown.advance(left.batch * stage.steps(len(batches[0])))
     for number, rows in enumerate(batches):
         if left is not None and number < left.batch:
             continue
         underway = left if left is not None and number == left.batch and left.step else None
+        stage.losses.begin = number * stage.steps(len(batches[0]))
         if keeper is not None and number > 0:
             keeper = replace(keeper, batch=number, found=state)
             if keeper.due():
@@ -236,11 +240,19 @@ def recorded(
     quality: Quality,
     accepted: bool = True,
     smoothed: list[int] | None = None,
+    losses: LossCurve | None = None,
 ) -> FitState:
     """The state with a note of what a stage left behind."""
     parameters = state.parameters.to("cpu")
     record = StageRecord(
-        name, parameters, state.reference_from_world, seconds, quality.as_dict(), accepted, smoothed or []
+        name,
+        parameters,
+        state.reference_from_world,
+        seconds,
+        quality.as_dict(),
+        accepted,
+        smoothed or [],
+        losses.thinned() if losses is not None else [],
     )
     return state.recorded(record)
 

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flame_fitting.fit.loss_curve import LossCurve
 from flame_fitting.fit.state import FitState, Underway
 
 
@@ -39,6 +40,8 @@ class Keeper:
     batch: int = 0
     found: FitState | None = None
     """What earlier batches have made of it."""
+    losses: LossCurve = field(default_factory=LossCurve)
+    """The stage's own, as its solver fills it in."""
 
     def due(self) -> bool:
         """Whether it is time to show it."""
@@ -46,6 +49,6 @@ class Keeper:
 
     def keep(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any] | None = None) -> None:
         """Saves all that the solver needs to go on before its step number `step`."""
-        underway = Underway(self.stage, self.batch, self.found, step, tensors, numbers or {})
+        underway = Underway(self.stage, self.batch, self.found, step, tensors, numbers or {}, [*self.losses.points])
         self.save(replace(self.before, underway=underway).to(torch.device("cpu")))
         self.clock.restart()

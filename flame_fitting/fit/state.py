@@ -32,6 +32,8 @@ class StageRecord:
     accepted: bool = True
     smoothed: list[int] = field(default_factory=list)
     """Triangles that static offsets had turned over, and around which they were smoothed (`fit.repair`)."""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """Steps and what was minimised there, where the solver reads it; empty of older fits."""
 
     def vertices_world(self, head: HeadModel, rows: Sequence[int] | None = None) -> np.ndarray:
         """(T, V, 3) in the avatar's coordinates; of some rows where they are given. Where there are `parameters`."""
@@ -55,6 +57,8 @@ class Underway:
     """The solver's own: optimiser moments, buffers, states of random generators. Empty before its first step."""
     numbers: dict[str, Any]
     """The solver's own, plain values for JSON."""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """Steps of the stage, of all batches, and their losses so far."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from flame_fitting.capture.camera import scaled_intrinsics
 from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import picture_as_uint8
 from flame_fitting.errors import InputError
@@ -144,7 +143,8 @@ def _chosen(capture: Capture, faces: list[list[ndarray]]) -> ndarray:
     if capture.calibrated and columns >= 3:
         for row in range(steps):
             there = [column for column in range(columns) if (row, column) in cameras]
-            K = [_at_full_size(cameras[row, column]) for column in there]
+            # landmarks of the whole folder count pixels of the full size
+            K = [cameras[row, column].at_full_size().K for column in there]
             poses = [cameras[row, column].world_to_camera for column in there]
             if there:
                 found = choose_over_views([faces[row][column] for column in there], np.array(K), np.array(poses))
@@ -153,12 +153,6 @@ def _chosen(capture: Capture, faces: list[list[ndarray]]) -> ndarray:
     for column in range(columns):
         out[:, column] = choose_over_time([faces[row][column] for row in range(steps)])
     return np.where(out < 0, 0, out)
-
-
-def _at_full_size(view: View) -> ndarray:
-    """The view's K for pictures of the full size, as landmarks of the whole folder count pixels."""
-    width, height = view.full_size
-    return scaled_intrinsics(view.K, (view.height, view.width), (height, width))
 
 
 def _grid(shape: tuple[int, ...]) -> list[list[tuple[int, int]]]:

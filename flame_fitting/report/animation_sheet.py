@@ -1,6 +1,6 @@
 """The picture of a fit's animation: each pose from the front, in grey from its left, its eyes and mouth close by."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.animation import Animation
 from flame_fitting.report.drawing import Cameras, draw_in_head_space
-from flame_fitting.report.figures import Figure, labelled, write_jpeg
+from flame_fitting.report.figures import labelled, write_jpeg
 
 NAME = "animation"
 _FACE, _DETAIL = (220, 268), (264, 132)
@@ -26,30 +26,49 @@ _STRIP, _GAP, _LINE = 74, 24, 4
 """Pixels for the text above a pose, between poses, and between the pictures of one."""
 
 
-def write_animation(folder: Path, fit: FitResult, head: HeadModel, animation: Animation) -> Figure:
-    """Writes overlays/animation.jpg."""
-    path = folder / "overlays" / f"{NAME}.jpg"
-    write_jpeg(path, animation_sheet(fit, head, animation))
-    title = (
-        f"How the head moves (timestep {animation.timestep}): the fit, its neutral head, and that with an open jaw, "
-        "closed lids, turned eyes and the model's first expressions; from the front, from its left in grey, close by"
-    )
-    return Figure(path, title)
+@dataclass(frozen=True, eq=False)
+class PosePicture:
+    """One pose: what it is, its numbers in words, and how it looks."""
+
+    title: str
+    said: list[str]
+    picture: UInt8[ndarray, "h w 3"]
+
+
+def write_animation(folder: Path, fit: FitResult, head: HeadModel, animation: Animation) -> list[PosePicture]:
+    """Writes overlays/animation.jpg; gives what stands in it."""
+    pictures = pose_pictures(fit, head, animation)
+    write_jpeg(folder / "overlays" / f"{NAME}.jpg", joined_sheet(animation, pictures))
+    return pictures
 
 
 def animation_sheet(fit: FitResult, head: HeadModel, animation: Animation) -> UInt8[ndarray, "H W 3"]:
     """All poses, two beside each other, seen by the same cameras, with their numbers above them."""
-    cameras, rows = sheet_cameras(head, animation), []
+    return joined_sheet(animation, pose_pictures(fit, head, animation))
+
+
+def pose_pictures(fit: FitResult, head: HeadModel, animation: Animation) -> list[PosePicture]:
+    """Of every pose, in their order: from the front, in grey from its left, eyes and mouth close by."""
+    cameras, out = sheet_cameras(head, animation), []
     grey = replace(fit, texture=None, lights=None)
+    for pose in animation.poses:
+        front, *details = draw_in_head_space(fit, head, pose.vertices, [cameras.front, *cameras.details])
+        turned = draw_in_head_space(grey, head, pose.vertices, [cameras.turned])[0]
+        seen = [[to_uint8(picture.transpose(1, 2, 0)) for picture in each] for each in (front, turned, *details)]
+        row = _joined([_joined(each, 0) for each in seen], 1)
+        out.append(PosePicture(pose.title, _in_words(animation.numbers[pose.name]), row))
+    return out
+
+
+def joined_sheet(animation: Animation, pictures: list[PosePicture]) -> UInt8[ndarray, "H W 3"]:
+    """The pictures in the animation's rows of two."""
+    left, rows = list(pictures), []
     for pair in animation.rows:
         panels = []
-        for pose in pair:
-            front, *details = draw_in_head_space(fit, head, pose.vertices, [cameras.front, *cameras.details])
-            turned = draw_in_head_space(grey, head, pose.vertices, [cameras.turned])[0]
-            seen = [[to_uint8(picture.transpose(1, 2, 0)) for picture in each] for each in (front, turned, *details)]
-            row = _joined([_joined(each, 0) for each in seen], 1)
-            text = "\n".join([pose.title, *_in_words(animation.numbers[pose.name])])
-            panels.append(np.concatenate([labelled(_white(_STRIP, row.shape[1]), text), row]))
+        for _ in pair:
+            one = left.pop(0)
+            text = "\n".join([one.title, *one.said])
+            panels.append(np.concatenate([labelled(_white(_STRIP, one.picture.shape[1]), text), one.picture]))
         panels += [np.full_like(panels[0], 255)] * (2 - len(panels))
         rows.append(_joined(panels, 1, _GAP))
     return np.concatenate(rows)
@@ -106,7 +125,7 @@ def _in_words(numbers: dict[str, Any]) -> list[str]:
     lips, lids = [], []
     if "lip_gap_mm" in numbers:
         gap = numbers["lip_gap_mm"]
-        lips.append(f"{gap:.1f} mm apart" if gap > -0.05 else f"{-gap:.1f} mm past each other")
+        lips.append(f"{round(gap, 1) + 0.0:.1f} mm apart" if gap > -0.05 else f"{-gap:.1f} mm past each other")
         right, left = (round(gap, 1) + 0.0 for gap in numbers["lid_gap_mm"])
         lids.append(f"right {right:.1f}, left {left:.1f} mm apart")
     if "lips_crossing" in numbers:

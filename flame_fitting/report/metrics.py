@@ -48,6 +48,8 @@ class Workings:
 
     visible: list[VisibleSurface | None] = field(default_factory=list)
     """By timestep."""
+    seen: dict[int, Bool[ndarray, " V"]] = field(default_factory=dict)
+    """By row of the fit: vertices that some view shows; of some rows where there is no surface."""
     detected: Landmarks2D | None = None
     """What the fit's detector found, in held-out views too."""
     chosen: Chosen = field(default_factory=lambda: Chosen([]))
@@ -86,6 +88,7 @@ def evaluate_fit(
     metrics: dict[str, Any] = {"head_model": {"name": fit.head_name, "sha256": fit.head_hash} | fit.head_identity}
     visible = [visible_surface(capture, fit.head_from_world, t, avatar) for t in capture.timesteps]
     workings.visible = visible
+    metrics["picture_height"] = max((view.height for view in capture.views), default=0)
     # where there is no surface to measure to, some timesteps stand for all
     whole = not capture.ordered or any(one is not None for one in visible)
     rows = spread(len(visible), len(visible) if whole else _MOST_POSED)
@@ -99,6 +102,7 @@ def evaluate_fit(
             for posed, row, surface in zip(fit.vertices_world(head, rows), rows, visible, strict=True)
         ]
     )
+    workings.seen = dict(zip(rows, seen, strict=True))
     metrics["regions"] = region_metrics(head, vertices, visible, mm, seen)
     if truth is not None:
         for name, values in truth_metrics(head, fit.vertices_world(head, [0])[0], truth).items():
@@ -153,7 +157,7 @@ def evaluate_fit(
         "expr_rms": _used_rms(fit.parameters["expr"]),
         "offset_mm_max": 1000 * float(np.linalg.norm(fit.parameters["static_offset"], axis=-1).max(initial=0.0)),
     }
-    metrics["warnings"] = list(fit.warnings) + out_of_range(metrics, capture, thresholds or Thresholds())
+    metrics["warnings"] = list(fit.warnings) + out_of_range(metrics, thresholds or Thresholds())
     metrics["warnings"] += sanity_warnings(sanity)
     metrics["seconds"] = {key: float(value) for key, value in fit.seconds.items()}
     metrics["seconds"]["evaluate"] = time.perf_counter() - started

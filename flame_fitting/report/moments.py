@@ -1,5 +1,7 @@
 """Several moments of one person, in no order: numbers of each, and its pictures beside the common neutral head."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ from numpy import ndarray
 from flame_fitting.capture.capture import Capture
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.landmarks.files import Landmarks2D
 from flame_fitting.report.animation import Animation, animate_moments
-from flame_fitting.report.animation_sheet import animation_sheet
-from flame_fitting.report.drawing import draw_fit
-from flame_fitting.report.figures import Figure, choose_views, overlay_row, write_error_map, write_jpeg
+from flame_fitting.report.animation_sheet import PosePicture, joined_sheet, pose_pictures
+from flame_fitting.report.error_maps import ErrorMap, error_panels, error_sheet
+from flame_fitting.report.figures import choose_views, write_jpeg
 from flame_fitting.report.landmark_errors import ViewErrors
+from flame_fitting.report.layers import Layers, overlay_row
+from flame_fitting.report.overlays import layers_of
 from flame_fitting.report.sampling import head_at, spread
 from flame_fitting.report.statistics import area_of_vertices, weighted_stats
 from flame_fitting.report.surfaces import VisibleSurface
@@ -54,26 +59,42 @@ def moment_metrics(
     return out
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Pictures of several moments of one person."""
+
+    poses: list[PosePicture]
+    """The neutral head that all share, and the expression of each."""
+    fronts: list[Layers]
+    errors: list[ErrorMap]
+
+
 def write_moments(
-    folder: Path, fit: FitResult, capture: Capture, head: HeadModel, visible: list[VisibleSurface | None]
-) -> list[Figure]:
+    folder: Path,
+    fit: FitResult,
+    capture: Capture,
+    head: HeadModel,
+    visible: list[VisibleSurface | None],
+    seen: Mapping[int, Bool[ndarray, " V"]],
+    detected: Landmarks2D | None = None,
+) -> Moments:
     """Writes overlays/moments.jpg, and of each moment overlays/moment_<n>.jpg and moment_<n>_error.jpg."""
     rows = spread(fit.timesteps, MOST_SHOWN)
-    path = folder / "overlays" / "moments.jpg"
     animation: Animation = animate_moments(fit, head, rows)
-    write_jpeg(path, animation_sheet(fit, head, animation))
-    figures = [Figure(path, "The neutral head that all moments share, and the expression of each")]
+    out = Moments(pose_pictures(fit, head, animation), [], [])
+    write_jpeg(folder / "overlays" / "moments.jpg", joined_sheet(animation, out.poses))
     for row in rows:
         name, timestep = fit.timestep_id[row], capture.timesteps[row]
-        path = folder / "overlays" / f"moment_{row:02d}.jpg"
         front = choose_views(capture, head_at(fit, row), timestep)
         if front:
             view = next(iter(front.values()))
-            write_jpeg(path, overlay_row(fit, capture, view, draw_fit(fit, head, capture, [view])[0]))
-            figures.append(Figure(path, f"{name}: avatar, fit, fitted mesh over the avatar, colour difference"))
-        if (seen := visible[row]) is not None:
+            out.fronts.extend(layers_of(fit, capture, head, [view], [name], detected))
+            write_jpeg(folder / "overlays" / f"moment_{row:02d}.jpg", overlay_row(out.fronts[-1]))
+        if (surface := visible[row]) is not None:
             vertices = fit.vertices_head(head, [row])[0]
-            error = seen.surface.distance(vertices) * 1000
-            title = f"{name}: distance of the fitted head to the avatar's visible surface"
-            figures.append(write_error_map(folder, head, vertices, error, f"moment_{row:02d}_error", title))
-    return figures
+            error = surface.surface.distance(vertices) * 1000
+            panels = error_panels(head, vertices, error, seen.get(row))
+            write_jpeg(folder / "overlays" / f"moment_{row:02d}_error.jpg", error_sheet(panels))
+            sides = {side: panels[side] for side in ("right", "front", "left")}
+            out.errors.append(ErrorMap(f"moment_{row:02d}_error", name, sides))
+    return out

@@ -1,6 +1,6 @@
 """The metrics as text: a table for the terminal."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 COLUMNS = (
     ("to_avatar_mm", "fit to avatar, mm"),
@@ -35,90 +35,104 @@ def metrics_table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+class Row(NamedTuple):
+    """A number that is not by region."""
+
+    key: str
+    """In `glossary.TERMS`."""
+    title: str
+    text: str
+    measure: str | None = None
+    """In `usual_range.MEASURES`, where its range is known."""
+
+
 def summary_pairs(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Names and values of the numbers that are not by region."""
-    pairs = []
+    return [(row.title, row.text) for row in summary_rows(metrics)]
+
+
+def summary_rows(metrics: dict[str, Any]) -> list[Row]:
+    """The numbers that are not by region."""
+    rows = []
     landmarks = metrics.get("landmarks", {})
-    for key, title, unit in (
-        ("reprojection_px", "landmarks", "px"),
-        ("error_mm", "landmarks", "mm"),
-        ("spread_mm", "landmark spread over views", "mm"),
+    for key, title, unit, measure in (
+        ("reprojection_px", "landmarks", "px", "landmark_reprojection_px_at_512"),
+        ("error_mm", "landmarks", "mm", None),
+        ("spread_mm", "landmark spread over views", "mm", "landmark_spread_mm"),
     ):
         if key in landmarks:
             values = landmarks[key]
-            pairs.append((title, f"{values['median']:.2f} {unit} (95 %: {values['p95']:.2f})"))
-    for key, title in (
-        ("silhouette_iou", "silhouette IoU above the neck line"),
-        ("silhouette_iou_head", "silhouette IoU above the sides of the neck"),
+            rows.append(Row(key, title, f"{values['median']:.2f} {unit} (95 %: {values['p95']:.2f})", measure))
+    for key, title, unit, digits, measure in (
+        ("silhouette_iou", "silhouette IoU above the neck line", "", 3, None),
+        ("silhouette_iou_head", "silhouette IoU above the sides of the neck", "", 3, "silhouette_iou"),
+        ("psnr_heldout_db", "PSNR of held-out views", " dB", 1, None),
+        ("psnr_heldout_above_neck_db", "PSNR of held-out views, above the neck", " dB", 1, "psnr_heldout_db"),
     ):
         if metrics.get(key) is not None:
-            pairs.append((title, f"{metrics[key]:.3f}"))
-    for key, title in (
-        ("psnr_heldout_db", "PSNR of held-out views"),
-        ("psnr_heldout_above_neck_db", "PSNR of held-out views, above the neck"),
-    ):
-        if metrics.get(key) is not None:
-            pairs.append((title, f"{metrics[key]:.1f} dB"))
-    pairs += _over_time_pairs(metrics.get("over_time", {}))
+            rows.append(Row(key, title, f"{metrics[key]:.{digits}f}{unit}", measure))
+    rows += _over_time_rows(metrics.get("over_time", {}))
     moments = [
         (name, one["face_to_avatar_mm"])
         for name, one in metrics.get("moments", {}).items()
         if "face_to_avatar_mm" in one
     ]
     for name, face in moments[:_MOMENTS]:
-        pairs.append((f"face to avatar, {name}", f"{face['median']:.2f} mm (95 %: {face['p95']:.2f})"))
+        rows.append(Row("moment", f"face to avatar, {name}", f"{face['median']:.2f} mm (95 %: {face['p95']:.2f})"))
     shares = {name: r["hidden"] / r["vertices"] for name, r in metrics.get("regions", {}).items() if r.get("hidden")}
     many = [f"{name.replace('_', ' ')} {share:.0%}" for name, share in shares.items() if share >= _MANY_HIDDEN]
     if many:
-        pairs.append(("hidden from all views, not measured", ", ".join(many)))
-    if "flipped_triangles" in metrics:
-        pairs.append(("flipped triangles on the face", str(metrics["flipped_triangles"])))
+        rows.append(Row("hidden", "hidden from all views, not measured", ", ".join(many)))
+    if (flipped := metrics.get("flipped_triangles")) is not None:
+        rows.append(Row("flipped_triangles", "flipped triangles on the face", str(flipped), "flipped_triangles"))
     if "not_at_rest" in metrics:
-        pairs.append(("not at rest", ", ".join(metrics["not_at_rest"]) or "nothing"))
+        rows.append(Row("not_at_rest", "not at rest", ", ".join(metrics["not_at_rest"]) or "nothing"))
     if "mm_per_unit" in metrics:
         source = str(metrics.get("scale_source"))
         if "mm_per_unit_by_face" in metrics:
             source += f"; by the face alone {metrics['mm_per_unit_by_face']:.4g} mm"
-        pairs.append(("scale", f"1 unit of the avatar = {metrics['mm_per_unit']:.4g} mm ({source})"))
+        rows.append(Row("scale", "scale", f"1 unit of the avatar = {metrics['mm_per_unit']:.4g} mm ({source})"))
     if sources := metrics.get("landmarks", {}).get("sources"):
         named = [f"{name} ({version})" if version else name for name, version in sources.items()]
-        pairs.append(("landmarks of", ", ".join(named)))
+        rows.append(Row("sources", "landmarks of", ", ".join(named)))
     if "head_model" in metrics:
-        pairs.append(("head model", str(metrics["head_model"].get("name"))))
-    return pairs
+        rows.append(Row("head_model", "head model", str(metrics["head_model"].get("name"))))
+    return rows
 
 
-def _over_time_pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _over_time_rows(found: dict[str, Any]) -> list[Row]:
     if not found:
         return []
-    names, pairs = found["timestep_id"], []
+    names, rows = found["timestep_id"], []
     known = [(value, name) for value, name in zip(found["landmark_px"], names, strict=True) if value is not None]
     if known:
         value, name = max(known)
-        pairs.append(("worst timestep by its landmarks", f"{value:.2f} px ({name})"))
+        rows.append(Row("worst_timestep", "worst timestep by its landmarks", f"{value:.2f} px ({name})"))
     faces = [name not in found["no_face"] for name in names]
     psnr = sorted(value for value, face in zip(found["psnr_db"], faces, strict=True) if face and value is not None)
     if psnr:
-        pairs.append(("PSNR by timestep, median (worst)", f"{psnr[len(psnr) // 2]:.1f} dB ({psnr[0]:.1f} dB)"))
+        text = f"{psnr[len(psnr) // 2]:.1f} dB ({psnr[0]:.1f} dB)"
+        rows.append(Row("psnr_by_timestep", "PSNR by timestep, median (worst)", text))
     trembles = found["jitter_rms"]
     if trembles["vertices_mm"] is not None:
         turns = f"head {trembles['rotation_deg']:.2f}, jaw {trembles['jaw_deg']:.2f} degrees"
-        pairs.append(("jitter (RMS second difference)", f"face {trembles['vertices_mm']:.2f} mm, {turns}"))
+        text = f"face {trembles['vertices_mm']:.2f} mm, {turns}"
+        rows.append(Row("jitter", "jitter (RMS second difference)", text))
     if (face := found.get("swimming", {}).get("regions", {}).get("face")) is not None:
         text = f"{face['detail_std_median']:.1f} of 255 (with the light {face['std_median']:.1f})"
-        pairs.append(("swimming of the face's texture", text))
+        rows.append(Row("swimming", "swimming of the face's texture", text))
     if found["no_face"]:
-        pairs.append(("timesteps without a face", f"{len(found['no_face'])} of {len(names)}"))
+        rows.append(Row("no_face", "timesteps without a face", f"{len(found['no_face'])} of {len(names)}"))
     for key, title in (("views_held_out", "views held out"), ("views_fitted", "views fitted")):
         if (part := found.get("heldout", {}).get(key)) is not None:
             said = [f"landmarks {part['landmark_px']['median']:.2f} px"] if part["landmark_px"] else []
             said += [f"PSNR {part['psnr_db']:.1f} dB"] if part["psnr_db"] is not None else []
             said += [f"IoU {part['iou']:.3f}"] if part["iou"] is not None else []
-            pairs.append((title, ", ".join(said) or "-"))
+            rows.append(Row("heldout", title, ", ".join(said) or "-"))
     drawn = found.get("drawn")
     if drawn and drawn["views"] < drawn["of_views"]:
-        pairs.append(("pictures that were drawn", f"{drawn['views']} of {drawn['of_views']}"))
-    return pairs
+        rows.append(Row("drawn", "pictures that were drawn", f"{drawn['views']} of {drawn['of_views']}"))
+    return rows
 
 
 def _cell(values: dict[str, float] | None, stat: str) -> str:

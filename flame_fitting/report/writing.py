@@ -12,14 +12,18 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.manifest import Manifest, now, read_manifest
 from flame_fitting.report.animation import animate
 from flame_fitting.report.animation_sheet import write_animation
 from flame_fitting.report.curves import write_curves, write_swimming
-from flame_fitting.report.figures import Figure, write_error_map, write_figures, write_worst
+from flame_fitting.report.error_maps import ErrorMap, error_panels, error_sheet
+from flame_fitting.report.figures import write_jpeg
 from flame_fitting.report.html import write_html
 from flame_fitting.report.metrics import Workings
 from flame_fitting.report.moments import write_moments
-from flame_fitting.report.surfaces import VisibleSurface, visible_surface
+from flame_fitting.report.overlays import write_views, write_worst
+from flame_fitting.report.page import Page
+from flame_fitting.report.surfaces import visible_surface
 from flame_fitting.report.truth import Truth
 
 
@@ -38,52 +42,51 @@ def write_report(
     workings: Workings | None = None,
     truth: Truth | None = None,
     videos: Sequence[Path] = (),
-) -> list[Figure]:
-    """Writes overlays/*.jpg and report.html, which shows `videos` in `folder`, too."""
+) -> Page:
+    """Writes overlays/*.jpg and report.html, which shows `videos` in `folder`, too; gives what stands on the page."""
     workings = workings or Workings()
-    figures, over_time = [], workings.over_time
-    if over_time is not None:
-        figures.append(write_curves(folder, over_time))
-        figures += write_worst(folder, fit, capture, head, over_time, workings.chosen.cameras, workings.detected)
-    if workings.swimming is not None:
-        figures.append(write_swimming(folder, workings.swimming))
-    figures += write_figures(folder, fit, capture, head)
-    figures.append(write_animation(folder, fit, head, workings.animation or animate(fit, head)))
-    if capture.moments:
-        figures += write_moments(folder, fit, capture, head, workings.visible)
-    figures += error_figures(folder, fit, capture, head, workings.visible, truth)
-    config = folder / "config.yml"
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    over_time, detected = workings.over_time, workings.detected
     name = Path(capture.avatar.file or capture.root.name).name
-    title = f"Fit of {name} with the head model {fit.head_name}"
-    write_html(folder / "report.html", title, metrics, figures, text, videos)
-    return figures
+    page = Page(f"Fit of {name} with the head model {fit.head_name}", name, metrics, stages=fit.stages)
+    page.made, page.measured = read_manifest(folder), Manifest("evaluate", date=now())
+    page.videos, page.texture = list(videos), fit.texture
+    if over_time is not None:
+        page.figures.append(write_curves(folder, over_time))
+        page.worst = write_worst(folder, fit, capture, head, over_time, workings.chosen.cameras, detected)
+    if workings.swimming is not None:
+        page.figures.append(write_swimming(folder, workings.swimming))
+    page.views = write_views(folder, fit, capture, head, detected)
+    animation = workings.animation or animate(fit, head)
+    page.poses, page.pose_timestep = write_animation(folder, fit, head, animation), animation.timestep
+    if capture.moments:
+        page.moments = write_moments(folder, fit, capture, head, workings.visible, workings.seen, detected)
+    page.errors = write_errors(folder, fit, capture, head, workings, truth)
+    write_html(folder / "report.html", page)
+    return page
 
 
-def error_figures(
-    folder: Path,
-    fit: FitResult,
-    capture: Capture,
-    head: HeadModel,
-    visible: list[VisibleSurface | None] | None = None,
-    truth: Truth | None = None,
-) -> list[Figure]:
-    """Error maps: to the avatar's visible surface, and vertex to vertex to a known truth."""
-    vertices = fit.vertices_head(head, [0])[0]
-    figures = []
-    seen = visible[0] if visible else visible_surface(capture, fit.head_from_world, capture.timesteps[0])
-    if seen is not None:
-        error = seen.surface.distance(vertices) * 1000
+def write_errors(
+    folder: Path, fit: FitResult, capture: Capture, head: HeadModel, workings: Workings, truth: Truth | None = None
+) -> list[ErrorMap]:
+    """Writes error maps: to the avatar's visible surface, and vertex to vertex to a known truth."""
+    vertices, out = fit.vertices_head(head, [0])[0], list[ErrorMap]()
+    visible = workings.visible
+    surface = visible[0] if visible else visible_surface(capture, fit.head_from_world, capture.timesteps[0])
+    if surface is not None:
+        error = surface.surface.distance(vertices) * 1000
         title = "Distance of the fitted head to the avatar's visible surface"
-        figures.append(write_error_map(folder, head, vertices, error, "error_to_avatar", title))
+        panels = error_panels(head, vertices, error, workings.seen.get(0))
+        out.append(ErrorMap("error_to_avatar", title, panels))
     if truth is not None:
         count = len(truth.vertices)
         error = np.zeros(head.n_vertices)  # of teeth, where the truth has none
         fitted = fit.vertices_world(head, [0])[0][:count]
         error[:count] = np.linalg.norm(fitted - truth.vertices, axis=1) * truth.mm_per_unit
         title = "Distance of each fitted vertex to the true one"
-        figures.append(write_error_map(folder, head, vertices, error, "error_to_truth", title))
-    return figures
+        out.append(ErrorMap("error_to_truth", title, error_panels(head, vertices, error)))
+    for one in out:
+        write_jpeg(folder / "overlays" / f"{one.name}.jpg", error_sheet(one.panels))
+    return out
 
 
 def _dumped(value: Any, indent: str = "") -> str:

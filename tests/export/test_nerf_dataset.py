@@ -62,7 +62,9 @@ def test_layout(dataset: Path) -> None:
     names = {p.relative_to(dataset).as_posix() for p in dataset.rglob("*") if p.is_file()}
     transforms = {"transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"}
     pictures = {f"{kind}/00000_{c:02d}.png" for kind in ("images", "fg_masks") for c in range(13)}
-    assert names == transforms | pictures | {"flame_param/00000.npz", "canonical_flame_param.npz"}
+    alphas = {f"images/00000_{c:02d}.png.alpha.png" for c in range(13)}
+    rest = {"flame_param/00000.npz", "canonical_flame_param.npz", "points3d.ply"}
+    assert names == transforms | pictures | alphas | rest
     for kind, mode in (("images", "RGB"), ("fg_masks", "L")):
         with Image.open(dataset / kind / "00000_00.png") as picture:
             assert picture.mode == mode and picture.size == (96, 96)
@@ -92,6 +94,27 @@ def test_instant_ngp_is_told_where_up_is(dataset: Path) -> None:
     """It turns the vector as it turns the poses; without it +Z would be up."""
     for name in ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json"):
         assert read(dataset / name)["up"] == [0, 1, 0]
+
+
+def test_instant_ngp_takes_the_mask_for_alpha(dataset: Path) -> None:
+    """Its loader decodes <picture>.alpha.png as sRGB and cuts the result off to 8 bits."""
+    for camera in range(13):
+        mask = np.asarray(Image.open(dataset / "fg_masks" / f"00000_{camera:02d}.png")).astype(int)
+        stored = np.asarray(Image.open(dataset / "images" / f"00000_{camera:02d}.png.alpha.png")) / 255.0
+        linear = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+        assert np.abs((255 * linear + 1e-6).astype(int) - mask).max() <= 1
+
+
+def test_points_to_begin_with_lie_on_the_head_above_the_cut(dataset: Path, case: Case) -> None:
+    import trimesh
+
+    fit, _, head, _ = case
+    assert read(dataset / "transforms.json")["ply_file_path"] == "points3d.ply"
+    points = trimesh.load(dataset / "points3d.ply")
+    vertices = fit.vertices_head(head)[0]
+    distance = np.linalg.norm(points.vertices[:, None] - vertices[None], axis=2).min(axis=1)
+    assert distance.max() < 1e-6 and 0.5 * len(vertices) < len(points.vertices) < len(vertices)
+    assert len(np.unique(points.colors, axis=0)) > 2
 
 
 def test_an_input_that_changed_meanwhile_is_said(case: Case, tmp_path: Path) -> None:
@@ -245,7 +268,7 @@ def test_subset_selects_cameras(case: Case) -> None:
     export_nerf_dataset(fit, capture, head, folder / "some", ExportOptions(subset="cs4"))
     data = read(folder / "some/transforms.json")
     assert data["camera_indices"] == [0, 4, 8, 12]
-    assert len(list((folder / "some/images").iterdir())) == 4
+    assert len(list((folder / "some/fg_masks").iterdir())) == 4
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_part_that_was_tracked_is_matched_by_its_names(case: Case, monocular: 
 def test_subset_of_an_export_keeps_parameters_and_pictures_together(case: Case, tmp_path: Path) -> None:
     export(ExportConfig(case[3] / "fit", tmp_path / "out", subset="ti2tj4_ci1"))
     assert check_pixels(tmp_path / "out", case, rig_cameras()) == {(2, 1), (3, 1), (4, 1)}
-    assert sorted(p.name for p in (tmp_path / "out" / "images").iterdir()) == [f"0000{t}_01.png" for t in range(3)]
+    assert sorted(p.name for p in (tmp_path / "out" / "fg_masks").iterdir()) == [f"0000{t}_01.png" for t in range(3)]
     assert [e["timestep_index_original"] for e in entries_of(tmp_path / "out")] == [2, 3, 4]
 
 

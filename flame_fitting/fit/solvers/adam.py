@@ -33,9 +33,10 @@ from flame_fitting.head.rotations import rotation_matrix
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
     """All that the stage's groups name, by the terms that its weights name, of what it looks at."""
 
-    def report(_: int, loss: float | None) -> None:
+    def report(number: int, loss: float | None) -> None:
         shown.advance()
         if loss is not None:
+            stage.losses.add(number, loss)
             shown.note(loss=f"{loss:.3f}")
 
     config, settings, pictures = stage.config, stage.settings, "pictures" in stage.settings.looks_at

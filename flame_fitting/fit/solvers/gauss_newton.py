@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flame_fitting.fit.keeping import Keeper
+from flame_fitting.fit.loss_curve import LossCurve
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.region_weights import SurfaceWeights
 from flame_fitting.fit.solvers.block_arrow import BlockArrow, BlockVector, Factors
@@ -72,19 +73,21 @@ def gauss_newton(
     keeper: Keeper | None = None,
     left: Underway | None = None,
     before: FitParameters | None = None,
+    losses: LossCurve | None = None,
 ) -> Solution:
     """Moves `columns` of the parameters toward one target per timestep, in the reference frame, in double precision.
 
     Without `surface` landmarks alone count. A timestep without any target is carried by smoothness and priors.
     `report` is called with the number of each iteration. `keeper` is shown from time to time how far it is; what was
     `left` of an earlier run it takes up. `before` is the timestep before the first one, where it was found already.
+    `losses` gets the cost of each iteration.
     """
     if surface is None and (home := parameters.expr.device).type != "cpu":
         # many small systems, one after the other: a graphics card took five times as long
         cpu = torch.device("cpu")
         here = (copy.deepcopy(head).to(cpu), parameters.to(cpu), [target.to(cpu) for target in targets])
         begun = None if before is None else before.to(cpu)
-        found = gauss_newton(*here, columns, prior, settings, None, report, keeper, left, begun)
+        found = gauss_newton(*here, columns, prior, settings, None, report, keeper, left, begun, losses)
         known = replace(found.posterior, shared=found.posterior.shared.to(home), frames=found.posterior.frames.to(home))
         return found._replace(parameters=found.parameters.to(home), posterior=known, bias=found.bias.to(home))
     problem = Problem(head, targets, columns, prior, settings, surface, parameters, before)
@@ -102,6 +105,8 @@ def gauss_newton(
         if report is not None:
             report(iteration)
         system, gradient, cost, terms = problem.linearised(now, settings.cut(iteration))
+        if losses is not None:
+            losses.add(iteration, cost)
         if not problem.dense and previous is not None and abs(previous - cost) < _CONVERGED * max(previous, 1e-12):
             break
         previous, done = cost, iteration + 1

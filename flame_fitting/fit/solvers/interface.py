@@ -1,11 +1,12 @@
 """What a solver is: (state, observations, stage) -> state."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Keeper
+from flame_fitting.fit.loss_curve import LossCurve
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.stage_config import StageConfig
@@ -25,6 +26,8 @@ class Stage:
     settings: StageConfig
     config: FitConfig
     """Options that all stages share."""
+    losses: LossCurve = field(default_factory=LossCurve)
+    """Filled in by solvers that read what they minimise."""
     keeper: Keeper | None = None
     """Where the solver shows from time to time how far it is; None where nobody saves it."""
     place: int | None = None

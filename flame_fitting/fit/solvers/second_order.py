@@ -94,6 +94,7 @@ def solve(
             keeper=None if again else stage.keeper,
             left=None if again else state.underway,
             before=stage.before,
+            losses=stage.losses,
         )
 
     actions = known_actions(seen, stage, geometry)
@@ -112,6 +113,7 @@ def solve(
             for one, moment, target in zip(evident, own, seen.targets, strict=True)
         )
         rest, narrow = settings.num_steps - first, given.surface_cut[1]
+        stage.losses.begin += first
         found = solved(found.parameters, evident, again=True, iterations=rest, surface_cut=(narrow, narrow))
     uncertainty = found.posterior.standard_deviations(found.parameters)
     said = in_words(evident, seen.moments) if any(evident) else state.active
