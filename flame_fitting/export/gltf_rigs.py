@@ -93,15 +93,17 @@ class Track(NamedTuple):
     """Metres, quaternions x y z w, factors, or a weight for each target."""
 
 
-def add_animation(document: GltfDocument, name: str, seconds: Float[ndarray, " T"], tracks: Sequence[Track]) -> None:
-    """An animation, straight from one time to the next."""
+def add_animation(
+    document: GltfDocument, name: str, seconds: Float[ndarray, " T"], tracks: Sequence[Track], straight: bool = True
+) -> None:
+    """An animation: `straight` from one time to the next, or standing still until the next."""
     times = document.accessor(np.asarray(seconds, dtype=np.float32), bounds=True, kind=None)
-    animation = Animation(name=name)
+    animation, kind = Animation(name=name), "LINEAR" if straight else "STEP"
     for track in tracks:
         values = np.asarray(track.values, dtype=np.float32)
         # weights are one number after the other
         output = document.accessor(values.reshape(-1) if track.path == "weights" else values, kind=None)
-        animation.samplers.append(AnimationSampler(input=times, output=output))
+        animation.samplers.append(AnimationSampler(input=times, output=output, interpolation=kind))
         target = AnimationChannelTarget(node=track.node, path=track.path)
         animation.channels.append(AnimationChannel(sampler=len(animation.samplers) - 1, target=target))
     document.gltf.animations.append(animation)

@@ -1,0 +1,41 @@
+"""What Blender makes of glTF files with the importer's default settings: python blender_import.py OUT.npz FILE...
+
+Runs in an environment of its own with PyPI's `bpy`. For the k-th file OUT holds `vertices_<k>` (V, 3), all meshes as
+they stand in the scene, `faces_<k>`, and the `bones_<k>`, `shape_keys_<k>` and `actions_<k>` by name.
+"""
+
+import sys
+
+import bpy
+import numpy as np
+
+
+def main(out: str, files: list[str]) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    for number, file in enumerate(files):
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        bpy.ops.import_scene.gltf(filepath=file)
+        graph = bpy.context.evaluated_depsgraph_get()
+        vertices, faces, keys, bones, start = [], [], [], [], 0
+        for thing in bpy.context.scene.objects:
+            if thing.type == "ARMATURE":
+                bones += [bone.name for bone in thing.data.bones]
+            if thing.type != "MESH" or not thing.visible_get():  # the importer draws bones as hidden balls
+                continue
+            if thing.data.shape_keys is not None:
+                keys += [key.name for key in thing.data.shape_keys.key_blocks]
+            shown = thing.evaluated_get(graph)
+            mesh = shown.to_mesh()
+            mesh.calc_loop_triangles()
+            at = np.array([tuple(shown.matrix_world @ v.co) for v in mesh.vertices]).reshape(-1, 3)
+            vertices.append(at)
+            faces.append(np.array([t.vertices[:] for t in mesh.loop_triangles], dtype=np.int64).reshape(-1, 3) + start)
+            start += len(at)
+        arrays |= {f"vertices_{number}": np.concatenate(vertices), f"faces_{number}": np.concatenate(faces)}
+        arrays |= {f"bones_{number}": np.array(bones), f"shape_keys_{number}": np.array(keys)}
+        arrays[f"actions_{number}"] = np.array([action.name for action in bpy.data.actions])
+    np.savez(out, **arrays)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
