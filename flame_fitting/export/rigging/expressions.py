@@ -6,22 +6,20 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE
 from flame_fitting.export.rigging.fitted_head import FittedHead
 from flame_fitting.head.actions import BLINK, actions_of
 from flame_fitting.head.apertures import closing_expression
 from flame_fitting.head.eyelids import closing_eyelids
 
-JAW_OPEN = 0.25
-"""Radians at which the jaw's corrective has its full strength."""
-JAW_CORRECTIVE = "jawCorrective"
 _EYE = {"Right": 0, "Left": 1}
 
 
-def expressions_of(head: FittedHead, n_expr: int = 10) -> dict[str, Float[ndarray, "V 3"]]:
+def expressions_of(head: FittedHead, n_expr: int | None = None) -> dict[str, Float[ndarray, "V 3"]]:
     """Displacements of the fitted head, metres, by name, at a weight of 1.
 
     ARKit's names where the head model has its actions, else its first components; lids that shut meet at 1, from where
-    the fit has them. `jawCorrective` is what the head model adds to the turn of the jaw, at `JAW_OPEN`.
+    the fit has them. `jaw_corrective` is what the head model adds to the turn of the jaw, at `CORRECTIVE_ANGLE`.
     """
     expr = head.parameters["expr"].astype(np.float64)
     actions = actions_of(head.model)
@@ -32,11 +30,11 @@ def expressions_of(head: FittedHead, n_expr: int = 10) -> dict[str, Float[ndarra
                 continue
             out[name] = head.posed(expr=_added(expr, coefficients)) - head.vertices
     else:
-        for k in range(min(n_expr, expr.shape[1])):
+        for k in range(min(expr.shape[1] if n_expr is None else n_expr, expr.shape[1])):
             out[f"expr_{k:03d}"] = head.posed(expr=_added(expr, np.eye(expr.shape[1])[k])) - head.vertices
     out |= _blinks(head, expr)
     if (corrective := _jaw_corrective(head)) is not None:
-        out[JAW_CORRECTIVE] = corrective
+        out[CORRECTIVE] = corrective
     return out
 
 
@@ -71,7 +69,7 @@ def _jaw_corrective(head: FittedHead) -> ndarray | None:
     """What pose correctives add in the bind pose when the jaw is open, linear in the jaw's angle to first order."""
     if not float(head.model.posedirs.abs().max()):
         return None
-    opened = head.parameters["jaw_pose"] + np.array([[JAW_OPEN, 0.0, 0.0]], dtype=np.float32)
+    opened = head.parameters["jaw_pose"] + np.array([[CORRECTIVE_ANGLE, 0.0, 0.0]], dtype=np.float32)
     with_it = head.posed(jaw_pose=opened)
     bare = replace(head, model=_without_correctives(head))
     # turned back by the blended matrix of each vertex, as skinning comes after morphs

@@ -84,6 +84,14 @@ class FittedHead:
         return np.asarray(~hard[self.faces].any(axis=1))
 
     @cached_property
+    def axes(self) -> Float[ndarray, "5 3 3"]:
+        """Of each joint, as columns."""
+        out: list[ndarray] = []
+        for own, parent in zip(self.rotations, self.model.parents, strict=True):
+            out.append(own if parent < 0 else out[int(parent)] @ own)
+        return np.stack(out)
+
+    @cached_property
     def skull(self) -> Float[ndarray, "3 3"]:
         """Rotation of the skull, which turns with the neck: columns are its own axes, y up and z to the front."""
         return self.rotations[ROOT] @ self.rotations[NECK]

@@ -22,7 +22,7 @@ _ROUND = 0.1
 """How far an eyeball is from a sphere, over its radius: 90 % of its points, at most. Corneas bulge."""
 _ROWS_APART = 0.006
 """Metres between the middles of upper and lower teeth, at least."""
-_HIDDEN = 0.85
+_HIDDEN = 0.7
 """Share of the points of teeth that lie behind the skin, at least."""
 
 
@@ -61,10 +61,10 @@ def pieces_of(surface: Surface, head: FittedHead, names: Sequence[str]) -> Piece
     """The role of each component of a surface in head space (metres). `names` (K,) are those of the file's parts."""
     component, vertices = surface.component, surface.vertices
     count = int(component.max()) + 1
-    tree, outside = _outside(head)
+    tree, outside, face = _outside(head)
     closest = tree.closest(vertices)
     ahead = ((vertices - closest.point) * outside[closest.face]).sum(axis=1)
-    on_face = _on_face(head)[closest.face]
+    on_face = face[closest.face]
     area = np.bincount(component[surface.faces[:, 0]], face_normals(vertices, surface.faces)[1], count)
     face_area = float(face_normals(head.vertices, head.faces)[1][head.mask("face")[head.faces].all(axis=1)].sum())
     role = np.full(count, Role.SKIN, dtype=np.int64)
@@ -89,17 +89,15 @@ def pieces_of(surface: Surface, head: FittedHead, names: Sequence[str]) -> Piece
     return Pieces(role, centers, np.array(mouths, dtype=np.int64))
 
 
-def _outside(head: FittedHead) -> tuple[TriangleTree, ndarray]:
-    """The head's skin that is seen from outside, and its normals."""
+def _outside(head: FittedHead) -> tuple[TriangleTree, ndarray, ndarray]:
+    """The head's skin that is seen from outside, its normals, and which of it is the face."""
     inside = head.mask("lip_inside", "eye_sockets", "nostrils")[head.faces].any(axis=1)
-    faces = head.faces[head.skin & ~inside]
-    return TriangleTree(head.vertices, faces), face_normals(head.vertices, faces)[0]
-
-
-def _on_face(head: FittedHead) -> ndarray:
-    inside = head.mask("lip_inside", "eye_sockets", "nostrils")[head.faces].any(axis=1)
-    faces = head.faces[head.skin & ~inside]
-    return np.asarray(head.mask("face", "eyelids", "eye_region", "lips", "lips_tight")[faces].any(axis=1))
+    normals = face_normals(head.vertices, head.faces)[0]
+    # lips go on into the mouth, where they face the teeth
+    inside |= head.mask("lips", "lips_tight")[head.faces].any(axis=1) & (normals @ head.skull[:, 2] < 0.1)
+    kept = head.skin & ~inside
+    on_face = head.mask("face", "eyelids", "eye_region", "lips", "lips_tight")[head.faces].any(axis=1)
+    return TriangleTree(head.vertices, head.faces[kept]), normals[kept], on_face[kept]
 
 
 def _eye_of(points: ndarray, head: FittedHead) -> tuple[int, ndarray, float] | None:
