@@ -138,7 +138,6 @@ def _is_closed(
         own = np.flatnonzero(opening.side == sign)
         near = own[np.linalg.norm(head.vertices[own, None] - rim[None], axis=2).argmin(axis=0)]
         shut += float(np.median(along[near]))
-    print(name,"across",len(across),"way %.4f shut %.4f deep %.4f"%(way,shut,_DEEP[name]))
     return bool(way < shut + _DEEP[name])
 
 

@@ -16,10 +16,11 @@ from flame_fitting.export.rigging.deformation_transfer import DeformationTransfe
 from flame_fitting.export.rigging.expressions import expressions_of
 from flame_fitting.export.rigging.fitted_head import JAW as JAW_JOINT
 from flame_fitting.export.rigging.fitted_head import JOINT_NAMES, ROOT, FittedHead
+from flame_fitting.export.rigging.lids import lids_of
 from flame_fitting.export.rigging.parts import JOINT_OF, Pieces, Role, pieces_of
 from flame_fitting.export.rigging.stitching import Surface, stitched
 from flame_fitting.export.rigging.weights import inpainted
-from flame_fitting.head.actions import JAW
+from flame_fitting.head.actions import BLINK, JAW
 from flame_fitting.maths.normals import vertex_normals
 
 _BELOW = 0.03
@@ -184,11 +185,16 @@ def _displacements(
     on_skin = np.flatnonzero(role == Role.ON_SKIN)
     teeth = role == Role.JAW
     chin = _chin(head)
+    lids = lids_of(surface, pieces, {k: v for k, v in match.side.items() if k not in match.closed}, head)
     out = {}
     for name, moved in wanted.items():
         deformed = head.vertices + moved
         own = np.zeros_like(surface.vertices)
         own[index] = transfer.displacements(deformed)
+        if name.startswith("eye"):
+            for side, eye in lids.items():
+                if name.endswith(side):
+                    own = eye.outside(eye.shut(own) if name.startswith(BLINK) else own)
         if len(on_skin):
             there, _ = carried(
                 corners[on_skin], match.barycentric[on_skin], head.vertices, deformed, head.faces,

@@ -22,7 +22,7 @@ from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, OPEN
-from flame_fitting.export.rigging.fitted_head import JOINT_NAMES, FittedHead
+from flame_fitting.export.rigging.fitted_head import JOINT_NAMES, NECK, FittedHead
 from flame_fitting.report.animation_sheet import camera_before, joined
 from flame_fitting.report.drawing import Cameras
 from flame_fitting.report.figures import labelled
@@ -32,7 +32,7 @@ _FACE, _DETAIL, _GIF = (300, 372), (368, 184), (360, 448)
 _STRIP = 34
 _TURN, _GAZE = 30.0, 20.0
 """Degrees."""
-_FPS, _STEPS = 12, 6
+_FPS, _STEPS = 10, 4
 """Pictures of the GIF in a second, and on the way to a pose."""
 
 
@@ -131,7 +131,7 @@ class Stage:
     """Where a written avatar is drawn: by cameras before the fitted head, in head space."""
 
     def __init__(self, written: WrittenAvatar, head: FittedHead, head_from_file: Float[ndarray, "4 4"], lit: str) -> None:
-        self._written, self._head_from_file, self._lit = written, head_from_file, lit
+        self._written, self._head, self._head_from_file, self._lit = written, head, head_from_file, lit
         face = head.mask("face")
         self.poses = [pose for pose in poses_of(written.has_joints) if pose is REST or _shows(pose, written)]
         opened = head.posed(jaw_pose=head.parameters["jaw_pose"] + np.array([[CORRECTIVE_ANGLE, 0, 0]], np.float32))
@@ -142,7 +142,7 @@ class Stage:
         if eyes.any() and lips.any():
             self._details = [
                 camera_before(head.vertices[eyes], _DETAIL, 1.15),
-                camera_before(np.concatenate([head.vertices[lips], opened[lips]]), _DETAIL, 1.3),
+                camera_before(np.concatenate([head.vertices[lips], opened[lips]]), _DETAIL, 1.5),
             ]
 
     def sheet(self, advance: Callable[[], None] = lambda: None) -> UInt8[ndarray, "H W 3"]:
@@ -150,7 +150,8 @@ class Stage:
         panels = []
         for pose in self.poses:
             parts = self._written.parts(pose)
-            face, *details = (self._drawn(parts, camera) for camera in [self._face, *self._details])
+            close = [self._following(camera, pose) for camera in self._details]
+            face, *details = (self._drawn(parts, camera) for camera in [self._face, *close])
             row = joined([face, *([joined(details, 0)] if details else [])], 1)
             strip = np.full((_STRIP, row.shape[1], 3), 255, dtype=np.uint8)
             panels.append(np.concatenate([labelled(strip, pose.title), row]))
@@ -185,10 +186,17 @@ class Stage:
         amounts = [*rise, 1.0, 1.0, *rise[::-1][1:]]
         return [(pose, float(amount)) for pose in self.poses if pose is not REST for amount in amounts]
 
+    def _following(self, camera: Cameras, pose: Pose) -> Cameras:
+        """The camera, turned with the head where its neck turns."""
+        axes, place = self._head.axes[NECK], self._head.joints[NECK]
+        motion = np.eye(4)
+        motion[:3, :3] = axes @ Rotation.from_rotvec(pose.turns.get("neck", (0, 0, 0))).as_matrix() @ axes.T
+        motion[:3, 3] = place - motion[:3, :3] @ place
+        return camera._replace(head_to_camera=camera.head_to_camera @ np.linalg.inv(motion))
+
     def _drawn(self, parts: Sequence[MeshPart], cameras: Cameras) -> UInt8[ndarray, "h w 3"]:
-        placed = [
-            replace(part, vertices=transform_points(self._head_from_file, part.vertices), normals=None) for part in parts
-        ]
+        places = (transform_points(self._head_from_file, part.vertices) for part in parts)
+        placed = [replace(part, vertices=each, normals=None) for part, each in zip(parts, places, strict=True)]
         avatar = MeshAvatar(placed, Path("memory"), "", "memory")
         width, height = cameras.size
         drawn = avatar.draw(cameras.K, cameras.head_to_camera, width, height, self._lit, outputs=("image",))
