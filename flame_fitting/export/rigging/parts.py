@@ -22,6 +22,8 @@ _ROUND = 0.1
 """How far an eyeball is from a sphere, over its radius: 90 % of its points, at most. Corneas bulge."""
 _ROWS_APART = 0.006
 """Metres between the middles of upper and lower teeth, at least."""
+_UPPER = 75
+"""Percentile of heights that lies above the neck's end where a part is worn on the head: long hair is, a hood is not."""
 _HIDDEN = 0.7
 """Share of the points of teeth that lie behind the skin, at least."""
 
@@ -68,11 +70,9 @@ def pieces_of(surface: Surface, head: FittedHead, names: Sequence[str]) -> Piece
     area = np.bincount(component[surface.faces[:, 0]], face_normals(vertices, surface.faces)[1], count)
     face_area = float(face_normals(head.vertices, head.faces)[1][head.mask("face")[head.faces].all(axis=1)].sum())
     role = np.full(count, Role.SKIN, dtype=np.int64)
-    eyes, mouths = {}, []
-    neck = head.vertices[head.mask("boundary")]
-    neck_ends = float(neck[:, 1].max()) if len(neck) else float(head.joints[NECK, 1])
-    for number in range(count):
-        mine = component == number
+    eyes, mouths, others = {}, list[int](), dict[str, list[int]]()
+    rows_of = np.split(np.argsort(component, kind="stable"), np.cumsum(np.bincount(component, minlength=count))[:-1])
+    for number, mine in enumerate(rows_of):
         points = vertices[mine]
         if (eye := _eye_of(points, head)) is not None:
             role[number] = Role.LEFT_EYE if eye[0] == LEFT_EYE else Role.RIGHT_EYE
@@ -82,8 +82,14 @@ def pieces_of(surface: Surface, head: FittedHead, names: Sequence[str]) -> Piece
         elif area[number] < _SMALL * face_area and _lies_on(closest.distance[mine], on_face[mine]):
             role[number] = Role.ON_SKIN
         elif not _is_skin(closest.distance[mine], on_face[mine], area[number], face_area):
-            role[number] = Role.HEAD if np.median(points[:, 1]) > neck_ends else Role.SKIN
-    role[mouths] = _rows_of_teeth([vertices[component == number] for number in mouths], [names[n] for n in mouths], head)
+            others.setdefault(names[number], []).append(number)
+    neck = head.vertices[head.mask("boundary")]
+    neck_ends = float(neck[:, 1].max()) if len(neck) else float(head.joints[NECK, 1])
+    for group in others.values():
+        # strands of hair hang below the neck, and go with those of the same part that do not
+        heights = vertices[np.concatenate([rows_of[number] for number in group]), 1]
+        role[group] = Role.HEAD if np.percentile(heights, _UPPER) > neck_ends else Role.SKIN
+    role[mouths] = _rows_of_teeth([vertices[rows_of[number]] for number in mouths], [names[n] for n in mouths], head)
     # a cornea around an eyeball turns about the ball's centre: the larger of the two
     centers = {joint: max(found, key=lambda entry: entry[0])[1] for joint, found in eyes.items()}
     return Pieces(role, centers, np.array(mouths, dtype=np.int64))
