@@ -36,6 +36,7 @@ CORE = (
     "xatlas",
     "DracoPy",
     "meshopt",
+    "pygltflib",
     "av",
     "ai-edge-litert",
     "pymatting",

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.export.baking.baked import baked_texture
 from flame_fitting.export.gltf_document import GltfDocument, placing
 from flame_fitting.export.gltf_rigs import Joint, Track, add_animation, add_skin, influences, morph_target, name_targets
-from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JOINTS, HeadRig, rig_of
+from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JOINTS, HeadRig, rig_of, uncorrected
 from flame_fitting.export.job import ExportJob, ExportSummary
+from flame_fitting.export.showing import Motion, showing
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
@@ -25,6 +26,8 @@ from flame_fitting.render.shading import vertex_normals
 from flame_fitting.video.rates import pictures_per_second
 
 NAME = "head.glb"
+FIT, SHOW = "fit", "show"
+"""Animations: the fit over time, and one that shows the jaw, the lids and the gaze."""
 VERTEX = "_HEAD_VERTEX"
 """Attribute of vertices: which of the head model's each is; those at a seam of the texture are several."""
 _TOLERANCE = 2e-6
@@ -51,9 +54,7 @@ def write_glb(job: ExportJob) -> ExportSummary:
             temporary.write_bytes(content)
         job.bar.advance(job.fit.timesteps)
     warnings = list(job.warnings)
-    if rig.left > _TOLD:
-        text = f"morph targets of the fit's own leave up to {1000 * rig.left:.2f} mm of how it moves"
-        warnings.append(f"{job.target / NAME}: {text}.")
+    warnings += [f"{job.target / NAME}: {text}" for text in _lost(rig, job.head)]
     moving = f", {job.fit.timesteps} timesteps at {rate:g} per second" if rate else ""
     written = f"{NAME} ({len(content) / 1e6:.1f} MB, {len(rig.names)} morph targets{moving})"
     opens = (
@@ -74,8 +75,8 @@ class Skin(NamedTuple):
 def glb_of(
     fit: FitResult, head: HeadModel, rig: HeadRig, skin: Skin, rate: float | None = None, ordered: bool = True
 ) -> bytes:
-    """The file. `rate`: timesteps in a second, None without motion; of those that are not `ordered` each stands still
-    for as long."""
+    """The file. `rate`: timesteps in a second, None without the fit's motion; where they are not `ordered`, each stands
+    still for as long."""
     document = GltfDocument()
     mesh = Mesh(name="head", primitives=[_primitive(document, head, rig)])
     mesh.extras = {"headModel": fit.head_identity or {"name": head.name, "sha256": head.file_hash}}
@@ -99,12 +100,43 @@ def glb_of(
     body = document.node(Node(name="head", mesh=0, skin=bones))
     document.gltf.scenes, document.gltf.scene = [Scene(name="head", nodes=[placement, body])], 0
     if rate:
-        tracks = [Track(body, "weights", rig.weights)]
-        for k, number in enumerate(numbers):
-            tracks.append(Track(number, "rotation", rig.rotations[:, k]))
-            tracks.append(Track(number, "translation", rig.translations[:, k]))
-        add_animation(document, "fit", np.arange(fit.timesteps) / rate, tracks, straight=ordered)
+        seconds = np.arange(fit.timesteps) / rate
+        motion = Motion(seconds, rig.weights, rig.rotations, rig.translations)
+        add_animation(document, FIT, seconds, _tracks(motion, body, numbers), straight=ordered)
+    motion = showing(rig, head)
+    add_animation(document, SHOW, motion.seconds, _tracks(motion, body, numbers))
     return document.glb()
+
+
+def _tracks(motion: Motion, body: int, joints: list[int]) -> list[Track]:
+    """Of nodes, by their numbers; a joint that never moves has none."""
+    tracks = [Track(body, "weights", motion.weights)]
+    for k, number in enumerate(joints):
+        both: tuple[tuple[Literal["rotation", "translation"], ndarray], ...] = (
+            ("rotation", motion.rotations[:, k]),
+            ("translation", motion.translations[:, k]),
+        )
+        tracks += [Track(number, path, values) for path, values in both if np.ptp(values, axis=0).max() > 0]
+    return tracks
+
+
+def _lost(rig: HeadRig, head: HeadModel) -> list[str]:
+    """What the file cannot carry, a sentence each."""
+    out = []
+    others = uncorrected(head)
+    if CORRECTIVE in rig.names:
+        out.append(
+            f"glTF knows no pose correctives: who turns the jaw by an angle about x sets the weight of {CORRECTIVE} to "
+            f"sin(angle) / sin({CORRECTIVE_ANGLE}) with it (docs/outputs.md has it for three.js)."
+        )
+    if others > _TOLD:
+        out.append(
+            f"Pose correctives of other turns, up to {1000 * others:.1f} mm at {CORRECTIVE_ANGLE} rad, stay as the fit "
+            "has them."
+        )
+    if rig.left > _TOLD:
+        out.append(f"Morph targets of the fit's own leave up to {1000 * rig.left:.2f} mm of how it moves.")
+    return out
 
 
 def _primitive(document: GltfDocument, head: HeadModel, rig: HeadRig) -> Primitive:

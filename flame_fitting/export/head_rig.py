@@ -7,6 +7,7 @@ becomes morph targets of the fit's own, as few as tell it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,13 @@ from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.maths.svd import leading_components
 
 JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
-_JAW = JOINTS.index("jaw")
+JAW_JOINT, EYE_JOINTS = JOINTS.index("jaw"), (JOINTS.index("left_eye"), JOINTS.index("right_eye"))
 CORRECTIVE, CORRECTIVE_ANGLE = "jaw_corrective", 0.25
 """The jaw's pose corrective as a morph target, and the opening (rad) at which its weight is 1."""
 OPEN = 0.35
 """Opening of the jaw (rad) that ARKit's jawOpen is at full strength, as a morph target."""
-_BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
+BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
+"""Morph targets that shut lids, where a head has them."""
 _EYELIDS = ("eyelid_left", "eyelid_right")
 _LEFT, _MOST = 2e-5, 32
 """Metres that morph targets of the fit's own may leave, and how many there are at most."""
@@ -50,6 +52,8 @@ class HeadRig:
     """Quaternions (x y z w) against the parent, without jumps of sign."""
     translations: Float[ndarray, "T J 3"]
     """In the parent's frame."""
+    shifts: Float[ndarray, "T J 3"]
+    """From where the model has a joint, at rest, to where it stands here."""
     left: float
     """Metres that the targets of the fit's own leave of it at most."""
 
@@ -81,7 +85,7 @@ def rig_of(fit: FitResult, head: HeadModel, n_expr: int | None = None) -> HeadRi
         elif name in _EYELIDS and "eyelids" in given:
             weights[:, number] = given["eyelids"][:, _EYELIDS.index(name)]
         elif name == CORRECTIVE:
-            weights[:, number] = rotations[:, _JAW, 2, 1] / np.sin(CORRECTIVE_ANGLE)
+            weights[:, number] = corrective_weight(rotations[:, JAW_JOINT])
 
     written = sum(name.startswith("expr_") for name in names)
     further = torch.einsum("vce,te->tvc", head.exprdirs[..., written : expr.shape[1]], expr[:, written:])
@@ -94,7 +98,8 @@ def rig_of(fit: FitResult, head: HeadModel, n_expr: int | None = None) -> HeadRi
 
     moved = head(**given | {"static_offset": offsets})
     joints = torch.einsum("jv,tvc->tjc", head.J_regressor, _rest(head, given, offsets))
-    turns, places = _locals(head.parents, rotations, moved.joints, at_rest - joints)
+    shifts = at_rest - joints
+    turns, places = _locals(head.parents, rotations, moved.joints, shifts)
     return HeadRig(
         vertices=_numpy(rest),
         names=names,
@@ -103,6 +108,7 @@ def rig_of(fit: FitResult, head: HeadModel, n_expr: int | None = None) -> HeadRi
         joints=_numpy(at_rest),
         rotations=turns,
         translations=places,
+        shifts=_numpy(shifts),
         left=left,
     )
 
@@ -116,7 +122,7 @@ def _targets(head: HeadModel, own: dict[str, Tensor], n_expr: int) -> tuple[list
         names, parts = [*names, *_EYELIDS], [*parts, eyelids]
     opening = head.v_template.new_tensor([[CORRECTIVE_ANGLE, 0, 0], [OPEN, 0, 0]])
     pose = opening.new_zeros(2, len(head.parents), 3)
-    pose[:, _JAW] = opening
+    pose[:, JAW_JOINT] = opening
     corrective = _corrective(head, rotation_matrix(pose))[:1]
     if corrective.abs().max() > 0:
         names, parts = [*names, CORRECTIVE], [*parts, corrective]
@@ -125,10 +131,27 @@ def _targets(head: HeadModel, own: dict[str, Tensor], n_expr: int) -> tuple[list
         names += actions.names
         parts.append(torch.einsum("vce,ae->avc", head.exprdirs[..., : shown.shape[1]], shown))
     elif len(eyelids):
-        names, parts = [*names, *_BLINKS], [*parts, eyelids]
+        names, parts = [*names, *BLINKS], [*parts, eyelids]
     names.append(JAW)
     parts.append(head(**own, jaw_pose=opening[1:]).vertices - head(**own).vertices)
     return names, torch.cat(parts)
+
+
+def corrective_weight(jaw: Float[Any, "T 3 3"]) -> Float[Any, " T"]:
+    """Weight of the target `CORRECTIVE` by the jaw's rotation."""
+    return jaw[:, 2, 1] / np.sin(CORRECTIVE_ANGLE)
+
+
+def uncorrected(head: HeadModel) -> float:
+    """Metres that pose correctives which no morph target stands for move a vertex at most, any joint but the root
+    turned by `CORRECTIVE_ANGLE` about an axis (the jaw's own opening has its target)."""
+    turns = [
+        (joint, axis) for joint in range(1, len(head.parents)) for axis in range(3) if (joint, axis) != (JAW_JOINT, 0)
+    ]
+    pose = head.v_template.new_zeros(len(turns), len(head.parents), 3)
+    for row, (joint, axis) in enumerate(turns):
+        pose[row, joint, axis] = CORRECTIVE_ANGLE
+    return float(_corrective(head, rotation_matrix(pose)).norm(dim=-1).max())
 
 
 def _poses(given: dict[str, Tensor]) -> Float[Tensor, "T J 3"]:

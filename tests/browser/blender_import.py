@@ -1,7 +1,8 @@
 """What Blender makes of glTF files with the importer's default settings: python blender_import.py OUT.npz FILE...
 
 Runs in an environment of its own with PyPI's `bpy`. For the k-th file OUT holds `vertices_<k>` (V, 3), all meshes as
-they stand in the scene, `faces_<k>`, and the `bones_<k>`, `shape_keys_<k>` and `actions_<k>` by name.
+they stand in the scene, `faces_<k>`, `bones_<k>` by name and where they begin, `heads_<k>`, and names of
+`shape_keys_<k>` and `actions_<k>`.
 """
 
 import sys
@@ -16,10 +17,12 @@ def main(out: str, files: list[str]) -> None:
         bpy.ops.wm.read_factory_settings(use_empty=True)
         bpy.ops.import_scene.gltf(filepath=file)
         graph = bpy.context.evaluated_depsgraph_get()
-        vertices, faces, keys, bones, start = [], [], [], [], 0
+        vertices, faces, keys, bones, heads, start = [], [], [], [], [], 0
         for thing in bpy.context.scene.objects:
             if thing.type == "ARMATURE":
-                bones += [bone.name for bone in thing.data.bones]
+                posed = thing.evaluated_get(graph)
+                bones += [bone.name for bone in posed.pose.bones]
+                heads += [tuple(posed.matrix_world @ bone.head) for bone in posed.pose.bones]
             if thing.type != "MESH" or not thing.visible_get():  # the importer draws bones as hidden balls
                 continue
             if thing.data.shape_keys is not None:
@@ -32,8 +35,11 @@ def main(out: str, files: list[str]) -> None:
             faces.append(np.array([t.vertices[:] for t in mesh.loop_triangles], dtype=np.int64).reshape(-1, 3) + start)
             start += len(at)
         arrays |= {f"vertices_{number}": np.concatenate(vertices), f"faces_{number}": np.concatenate(faces)}
-        arrays |= {f"bones_{number}": np.array(bones), f"shape_keys_{number}": np.array(keys)}
-        arrays[f"actions_{number}"] = np.array([action.name for action in bpy.data.actions])
+        arrays |= {f"bones_{number}": np.array(bones), f"heads_{number}": np.array(heads).reshape(-1, 3)}
+        arrays |= {
+            f"shape_keys_{number}": np.array(keys),
+            f"actions_{number}": np.array([a.name for a in bpy.data.actions]),
+        }
     np.savez(out, **arrays)
 
 

@@ -65,15 +65,18 @@ class EvaluatedGlb:
     def turn(self, name: str, axis_angle: Any) -> None:
         self.rotation[self.node[name]] = Rotation.from_rotvec(axis_angle).as_quat()
 
-    def to_time(self, seconds: float) -> None:
-        """Nodes and weights by the first animation."""
-        for channel in self.gltf.animations[0].channels:
-            sampler = self.gltf.animations[0].samplers[channel.sampler]
+    def to_time(self, seconds: float, name: str) -> None:
+        """Nodes and weights by an animation."""
+        animation = next(each for each in self.gltf.animations if each.name == name)
+        for channel in animation.channels:
+            sampler = animation.samplers[channel.sampler]
             times = self.accessor(sampler.input)[:, 0].astype(float)
             values = self.accessor(sampler.output).astype(float).reshape(len(times), -1)
             k, path = channel.target.node, channel.target.path
             if path == "rotation":
-                self.rotation[k] = Slerp(times, Rotation.from_quat(values))(np.clip(seconds, times[0], times[-1])).as_quat()
+                self.rotation[k] = Slerp(times, Rotation.from_quat(values))(
+                    np.clip(seconds, times[0], times[-1])
+                ).as_quat()
                 continue
             found = np.array([np.interp(seconds, times, column) for column in values.T])
             if path == "weights":

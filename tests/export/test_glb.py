@@ -1,5 +1,6 @@
 """A GLB is the head model: in the fit, in other poses and over time, by an evaluator of its own."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting.export.glb import VERTEX, Skin, glb_of
-from flame_fitting.export.head_rig import OPEN, rig_of
+from flame_fitting.export.glb import FIT, SHOW, VERTEX, Skin, glb_of
+from flame_fitting.export.head_rig import OPEN, rig_of, uncorrected
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.actions import actions_of
+from flame_fitting.head.apertures import LID_COLUMNS, apertures_of
 from flame_fitting.head.eyelids import with_eyelids
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
@@ -65,7 +67,7 @@ def test_as_it_stands_it_is_the_fit(tmp_path: Path) -> None:
     fit = moving_fit(head, 1)
     glb = written(fit, head, tmp_path / "a.glb")
     assert millimetres(glb, fit, fit.vertices_world(head)[0]) < 1e-3
-    assert "fit_corrective" in glb.targets and glb.gltf.animations == []
+    assert "fit_corrective" in glb.targets and [each.name for each in glb.gltf.animations] == [SHOW]
     glb.to_rest()
     assert millimetres(glb, fit, posed(fit, head)) < 1e-3
 
@@ -126,7 +128,7 @@ def test_motion_is_an_animation(tmp_path: Path) -> None:
     glb = written(fit, head, tmp_path / "a.glb", rate=25.0)
     truth = fit.vertices_world(head)
     for row in range(5):
-        glb.to_time(row / 25)
+        glb.to_time(row / 25, FIT)
         assert millimetres(glb, fit, truth[row]) < 0.05
     ends = glb.gltf.accessors[glb.gltf.animations[0].samplers[0].input].max
     assert ends == [pytest.approx(4 / 25)]
@@ -183,3 +185,45 @@ def test_normals_follow_their_targets(open_head: HeadModel, tmp_path: Path) -> N
     expected = vertex_normals(vertices[None].double(), open_head.faces)[0].numpy()[vertex]
     np.testing.assert_allclose(glb.attribute("NORMAL") + change, expected, atol=2e-3)
     assert np.abs(change).max() > 0.1
+
+
+@pytest.mark.parametrize("jaw", [0.05, 0.3])
+def test_the_show_moves_jaw_lids_and_gaze(jaw: float, open_head: HeadModel, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    fit = moving_fit(open_head, 1)
+    fit.parameters |= {"expr": 0.3 * rng.normal(size=(1, open_head.n_expr)), "jaw_pose": np.array([[jaw, 0.02, 0]])}
+    glb = written(fit, open_head, tmp_path / "a.glb", n_expr=3)
+    own = {key: value for key, value in fit.parameters.items() if key not in ("shape", "static_offset")}
+
+    def at(seconds: float, **changes: np.ndarray) -> float:
+        glb.to_time(seconds, SHOW)
+        return millimetres(glb, fit, posed(fit, open_head, **own | changes))
+
+    turned = own["jaw_pose"] * [0, 1, 1] + [JAW if jaw < JAW / 2 else 0, 0, 0]
+    assert max(at(0), at(0.2), at(4)) < 0.02
+    assert at(0.9, jaw_pose=turned) < 0.3
+    for seconds, yaw in ((2.7, 20), (3.3, -20)):  # the subject's left is +x
+        assert at(seconds, eyes_pose=own["eyes_pose"] + np.radians(yaw) * np.array([0, 1, 0, 0, 1, 0])) < 0.3
+    apertures = apertures_of(open_head)
+    assert apertures is not None
+    gaps = []
+    for seconds in (0.0, 1.9):
+        glb.to_time(seconds, SHOW)
+        vertex, vertices = glb.attribute(VERTEX)[:, 0], np.zeros((open_head.n_vertices, 3))
+        vertices[vertex] = glb.vertices() @ fit.head_from_world[:3, :3].T + fit.head_from_world[:3, 3]
+        gaps.append(apertures.gaps(torch.as_tensor(vertices)[None], open_head.faces)[0, : 2 * LID_COLUMNS].abs().mean())
+    assert gaps[1] < 0.25 * gaps[0]
+
+
+def test_what_no_target_corrects_is_measured(open_head: HeadModel) -> None:
+    pose = torch.zeros(1, 3)
+    pose[0, 1] = JAW
+    moved = open_head(jaw_pose=pose).vertices - without_correctives(open_head)(jaw_pose=pose).vertices
+    assert float(moved.norm(dim=-1).max()) <= uncorrected(open_head) + 1e-7
+    assert uncorrected(without_correctives(open_head)) == 0
+
+
+def without_correctives(head: HeadModel) -> HeadModel:
+    bare = copy.copy(head)
+    bare._buffers = {**head._buffers, "posedirs": torch.zeros_like(head.posedirs)}
+    return bare
