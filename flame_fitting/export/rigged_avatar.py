@@ -5,6 +5,7 @@
     animation.jpg, .gif   how it moves, drawn from avatar.glb
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,41 +19,72 @@ from flame_fitting.export.rigging.rig import Rig, rig_of
 from flame_fitting.export.rigging.showing import Stage, WrittenAvatar
 from flame_fitting.capture.files import write_npz
 from flame_fitting.files import atomic_write
+from flame_fitting.fit.result import FitResult
+from flame_fitting.head.model import HeadModel
 from flame_fitting.report.figures import write_jpeg
 
 NAME, CORRESPONDENCE, SHEET, GIF = "avatar.glb", "correspondence.npz", "animation.jpg", "animation.gif"
 
 
-def write_rigged_avatar(job: ExportJob) -> ExportSummary:
-    """Writes the avatar, its correspondence and the pictures."""
-    path = _avatar_of(job)
-    file = open_avatar(path, job.capture.avatar.sha256, job.fit.head_from_world)
-    head = fitted_head(job.fit, job.head)
-    head_from_file = job.fit.head_from_world @ np.linalg.inv(file.file_from_avatar)
-    rig = rig_of(file.parts, head, head_from_file, job.options.n_expr)
+@dataclass(eq=False)
+class RiggedAvatar:
+    """An avatar with its rig."""
+
+    file: AvatarFile
+    head: FittedHead
+    rig: Rig
+    content: bytes
+    """Of the GLB."""
+    keeps: bool
+    """Whether it keeps a rig that it came with."""
+    warnings: list[str]
+
+
+def rigged(
+    path: Path,
+    sha256: str | None,
+    fit: FitResult,
+    model: HeadModel,
+    n_expr: int | None = None,
+    replace_rig: bool = False,
+) -> RiggedAvatar:
+    """Rigs the avatar in a file (`sha256` where it is known) as it was fitted at the fit's first timestep."""
+    file = open_avatar(path, sha256, fit.head_from_world)
+    head = fitted_head(fit, model)
+    rig = rig_of(file.parts, head, fit.head_from_world @ np.linalg.inv(file.file_from_avatar), n_expr)
     warnings = [f"{path}: {text}" for text in rig.warnings]
-    keeps = bool(file.rigged_nodes) and not job.options.replace_rig
+    keeps = bool(file.rigged_nodes) and not replace_rig
     if keeps:
         warnings.append(
             f"{path}: the avatar is rigged already. It keeps its joints and weights and gets morph targets only; "
             "--replace-rig puts the joints of the head model in their place."
         )
     warnings += attach(file, rig, skin=not keeps)
-    content = file.document.glb()
-    stage = Stage(WrittenAvatar(content), head, head_from_file, "unlit" if file.has_color else "clay")
+    return RiggedAvatar(file, head, rig, file.document.glb(), keeps, warnings)
+
+
+def write_rigged_avatar(job: ExportJob) -> ExportSummary:
+    """Writes the avatar, its correspondence and the pictures."""
+    options, record = job.options, job.capture.avatar
+    made = rigged(_avatar_of(job), record.sha256, job.fit, job.head, options.n_expr, options.replace_rig)
+    lit = "unlit" if made.file.has_color else "clay"
+    stage = Stage(WrittenAvatar(made.content), made.head, np.linalg.inv(made.rig.world_from_head), lit)
     job.bar.expect(stage.pictures)
     with job.folder((NAME, CORRESPONDENCE, SHEET, GIF)) as folder:
-        job.manifest.transforms["file_from_avatar"] = file.file_from_avatar.tolist()
+        job.manifest.transforms["file_from_avatar"] = made.file.file_from_avatar.tolist()
         with atomic_write(folder / NAME) as temporary:
-            temporary.write_bytes(content)
-        write_npz(folder / CORRESPONDENCE, correspondence(file, head, rig))
+            temporary.write_bytes(made.content)
+        write_npz(folder / CORRESPONDENCE, correspondence(made.file, made.head, made.rig))
         write_jpeg(folder / SHEET, stage.sheet(job.bar.advance))
         with atomic_write(folder / GIF) as temporary:
             temporary.write_bytes(stage.gif(job.bar.advance))
-    joints = "its own joints" if keeps else "5 joints"
-    written = f"{NAME} ({len(content) / 1e6:.1f} MB, {joints}, {len(rig.displacements)} morph targets)"
-    opens = f"{NAME} opens in Blender, three.js, Unity and Unreal. How it moves: {job.target / SHEET} and {GIF}."
-    return ExportSummary(job.target, written, opens, warnings + job.warnings)
+    joints = "its own joints" if made.keeps else f"{len(made.rig.joints)} joints"
+    written = f"{NAME} ({len(made.content) / 1e6:.1f} MB, {joints}, {len(made.rig.displacements)} morph targets)"
+    opens = (
+        f"{NAME} opens in Blender, three.js and other programs that read glTF 2.0. How it moves: "
+        f"{job.target / SHEET} and {GIF}."
+    )
+    return ExportSummary(job.target, written, opens, made.warnings + job.warnings)
 
 
 def correspondence(file: AvatarFile, head: FittedHead, rig: Rig) -> dict[str, np.ndarray]:

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from flame_fitting.export.rigging.fitted_head import FittedHead, Opening
+from flame_fitting.export.rigging.fitted_head import MARGIN, FittedHead, Opening
 from flame_fitting.export.rigging.parts import Pieces, Role
-from flame_fitting.export.rigging.paths import nearest_side
+from flame_fitting.export.rigging.paths import nearest_side, sure
 from flame_fitting.export.rigging.stitching import Surface
 from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.maths.normals import face_normals
@@ -64,6 +64,7 @@ def correspond(surface: Surface, pieces: Pieces, head: FittedHead) -> Correspond
         side[name][role > Role.ON_SKIN] = 0
         if _is_closed(name, surface, opening, head, seeds, side[name], up, down):
             closed.append(name)
+        side[name] = sure(side[name], up, down, MARGIN[name])
     for rows, allowed in _gates(side, closed, head, surface.vertices):
         index = np.flatnonzero(head.skin & allowed)
         found = TriangleTree(head.vertices, head.faces[index]).closest(surface.vertices[rows])

@@ -57,7 +57,7 @@ class DeformationTransfer:
         corners: Int[ndarray, "W 3"],
         barycentric: Float[ndarray, "W 3"],
         rest: Float[ndarray, "V 3"],
-        head_faces: Int[ndarray, "F 3"],
+        head_faces: Int[ndarray, "G 3"],
     ) -> None:
         """`corners` and `barycentric` are where on the head each vertex lies, `rest` the head at rest; `still` stay."""
         from scipy.sparse import coo_matrix, diags

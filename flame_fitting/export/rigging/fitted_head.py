@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
+from flame_fitting.export.rigging.paths import nearest_side, sure
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.apertures import LID_COLUMNS, Apertures, apertures_of
 from flame_fitting.head.model import HeadModel
@@ -19,6 +20,8 @@ JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
 ROOT, NECK, JAW, LEFT_EYE, RIGHT_EYE = range(5)
 OPENINGS = ("mouth", "right_eye", "left_eye")
 """What has an upper and a lower side."""
+MARGIN = {"mouth": 0.01, "right_eye": 0.005, "left_eye": 0.005}
+"""Metres along the surface by which one side must be nearer than the other."""
 _LIPS_REACH = 0.016
 """Metres from the rims of the lips up to which skin tells above from below the mouth."""
 _SOCKET = 1.4
@@ -161,9 +164,6 @@ def _above(points: ndarray, rims: ndarray) -> Float[ndarray, " V"]:
 
 
 def _mouth(head: FittedHead, template: ndarray, rims: ndarray, fitted: ndarray) -> Opening:
-    from flame_fitting.export.rigging.paths import nearest_side
-
-    graph_vertices = template
     lips = head.mask("lips", "lips_tight", "lip_inside")
     red = template[head.mask("lips")] if head.mask("lips").any() else template[lips]
     low, high = red[:, 0].min(), red[:, 0].max()
@@ -173,7 +173,7 @@ def _mouth(head: FittedHead, template: ndarray, rims: ndarray, fitted: ndarray) 
     above = _above(template, rims)
     skin = head.mask("face") & ~lips & (np.abs(template[:, 0] - middle) < 0.8 * half)
     seeds = np.where(skin & (from_line < _LIPS_REACH) & (np.abs(above) > 0.4 * from_line), np.sign(above), 0).astype(int)
-    side, _, _ = nearest_side(graph_vertices, head.faces[head.skin], seeds, 0.12)
+    side = sure(*nearest_side(template, head.faces[head.skin], seeds, 0.12), MARGIN["mouth"])
     side = np.where(lips | (from_line < _LIPS_REACH), side, 0)
     return Opening(side, seeds, fitted, float(middle), float(half))
 

@@ -20,6 +20,14 @@ def nearest_side(
     return side, up, down
 
 
+def sure(
+    side: Int[ndarray, " V"], up: Float[ndarray, " V"], down: Float[ndarray, " V"], margin: float
+) -> Int[ndarray, " V"]:
+    """`side` without what is all but as near to the other one: corners, where both go over into each other."""
+    near, far = np.minimum(up, down), np.maximum(up, down)
+    return np.where(near + margin < far, side, 0)
+
+
 def _along(vertices: ndarray, faces: ndarray, sources: ndarray, reach: float) -> Float[ndarray, " V"]:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import dijkstra
