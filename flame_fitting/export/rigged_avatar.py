@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_fitting.capture.files import write_npz
 from flame_fitting.errors import InputError
 from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.rigging.attaching import attach
 from flame_fitting.export.rigging.avatar_file import AvatarFile, open_avatar
+from flame_fitting.export.rigging.checks import torn_edges
 from flame_fitting.export.rigging.fitted_head import FittedHead, fitted_head
 from flame_fitting.export.rigging.rig import Rig, rig_of
 from flame_fitting.export.rigging.showing import Stage, WrittenAvatar
-from flame_fitting.capture.files import write_npz
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
@@ -37,6 +38,8 @@ class RiggedAvatar:
     """Of the GLB."""
     keeps: bool
     """Whether it keeps a rig that it came with."""
+    torn: dict[str, int]
+    """See `checks.torn_edges`."""
     warnings: list[str]
 
 
@@ -59,8 +62,12 @@ def rigged(
             f"{path}: the avatar is rigged already. It keeps its joints and weights and gets morph targets only; "
             "--replace-rig puts the joints of the head model in their place."
         )
+    torn = torn_edges(rig)
+    if any(torn.values()):
+        counts = ", ".join(f"{count} of {name}" for name, count in torn.items() if count)
+        warnings.append(f"{path}: edges are drawn across its mouth or eyes ({counts}). Look at {SHEET}.")
     warnings += attach(file, rig, skin=not keeps)
-    return RiggedAvatar(file, head, rig, file.document.glb(), keeps, warnings)
+    return RiggedAvatar(file, head, rig, file.document.glb(), keeps, torn, warnings)
 
 
 def write_rigged_avatar(job: ExportJob) -> ExportSummary:
@@ -71,6 +78,7 @@ def write_rigged_avatar(job: ExportJob) -> ExportSummary:
     stage = Stage(WrittenAvatar(made.content), made.head, np.linalg.inv(made.rig.world_from_head), lit)
     job.bar.expect(stage.pictures)
     with job.folder((NAME, CORRESPONDENCE, SHEET, GIF)) as folder:
+        job.manifest.result["torn_edges"] = made.torn
         job.manifest.transforms["file_from_avatar"] = made.file.file_from_avatar.tolist()
         with atomic_write(folder / NAME) as temporary:
             temporary.write_bytes(made.content)

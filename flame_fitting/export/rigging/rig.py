@@ -221,23 +221,3 @@ def _joints(head: FittedHead, pieces: Pieces, world_from_head: ndarray) -> Float
         out[joint, :3, :3] = world_from_head[:3, :3] / scale @ turn
         out[joint, :3, 3] = world_from_head[:3, :3] @ place + world_from_head[:3, 3]
     return out
-
-
-def wrong_side(
-    rig: Rig, before: Float[ndarray, "V 3"], after: Float[ndarray, "V 3"], stretch: float = 4.0
-) -> int:
-    """Edges at the mouth and the eyes that a pose makes longer by `stretch` and more than 3 mm: a vertex of one lip that
-    follows the other one draws its edges across the opening. Told from the mesh alone. Both in head space, metres."""
-    first = np.zeros(len(rig.surface.vertices), dtype=np.int64)
-    first[rig.surface.of_vertex] = np.arange(len(rig.surface.of_vertex))
-    edges = rig.surface.graph.edges
-    at = np.zeros(len(first), dtype=bool)
-    for name, side in rig.match.side.items():
-        if name not in rig.match.closed:
-            at |= side != 0
-    edges = edges[at[edges].all(axis=1)]
-    one, two = (
-        np.linalg.norm(points[first[edges[:, 0]]] - points[first[edges[:, 1]]], axis=1) for points in (before, after)
-    )
-    return int(((two > stretch * one) & (two - one > 0.003)).sum())
-
