@@ -145,9 +145,7 @@ class _Scene:
                 matrices = self._transform(attributes, node, index)
                 if (attributes.pop("_MIRRORED")).any():
                     faces = faces[:, ::-1].copy()
-                yield GltfPrimitive(
-                    index, number, self._with_material(primitive, name, faces, attributes), matrices
-                )
+                yield GltfPrimitive(index, number, self._with_material(primitive, name, faces, attributes), matrices)
 
     def _primitive(
         self, primitive: dict[str, Any], name: str, weights: list[float]

@@ -22,8 +22,8 @@ class FormatOptions:
 
     format: FormatName = "vhap"
     """What to write: vhap (the dataset of VHAP, GaussianAvatars, nerfstudio, instant-ngp), colmap (a sparse model with
-    pictures), obj or ply (the mesh), glb (one file with skeleton, morph targets, texture and motion), rigged-avatar (the
-    avatar itself with skeleton and morph targets)."""
+    pictures), obj or ply (the mesh), glb (one file with skeleton, morph targets, texture and motion), rigged-avatar
+    (the avatar itself with skeleton and morph targets)."""
     space: Literal["avatar", "head"] | None = None
     """Meshes: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero head)."""
     pose: Pose = "fit"

@@ -1,8 +1,8 @@
 """Format `rigged-avatar`: the avatar that was fitted, in its own file, with the fitted head's joints and expressions.
 
-    avatar.glb            the avatar, materials and textures as they were, skinned, with morph targets
-    correspondence.npz    where on the head model each of its vertices lies
-    animation.jpg, .gif   how it moves, drawn from avatar.glb
+avatar.glb            the avatar, materials and textures as they were, skinned, with morph targets
+correspondence.npz    where on the head model each of its vertices lies
+animation.jpg, .gif   how it moves, drawn from avatar.glb
 """
 
 from dataclasses import dataclass

@@ -77,7 +77,7 @@ def _scene(gltf: GLTF2) -> Scene:
 
 
 def _add_skins(document: GltfDocument, rig: Rig, slots: dict[int, list[Slot]]) -> dict[int, list[Slot]]:
-    """One skin for each place that meshes stand in, all of the same joints. Gives the slots by the nodes they end at."""
+    """One skin for each place that meshes stand in, all of the same joints. Gives the slots by their nodes then."""
     gltf, scene = document.gltf, _scene(document.gltf)
     local = [
         joint if parent < 0 else np.linalg.inv(rig.joints[parent]) @ joint

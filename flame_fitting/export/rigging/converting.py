@@ -19,7 +19,7 @@ from flame_fitting.export.gltf_document import GltfDocument, placing
 from flame_fitting.fit.scale import METRES_PER_UNIT
 
 _UNIT = 0.25
-"""How far, relatively, a fit's scale may be from a common unit that a file is taken to be in: a stylised head is large."""
+"""How far, relatively, a fit's scale may be from a common unit that a file is taken to be in: some heads are large."""
 
 
 def gltf_from_avatar(head_from_world: Float[ndarray, "4 4"]) -> Float[ndarray, "4 4"]:

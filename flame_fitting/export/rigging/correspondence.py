@@ -1,7 +1,7 @@
 """For every vertex of an avatar the nearest point of its fitted head that it can belong to.
 
-Nearest alone is wrong where surfaces touch: shut lips, lids on each other. There the avatar's own surface tells the side:
-along it, the upper lip is near to the skin above the mouth and far from that below.
+Nearest alone is wrong where surfaces touch: shut lips, lids on each other. There the avatar's own surface tells the
+side: along it, the upper lip is near to the skin above the mouth and far from that below.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ _SEED_FAR = 0.004
 _PATH = {"mouth": 0.1, "right_eye": 0.05, "left_eye": 0.05}
 """Metres along the surface that a side reaches."""
 _DEEP = {"mouth": 0.008, "right_eye": 0.006, "left_eye": 0.006}
-"""Metres that the way from lip to lip, or lid to lid, must be longer than over shut rims, for there to be an opening."""
-_CLOSED_BAND = 0.004
+"""Metres that the way from lip to lip, or lid to lid, must be longer than over shut rims where there is an opening."""
+_CLOSED_BAND = {"mouth": 0.008, "right_eye": 0.004, "left_eye": 0.004}
 """Metres around the rims in which nothing is trusted where an avatar has no opening."""
 
 
@@ -74,7 +74,7 @@ def correspond(surface: Surface, pieces: Pieces, head: FittedHead) -> Correspond
     trusted = (facing > _TURNED) & (distance < np.where(inside, FAR_INSIDE, FAR)) & (role == Role.SKIN)
     for name in closed:
         rims = head.openings[name].rims
-        low, high = rims.min(axis=(0, 1)) - _CLOSED_BAND, rims.max(axis=(0, 1)) + _CLOSED_BAND
+        low, high = rims.min(axis=(0, 1)) - _CLOSED_BAND[name], rims.max(axis=(0, 1)) + _CLOSED_BAND[name]
         trusted &= ~((surface.vertices > low) & (surface.vertices < high)).all(axis=1)
     point = np.einsum("nk,nkc->nc", barycentric, head.vertices[head.faces[face]])
     sign = np.sign(((surface.vertices - point) * head.normals[head.faces[face]].mean(axis=1)).sum(axis=1))
@@ -119,8 +119,8 @@ def _is_closed(
 ) -> bool:
     """Whether the avatar's surface goes from the upper to the lower side without going in.
 
-    The shortest way across in the middle of the opening is measured against that on the head model from the same skin to
-    its rims.
+    The shortest way across in the middle of the opening is measured against that on the head model from the same skin
+    to its rims.
     """
     if not (seeds == 1).any() or not (seeds == -1).any():
         return False
@@ -149,7 +149,10 @@ def _gates(
     for name, opening in head.openings.items():
         if name in closed:
             continue
-        low, high = head.vertices[opening.side != 0].min(axis=0) - FAR, head.vertices[opening.side != 0].max(axis=0) + FAR
+        low, high = (
+            head.vertices[opening.side != 0].min(axis=0) - FAR,
+            head.vertices[opening.side != 0].max(axis=0) + FAR,
+        )
         near = ((vertices > low) & (vertices < high)).all(axis=1)
         for sign in (1, -1):
             rows = np.flatnonzero((side[name] == sign) & near)

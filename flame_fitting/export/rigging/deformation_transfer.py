@@ -112,5 +112,3 @@ def carried(
     before = np.einsum("nk,nkc->nc", barycentric, rest[corners])
     after = np.einsum("nk,nkc->nc", barycentric, deformed[corners])
     return after + np.einsum("nab,nb->na", maps, points - before), maps
-
-

@@ -1,4 +1,4 @@
-"""What rigging asks of a fitted head: its mesh and joints as they were fitted, and the sides of its mouth and its eyes."""
+"""What rigging asks of a fitted head: its mesh and joints as they were fitted, and the sides of its mouth and eyes."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -172,7 +172,9 @@ def _mouth(head: FittedHead, template: ndarray, rims: ndarray, fitted: ndarray) 
     from_line = np.linalg.norm(template[:, None] - line[None], axis=2).min(axis=1)
     above = _above(template, rims)
     skin = head.mask("face") & ~lips & (np.abs(template[:, 0] - middle) < 0.8 * half)
-    seeds = np.where(skin & (from_line < _LIPS_REACH) & (np.abs(above) > 0.4 * from_line), np.sign(above), 0).astype(int)
+    seeds = np.where(skin & (from_line < _LIPS_REACH) & (np.abs(above) > 0.4 * from_line), np.sign(above), 0).astype(
+        int
+    )
     side = sure(*nearest_side(template, head.faces[head.skin], seeds, 0.12), MARGIN["mouth"])
     side = np.where(lips | (from_line < _LIPS_REACH), side, 0)
     return Opening(side, seeds, fitted, float(middle), float(half))

@@ -23,7 +23,7 @@ _ROUND = 0.1
 _ROWS_APART = 0.006
 """Metres between the middles of upper and lower teeth, at least."""
 _UPPER = 75
-"""Percentile of heights that lies above the neck's end where a part is worn on the head: long hair is, a hood is not."""
+"""Percentile of heights that lies above the neck's end where a part is worn on the head, as long hair is."""
 _HIDDEN = 0.7
 """Share of the points of teeth that lie behind the skin, at least."""
 
@@ -139,9 +139,7 @@ def _in_mouth(points: ndarray, ahead: ndarray, head: FittedHead) -> bool:
     own = (points - mouth.rims.mean(axis=(0, 1))) @ head.skull
     off = np.median(own, axis=0)
     beside = np.percentile(np.abs(own[:, 0]), 90) < 1.6 * mouth.half_width
-    return bool(
-        beside and abs(off[1]) < 0.035 and -0.09 < off[2] < 0.0 and (ahead < 0.0005).mean() > _HIDDEN
-    )
+    return bool(beside and abs(off[1]) < 0.035 and -0.09 < off[2] < 0.0 and (ahead < 0.0005).mean() > _HIDDEN)
 
 
 def _rows_of_teeth(pieces: list[ndarray], names: list[str], head: FittedHead) -> list[int]:
@@ -156,9 +154,7 @@ def _rows_of_teeth(pieces: list[ndarray], names: list[str], head: FittedHead) ->
 
 
 def _lies_on(distance: ndarray, on_face: ndarray) -> bool:
-    return bool(
-        on_face.mean() > 0.8 and np.median(distance) < _ON_SKIN and np.percentile(distance, 95) < _NEAR_SKIN
-    )
+    return bool(on_face.mean() > 0.8 and np.median(distance) < _ON_SKIN and np.percentile(distance, 95) < _NEAR_SKIN)
 
 
 def _is_skin(distance: ndarray, on_face: ndarray, area: float, face_area: float) -> bool:

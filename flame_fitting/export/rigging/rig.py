@@ -197,7 +197,11 @@ def _displacements(
                     own = eye.outside(eye.shut(own) if name.startswith(BLINK) else own)
         if len(on_skin):
             there, _ = carried(
-                corners[on_skin], match.barycentric[on_skin], head.vertices, deformed, head.faces,
+                corners[on_skin],
+                match.barycentric[on_skin],
+                head.vertices,
+                deformed,
+                head.faces,
                 surface.vertices[on_skin],
             )
             own[on_skin] = there - surface.vertices[on_skin]

@@ -130,7 +130,9 @@ class WrittenAvatar:
 class Stage:
     """Where a written avatar is drawn: by cameras before the fitted head, in head space."""
 
-    def __init__(self, written: WrittenAvatar, head: FittedHead, head_from_file: Float[ndarray, "4 4"], lit: str) -> None:
+    def __init__(
+        self, written: WrittenAvatar, head: FittedHead, head_from_file: Float[ndarray, "4 4"], lit: str
+    ) -> None:
         self._written, self._head, self._head_from_file, self._lit = written, head, head_from_file, lit
         face = head.mask("face")
         self.poses = [pose for pose in poses_of(written.has_joints) if pose is REST or _shows(pose, written)]

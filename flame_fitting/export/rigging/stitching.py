@@ -1,4 +1,4 @@
-"""Which vertices of a file are one point of its surface: a mesh is doubled along texture seams, not only where it ends."""
+"""Which vertices of a file are one point of its surface: meshes are doubled along seams, not only where they end."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,8 +45,8 @@ class Surface:
 def stitched(parts: list[MeshPart], vertices: Float[ndarray, "V 3"] | None = None) -> Surface:
     """The parts as one surface; `vertices` stand in for theirs where they are given (another frame).
 
-    Edges at which a part ends are sewn to one in the same place where the two differ in part, texture coordinate, normal
-    or colour: that is why the vertices are doubled. Edges that differ in nothing were cut on purpose, as lips may be
+    Edges at which a part ends are sewn to one in the same place where they differ in part, texture coordinate,
+    normal or colour: that is why the vertices are doubled. Edges that differ in nothing were cut on purpose, as lips may be
     (unless all triangles of a part stand alone). Inner vertices are never merged: shut lips may touch.
     """
     own = vertices_of(parts)

@@ -18,7 +18,7 @@ from flame_fitting.head.actions import actions_of
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.mesh_graph import MeshGraph
 from tests.export.glb_evaluator import EvaluatedGlb
-from tests.export.rigging.avatars import Known, known_avatar
+from tests.export.rigging.avatars import Known, in_skull, known_avatar
 
 JAW = 0.25
 
@@ -96,7 +96,7 @@ def test_teeth_and_glasses_follow_rigidly(known: Known, parts: Parts) -> None:
     turns = {"jaw": (JAW, 0, 0), "neck": (0, 0.4, 0)}
     places = {name: (parts.vertices(name), parts.vertices(name, turns)) for name in
               ("teeth_upper", "teeth_lower", "glasses")}  # fmt: skip
-    for name, (before, after) in places.items():
+    for before, after in places.values():
         gaps = [np.linalg.norm(each - each[:1], axis=1) for each in (before, after)]
         np.testing.assert_allclose(*gaps, atol=1e-4 / known.fit.mm_per_unit * 1e3)
     turned = {name: parts.vertices(name, {"neck": (0, 0.4, 0)}) for name in places}
@@ -151,8 +151,9 @@ def test_a_mouth_of_one_surface_is_said_and_not_torn(known: Known, tmp_path: Pat
         for each in (made.rig.surface.vertices, made.rig.surface.vertices + moved)
     )
     near = np.linalg.norm(made.rig.surface.vertices[edges].mean(axis=1) - lips(known), axis=1) < 0.03
-    assert (after[near] < 3 * before[near] + 0.002).all()
-    assert np.linalg.norm(moved, axis=1).max() > 0.015  # the chin goes down all the same
+    # spread over the skin about the lips, not taken up by one row of triangles
+    drop = np.linalg.norm(moved, axis=1).max()
+    assert drop > 0.02 and (after - before)[near].max() < 0.25 * drop
 
 
 def test_other_formats_stand_upright_in_metres(known: Known, tmp_path: Path) -> None:
@@ -235,7 +236,9 @@ def closed_mouth(known: Known, folder: Path) -> Path:
     middle = (lips(known) - known.fit.head_from_world[:3, 3]) @ np.linalg.inv(known.fit.head_from_world[:3, :3]).T
     loops = MeshGraph(faces, len(vertices)).boundary_loops
     loop = min(loops, key=lambda each: np.linalg.norm(vertices[each].mean(axis=0) - middle))
-    # stitched over by strips between its upper and its lower half
+    # stitched over by strips between its upper and its lower half, from corner to corner
+    beside = in_skull(known.fit, head, vertices[loop])[:, 0]
+    loop = np.roll(loop, -int(beside.argmax()))
     cap = [[loop[-k], loop[k], loop[k + 1]] for k in range(1, len(loop) // 2)]
     cap += [[loop[-k], loop[k + 1], loop[-k - 1]] for k in range(1, len(loop) // 2 - 1)]
     cap.append([loop[0], loop[1], loop[-1]])
@@ -246,7 +249,7 @@ def closed_mouth(known: Known, folder: Path) -> Path:
 
 
 def with_a_bone(path: Path) -> bytes:
-    """The avatar on a skeleton of one bone, which stands elsewhere than it was bound; with a morph target and a motion."""
+    """The avatar on a skeleton of one bone, which stands elsewhere than it was bound; a morph target and a motion."""
     document = GltfDocument(GLTF2.load(str(path)))
     gltf = document.gltf
     for name in ("extensionsUsed", "extensionsRequired"):
@@ -257,9 +260,7 @@ def with_a_bone(path: Path) -> bytes:
     inverse = np.linalg.inv(matrix)
     bind = bind_skin(document, [document.node(Node(name="bone", **placing(matrix)))], np.eye(4)[None], "body")
     gltf.scenes[0].nodes.append(len(gltf.nodes) - 1)
-    add_animation(
-        document, "nod", np.array([0.0, 1.0]), [Track(len(gltf.nodes) - 1, "translation", np.zeros((2, 3)))]
-    )
+    add_animation(document, "nod", np.array([0.0, 1.0]), [Track(len(gltf.nodes) - 1, "translation", np.zeros((2, 3)))])
     for node in gltf.nodes:
         if node.mesh is None:
             continue
