@@ -269,10 +269,11 @@ def plan(config: FitConfig) -> Manifest:
 
 def joined(config: FitConfig) -> tuple[FitConfig, bool]:
     """The configuration with its captures joined to one, and whether landmarks of some were detected just now."""
-    from flame_fitting.fit.joining import join
+    from flame_fitting.fit.joining import check_distinct, join
     from flame_fitting.manifest import read_manifest
 
     every, anew = (config.capture, *config.others), False
+    check_distinct(every)
     # what is chosen of a capture is chosen of the joined one
     part: dict[str, Any] = {one.name: one.default for one in fields(CaptureOptions) if one.name in _CHOSEN}
     data = replace(config.data, **part)

@@ -21,7 +21,7 @@ from flame_fitting.head.rotations import rotation_matrix
 
 Mask = NDArray[np.bool_]
 
-_TOO_MUCH = 0.12
+_TOO_MUCH = 0.15
 """Part of what a view shows above the neck's cut from which it is left out."""
 _CHIN = 0.08
 """Metres of the chin above the cut through the neck, where the head model does not say."""
@@ -77,26 +77,32 @@ def bust_views(
         vertices, plane = fit.vertices_head(head, [row])[0], posed_neck(surface, fit, row)
         axes = rotation_matrix(torch.as_tensor(np.float64(fit.of_rows([row]).parameters["rotation"])))[0].numpy()
         face = vertices[head.regions["face"].cpu().numpy()] if "face" in head.regions else None
-        chin = _CHIN if face is None else float(((face - plane.center) @ axes[:, 1]).min())
+        center = vertices.mean(axis=0)
+        low = plane.center + _CHIN * axes[:, 1] if face is None else face
+        chin = float(((low - center) @ axes[:, 1]).min())
         views = capture.views_of(timestep=of_row[0].view.timestep)
-        bust = OpenBust(capture, views, dataset_from_world, HeadFrame(plane.center, axes, chin))
-        inside, shown = dict[str, Mask](), dict[str, int]()
+        bust = OpenBust(capture, views, dataset_from_world, HeadFrame(center, axes, chin))
+        inside, lost, shown = dict[str, Mask](), dict[str, int](), dict[str, int]()
         for frame in of_row:
             if frame.view.geometry_path is None or not bust.looks_up(frame.view):
                 continue
             view, depth = in_dataset(frame.view, dataset_from_world), bust.depth(frame.view)
             keep = keep_above(plane, view, depth, vertices, faces)
-            shown[frame.name] = int(((depth > 0) & (keep > 0.5)).sum())
+            shows = (depth > 0) & (keep > 0.5)
+            shown[frame.name] = int(shows.sum())
             if (mask := bust.inside(frame.view, keep)) is not None:
-                inside[frame.name] = mask
-        gone = left_out(inside, shown)
+                inside[frame.name], lost[frame.name] = mask, int((mask & shows).sum())
+        gone = left_out(lost, shown)
         stay += [frame for frame in of_row if frame.name not in gone]
         out += [frame for frame in of_row if frame.name in gone]
         cut |= {name: np.packbits(mask) for name, mask in inside.items() if name not in gone}
     return BustViews(stay, out, cut)
 
 
-def left_out(inside: Mapping[str, Mask], shown: Mapping[str, int]) -> set[str]:
-    """Names of the views of a timestep that lose too much; `shown` counts pixels of all its views from below."""
-    gone = {name for name, mask in inside.items() if mask.sum() > _TOO_MUCH * shown[name]}
+def left_out(lost: Mapping[str, int], shown: Mapping[str, int]) -> set[str]:
+    """Names of the views of a timestep that lose too much.
+
+    `shown` counts the pixels of all its views from below, `lost` those of views that are cut.
+    """
+    gone = {name for name, count in lost.items() if count > _TOO_MUCH * shown[name]}
     return set() if 2 * len(gone) > len(shown) else gone

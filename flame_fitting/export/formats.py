@@ -97,7 +97,7 @@ FORMATS: dict[FormatName, Format] = {
     "colmap": Format(_colmap, _PICTURES, check=_check_colmap),
     "obj": Format(_obj, _MESHES | _TEXTURES, "mesh", _check_mesh),
     "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
-    "glb": Format(_glb, _TEXTURES | {"n_expr"}, "timestep"),
+    "glb": Format(_glb, _TEXTURES | {"n_expr"}, "file"),
     "rigged-avatar": Format(_rigged_avatar, frozenset(("n_expr", "replace_rig", "avatar")), "picture"),
 }
 

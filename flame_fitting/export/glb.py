@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,14 +45,14 @@ _TOLD = 1e-4
 
 def write_glb(job: ExportJob) -> ExportSummary:
     """Writes `head.glb`."""
-    job.bar.expect(job.fit.timesteps)
+    job.bar.expect(1)
     rig = rig_of(job.fit, job.head, job.options.n_expr)
     rate = _rate(job.fit, job.capture)
     with job.folder((NAME,)) as folder:
         content = glb_of(job.fit, job.head, rig, _skin(job), rate, job.capture.ordered)
         with atomic_write(folder / NAME) as temporary:
             temporary.write_bytes(content)
-        job.bar.advance(job.fit.timesteps)
+        job.bar.advance()
     warnings = list(job.warnings)
     warnings += [f"{job.target / NAME}: {text}" for text in _lost(rig, job.head)]
     moving = f", {job.fit.timesteps} timesteps at {rate:g} per second" if rate else ""
@@ -100,8 +100,10 @@ def glb_of(
     body = document.node(Node(name="head", mesh=0, skin=bones))
     document.gltf.scenes, document.gltf.scene = [Scene(name="head", nodes=[placement, body])], 0
     if rate:
-        seconds = np.arange(fit.timesteps) / rate
-        motion = Motion(seconds, rig.weights, rig.rotations, rig.translations)
+        # what stands still until the next one needs an end
+        rows = np.arange(fit.timesteps + (not ordered)).clip(max=fit.timesteps - 1)
+        seconds = np.arange(len(rows)) / rate
+        motion = Motion(seconds, rig.weights[rows], rig.rotations[rows], rig.translations[rows])
         add_animation(document, FIT, seconds, _tracks(motion, body, numbers), straight=ordered)
     motion = showing(rig, head)
     add_animation(document, SHOW, motion.seconds, _tracks(motion, body, numbers))
@@ -109,14 +111,11 @@ def glb_of(
 
 
 def _tracks(motion: Motion, body: int, joints: list[int]) -> list[Track]:
-    """Of nodes, by their numbers; a joint that never moves has none."""
+    """Of nodes, by their numbers; also of joints that stand still, which another animation may have moved."""
     tracks = [Track(body, "weights", motion.weights)]
     for k, number in enumerate(joints):
-        both: tuple[tuple[Literal["rotation", "translation"], ndarray], ...] = (
-            ("rotation", motion.rotations[:, k]),
-            ("translation", motion.translations[:, k]),
-        )
-        tracks += [Track(number, path, values) for path, values in both if np.ptp(values, axis=0).max() > 0]
+        tracks.append(Track(number, "rotation", motion.rotations[:, k]))
+        tracks.append(Track(number, "translation", motion.translations[:, k]))
     return tracks
 
 

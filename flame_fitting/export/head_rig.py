@@ -113,9 +113,14 @@ def rig_of(fit: FitResult, head: HeadModel, n_expr: int | None = None) -> HeadRi
     )
 
 
+def expression_names(count: int) -> list[str]:
+    """Of the morph targets that are a head model's first expression components."""
+    return [f"expr_{k:03d}" for k in range(count)]
+
+
 def _targets(head: HeadModel, own: dict[str, Tensor], n_expr: int) -> tuple[list[str], Float[Tensor, "M V 3"]]:
     """Names and displacements of all targets that every fit with this head has."""
-    names = [f"expr_{k:03d}" for k in range(n_expr)]
+    names = expression_names(n_expr)
     parts = [head.exprdirs[..., :n_expr].permute(2, 0, 1)]
     eyelids = head.eyelids.permute(2, 0, 1)
     if len(eyelids):

@@ -20,19 +20,19 @@ from flame_fitting.export.frames import in_dataset
 
 Mask = NDArray[np.bool_]
 
-_RISES = 0.12
-"""Sine of the angle by which a view looks up that is one from below: about 7 degrees."""
+_RISES = 0.14
+"""Sine of the angle by which a view looks up that is one from below: about 8 degrees."""
 _VOXEL = 0.006
 """Metres."""
 _HALF = (0.35, 0.3)
-"""Metres to either side of the neck, and before and behind it, that are looked at."""
+"""Metres to either side of the head, and before and behind it, that are looked at."""
 _DEEP = 0.25
 """Metres below the chin that are looked at."""
-_HIDDEN = 0.05
+_HIDDEN = 0.08
 """Part of the other views that may see into hidden space, through its openings."""
 _VIEWS = 4
-"""Fewer other views tell nothing."""
-_THROUGH, _REACH = 0.03, 0.24
+"""Fewer other views, and less than half of all, tell nothing."""
+_THROUGH, _REACH = 0.04, 0.24
 """Metres of hidden space before what is surely seen through an opening; metres before it that are looked at."""
 _SAME = 0.006
 """Metres within which what another view shows is the same surface."""
@@ -40,8 +40,10 @@ _SLANT = 0.15
 """Cosine from which a view tells which side of a surface it sees."""
 _BEHIND = 3
 """Views that see a surface from behind for one from the front, at least, where it is the inside."""
-_SURE, _SMALLEST = 0.2, 0.005
-"""Part of a patch that must be seen through an opening for sure, and the smallest patch as part of the picture."""
+_SURE, _WALL = 0.2, 0.1
+"""Parts of a patch that must lie behind hidden space for sure, and be seen from behind: what closes a bust is not."""
+_SMALLEST = 0.005
+"""The smallest patch, as part of the picture."""
 
 
 @dataclass(eq=False)
@@ -49,7 +51,7 @@ class HeadFrame:
     """How the head stands at a timestep, in the dataset's world, metres."""
 
     center: Float[ndarray, "3"]
-    """Of its neck."""
+    """Of its vertices."""
     axes: Float[ndarray, "3 3"]
     """Columns: its left, up, forward."""
     chin: float
@@ -98,13 +100,13 @@ class OpenBust:
         self._hidden = self._hidden_space() if len(self._others) >= _VIEWS else None
 
     def inside(self, view: View, keep: NDArray[np.floating]) -> Mask | None:
-        """(H, W) what a view shows of the inside and behind it, of what `keep` keeps (above 0.5); None: nothing."""
-        from scipy.ndimage import label
+        """(H, W) what a view shows of the inside and behind it, where `keep` (H, W) is above 0; None: nothing."""
+        from scipy.ndimage import binary_dilation
 
         seen = self._seen(view) if self._hidden is not None and self.looks_up(view) else None
         if seen is None:
             return None
-        place = np.nonzero((seen.depth > 0) & (keep > 0.5))
+        place = np.nonzero((seen.depth > 0) & (keep > 0))
         if not len(place[0]):
             return None
         pixels = np.stack([place[1] + 0.5, place[0] + 0.5], axis=1)
@@ -114,18 +116,25 @@ class OpenBust:
         through = self._hidden_before(points, rays)
         low = (points - self._frame.center) @ self._frame.axes[:, 1] < self._frame.chin
         inner = through > 0.5 * _THROUGH
-        ask = np.flatnonzero(low & ~inner)
         if not (through > _THROUGH).any():
             return None
-        inner[ask] = self._from_behind(points[ask], rays[ask], self._capture.geometry(view)[1][place][ask])
-        found, sure = np.zeros((2, *keep.shape), dtype=bool)
-        found[place], sure[place] = inner, through > _THROUGH
-        patch, count = label(found, np.ones((3, 3)))
-        size = np.bincount(patch.reshape(-1), minlength=count + 1)
-        seeds = np.bincount(patch.reshape(-1), sure.reshape(-1), minlength=count + 1)
-        taken = (size >= _SMALLEST * len(points)) & (seeds >= _SURE * size)
-        taken[0] = False
-        return taken[patch] if taken.any() else None
+        ask = np.flatnonzero(low)
+        behind = np.zeros(len(points), dtype=bool)
+        behind[ask] = self._from_behind(points[ask], rays[ask], self._capture.geometry(view)[1][place][ask])
+        found, sure, wall, kept, lower = np.zeros((5, *keep.shape), dtype=bool)
+        found[place], sure[place], wall[place] = inner | behind, through > _THROUGH, behind
+        kept[place], lower[place] = True, low
+        patch, size = _patches(found)
+        taken = (size > 0) & (size >= _SMALLEST * len(points))
+        taken &= (_counts(patch, sure) >= _SURE * size) & (_counts(patch, wall) >= _WALL * size)
+        if not taken.any():
+            return None
+        cut = taken[patch]
+        patch, size = _patches(kept & ~cut)
+        crumbs = (size < _SMALLEST * len(points)) & (_counts(patch, lower) == size) & (size > 0)
+        cut |= crumbs[patch]
+        # a picture's edge reaches a pixel farther than depth does
+        return np.asarray(cut | (binary_dilation(cut, np.ones((3, 3))) & (seen.depth == 0)))
 
     def looks_up(self, view: View) -> bool:
         """Whether a view is one from below."""
@@ -151,7 +160,7 @@ class OpenBust:
             inside, z, shown = other.at(points)
             asked += inside
             seen += inside & ((shown == 0) | (shown > z))
-        part = np.where(asked >= _VIEWS, seen / np.maximum(asked, 1), 1.0)
+        part = np.where(asked >= max(_VIEWS, len(self._others) // 2), seen / np.maximum(asked, 1), 1.0)
         return np.clip(1 - part / (2 * _HIDDEN), 0, 1).reshape(self._shape)
 
     def _hidden_before(self, points: Float[ndarray, "N 3"], rays: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
@@ -182,3 +191,18 @@ class OpenBust:
             front += visible & (cosine > _SLANT)
             behind += visible & (cosine < -_SLANT)
         return np.asarray((behind >= 2) & (behind >= _BEHIND * front))
+
+
+def _patches(mask: Mask) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """(H, W) numbers of what hangs together in a mask, and the pixels of each; those outside have 0, and none."""
+    from scipy.ndimage import label
+
+    patch, count = label(mask, np.ones((3, 3)))
+    size = np.bincount(patch.reshape(-1), minlength=count + 1)
+    size[0] = 0
+    return patch, size
+
+
+def _counts(patch: NDArray[np.integer], mask: Mask) -> NDArray[np.integer]:
+    """Pixels of a mask in each patch."""
+    return np.bincount(patch[mask], minlength=int(patch.max()) + 1)

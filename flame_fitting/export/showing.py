@@ -7,8 +7,16 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from flame_fitting.export.head_rig import BLINKS, CORRECTIVE, EYE_JOINTS, JAW_JOINT, HeadRig, corrective_weight
-from flame_fitting.head.apertures import apertures_of, closing_amounts
+from flame_fitting.export.head_rig import (
+    BLINKS,
+    CORRECTIVE,
+    EYE_JOINTS,
+    JAW_JOINT,
+    HeadRig,
+    corrective_weight,
+    expression_names,
+)
+from flame_fitting.head.apertures import apertures_of, closing_amounts, closing_expression
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.animation import GAZE, JAW_OPEN
 
@@ -54,19 +62,26 @@ def showing(rig: HeadRig, head: HeadModel, row: int = 0) -> Motion:
         translations[:, joint] += moved @ rig.shifts[row, joint]
         if joint == JAW_JOINT and CORRECTIVE in rig.names:
             weights[:, rig.names.index(CORRECTIVE)] = corrective_weight(turned.as_matrix())
-    apertures = apertures_of(head)
-    if apertures is not None and set(BLINKS) <= set(rig.names):
-        numbers = [rig.names.index(name) for name in BLINKS]
-        morphs = rig.morphs.double().cpu().numpy()
-        standing = rig.vertices + np.tensordot(_without_joints(rig, row), morphs, axes=1)
-        shut = closing_amounts(apertures, head.faces.cpu(), standing, morphs[numbers])
-        weights[:, numbers] += lids[:, None] * shut.clip(0, 1)
+    numbers, shut = _shutting(rig, head, row)
+    weights[:, numbers] += lids[:, None] * shut
     return Motion(seconds, weights, rotations, translations)
 
 
-def _without_joints(rig: HeadRig, row: int) -> Float[ndarray, " M"]:
-    """Weights without what belongs to a turned jaw."""
+def _shutting(rig: HeadRig, head: HeadModel, row: int) -> tuple[list[int], Float[ndarray, " n"]]:
+    """Morph targets, by number, and what is added to their weights to shut the lids as they stand: those that blink,
+    else all of the head's expression."""
+    apertures = apertures_of(head)
+    if apertures is None:
+        return [], np.zeros(0)
     weights = rig.weights[row].copy()
     if CORRECTIVE in rig.names:
-        weights[rig.names.index(CORRECTIVE)] = 0
-    return weights
+        weights[rig.names.index(CORRECTIVE)] = 0  # the jaw's; gaps are told without joints
+    morphs = rig.morphs.double().cpu().numpy()
+    standing = rig.vertices + np.tensordot(weights, morphs, axes=1)
+    if set(BLINKS) <= set(rig.names):
+        numbers = [rig.names.index(name) for name in BLINKS]
+        return numbers, closing_amounts(apertures, head.faces.cpu(), standing, morphs[numbers]).clip(0, 1)
+    expression = expression_names(head.n_expr)
+    if not head.n_expr or not set(expression) <= set(rig.names):
+        return [], np.zeros(0)
+    return [rig.names.index(name) for name in expression], closing_expression(head, apertures, standing)

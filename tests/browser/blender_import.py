@@ -1,4 +1,4 @@
-"""What Blender makes of glTF files with the importer's default settings: python blender_import.py OUT.npz FILE...
+"""What Blender makes of files with the importer's default settings: python blender_import.py OUT.npz FILE...
 
 Runs in an environment of its own with PyPI's `bpy`. For the k-th file OUT holds `vertices_<k>` (V, 3), all meshes as
 they stand in the scene, `faces_<k>`, `bones_<k>` by name and where they begin, `heads_<k>`, and names of
@@ -15,7 +15,9 @@ def main(out: str, files: list[str]) -> None:
     arrays: dict[str, np.ndarray] = {}
     for number, file in enumerate(files):
         bpy.ops.wm.read_factory_settings(use_empty=True)
-        bpy.ops.import_scene.gltf(filepath=file)
+        kind = file.rsplit(".", 1)[1]
+        read = {"glb": bpy.ops.import_scene.gltf, "obj": bpy.ops.wm.obj_import, "ply": bpy.ops.wm.ply_import}[kind]
+        read(filepath=file)
         graph = bpy.context.evaluated_depsgraph_get()
         vertices, faces, keys, bones, heads, start = [], [], [], [], [], 0
         for thing in bpy.context.scene.objects:

@@ -1,6 +1,7 @@
 """Shows a GLB with three.js in headless Chromium and brings back pictures and posed vertices."""
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -48,11 +49,13 @@ def show(model: Path, modules: Path, shots: list[dict[str, Any]], lit: bool = Fa
     finished = threading.Event()
     job = json.dumps({"shots": shots, "lit": lit}).encode()
 
+    documented = _documented_function().encode()
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
-            if path == "/job.json":
-                content = job
+            if path in ("/job.json", "/docs.js"):
+                content = job if path == "/job.json" else documented
             elif path in ("/", "/model.glb") or path.startswith("/modules/"):
                 file = FOLDER / "page.html" if path == "/" else model if path == "/model.glb" else modules / path[9:]
                 if not file.is_file():
@@ -98,3 +101,11 @@ def show(model: Path, modules: Path, shots: list[dict[str, Any]], lit: bool = Fa
     if not in_time or "failed" in posted:
         raise RuntimeError(posted.get("failed", b"the page has said nothing").decode())
     return posted
+
+
+def _documented_function() -> str:
+    """The function of the example in docs/outputs.md, as a module."""
+    text = (FOLDER.parents[1] / "docs" / "outputs.md").read_text()
+    found = re.search(r"^function openJaw.*?^}$", text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return f"export {found[0]}"

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from flame_fitting.export.glb import FIT, SHOW, VERTEX, Skin, glb_of
-from flame_fitting.export.head_rig import OPEN, rig_of, uncorrected
+from flame_fitting.export.head_rig import OPEN, expression_names, rig_of, uncorrected
+from flame_fitting.export.showing import showing
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.actions import actions_of
 from flame_fitting.head.apertures import LID_COLUMNS, apertures_of
@@ -134,6 +135,19 @@ def test_motion_is_an_animation(tmp_path: Path) -> None:
     assert ends == [pytest.approx(4 / 25)]
 
 
+def test_moments_without_an_order_stand_still_each(tmp_path: Path) -> None:
+    head = toy_head()
+    fit = moving_fit(head, 3)
+    (tmp_path / "a.glb").write_bytes(glb_of(fit, head, rig_of(fit, head), Skin(fit.texture), 1.0, ordered=False))
+    glb = EvaluatedGlb(tmp_path / "a.glb")
+    sampler = glb.gltf.animations[0].samplers[0]
+    assert {each.interpolation for each in glb.gltf.animations[0].samplers} == {"STEP"}
+    assert glb.accessor(sampler.input)[:, 0].tolist() == [0, 1, 2, 3]
+    weights = glb.accessor(sampler.output).reshape(4, -1)
+    np.testing.assert_array_equal(weights[3], weights[2])
+    assert not np.allclose(weights[2], weights[1])
+
+
 def test_what_few_targets_leave_is_known() -> None:
     head = toy_head()
     fit = moving_fit(head, 60)
@@ -227,3 +241,25 @@ def without_correctives(head: HeadModel) -> HeadModel:
     bare = copy.copy(head)
     bare._buffers = {**head._buffers, "posedirs": torch.zeros_like(head.posedirs)}
     return bare
+
+
+def test_the_show_shuts_lids_by_expression_where_a_head_has_no_more(test_data: Path) -> None:
+    head = load_head(str(test_data / "standin" / "flame2023_standin.pkl"))
+    fit = moving_fit(head, 1)
+    fit.parameters["expr"] *= 0.2
+    rig = rig_of(fit, head)
+    motion = showing(rig, head)
+    apertures = apertures_of(head)
+    assert apertures is not None
+    count = head.n_expr
+    assert rig.names[:count] == expression_names(count)
+    morphs = rig.morphs[:count].double().numpy()
+    gaps = [
+        apertures.gaps(torch.as_tensor(rig.vertices + np.tensordot(weights[:count], morphs, axes=1))[None], head.faces)
+        for weights in (motion.weights[0], motion.weights[np.searchsorted(motion.seconds, 1.9)])
+    ]
+    open_by, shut = (float(each[0, : 2 * LID_COLUMNS].abs().mean()) for each in gaps)
+    assert shut < 0.5 * open_by
+    np.testing.assert_array_equal(motion.weights[-1], motion.weights[0])
+    few = showing(rig_of(fit, head, 2), head)  # too few to shut lids
+    assert np.ptp(few.weights[:, :2], axis=0).max() == 0

@@ -45,9 +45,9 @@ class Surface:
 def stitched(parts: list[MeshPart], vertices: Float[ndarray, "V 3"] | None = None) -> Surface:
     """The parts as one surface; `vertices` stand in for theirs where they are given (another frame).
 
-    Edges at which a part ends are sewn to one in the same place where they differ in part, texture coordinate,
-    normal or colour: that is why the vertices are doubled. Edges that differ in nothing were cut on purpose, as lips may be
-    (unless all triangles of a part stand alone). Inner vertices are never merged: shut lips may touch.
+    Edges at which a part ends are sewn to one in the same place where they differ in part, texture coordinate, normal
+    or colour: vertices are doubled for that. Edges that differ in nothing were cut on purpose, as lips may be (unless
+    all triangles of a part stand alone). Inner vertices are never merged: shut lips may touch.
     """
     own = vertices_of(parts)
     faces = faces_of(parts)
