@@ -2,36 +2,22 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy import ndarray
 from pygltflib import GLTF2, Attributes, Mesh, Node, Primitive, Scene
 
-from flame_fitting.avatar.gltf import GltfPrimitive
 from flame_fitting.avatar.gltf_morphs import names_of
 from flame_fitting.export.gltf_document import GltfDocument
 from flame_fitting.export.gltf_rigs import Joint, add_skin, bind_skin, influences, morph_target, name_targets
 from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE
-from flame_fitting.export.rigging.avatar_file import AvatarFile
+from flame_fitting.export.rigging.avatar_file import AvatarFile, Slot
 from flame_fitting.export.rigging.fitted_head import JOINT_NAMES
 from flame_fitting.export.rigging.old_rigs import drop_channels, drop_rig
 from flame_fitting.export.rigging.rig import LEAST, Rig
 
 _DRIVEN = {"joint": "jaw", "axis": [1, 0, 0], "weight": f"sin(angle beyond the bind pose) / sin({CORRECTIVE_ANGLE})"}
-
-
-@dataclass(eq=False)
-class Slot:
-    """A primitive that is rigged."""
-
-    found: GltfPrimitive
-    rows: slice
-    """Of the rig's vertices."""
-    place: Float[ndarray, "N 4 4"]
-    """What brings its positions into the document's world: one for all, or one for each vertex."""
 
 
 def attach(file: AvatarFile, rig: Rig, skin: bool) -> list[str]:

@@ -48,6 +48,17 @@ class AvatarFile:
         return [node for node in nodes if self.document.gltf.nodes[node].skin is not None]
 
 
+@dataclass(eq=False)
+class Slot:
+    """A primitive that is rigged."""
+
+    found: GltfPrimitive
+    rows: slice
+    """Of the rig's vertices."""
+    place: Float[ndarray, "N 4 4"]
+    """What brings its positions into the document's world: one for all, or one for each vertex."""
+
+
 def open_avatar(path: Path, sha256: str | None, head_from_world: Float[ndarray, "4 4"]) -> AvatarFile:
     """Reads the avatar. Raises InputError where it is not the one (`sha256`) that was fitted."""
     avatar = load_avatar(path)

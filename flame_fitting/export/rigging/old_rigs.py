@@ -1,23 +1,19 @@
 """Takes the rig that an avatar comes with out of its document."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy import ndarray
 from pygltflib import GLTF2
 
-from flame_fitting.export.rigging.avatar_file import AvatarFile
+from flame_fitting.export.rigging.avatar_file import AvatarFile, Slot
 from flame_fitting.export.rigging.fitted_head import JOINT_NAMES
-
-if TYPE_CHECKING:
-    from flame_fitting.export.rigging.attaching import Slot
 
 _OF_PERSONS = ("VRM", "VRMC_")
 """How the names of extensions begin that name the joints of a person."""
 
 
-def drop_rig(file: AvatarFile, slots: "Sequence[Slot]") -> int:
+def drop_rig(file: AvatarFile, slots: Sequence[Slot]) -> int:
     """Meshes stay where their skins hold them; skins go, and animations of their joints: the number of channels.
 
     Joints stay as plain nodes, as other things may hang on them; those of our names are renamed.
@@ -55,7 +51,7 @@ def drop_channels(gltf: GLTF2, nodes: Iterable[int], paths: Sequence[str]) -> in
     return lost
 
 
-def _bake(file: AvatarFile, slot: "Slot") -> None:
+def _bake(file: AvatarFile, slot: Slot) -> None:
     """Positions and what goes with them in the document's world."""
     gltf, document = file.document.gltf, file.document
     primitive = gltf.meshes[gltf.nodes[slot.found.node].mesh].primitives[slot.found.number]
