@@ -1,5 +1,7 @@
 """A rigged avatar moves as the head model does: read by an evaluator of its own from the file that was written."""
 
+import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from flame_fitting.export.rigging.checks import torn_edges
 from flame_fitting.head.actions import actions_of
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.mesh_graph import MeshGraph
+from tests.browser.other_programs import npm_modules
 from tests.export.glb_evaluator import EvaluatedGlb
 from tests.export.rigging.avatars import Known, in_skull, known_avatar
 
@@ -280,3 +283,24 @@ def with_a_bone(path: Path) -> bytes:
             primitive.targets = [morph_target(document, np.zeros((count, 3)))]
         name_targets(mesh, ["own"])
     return document.glb()
+
+
+def test_the_khronos_validator_finds_nothing(made: RiggedAvatar, known: Known, tmp_path: Path) -> None:
+    modules = npm_modules()
+    own = tmp_path / "rigged.glb"
+    own.write_bytes(with_a_bone(known.path))
+    files = {"new": made.content}
+    files |= {
+        name: rigged(own, None, known.fit, known.head, replace_rig=name == "replaced").content
+        for name in ("kept", "replaced")
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.glb").write_bytes(content)
+    paths = [str(tmp_path / f"{name}.glb") for name in files]
+    script = Path(__file__).parents[2] / "browser" / "validate_gltf.cjs"
+    command = ["node", str(script), str(modules), *paths]
+    reports = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert list(reports) == paths
+    for report in reports.values():
+        assert report["issues"]["numErrors"] == report["issues"]["numWarnings"] == 0, report["issues"]
+        assert report["info"]["hasSkins"] and report["info"]["hasMorphTargets"]
