@@ -108,7 +108,10 @@ def _unpack_draco(
         # every element of an attribute begins at a multiple of four bytes (3.6.2.4)
         stride = size if number == primitive.get("indices") else size + -size % 4
         table = np.zeros((len(found), stride), dtype=np.uint8)
-        table[:, :size] = np.ascontiguousarray(found.astype(kind)).view(np.uint8).reshape(len(found), size)
+        values_of = np.ascontiguousarray(found.astype(kind)).reshape(len(found), -1)
+        table[:, :size] = values_of.view(np.uint8).reshape(len(found), size)
         view = add(table.tobytes(), **({"byteStride": stride} if stride != size else {}))
         entry |= {"bufferView": view, "count": len(table)}
         entry.pop("byteOffset", None)
+        if "min" in entry or "max" in entry:  # told of what was packed, which quantization has moved
+            entry |= {"min": values_of.min(axis=0).tolist(), "max": values_of.max(axis=0).tolist()}

@@ -18,6 +18,8 @@ _ON_SKIN, _NEAR_SKIN = 0.005, 0.015
 """Metres that most and nearly all of a brow, a beard or lashes are from the head's skin, at most."""
 _SMALL = 0.3
 """Of the face's area: what is larger lies on no face, it is one."""
+_FACE = 0.25
+"""Of the face's area: what has as much of it is skin, whatever else hangs together with it."""
 _ROUND = 0.1
 """How far an eyeball is from a sphere, over its radius: 90 % of its points, at most. Corneas bulge."""
 _ROWS_APART = 0.006
@@ -67,10 +69,13 @@ def pieces_of(surface: Surface, head: FittedHead, names: Sequence[str]) -> Piece
     closest = tree.closest(vertices)
     ahead = ((vertices - closest.point) * outside[closest.face]).sum(axis=1)
     on_face = face[closest.face]
-    area = np.bincount(component[surface.faces[:, 0]], face_normals(vertices, surface.faces)[1], count)
+    areas, owner = face_normals(vertices, surface.faces)[1], component[surface.faces[:, 0]]
+    area = np.bincount(owner, areas, count)
+    as_face = ((closest.distance < _ON_SKIN) & on_face)[surface.faces].all(axis=1)
+    face_like = np.bincount(owner, areas * as_face, count)
     face_area = float(face_normals(head.vertices, head.faces)[1][head.mask("face")[head.faces].all(axis=1)].sum())
     role = np.full(count, Role.SKIN, dtype=np.int64)
-    eyes, mouths, others = {}, list[int](), dict[str, list[int]]()
+    eyes, mouths, others = dict[int, list[tuple[float, ndarray]]](), list[int](), dict[str, list[int]]()
     rows_of = np.split(np.argsort(component, kind="stable"), np.cumsum(np.bincount(component, minlength=count))[:-1])
     for number, mine in enumerate(rows_of):
         points = vertices[mine]
@@ -81,7 +86,7 @@ def pieces_of(surface: Surface, head: FittedHead, names: Sequence[str]) -> Piece
             mouths.append(number)
         elif area[number] < _SMALL * face_area and _lies_on(closest.distance[mine], on_face[mine]):
             role[number] = Role.ON_SKIN
-        elif not _is_skin(closest.distance[mine], on_face[mine], area[number], face_area):
+        elif face_like[number] < _FACE * face_area:
             others.setdefault(names[number], []).append(number)
     neck = head.vertices[head.mask("boundary")]
     neck_ends = float(neck[:, 1].max()) if len(neck) else float(head.joints[NECK, 1])
@@ -155,9 +160,3 @@ def _rows_of_teeth(pieces: list[ndarray], names: list[str], head: FittedHead) ->
 
 def _lies_on(distance: ndarray, on_face: ndarray) -> bool:
     return bool(on_face.mean() > 0.8 and np.median(distance) < _ON_SKIN and np.percentile(distance, 95) < _NEAR_SKIN)
-
-
-def _is_skin(distance: ndarray, on_face: ndarray, area: float, face_area: float) -> bool:
-    """Whether a piece is itself the face, or a good part of it."""
-    share = ((distance < _ON_SKIN) & on_face).mean()
-    return bool(share > 0.2 and area * share > 0.25 * face_area)

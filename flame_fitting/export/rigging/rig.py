@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from flame_fitting.avatar.mesh import MeshPart, vertices_of
 from flame_fitting.capture.camera import transform_points
+from flame_fitting.errors import InputError
 from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, OPEN
 from flame_fitting.export.rigging.correspondence import Correspondence, correspond
 from flame_fitting.export.rigging.deformation_transfer import DeformationTransfer, carried
@@ -90,6 +91,10 @@ def rig_of(
     """Rigs the parts of an avatar as they stand in its file, by its fitted head."""
     surface = stitched(parts, transform_points(head_from_world, vertices_of(parts)))
     pieces = pieces_of(surface, head, _names(parts, surface))
+    if not (pieces.role == Role.SKIN).any():
+        raise InputError(
+            "No surface of the avatar lies on the fitted face. Look at the fit's report.html, and fit it again."
+        )
     match = correspond(surface, pieces, head)
     weights = _weights(surface, pieces, match, head)
     displacements = _displacements(surface, pieces, match, head, expressions_of(head, n_expr))
