@@ -4,8 +4,6 @@ Draco and meshopt are undone and files it refers to are taken in; pictures, mate
 """
 
 import copy
-import json
-import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
@@ -51,15 +49,6 @@ def unpacked(document: dict[str, Any], buffers: GltfBuffers) -> tuple[dict[str, 
         out |= {key: left} if left else {}
     out |= {"bufferViews": views, "buffers": [{"byteLength": len(blob)}]}
     return out, bytes(blob)
-
-
-def as_glb(document: dict[str, Any], binary: bytes) -> bytes:
-    """The file of both."""
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
 def _draco_views(document: dict[str, Any]) -> Iterable[int]:
