@@ -95,6 +95,9 @@ def _as_object(document: dict[str, Any], binary: bytes) -> GLTF2:
         for primitive in mesh.primitives:
             targets = primitive.targets or []
             primitive.targets = [Attributes(**each) if isinstance(each, dict) else each for each in targets]
+    for accessor in gltf.accessors:
+        if accessor.bufferView is None:
+            accessor.byteOffset = None  # 0 says nothing, and must not be said without a view
     gltf.set_binary_blob(binary)
     return gltf
 
