@@ -155,8 +155,7 @@ class Stage:
             close = [self._following(camera, pose) for camera in self._details]
             face, *details = (self._drawn(parts, camera) for camera in [self._face, *close])
             row = joined([face, *([joined(details, 0)] if details else [])], 1)
-            strip = np.full((_STRIP, row.shape[1], 3), 255, dtype=np.uint8)
-            panels.append(np.concatenate([labelled(strip, pose.title), row]))
+            panels.append(_titled(row, pose))
             advance()
         panels += [np.full_like(panels[0], 255)] * (len(panels) % 2)
         return np.concatenate([joined(panels[k : k + 2], 1, 24) for k in range(0, len(panels), 2)])
@@ -166,7 +165,7 @@ class Stage:
         frames = []
         for pose, amount in self._way():
             picture = self._drawn(self._written.parts(pose.at(amount)), self._gif)
-            frames.append(Image.fromarray(labelled(picture, pose.title)))
+            frames.append(Image.fromarray(_titled(picture, pose)))
             advance()
         # one palette for all, so that nothing flickers
         palette = Image.fromarray(np.concatenate([np.asarray(each) for each in frames[:: _STEPS - 2]]))
@@ -208,3 +207,8 @@ class Stage:
 
 def _shows(pose: Pose, written: WrittenAvatar) -> bool:
     return bool(pose.turns or set(pose.weights) & written.targets)
+
+
+def _titled(picture: UInt8[ndarray, "h w 3"], pose: Pose) -> UInt8[ndarray, "H w 3"]:
+    strip = np.full((_STRIP, picture.shape[1], 3), 255, dtype=np.uint8)
+    return np.concatenate([labelled(strip, pose.title), picture])
