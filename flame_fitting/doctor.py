@@ -37,6 +37,7 @@ CORE = (
     "DracoPy",
     "meshopt",
     "pygltflib",
+    "robust_laplacian",
     "av",
     "ai-edge-litert",
     "pymatting",

@@ -287,7 +287,7 @@ def test_where_things_lie_and_what_only_names_an_input_does_not_decide(config: R
         }
         | head
         | machine,
-        "export": {"src_folder", "tgt_folder", "capture_folder", "force"} | head,
+        "export": {"src_folder", "tgt_folder", "capture_folder", "avatar", "force"} | head,
         "evaluate": {"fit", "avatar", "capture_folder", "same_identity"} | head,
     }
     assert {step.name: set(not_deciding(type(step.config))) for step in run_pipeline.chain(config)} == expected

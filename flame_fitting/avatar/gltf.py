@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from flame_fitting.avatar.gltf_buffers import DamagedFileError, GltfBuffers
 from flame_fitting.avatar.local_files import LocalFiles
@@ -27,8 +28,28 @@ READABLE_EXTENSIONS = {
 WRAP = {33071: "clamp", 33648: "mirror", 10497: "repeat"}
 
 
+@dataclass(frozen=True, eq=False)
+class GltfPrimitive:
+    """Triangles of a node."""
+
+    node: int
+    number: int
+    """Among the primitives of the node's mesh."""
+    part: MeshPart
+    """Vertices in the file's order."""
+    world_from_mesh: Float[np.ndarray, "N 4 4"]
+    """What brings its positions into the world: one for all vertices, or, of a skin, one for each."""
+
+
 def read_gltf(document: dict[str, Any], binary: bytes | None, files: LocalFiles, note: Callable[[str], None]):
     """Parts (list of MeshPart) of the default scene, in world coordinates."""
+    return [found.part for found in read_primitives(document, binary, files, note)]
+
+
+def read_primitives(
+    document: dict[str, Any], binary: bytes | None, files: LocalFiles, note: Callable[[str], None]
+) -> list[GltfPrimitive]:
+    """The same with where in the document each part stands."""
     version = str(document.get("asset", {}).get("version", "2.0"))
     if not version.startswith("2"):
         raise DamagedFileError(f"glTF version {version}, only 2 is read")
@@ -36,7 +57,7 @@ def read_gltf(document: dict[str, Any], binary: bytes | None, files: LocalFiles,
     unknown = [e for e in required if e not in READABLE_EXTENSIONS and not e.startswith("KHR_materials_")]
     if unknown:
         note(f"required glTF extensions that are not read: {', '.join(unknown)}")
-    return _Scene(document, GltfBuffers(document, binary, files), files, note).parts()
+    return _Scene(document, GltfBuffers(document, binary, files), files, note).primitives()
 
 
 def node_matrix(node: dict[str, Any]) -> np.ndarray:
@@ -69,7 +90,7 @@ class _Scene:
     world: dict[int, np.ndarray] = field(default_factory=dict)
     skins: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def parts(self) -> list[MeshPart]:
+    def primitives(self) -> list[GltfPrimitive]:
         nodes = self.document.get("nodes", [])
         children = {child for node in nodes for child in node.get("children", [])}
         every_root = [index for index in range(len(nodes)) if index not in children]
@@ -111,20 +132,20 @@ class _Scene:
                 yield index
             stack += reversed(node.get("children", []))
 
-    def _node_parts(self, index: int) -> Iterator[MeshPart]:
+    def _node_parts(self, index: int) -> Iterator[GltfPrimitive]:
         node = self.document["nodes"][index]
         mesh = self.document["meshes"][node["mesh"]]
         name = node.get("name") or mesh.get("name") or f"mesh{node['mesh']}"
         if "EXT_mesh_gpu_instancing" in node.get("extensions", {}):
             self.note(f"instances of {name} (EXT_mesh_gpu_instancing) are not read")
-        for primitive in mesh["primitives"]:
+        for number, primitive in enumerate(mesh["primitives"]):
             part = self._primitive(primitive, name, node.get("weights", mesh.get("weights", [])))
             if part is not None:
                 faces, attributes = part
-                self._transform(attributes, faces, node, index, name)
+                matrices = self._transform(attributes, node, index)
                 if (attributes.pop("_MIRRORED")).any():
                     faces = faces[:, ::-1].copy()
-                yield self._with_material(primitive, name, faces, attributes)
+                yield GltfPrimitive(index, number, self._with_material(primitive, name, faces, attributes), matrices)
 
     def _primitive(
         self, primitive: dict[str, Any], name: str, weights: list[float]
@@ -164,8 +185,8 @@ class _Scene:
         if applied:
             self.note(f"{applied} morph targets applied with the file's default weights ({name})")
 
-    def _transform(self, attributes: dict, faces: np.ndarray, node: dict[str, Any], index: int, name: str) -> None:
-        """To world coordinates: by the node's transform, or by the skin, which replaces it (3.7.3.3)."""
+    def _transform(self, attributes: dict, node: dict[str, Any], index: int) -> np.ndarray:
+        """To world coordinates: by the node's transform, or by the skin, which replaces it (3.7.3.3); gives that."""
         if "skin" in node and "JOINTS_0" in attributes:
             matrices = self._skin_matrices(attributes, node["skin"])
             self.note("skins applied in the pose that the file stands in")
@@ -182,6 +203,7 @@ class _Scene:
             attributes["NORMAL"] = normals / np.where(length > 0, length, 1.0)
         # Faces of a mirrored mesh wind the other way round (3.7.4).
         attributes["_MIRRORED"] = np.array([np.median(determinant) < 0])
+        return matrices
 
     def _skin_matrices(self, attributes: dict, skin_index: int) -> np.ndarray:
         if skin_index not in self.skins:

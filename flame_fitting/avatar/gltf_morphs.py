@@ -10,17 +10,17 @@ from typing import Any
 
 def morph_names(document: dict[str, Any]) -> list[str]:
     """Of all meshes, in their order, each once."""
-    return list(dict.fromkeys(name for mesh in document.get("meshes", []) for name in _names_of(mesh)))
+    return list(dict.fromkeys(name for mesh in document.get("meshes", []) for name in names_of(mesh)))
 
 
 def with_morph(document: dict[str, Any], morph: str) -> dict[str, Any]:
     """The document with one morph target at weight 1, all others as they are in it."""
     out = document | {"meshes": copy.deepcopy(document.get("meshes", [])), "nodes": copy.deepcopy(document["nodes"])}
     for mesh in out["meshes"]:
-        mesh["weights"] = _weights(mesh.get("weights", []), _names_of(mesh), morph)
+        mesh["weights"] = _weights(mesh.get("weights", []), names_of(mesh), morph)
     for node in out["nodes"]:
         if "weights" in node and "mesh" in node:
-            node["weights"] = _weights(node["weights"], _names_of(out["meshes"][node["mesh"]]), morph)
+            node["weights"] = _weights(node["weights"], names_of(out["meshes"][node["mesh"]]), morph)
     return out
 
 
@@ -29,7 +29,7 @@ def _weights(given: list[float], names: list[str], morph: str) -> list[float]:
     return [1.0 if name == morph else weight for name, weight in zip(names, padded, strict=False)]
 
 
-def _names_of(mesh: dict[str, Any]) -> list[str]:
+def names_of(mesh: dict[str, Any]) -> list[str]:
     """One for each target of a mesh."""
     primitives = mesh.get("primitives", [])
     count = max((len(primitive.get("targets", [])) for primitive in primitives), default=0)

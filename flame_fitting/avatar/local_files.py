@@ -93,6 +93,10 @@ class LocalFiles:
             self.without_color[name] = str(error)
             return None
 
+    def picture_bytes(self, name: str) -> bytes:
+        """The picture file `name` as it is. Raises PictureError."""
+        return self._file(name)[1]
+
     def warnings(self) -> list[str]:
         """One warning that names every picture and material file without which the avatar has to do, or nothing."""
         if not self.without_color:

@@ -72,6 +72,12 @@ def _glb(job: "ExportJob") -> "ExportSummary":
     return write_glb(job)
 
 
+def _rigged_avatar(job: "ExportJob") -> "ExportSummary":
+    from flame_fitting.export.rigged_avatar import write_rigged_avatar
+
+    return write_rigged_avatar(job)
+
+
 _PICTURES = frozenset(
     (
         "background_color",
@@ -91,6 +97,7 @@ FORMATS: dict[FormatName, Format] = {
     "obj": Format(_obj, _MESHES | {"texture_size"}, "mesh", _check_mesh),
     "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
     "glb": Format(_glb, frozenset(("bake", "texture_size", "n_expr")), "file"),
+    "rigged-avatar": Format(_rigged_avatar, frozenset(("n_expr", "replace_rig", "avatar")), "picture"),
 }
 
 

@@ -58,11 +58,16 @@ def add_skin(document: GltfDocument, joints: Sequence[Joint], name: str, under: 
         above = numbers[joint.parent] if joint.parent >= 0 else under
         if above is not None:
             document.gltf.nodes[above].children.append(number)
-    inverse = np.linalg.inv(np.stack([joint.bind for joint in joints]))
+    return bind_skin(document, numbers, np.stack([joint.bind for joint in joints]), name), numbers
+
+
+def bind_skin(document: GltfDocument, joints: Sequence[int], bind: Float[ndarray, "J 4 4"], name: str) -> int:
+    """Number of a skin of nodes that are there; `bind` as of `Joint`."""
+    inverse = np.linalg.inv(bind)
     inverse[:, 3] = (0, 0, 0, 1)  # what a validator asks for, exactly
-    skin = Skin(name=name, joints=numbers, inverseBindMatrices=document.accessor(inverse.astype(np.float32), kind=None))
-    document.gltf.skins.append(skin)
-    return len(document.gltf.skins) - 1, numbers
+    matrices = document.accessor(inverse.astype(np.float32), kind=None)
+    document.gltf.skins.append(Skin(name=name, joints=list(joints), inverseBindMatrices=matrices))
+    return len(document.gltf.skins) - 1
 
 
 def morph_target(

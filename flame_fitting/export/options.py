@@ -4,11 +4,12 @@ No heavy import here.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from flame_fitting.options import option
 
-FormatName = Literal["vhap", "colmap", "obj", "ply", "glb"]
+FormatName = Literal["vhap", "colmap", "obj", "ply", "glb", "rigged-avatar"]
 """The names that `--format` takes: the rows of `formats.FORMATS`."""
 
 
@@ -21,7 +22,8 @@ class FormatOptions:
 
     format: FormatName = "vhap"
     """What to write: vhap (the dataset of VHAP, GaussianAvatars, nerfstudio, instant-ngp), colmap (a sparse model with
-    pictures), obj or ply (the mesh), glb (one file with skeleton, morph targets, texture and motion)."""
+    pictures), obj or ply (the mesh), glb (one file with skeleton, morph targets, texture and motion), rigged-avatar
+    (the avatar itself with skeleton and morph targets)."""
     space: Literal["avatar", "head"] | None = None
     """Meshes: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero head)."""
     pose: Pose = "fit"
@@ -53,6 +55,10 @@ class FormatOptions:
     """Several timesteps: the mean of the head's translations becomes the origin, as in VHAP."""
     n_expr: int | None = option(None, at_least=0)
     """Expression components that become morph targets, the first ones; all by default."""
+    replace_rig: bool = False
+    """Rigged avatar: give an avatar that is rigged already the head model's joints; else it keeps its own."""
+    avatar: Path | None = option(None, decides=False)
+    """Rigged avatar: its file, if it is not where it was rendered from."""
 
     @property
     def cuts(self) -> bool:

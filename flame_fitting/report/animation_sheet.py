@@ -55,7 +55,7 @@ def pose_pictures(fit: FitResult, head: HeadModel, animation: Animation) -> list
         front, *details = draw_in_head_space(fit, head, pose.vertices, [cameras.front, *cameras.details])
         turned = draw_in_head_space(grey, head, pose.vertices, [cameras.turned])[0]
         seen = [[to_uint8(picture.transpose(1, 2, 0)) for picture in each] for each in (front, turned, *details)]
-        row = _joined([_joined(each, 0) for each in seen], 1)
+        row = joined([joined(each, 0) for each in seen], 1)
         out.append(PosePicture(pose.title, _in_words(animation.numbers[pose.name]), row))
     return out
 
@@ -70,11 +70,11 @@ def joined_sheet(animation: Animation, pictures: list[PosePicture]) -> UInt8[nda
             text = "\n".join([one.title, *one.said])
             panels.append(np.concatenate([labelled(_white(_STRIP, one.picture.shape[1]), text), one.picture]))
         panels += [np.full_like(panels[0], 255)] * (2 - len(panels))
-        rows.append(_joined(panels, 1, _GAP))
+        rows.append(joined(panels, 1, _GAP))
     return np.concatenate(rows)
 
 
-def _joined(pictures: list[ndarray], axis: int, gap: int = _LINE) -> UInt8[ndarray, "H W 3"]:
+def joined(pictures: list[ndarray], axis: int, gap: int = _LINE) -> UInt8[ndarray, "H W 3"]:
     """Pictures below (axis 0) or beside each other, with white between them."""
     height, width = pictures[0].shape[:2]
     between = _white(gap, width) if axis == 0 else _white(height, gap)
@@ -102,14 +102,14 @@ def sheet_cameras(head: HeadModel, animation: Animation) -> SheetCameras:
     seen = np.concatenate([each[face] if face.any() else each for each in (neutral, widest)])
     details = []
     if eyes.any() and lips.any():
-        one = _before(neutral[eyes], _DETAIL, 1.0)
-        two = _before(np.concatenate([neutral[lips], widest[lips]]), _DETAIL, 1.3)
+        one = camera_before(neutral[eyes], _DETAIL, 1.0)
+        two = camera_before(np.concatenate([neutral[lips], widest[lips]]), _DETAIL, 1.3)
         poses_of_both = np.concatenate([one.head_to_camera, two.head_to_camera])
         details.append(Cameras(np.concatenate([one.K, two.K]), poses_of_both, _DETAIL))
-    return SheetCameras(_before(seen, _FACE, 1.1), _before(seen, _FACE, 1.1, _TURNED), details)
+    return SheetCameras(camera_before(seen, _FACE, 1.1), camera_before(seen, _FACE, 1.1, _TURNED), details)
 
 
-def _before(points: Float[ndarray, "N 3"], size: tuple[int, int], margin: float, yaw: float = 0.0) -> Cameras:
+def camera_before(points: Float[ndarray, "N 3"], size: tuple[int, int], margin: float, yaw: float = 0.0) -> Cameras:
     """One that has all points in a picture of `size` (W, H); `margin` is its height over what they need."""
     low, high = points.min(0), points.max(0)
     middle, extent = 0.5 * (low + high), high - low

@@ -15,15 +15,18 @@ _WIDTH = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 class EvaluatedGlb:
     """A file, with its nodes and weights as it stands; these may be changed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, body: str | None = None) -> None:
+        """`body`: name of the node whose mesh is meant, where there are several with a skin."""
         self.gltf = GLTF2.load(str(path))
         self._binary = self.gltf.binary_blob()
         self.node = {node.name: k for k, node in enumerate(self.gltf.nodes) if node.skin is None}
-        self.body = next(k for k, node in enumerate(self.gltf.nodes) if node.skin is not None)
+        self.body = next(
+            k for k, node in enumerate(self.gltf.nodes) if node.skin is not None and body in (None, node.name)
+        )
         self.mesh = self.gltf.meshes[self.gltf.nodes[self.body].mesh]
         self.primitive = self.mesh.primitives[0]
-        self.targets: list[str] = self.mesh.extras["targetNames"]
-        self.weights = np.array(self.mesh.weights)
+        self.targets: list[str] = (self.mesh.extras or {}).get("targetNames", [])
+        self.weights = np.array(self.mesh.weights or [])
         self.rotation = {k: np.array(node.rotation or (0, 0, 0, 1)) for k, node in enumerate(self.gltf.nodes)}
         self.translation = {k: np.array(node.translation or (0, 0, 0)) for k, node in enumerate(self.gltf.nodes)}
 

@@ -1,0 +1,1 @@
+"""The user's own avatar, rigged by its fitted head: skin weights, joints and morph targets."""

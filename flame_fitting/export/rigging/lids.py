@@ -1,0 +1,241 @@
+"""Lids of an avatar over its own eyeballs: they meet when they shut, and no expression takes them into the eyeballs.
+
+Its lids and eyeballs are not quite where those of the fitted head are, and half a millimetre shows there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from flame_fitting.errors import InputError
+from flame_fitting.export.rigging.fitted_head import FittedHead
+from flame_fitting.export.rigging.parts import Pieces, Role
+from flame_fitting.export.rigging.stitching import Surface
+from flame_fitting.head.apertures import lid_rims
+from flame_fitting.head.regions import fit_sphere
+
+_COLUMNS = 11
+_OVER = 0.0003
+"""Metres that lids pass each other when they shut."""
+_LIFT = 0.0004
+"""Metres that the rim of the upper lid stands before the lower one then."""
+_CLEAR = 0.0002
+"""Metres that lids stay off an eyeball, and what their triangles need where they span it."""
+_FINE = 4
+"""Parts that each edge of an eyeball's triangle is cut into."""
+_COVERED = 0.15
+"""Between unit vectors: how far from a point of an eyeball a direction still meets it."""
+_TOUCHES = 0.0025
+"""Metres from an eyeball within which the edges of its lids lie."""
+_FRONT = 1.2
+"""Radians above and below the middle that lids end within."""
+_FALLS = 0.45
+"""Of the width of an eye: how far from its rim a lid follows it."""
+
+
+class Eyeball:
+    """How far a ball reaches from its centre in every direction in which it has a surface."""
+
+    def __init__(self, corners: Float[ndarray, "F 3 3"], center: Float[ndarray, " 3"]) -> None:
+        from scipy.spatial import cKDTree
+
+        self._center = center
+        steps = [(i, j, _FINE - i - j) for i in range(_FINE + 1) for j in range(_FINE + 1 - i)]
+        points = np.einsum("sk,fkc->sfc", np.array(steps) / _FINE, corners).reshape(-1, 3)
+        self._radius = np.linalg.norm(points - center, axis=1)
+        self._tree = cKDTree(self.directions(points))
+
+    def directions(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
+        """From the centre, unit length."""
+        out = points - self._center
+        return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9))
+
+    def off(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
+        """Metres outside of it; infinite where it has no surface, as behind half a ball."""
+        apart, near = self._tree.query(self.directions(points), k=4)
+        beyond = np.linalg.norm(points - self._center, axis=1) - self._radius[near].max(axis=1)
+        return np.where(apart[:, 0] < _COVERED, beyond, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Lids:
+    """One eye of an avatar, in head space."""
+
+    vertices: Float[ndarray, "W 3"]
+    skin: Bool[ndarray, " W"]
+    """What is kept out of the eyeball: skin about it."""
+    upper: Bool[ndarray, " W"]
+    """Of it, what belongs to the upper lid."""
+    faces: Int[ndarray, "2 C 3"]
+    """Corners of the triangles that the upper and the lower rim lie on, from corner to corner of the eye."""
+    barycentric: Float[ndarray, "2 C 3"]
+    across: Float[ndarray, " 3"]
+    """Unit vector along the eye."""
+    ball: "Eyeball"
+    neighbours: Any
+    """Sparse (W, W): the mean of the vertices that edges of the lids lead to."""
+    clear: Float[ndarray, " W"]
+    """Metres off the eyeball that each vertex stays, where it is skin."""
+
+    def shut(self, moved: Float[ndarray, "W 3"]) -> Float[ndarray, "W 3"]:
+        """Displacements of a blink, with the upper lid brought onto the lower one."""
+        places = self.vertices + moved
+        upper, lower = np.einsum("rck,rckd->rcd", self.barycentric, places[self.faces])
+        rest = np.einsum("ck,ckd->cd", self.barycentric[0], self.vertices[self.faces[0]])
+        down = self._down(_smooth(upper), _smooth(lower))
+        apart = np.maximum(_smooth(np.maximum(((lower - upper) * down).sum(axis=1), 0.0)) + _OVER, 0.0)
+        rest = _smooth(rest)
+        along = rest @ self.across
+        step = (along[-1] - along[0]) / (len(along) - 1)
+        ends = np.array([along[0] - step, *along, along[-1] + step])
+        mine = np.flatnonzero(self.upper)
+        at = self.vertices[mine] @ self.across
+        amount = np.interp(at, ends, [0.0, *apart, 0.0])
+        toward = np.stack([np.interp(at, along, down[:, k]) for k in range(3)], axis=1)
+        beside = np.stack([np.interp(at, along, rest[:, k]) for k in range(3)], axis=1)
+        near = np.clip(1 - np.linalg.norm(self.vertices[mine] - beside, axis=1) / (_FALLS * np.ptp(ends)), 0, 1)
+        out = moved.copy()
+        near = near * near * (3 - 2 * near)
+        out[mine] += (amount * near)[:, None] * toward
+        # over the lower lid, not through it
+        reach = np.clip((at - ends[0]) / step, 0, 1) * np.clip((ends[-1] - at) / step, 0, 1)
+        out[mine] += (_LIFT * near * reach)[:, None] * self.ball.directions(self.vertices[mine] + out[mine])
+        return out
+
+    def outside(self, moved: Float[ndarray, "W 3"]) -> Float[ndarray, "W 3"]:
+        """Displacements that leave the skin as far off the eyeball as it was, or a little off."""
+        mine = np.flatnonzero(self.skin & (np.abs(moved).max(axis=1) > 0))
+        if not len(mine):
+            return moved
+        out = moved.copy()
+        for _ in range(3):
+            places = self.vertices[mine] + out[mine]
+            push = np.zeros(len(moved))
+            push[mine] = np.maximum(self.clear[mine] - self.ball.off(places), 0.0)
+            # neighbours come along, so that no single vertex stands out
+            push = np.maximum(push, 0.5 * (self.neighbours @ push))[mine]
+            out[mine] += push[:, None] * self.ball.directions(places)
+        return out
+
+    @staticmethod
+    def _down(upper: ndarray, lower: ndarray) -> Float[ndarray, "C 3"]:
+        """From the upper to the lower rim; where they all but meet as their neighbours."""
+        mean = (lower - upper).mean(axis=0)
+        apart = lower - upper
+        far = np.linalg.norm(apart, axis=1) > 2 * _OVER
+        apart = np.where((far & ((apart @ mean) > 0))[:, None], apart, mean)
+        return np.asarray(apart / np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-12))
+
+
+def lids_of(surface: Surface, pieces: Pieces, side: dict[str, ndarray], head: FittedHead) -> dict[str, Lids]:
+    """The eyes of an avatar that have an eyeball and lids that part, by Left and Right. `side` as of a match."""
+    role = pieces.role[surface.component]
+    out = {}
+    for word, kind, name in (("Left", Role.LEFT_EYE, "left_eye"), ("Right", Role.RIGHT_EYE, "right_eye")):
+        ball = (role == kind)[surface.faces].all(axis=1)
+        if not ball.any() or name not in side:
+            continue
+        center, radius = fit_sphere(surface.vertices[np.unique(surface.faces[ball])])
+        near = (np.linalg.norm(surface.vertices - center, axis=1) < 2.5 * radius) & (role == Role.SKIN)
+        turned = surface.vertices @ head.skull
+        seen = ball | near[surface.faces].all(axis=1)
+        try:
+            rims = lid_rims(turned, surface.faces, ball, ~seen, kind == Role.LEFT_EYE, _COLUMNS)
+        except InputError:
+            continue
+        if any(not near[surface.faces[hit[0]]].all() for pair in rims for hit in pair):
+            continue
+        out[word] = _lids(surface, side[name], near, rims, surface.faces[ball], center, radius, head.skull[:, 1])
+    return out
+
+
+def _lids(
+    surface: Surface,
+    side: ndarray,
+    near: ndarray,
+    rims: list[tuple[tuple[int, ndarray], tuple[int, ndarray]]],
+    ball: ndarray,
+    center: ndarray,
+    radius: float,
+    up: ndarray,
+) -> Lids:
+    hits = [[(surface.faces[pair[k][0]], pair[k][1]) for pair in rims] for k in (0, 1)]
+    points = np.array([[weights @ surface.vertices[corners] for corners, weights in row] for row in hits])
+    across = points[:, -1].mean(axis=0) - points[:, 0].mean(axis=0)
+    across /= np.linalg.norm(across)
+    columns = points.mean(axis=0) @ across
+    eyeball = Eyeball(surface.vertices[ball], center)
+    for row, sign in zip(hits, (1, -1), strict=True):
+        mine = near & (side == sign) & (np.abs(eyeball.off(surface.vertices)) < _TOUCHES)
+        _to_edges(row, columns, _Samples(surface, mine, center, across, up), sign)
+    corners, barycentric = (np.array([[hit[k] for hit in row] for row in hits]) for k in (0, 1))
+    edges = surface.graph.edges
+    edges = edges[(near & (side != 0))[edges].all(axis=1)]
+    lids = Lids(
+        surface.vertices,
+        near & (side != 0),
+        near & (side > 0),
+        corners,
+        barycentric,
+        across,
+        eyeball,
+        _means(edges, len(near)),
+        np.zeros(len(near)),
+    )
+    length = np.linalg.norm(surface.vertices[edges[:, 0]] - surface.vertices[edges[:, 1]], axis=1)
+    spans = np.zeros(len(near))
+    np.maximum.at(spans, edges.ravel(), np.repeat(length, 2))
+    own = np.flatnonzero(lids.skin)
+    # the middle of a chord lies deeper than its ends
+    wanted = _CLEAR + np.minimum(spans[own] ** 2 / (8 * radius), 0.0006)
+    lids.clear[own] = np.minimum(lids.ball.off(surface.vertices[own]), wanted)
+    return lids
+
+
+def _smooth(values: Float[ndarray, "C ..."]) -> Float[ndarray, "C ..."]:
+    """Means with neighbouring columns; the first and the last stay."""
+    out = values.copy()
+    out[1:-1] = 0.25 * values[:-2] + 0.5 * values[1:-1] + 0.25 * values[2:]
+    return out
+
+
+class _Samples:
+    """Points along the edges of a lid, seen from the eyeball's centre."""
+
+    def __init__(
+        self, surface: Surface, mine: ndarray, center: ndarray, across: ndarray, up: ndarray, parts: int = 6
+    ) -> None:
+        edges = surface.graph.edges[mine[surface.graph.edges].all(axis=1)]
+        share = np.linspace(0, 1, parts)
+        self.edges, self.share = np.repeat(edges, parts, axis=0), np.tile(share, len(edges))
+        ends = surface.vertices[self.edges]
+        own = ends[:, 0] * (1 - self.share[:, None]) + ends[:, 1] * self.share[:, None] - center
+        up = up - (up @ across) * across
+        up /= np.linalg.norm(up)
+        front = np.cross(across, up)
+        front *= np.sign((own @ front).sum())
+        self.along = (own + center) @ across
+        self.height = np.arctan2(own @ up, own @ front)
+
+
+def _to_edges(row: list[tuple[ndarray, ndarray]], columns: ndarray, samples: _Samples, sign: int) -> None:
+    """Puts hits onto the edge of the lid itself, which a fold may hang over: its last point toward the other lid."""
+    half = 0.5 * np.abs(np.diff(columns)).mean()
+    front = np.abs(samples.height) < _FRONT
+    for k, column in enumerate(columns):
+        there = np.flatnonzero(front & (np.abs(samples.along - column) < half))
+        if len(there):
+            best = there[np.argmin(sign * samples.height[there])]
+            a, b = samples.edges[best]
+            row[k] = (np.array([a, b, b]), np.array([1 - samples.share[best], samples.share[best], 0.0]))
+
+
+def _means(edges: ndarray, count: int) -> Any:
+    from scipy.sparse import coo_matrix, diags
+
+    both = np.concatenate([edges, edges[:, ::-1]])
+    linked = coo_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(count, count)).tocsr()
+    return diags(1 / np.maximum(np.asarray(linked.sum(axis=1))[:, 0], 1)) @ linked
