@@ -22,6 +22,8 @@ if CHROMIUM is None:
 
 from flame_fitting.viewer.page import Page
 
+pytestmark = pytest.mark.slow
+
 Picture = np.ndarray
 
 
