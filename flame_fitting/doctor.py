@@ -36,6 +36,7 @@ CORE = (
     "xatlas",
     "DracoPy",
     "meshopt",
+    "zstandard",
     "av",
     "ai-edge-litert",
     "pymatting",
