@@ -1,7 +1,7 @@
 """Numba kernels that draw splats as gsplat does: projection with a pixel filter (EWA), tiles, sorted alpha blending.
 
-Zwicker et al., "EWA Splatting", 2002; Kerbl et al. 2023; constants and culling as in gsplat 1.5 (mode `classic`). Camera
-axes are OpenCV's. Every kernel works on the tasks first <= task < last (`render.jit.run`).
+Zwicker et al., "EWA Splatting", 2002; Kerbl et al. 2023; constants and culling as in gsplat 1.5 (mode `classic`).
+Camera axes are OpenCV's. Every kernel works on the tasks first <= task < last (`render.jit.run`).
 """
 
 import math
@@ -258,9 +258,10 @@ def _meets(surface, flat, n, u, v):
 def meet(first, last, across, bounds, members, flat, surface, box, means, camera, eye, lens, half, depth, normal):
     """Depth (H, W) and normal (H, W, 3, world) of tiles; 0 where less than `half` of a pixel is covered.
 
-    The splat at which half of the light is gone says which surface is seen; where rays meet the splats around it is
-    averaged by weight. A tangent plane lies outside a bulging surface by as much as the mean of centres around lies
-    inside, so the middle of both is taken.
+    The splat at which half of the light is gone says which surface is seen. The surface is then the average over all
+    splats that the ray meets there, hidden ones too: to count those in front for more would pull it to the camera. A
+    tangent plane lies outside a bulging surface by as much as the mean of the centres lies inside, so the middle of
+    both is taken.
     """
     height, width = depth.shape
     fx, fy, cx, cy = lens
@@ -271,15 +272,18 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
     for tile in range(first, last):
         top, start = tile // across * TILE, tile % across * TILE
         bottom, end = min(top + TILE, height), min(start + TILE, width)
+        left[:] = 1.0
         seen[:] = 0.0
         sums[:] = 0.0
+        waiting = (bottom - top) * (end - start)
+        farthest = 0.0
         for sweep in range(2):
-            left[:] = 1.0
-            waiting = (bottom - top) * (end - start)
             for k in range(bounds[tile], bounds[tile + 1]):
-                if waiting == 0:
-                    break
                 n = members[k]
+                if (sweep == 0 and waiting == 0) or (sweep == 1 and flat[n, 6] - 3.0 * flat[n, 7] > farthest):
+                    if sweep == 0:
+                        break
+                    continue
                 x, y, a, b, c, opacity = flat[n, 0], flat[n, 1], flat[n, 2], flat[n, 3], flat[n, 4], flat[n, 5]
                 for row in range(max(top, box[n, 0]), min(bottom - 1, box[n, 1]) + 1):
                     low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]))
@@ -287,7 +291,7 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
                     v = (row + 0.5 - cy) / fy
                     for column in range(low, high + 1):
                         i, j = row - top, column - start
-                        if left[i, j] <= LEAST_TRANSMITTANCE:
+                        if (sweep == 0) == (seen[i, j] > 0.0):
                             continue
                         dx = column + 0.5 - x
                         power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
@@ -295,24 +299,24 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
                         if power < 0.0 or covered < LEAST_ALPHA:
                             continue
                         u = (column + 0.5 - cx) / fx
-                        weight = covered * left[i, j]
-                        after = left[i, j] - weight
                         if sweep == 0:
-                            if after <= 1.0 - half:
+                            left[i, j] *= 1.0 - covered
+                            if left[i, j] <= 1.0 - half:
+                                under = surface[n, 3] * u * u + surface[n, 4] * v * v + surface[n, 5]
+                                under += surface[n, 6] * u * v + surface[n, 7] * u + surface[n, 8] * v
                                 seen[i, j] = _meets(surface, flat, n, u, v)
-                                reach[i, j] = 3.0 * flat[n, 7]
-                                after = 0.0
-                        elif seen[i, j] > 0.0:
-                            met = _meets(surface, flat, n, u, v)
-                            if abs(met - seen[i, j]) <= reach[i, j]:
-                                sums[i, j, 0] += weight
-                                sums[i, j, 1] += weight * met
-                                for m in range(3):
-                                    sums[i, j, 2 + m] += weight * (means[n, m] - eye[m])
-                                    sums[i, j, 5 + m] += weight * surface[n, 9 + m]
-                        left[i, j] = after
-                        if after <= LEAST_TRANSMITTANCE:
-                            waiting -= 1
+                                # its own extent along the ray, and how far tangent planes lie apart
+                                reach[i, j] = min(3.0 / math.sqrt(under) + 0.25 * flat[n, 7], 3.0 * flat[n, 7])
+                                farthest = max(farthest, seen[i, j] + reach[i, j])
+                                waiting -= 1
+                            continue
+                        met = _meets(surface, flat, n, u, v)
+                        if abs(met - seen[i, j]) <= reach[i, j]:
+                            sums[i, j, 0] += covered
+                            sums[i, j, 1] += covered * met
+                            for m in range(3):
+                                sums[i, j, 2 + m] += covered * (means[n, m] - eye[m])
+                                sums[i, j, 5 + m] += covered * surface[n, 9 + m]
         for row in range(top, bottom):
             for column in range(start, end):
                 i, j = row - top, column - start
@@ -323,14 +327,12 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
                 if sums[i, j, 0] <= 0.0 or length <= 0.0:
                     continue
                 u, v = (column + 0.5 - cx) / fx, (row + 0.5 - cy) / fy
-                across_, along = 0.0, 0.0
+                along = 0.0
+                height_ = 0.0
                 for m in range(3):
                     normal[row, column, m] = sums[i, j, 5 + m] / length
-                    ray = camera[0, m] * u + camera[1, m] * v + camera[2, m]
-                    along += normal[row, column, m] * ray
-                    across_ += normal[row, column, m] * sums[i, j, 2 + m] / sums[i, j, 0]
+                    along += normal[row, column, m] * (camera[0, m] * u + camera[1, m] * v + camera[2, m])
+                    height_ += normal[row, column, m] * sums[i, j, 2 + m] / sums[i, j, 0]
                 met = sums[i, j, 1] / sums[i, j, 0]
-                other = across_ / along if along < -0.05 else met
-                if abs(other - met) > reach[i, j]:
-                    other = met
-                depth[row, column] = 0.5 * (met + other)
+                other = height_ / along if along < -0.05 else met
+                depth[row, column] = 0.5 * (met + other) if abs(other - met) <= reach[i, j] else met

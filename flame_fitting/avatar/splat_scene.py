@@ -28,7 +28,7 @@ class SplatScene:
     covariances: Float[np.ndarray, "N 6"]
     """xx, xy, xz, yy, yz, zz."""
     whitenings: Float[np.ndarray, "N 3 3"]
-    """From the world into a splat's own axes over its standard deviations."""
+    """From the world into a splat's own axes over its standard deviations, of which the shortest is made shorter."""
     opacities: Float[np.ndarray, " N"]
     sh: Float[np.ndarray, "N K 3"]
     antialiased: bool
@@ -40,7 +40,7 @@ def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
     rotations, scales = splats.rotations, splats.scales.astype(np.float64)
     shaped = rotations * scales[:, None]
     covariance = shaped @ shaped.swapaxes(1, 2)
-    thick = np.maximum(scales, np.maximum(_FLAT * scales.max(axis=1, keepdims=True), 1e-30))
+    thick = np.maximum(_disc(scales), np.maximum(_FLAT * scales.max(axis=1, keepdims=True), 1e-30))
     count = splats.sh.shape[1] if degree is None else min(splats.sh.shape[1], (degree + 1) ** 2)
     return SplatScene(
         means=np.ascontiguousarray(splats.means),
@@ -51,6 +51,17 @@ def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
         antialiased=splats.antialiased,
         near=_NEAR * middle(splats.means, 0.99)[1],
     )
+
+
+def _disc(scales: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """Scales with the shortest one shorter still, by the square of its ratio to the next, down to none.
+
+    What is flatter than round is meant as a piece of a surface: its plane counts, and no longer where rays from one
+    camera are nearest to its centre, which tilts its normal to that camera. A round splat stays round.
+    """
+    shortest, next_ = np.sort(scales, axis=1)[:, :2].T
+    factor = (shortest / np.maximum(next_, 1e-30)) ** 2
+    return np.where(scales == shortest[:, None], scales * factor[:, None], scales)
 
 
 def draw_splats(
