@@ -1,10 +1,10 @@
 """Splats as the flat arrays that the drawing kernels take, and pictures of them from known cameras, on the CPU."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from flame_fitting.avatar.interface import OUTPUTS, RenderedViews
 from flame_fitting.avatar.splat_kernels import TILE, blend, count_tiles, fill_tiles, meet, project
@@ -41,16 +41,29 @@ def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
     shaped = rotations * scales[:, None]
     covariance = shaped @ shaped.swapaxes(1, 2)
     thick = np.maximum(_disc(scales), np.maximum(_FLAT * scales.max(axis=1, keepdims=True), 1e-30))
-    count = splats.sh.shape[1] if degree is None else min(splats.sh.shape[1], (degree + 1) ** 2)
+    count = (_used_degree(splats) if degree is None else min(splats.degree, degree)) + 1
     return SplatScene(
         means=np.ascontiguousarray(splats.means),
         covariances=np.ascontiguousarray(covariance.reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]),
         whitenings=np.ascontiguousarray(rotations.swapaxes(1, 2) / thick[:, :, None]),
         opacities=splats.opacities,
-        sh=np.ascontiguousarray(splats.sh[:, :count]),
+        sh=np.ascontiguousarray(splats.sh[:, : count**2]),
         antialiased=splats.antialiased,
         near=_NEAR * middle(splats.means, 0.99)[1],
     )
+
+
+def coarse(splats: Splats, most: int, seed: int = 0) -> Splats:
+    """At most so many of the splats, by chance, each larger by as much as there are fewer."""
+    if len(splats) <= most:
+        return splats
+    chosen = splats.taken(np.sort(np.random.default_rng(seed).choice(len(splats), most, replace=False)))
+    return replace(chosen, scales=chosen.scales * np.float32(np.sqrt(len(splats) / most)))
+
+
+def _used_degree(splats: Splats) -> int:
+    """Highest degree of which any coefficient is not 0: exporters write all, used or not."""
+    return max((k for k in range(1, splats.degree + 1) if splats.sh[:, k**2 : (k + 1) ** 2].any()), default=0)
 
 
 def _disc(scales: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
@@ -73,11 +86,14 @@ def draw_splats(
     background: Iterable[float | int] = (1.0, 1.0, 1.0),
     outputs: Iterable[str] = OUTPUTS,
     weights: Float[np.ndarray, " N"] | None = None,
+    relit: Callable[[int, Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"], Int[np.ndarray, " M"]], np.ndarray]
+    | None = None,
 ) -> RenderedViews:
     """Pictures from B cameras (OpenCV axes, px, skew ignored); see `interface.Avatar.draw`.
 
     Pixels are filtered as splats are trained to be, by `splat_kernels.DILATION`, so there is nothing to supersample.
-    `weights` (N,) is raised to the largest weight that each splat has in any pixel.
+    `weights` (N,) is raised to the largest weight that each splat has in any pixel. `relit` gives other colours (M, 3)
+    for the number of a view, the colours of the splats it sees, their normals toward the camera, and which they are.
     """
     wanted, count = set(outputs), len(K)
     views = RenderedViews()
@@ -95,8 +111,10 @@ def draw_splats(
         camera = np.ascontiguousarray(world_to_camera[b][:3], dtype=np.float64)
         eye = -camera[:, :3].T @ camera[:, 3]
         lens = (float(K[b][0, 0]), float(K[b][1, 1]), float(K[b][0, 2]), float(K[b][1, 2]))
-        bounds, members, across = seen.look(scene, camera, eye, lens, width, height)
+        bounds, members, across, rows = seen.look(scene, camera, eye, lens, width, height)
         tiles = len(bounds) - 1
+        if relit is not None:
+            seen.color[rows] = relit(b, seen.color[rows], seen.surface[rows, 9:], rows)
         if views.image is not None and views.alpha is not None:
             blending = (across, bounds, members, seen.flat, seen.color, seen.box, color, views.image[b], views.alpha[b])
             if weights is None:
@@ -123,8 +141,11 @@ class _Seen:
 
     def look(
         self, scene: SplatScene, camera: np.ndarray, eye: np.ndarray, lens: tuple, width: int, height: int
-    ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Projects all splats; where each tile's list begins (and ends), the lists front to back, tiles in a row."""
+    ) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+        """Projects all splats.
+
+        Returns where each tile's list begins (and ends), the lists front to back, tiles in a row, and who is seen.
+        """
         planes = (scene.near, np.inf)
         inputs = (scene.means, scene.covariances, scene.whitenings, scene.opacities, scene.sh, camera, eye, lens)
         outputs = (self.flat, self.color, self.surface, self.box)
@@ -138,4 +159,4 @@ class _Seen:
         bounds = np.concatenate([[0], np.cumsum(counts)])
         members = np.empty(bounds[-1], dtype=np.int64)
         fill_tiles(0, len(order), order, box, across, bounds[:-1].copy(), members)
-        return bounds, members, across
+        return bounds, members, across, order

@@ -22,6 +22,7 @@ KNOW_MESHES = {
     *("avatar.mesh", "avatar.mesh_avatar", "avatar.render_scene", "avatar.rendering", "avatar.loading"),
     *("avatar.cleanup", "avatar.gltf", "avatar.obj", "avatar.ply", "avatar.simple_formats"),
     *("avatar.head_calibration", "report.drawing"),  # they make a mesh of a head model
+    "avatar.splat_occlusion",  # it makes one of splats
 }
 """Modules that may import the modules of meshes."""
 

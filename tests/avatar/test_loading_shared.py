@@ -5,7 +5,6 @@ import pytest
 from scipy.spatial import cKDTree
 
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +63,3 @@ def test_meshopt_is_unpacked_to_the_body_that_the_cut_head_comes_from(test_data)
     head = load_avatar(test_data / "avatars/valid_avatars/White_M_1_Casual_head.glb")
     assert body.has_color and 1.7 < np.ptp(body.vertices[:, 1]) < 1.9
     assert np.percentile(distances(head.vertices, body.vertices), 99) < 1e-3
-
-
-def test_splats_are_refused(test_data):
-    with pytest.raises(InputError, match="Gaussian"):
-        load_avatar(test_data / "avatars/splats/lps_splat_sh3.ply")
