@@ -37,6 +37,7 @@ CORE = (
     "DracoPy",
     "meshopt",
     "zstandard",
+    "pygltflib",
     "av",
     "ai-edge-litert",
     "pymatting",
@@ -47,6 +48,7 @@ OPTIONAL = {
     "tensorboard": ("tensorboard", "shows the fit's curves", "fit, run"),
     "dlib-bin": ("dlib", "a second landmark detector", "detect, fit, run"),
     "face-alignment": ("face-alignment", "a landmark detector, as in VHAP", "detect, fit, run"),
+    "viser": ("view", "shows a fit in the browser", "view"),
 }
 """Package: extra of this project, what for, which commands."""
 SYSTEM_LIBRARIES = "apt-get install -y libgl1 libegl1 libgles2 libglib2.0-0"

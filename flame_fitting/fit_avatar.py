@@ -4,30 +4,25 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from flame_fitting import progress, stopping
-from flame_fitting.errors import InputError
 from flame_fitting.fit.check import check
 from flame_fitting.fit.command_line import defaults, without_effect
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.fit_reading import capture_of, chosen_sources, reading_options, with_landmarks
 from flame_fitting.folders import capture_folder, locked_folder, staged_folder
-from flame_fitting.manifest import Manifest, config_as_dict, input_record
-from flame_fitting.options import not_deciding, values_of
-from flame_fitting.shared_options import AUTO_DETECTOR, BOTH_DETECTORS, CaptureOptions, DetectorWeights
+from flame_fitting.manifest import Manifest, compare, config_as_dict, input_record, read_manifest
+from flame_fitting.options import not_deciding
+from flame_fitting.shared_options import CaptureOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     import torch
 
     from flame_fitting.capture.capture import Capture
-    from flame_fitting.capture.read_options import ReadOptions
     from flame_fitting.fit.observations import Observations
     from flame_fitting.fit.prepare import Start
     from flame_fitting.fit.result import FitResult
     from flame_fitting.fit.resuming import Resumable
     from flame_fitting.fit.state import FitState
     from flame_fitting.head.model import HeadModel
-    from flame_fitting.landmarks.files import Landmarks2D
 
 _CHOSEN = ("subset", "division", "n_downsample_rgb", "scale_factor", "heldout_every", "heldout_cameras")
 """Options that choose what is read of a capture."""
@@ -54,35 +49,72 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
-    import time
-    from contextlib import ExitStack
-
     from flame_fitting.evaluate import VideoOptions, evaluate_in_place
-    from flame_fitting.export.obj import write_obj
     from flame_fitting.fit.alignment import aligned
-    from flame_fitting.fit.driver import run_stages
-    from flame_fitting.fit.joining import JOINED
-    from flame_fitting.fit.morphs import MORPHS_NAME, write_morphs
-    from flame_fitting.fit.quality import different_persons, in_words
-    from flame_fitting.fit.resuming import Resumable
-    from flame_fitting.fit.saving import focal_in_words, make_result, save_fit, write_tensorboard
-    from flame_fitting.render.backend import choose_device
+    from flame_fitting.fit.quality import in_words
+    from flame_fitting.fit.sources import open_fit
 
     check(config)
     given = {"capture": capture_of(config), "others": tuple(map(capture_folder, config.others))}
     config = chosen_sources(replace(config, **given), progress.say)  # type: ignore[arg-type]
     for text in without_effect(config):
         progress.say(text)
-    folder, started = config.folder, time.perf_counter()
+    folder, name = config.folder, _name(config)
     read = (config.capture, *config.others, config.model.flame_params_path)
-    name = _name(config)
-    with progress.stage(name) as line, locked_folder(folder, config.force, name, read), ExitStack() as block:
-        device = choose_device(config.device)
-        ready, anew = joined(config) if config.others else ((found := with_landmarks(config)), found is not config)
-        if manifest is None or anew:  # landmarks that were detected just now are in no earlier plan
-            manifest = plan(config)
-        underway = Resumable(folder, manifest, not_deciding(type(config)))
-        block.enter_context(stopping.leaves(underway.kept))
+    with progress.stage(name) as line, locked_folder(folder, config.force, name, read):
+        if evaluate and _lacks_measures(config, manifest):
+            progress.say(f"{folder}: is finished and was not measured, which is all that is done now")
+            result, head, capture = open_fit(folder)
+        else:
+            result, head, capture = _fitted(config, manifest)
+        if evaluate:
+            video = VideoOptions() if config.log.video else None
+            _, seen_by = aligned(result, capture)  # through the cameras that were estimated
+            with (
+                stopping.leaves(lambda: f"The fit is finished ({folder}), but not measured."),
+                progress.stage("evaluate", part=True) as part,
+            ):
+                result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
+                if (errors := result.metrics["landmarks"].get("reprojection_px")) is not None:
+                    part.result(f"landmarks {errors['median']:.2f} px (median)")
+            result.warnings = list(result.metrics.get("warnings", result.warnings))
+        line.result(f"{in_words(result.stages[-1].summary)} (medians) -> {folder}")
+    for text in result.warnings:  # those of measuring, of the capture, and of a run that this one went on with
+        progress.warn(text)
+    return result
+
+
+def _lacks_measures(config: FitConfig, manifest: Manifest | None) -> bool:
+    """Whether the folder holds just this fit, finished by a run that was stopped before it was measured."""
+    from flame_fitting.report.writing import METRICS_NAME
+
+    made = read_manifest(config.folder)
+    if config.force or made is None or not made.finished or (config.folder / METRICS_NAME).is_file():
+        return False
+    return compare(made, manifest or plan(config), not_deciding(type(config))) is None
+
+
+def _fitted(config: FitConfig, manifest: Manifest | None) -> "tuple[FitResult, HeadModel, Capture]":
+    """Fits and writes the folder, which is locked."""
+    import time
+
+    from flame_fitting.export.obj import write_obj
+    from flame_fitting.fit.driver import run_stages
+    from flame_fitting.fit.joining import JOINED
+    from flame_fitting.fit.morphs import MORPHS_NAME, write_morphs
+    from flame_fitting.fit.quality import different_persons
+    from flame_fitting.fit.resuming import Resumable
+    from flame_fitting.fit.saving import focal_in_words, make_result, save_fit, write_tensorboard
+    from flame_fitting.render.backend import choose_device
+    from flame_fitting.report.writing import METRICS_NAME
+
+    folder, started = config.folder, time.perf_counter()
+    device = choose_device(config.device)
+    ready, anew = joined(config) if config.others else ((found := with_landmarks(config)), found is not config)
+    if manifest is None or anew:  # landmarks that were detected just now are in no earlier plan
+        manifest = plan(config)
+    underway = Resumable(folder, manifest, not_deciding(type(config)))
+    with stopping.leaves(underway.kept):
         prepared = prepare(ready, device, None if config.force else underway)
         capture, head, seen = prepared.capture, prepared.head, prepared.seen
         loaded = time.perf_counter() - started
@@ -98,7 +130,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
         result.seconds["fit"] = time.perf_counter() - started
         result.capture = capture.root
         old = (path.name for pattern in ("events.out.tfevents*", "overlay*.mp4") for path in folder.glob(pattern))
-        stale = ("metrics.json", "report.html", "overlays", MORPHS_NAME, *old)
+        stale = (METRICS_NAME, "report.html", "overlays", MORPHS_NAME, *old)
         with staged_folder(folder, config.force, stale=stale) as staged:
             result.folder = staged
             save_fit(staged, result, state, config)
@@ -123,20 +155,7 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
             manifest.write(staged)
         underway.remove()
         result.folder = folder
-        if evaluate:
-            video = VideoOptions() if config.log.video else None
-            _, seen_by = aligned(result, capture)  # through the cameras that were estimated
-            measure = f"Measure it with: flame-fitting evaluate {folder}"
-            block.enter_context(stopping.leaves(lambda: f"The fit is finished ({folder}), but not measured.", measure))
-            with progress.stage("evaluate", part=True) as part:
-                result.metrics = evaluate_in_place(result, head, seen_by, figures=config.log.overlays, video=video)
-                if (errors := result.metrics["landmarks"].get("reprojection_px")) is not None:
-                    part.result(f"landmarks {errors['median']:.2f} px (median)")
-            result.warnings = list(result.metrics.get("warnings", result.warnings))
-        line.result(f"{in_words(state.records[-1].summary)} (medians) -> {folder}")
-    for text in result.warnings:  # those of measuring, of the capture, and of a run that this one went on with
-        progress.warn(text)
-    return result
+    return result, head, capture
 
 
 def _name(config: FitConfig) -> str:
@@ -218,24 +237,6 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     return PreparedFit(config, capture, head, start, seen, state)
 
 
-def chosen_sources(config: FitConfig, notify: "Callable[[str], None] | None" = None) -> FitConfig:
-    """The configuration with the landmark sources that auto or both stand for."""
-    from flame_fitting.capture.opening import open_capture
-    from flame_fitting.landmarks.files import landmark_names
-    from flame_fitting.landmarks.registry import choose_detectors
-
-    asked = config.data.landmark_source
-    present = []
-    if asked == (BOTH_DETECTORS,) or (config.over_time and asked == (AUTO_DETECTOR,)):
-        present = landmark_names(open_capture(config.capture, reading_options(config)))
-    chosen = choose_detectors(asked, config, tracking=config.over_time, present=present)
-    if notify is not None and chosen.why:
-        notify(chosen.why)
-    if chosen.names == asked:
-        return config
-    return replace(config, data=replace(config.data, landmark_source=chosen.names))
-
-
 def plan(config: FitConfig) -> Manifest:
     """What decides the result."""
     from flame_fitting.capture.hashing import capture_hash
@@ -268,10 +269,11 @@ def plan(config: FitConfig) -> Manifest:
 
 def joined(config: FitConfig) -> tuple[FitConfig, bool]:
     """The configuration with its captures joined to one, and whether landmarks of some were detected just now."""
-    from flame_fitting.fit.joining import join
+    from flame_fitting.fit.joining import check_distinct, join
     from flame_fitting.manifest import read_manifest
 
     every, anew = (config.capture, *config.others), False
+    check_distinct(every)
     # what is chosen of a capture is chosen of the joined one
     part: dict[str, Any] = {one.name: one.default for one in fields(CaptureOptions) if one.name in _CHOSEN}
     data = replace(config.data, **part)
@@ -282,116 +284,6 @@ def joined(config: FitConfig) -> tuple[FitConfig, bool]:
         config.folder.mkdir(exist_ok=True)
         Manifest(stage=_name(config)).write(config.folder)  # ours from here on, and unfinished
     return replace(config, capture=join(every, config.folder, config.data.use_geometry), others=()), anew
-
-
-def capture_of(config: FitConfig) -> "Path":
-    """The folder of the capture: as given, or where VHAP's flags name it, below its root folder."""
-    data = config.data
-    if data.root_folder is None or config.capture != data.root_folder / data.subject / data.sequence:
-        return capture_folder(config.capture)
-    from flame_fitting.capture.opening import find_sequence
-
-    if not data.sequence and not data.subject:
-        return capture_folder(data.root_folder)
-    return find_sequence(data.root_folder, data.subject, data.sequence)
-
-
-def reading_options(config: FitConfig) -> "ReadOptions":
-    """How the capture is read. Pictures that geometry belongs to keep their size, and Adam's stages reduce them."""
-    from flame_fitting.capture.opening import kind_of
-    from flame_fitting.capture.read_options import read_options
-
-    options = read_options(config.data)
-    return replace(options, n_downsample_rgb=None) if kind_of(config.capture) == "capture" else options
-
-
-def with_landmarks(config: FitConfig) -> FitConfig:
-    """The configuration, with landmarks in its capture: detected now where they are missing or wanted anew.
-
-    They are wanted anew, too, where a detector has other weights or settings now than they were detected with.
-    Refuses a capture over time or of unknown cameras where that is not what is fitted, flags about timesteps and
-    cameras that the capture contradicts, and cameras that do not fit the landmarks.
-    """
-    from flame_fitting.capture.opening import open_capture
-    from flame_fitting.fit.keyframes import check_keyframes
-
-    capture = open_capture(config.capture, reading_options(config))
-    if len(capture.timesteps) > 1 and not capture.moments and not config.over_time:
-        raise InputError(
-            f"{config.capture}: has {len(capture.timesteps)} timesteps; a fit takes captures of one moment. "
-            "Give a capture with one timestep, choose one with --data.subset ti<number>, or use: flame-fitting track"
-        )
-    if capture.moments and config.over_time:
-        raise InputError(
-            f"{config.capture}: its timesteps are moments in no order, which nothing leads from one to the next. "
-            f"Use: flame-fitting fit {config.capture}"
-        )
-    if not capture.calibrated and not config.over_time:
-        raise InputError(
-            f"{config.capture}: is a video, of whose camera nothing is known; a fit takes pictures with known cameras. "
-            "Give a folder with transforms.json, of NeRSemble or of COLMAP, or use: flame-fitting track"
-        )
-    if config.over_time:
-        if capture.calibrated and not config.data.calibrated:
-            raise InputError(
-                f"--data.no-calibrated: the cameras of {config.capture} are known and stay as they are. "
-                "Leave the flag out."
-            )
-        check_keyframes(config.exp.keyframes, len(capture.timesteps))
-    config = chosen_sources(config)
-    detected = [_detected(config, capture, name) for name in config.data.landmark_source]
-    return replace(config, exp=replace(config.exp, reuse_landmarks=True)) if any(detected) else config
-
-
-def _detected(config: FitConfig, capture: "Capture", name: str) -> bool:
-    """Detects what is missing of one detector, or wanted anew; says whether anything was. Checks the cameras by it."""
-    from flame_fitting.detect_landmarks import DetectConfig, detect, views_to_search
-    from flame_fitting.landmarks.files import find_landmarks, landmarks_path, read_landmarks
-    from flame_fitting.landmarks.registry import DETECTORS, version_now
-
-    path = find_landmarks(capture, name)
-    if path is not None and (config.exp.reuse_landmarks or name not in DETECTORS):
-        found = read_landmarks(capture, name)
-        now = version_now(name, config) if found.made_here else None
-        if now is not None and found.detector_version != now:
-            progress.say(f"{path}: was detected with {found.detector_version}, {name} is {now} now")
-        elif found.covers(capture, views_to_search(capture)):
-            _check_cameras(capture, found)
-            return False
-    missing = landmarks_path(config.capture, name)
-    if name not in DETECTORS and path is None:
-        raise InputError(
-            f"{missing}: no such file. Put landmarks of your own there, or leave --data.landmark-source out."
-        )
-    if not config.detect:
-        raise InputError(f"{missing}: no landmarks there. Run: flame-fitting detect {config.capture}")
-    options = reading_options(config)
-    detect(
-        DetectConfig(
-            config.capture,
-            detector=name,
-            **values_of(config, DetectorWeights),
-            subset=options.subset,
-            division=options.division,
-            n_downsample_rgb=options.n_downsample_rgb,
-        )
-    )
-    _check_cameras(capture, read_landmarks(capture, name))
-    return True
-
-
-def _check_cameras(capture: "Capture", found: "Landmarks2D") -> None:
-    """Refuses cameras that would fit the landmarks by another convention; warns of those that fit by none."""
-    from flame_fitting.landmarks.camera_check import check_capture, is_checked
-
-    if not is_checked(capture):
-        return
-    report = check_capture(capture, found)
-    message = report.message(str(capture.root))
-    if message is not None and report.fitting:
-        raise InputError(message)
-    if message is not None:
-        progress.warn(message)
 
 
 if __name__ == "__main__":

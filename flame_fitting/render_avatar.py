@@ -63,7 +63,8 @@ class RenderConfig(PictureOptions, HeadOptions, FaceFinderWeights, ComputeOption
     heldout_views: int = option(8, at_least=0)
     """Views kept apart for measuring."""
     morphs: tuple[str, ...] = ()
-    """Morph targets of the avatar, by name or all: each at weight 1 becomes a timestep after the avatar as it is."""
+    """Morph targets of the avatar, by name (its last part or beginning will do) or all: each at weight 1 becomes a
+    timestep after the avatar as it is."""
 
 
 def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":

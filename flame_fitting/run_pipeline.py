@@ -1,6 +1,6 @@
 """`run`: render, detect, fit, export and evaluate in one command, going on where an earlier run stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -245,10 +245,22 @@ def _check_flags(config: RunConfig) -> None:
             raise InputError(f"{avatar}: no such file. Check the path of the avatar.")
         if avatar.resolve() in {other.resolve() for other in every[:number]}:
             raise InputError(f"{avatar}: is given twice. Give each avatar once.")
+    if config.others:
+        _check_distinct(every)
     if config.others and config.neutral:
         raise InputError(
             "--neutral and several avatars contradict each other: what differs between them is expression."
         )
+
+
+def _check_distinct(avatars: Sequence[Path]) -> None:
+    from flame_fitting.avatar.files_of import hash_avatar
+
+    known: dict[str, Path] = {}
+    for avatar in avatars:
+        other = known.setdefault(hash_avatar(avatar), avatar)
+        if other is not avatar:
+            raise InputError(f"{other} and {avatar} are the same, byte for byte. Give each avatar once.")
 
 
 def _show(result: RunResult) -> None:

@@ -27,18 +27,13 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def leaves(kept: Callable[[], str | None], then: str | None = None) -> Iterator[None]:
-    """Where the block is stopped, the user is told `kept()`, a sentence on what of it is kept; None: nothing is.
-
-    `then` says how to go on, where that is not by the same command again; of nested blocks the innermost counts.
-    """
+def leaves(kept: Callable[[], str | None]) -> Iterator[None]:
+    """Where the block is stopped, the user is told `kept()`, a sentence on what of it is kept; None: nothing is."""
     try:
         yield
     except KeyboardInterrupt as stop:
         if text := kept():
             stop.add_note(text)
-            if then is not None:
-                vars(stop).setdefault("then", then)
         raise
 
 
@@ -47,8 +42,7 @@ def how_to_go_on(stop: KeyboardInterrupt, force: bool = False) -> str:
     kept = list(getattr(stop, "__notes__", ()))
     if not kept:
         return "Nothing has finished that could be kept. Run the same command again to start over."
-    again = f"Run the same command again{' without --force' if force else ''} to go on from there."
-    return " ".join([*kept, vars(stop).get("then", again)])
+    return " ".join([*kept, f"Run the same command again{' without --force' if force else ''} to go on from there."])
 
 
 @contextlib.contextmanager

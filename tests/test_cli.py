@@ -222,7 +222,7 @@ def test_a_command_that_is_stopped_says_what_is_kept_and_how_to_go_on(
 
 def test_a_command_that_is_stopped_early_promises_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def stage(config: FakeConfig) -> None:
-        with stopping.leaves(lambda: None, "Measure it."):
+        with stopping.leaves(lambda: None):
             raise KeyboardInterrupt
 
     assert cli.execute(STAGE, stage, FakeConfig(tmp_path)) == 130
@@ -230,15 +230,6 @@ def test_a_command_that_is_stopped_early_promises_nothing(tmp_path: Path, capsys
     assert said == (
         "flame-fitting: stopped. Nothing has finished that could be kept. Run the same command again to start over."
     )
-
-
-def test_another_way_to_go_on_is_the_innermost_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def stage(config: FakeConfig) -> None:
-        with stopping.leaves(lambda: "B.", "Do b."), stopping.leaves(lambda: "A.", "Do a."):
-            raise KeyboardInterrupt
-
-    assert cli.execute(STAGE, stage, FakeConfig(tmp_path)) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "flame-fitting: stopped. A. B. Do a."
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

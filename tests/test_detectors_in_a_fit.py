@@ -13,8 +13,8 @@ from flame_fitting.detect_landmarks import plan as plan_detect
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.track_config import TrackConfig
-from flame_fitting.fit_avatar import chosen_sources, with_landmarks
 from flame_fitting.fit_avatar import plan as plan_fit
+from flame_fitting.fit_reading import chosen_sources, with_landmarks
 from flame_fitting.landmarks import registry
 from flame_fitting.landmarks.detector import LandmarkDetector
 from flame_fitting.landmarks.files import landmark_names, read_landmarks

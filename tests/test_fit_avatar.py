@@ -1,5 +1,7 @@
 """`fit` as a whole on a small capture of a head of known truth, with landmarks that a user brings."""
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flame_fitting import progress
+from flame_fitting import fit_avatar, progress
 from flame_fitting.assets import shipped_embedding_path
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_camera, project, transform_points
 from flame_fitting.capture.capture import Capture
@@ -160,25 +162,47 @@ def test_a_fit_that_was_stopped_goes_on_and_comes_to_the_same(
     np.testing.assert_array_equal(result.texture, whole.texture)
 
 
-@pytest.mark.parametrize("when", ["before the first stage has finished", "while it is measured"])
-def test_a_fit_that_was_stopped_tells_what_is_true(
-    when: str, capture: Capture, tmp_path: Path, no_detector, monkeypatch: pytest.MonkeyPatch
+def test_a_fit_that_was_stopped_before_its_first_stage_finished_leaves_nothing(
+    capture: Capture, tmp_path: Path, no_detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setitem(driver.SOLVERS, "closed_form", stopped)
+    with progress.silent(), pytest.raises(KeyboardInterrupt) as stop:
+        fit(small("fast", capture.root, tmp_path / "fit"))
+    assert how_to_go_on(stop.value).startswith("Nothing has finished that could be kept.")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_that_was_stopped_while_it_was_measured_is_only_measured(
+    capture: Capture, tmp_path: Path, no_detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small("fast", capture.root, tmp_path / "fit")
     config.exp.photometric = config.model.use_static_offset = False
-    if when == "while it is measured":
-        monkeypatch.setattr("flame_fitting.evaluate.evaluate_in_place", stopped)
-        said = f"The fit is finished ({tmp_path / 'fit'}), but not measured. Measure it with: flame-fitting evaluate"
-    else:
-        monkeypatch.setitem(driver.SOLVERS, "closed_form", stopped)
-        said = "Nothing has finished that could be kept."
-    with progress.silent(), pytest.raises(KeyboardInterrupt) as stop:
-        fit(config)
-    assert how_to_go_on(stop.value).startswith(said)
-    assert [path.name for path in tmp_path.iterdir()] == (["fit"] if when == "while it is measured" else [])
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with progress.silent():
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stop:
+            patch.setattr("flame_fitting.evaluate.evaluate_in_place", stopped)
+            fit(config)
+        said = f"The fit is finished ({tmp_path / 'fit'}), but not measured. Run the same command"
+        assert how_to_go_on(stop.value).startswith(said)
+        assert [path.name for path in tmp_path.iterdir()] == ["fit"]
+        made = (tmp_path / "fit" / "manifest.json").read_bytes()
+        monkeypatch.setattr(fit_avatar, "_fitted", stopped)
+        for other in ({"force": True}, {"neutral": True}):
+            with pytest.raises(KeyboardInterrupt):
+                fit(dataclasses.replace(config, **other))
+        result = fit(config)
+        assert (tmp_path / "fit" / "manifest.json").read_bytes() == made
+        measured = json.loads((tmp_path / "fit" / "metrics.json").read_text())
+        assert measured["landmarks"]["reprojection_px"] == result.metrics["landmarks"]["reprojection_px"]
+        assert result.stages and measured["regions"]["face"]["to_avatar_mm"]["median"] < 0.5
+        with pytest.raises(KeyboardInterrupt):  # one that was measured is made again
+            fit(config)
 
 
 def test_vhaps_stages_are_recorded_once(capture: Capture, tmp_path: Path, no_detector) -> None:

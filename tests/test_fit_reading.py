@@ -15,7 +15,8 @@ from flame_fitting.errors import InputError
 from flame_fitting.fit.check import check
 from flame_fitting.fit.config import DataConfig, FitConfig
 from flame_fitting.fit.track_config import track_preset
-from flame_fitting.fit_avatar import capture_of, plan, reading_options, with_landmarks
+from flame_fitting.fit_avatar import plan
+from flame_fitting.fit_reading import capture_of, reading_options, with_landmarks
 from tests.capture.synthetic_folders import monocular, nersemble
 
 SIZE = (64, 96)

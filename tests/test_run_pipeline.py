@@ -242,9 +242,13 @@ def test_several_avatars_are_rendered_each_and_fitted_together(config: RunConfig
 
 
 def test_an_avatar_that_is_given_twice_is_refused(stand_ins: Chain, config: RunConfig) -> None:
-    config.others = (config.avatar.parent / "." / config.avatar.name,)
-    with pytest.raises(InputError, match="given twice"):
-        run(config)
+    copied = config.avatar.with_name(f"copy{config.avatar.suffix}")
+    copied.write_bytes(config.avatar.read_bytes())
+    for other, said in ((config.avatar.parent / "." / config.avatar.name, "given twice"), (copied, "are the same")):
+        config.others = (other,)
+        with pytest.raises(InputError, match=said) as error:
+            run(config)
+        assert str(other) in str(error.value)
     assert not config.output.exists()
 
 

@@ -1,6 +1,7 @@
 """Several captures of one person, and an avatar's morph targets: fitted together as moments in no order."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from flame_fitting.capture.similarity import decompose_similarity, similarity_ma
 from flame_fitting.errors import InputError
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.detected_sources import detected_sources
-from flame_fitting.fit.joining import join
+from flame_fitting.fit.joining import join, plan_of
 from flame_fitting.fit.morphs import MORPHS_NAME
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.quality import different_persons
@@ -199,6 +200,9 @@ def test_landmarks_of_clay_and_of_colours_are_read_by_their_own_calibration(head
         (("{a}", "{b}"), "add --same-identity"),
         (("{a}", "--same-identity", "--output", "{out}"), "one capture is given"),
         (("{a}", "{a}/", "--same-identity", "--output", "{out}"), "is given twice"),
+        (("{a}", "{copy}", "--same-identity", "--output", "{out}"), "{a} and {copy} are the same, byte for byte"),
+        (("{a}", "{joined}", "--same-identity", "--output", "{out}"), "{a} and {joined} hold the same capture"),
+        (("{joined}", "{a}", "--same-identity", "--output", "{out}"), "{joined} and {a} hold the same capture"),
         (("{a}", "{b}", "--same-identity"), "--output"),
         (("{a}", "{none}", "--same-identity", "--output", "{out}"), "no such folder"),
         (("{a}", "{b}", "--same-identity", "--neutral", "--output", "{out}"), "contradict"),
@@ -211,9 +215,14 @@ def test_what_cannot_be_fitted_together_is_refused(arguments, said, pair, head, 
     if "{bare}" in arguments:
         places["bare"] = captured(tmp_path / "bare", head, posed(head), HEAD_FROM_WORLD).root
         (tmp_path / "bare" / "landmarks2d" / "mine.npz").unlink()
+    if "{copy}" in arguments:
+        places["copy"] = shutil.copytree(pair[0].root, tmp_path / "copy")
+    if "{joined}" in arguments:
+        places["joined"] = shutil.copytree(pair[1].root, tmp_path / "joined" / "capture")
+        plan_of([pair[0].root, pair[1].root], tmp_path / "joined").write(places["joined"])
     given = [argument.format(**places) for argument in arguments]
     assert cli.main(["fit", *given, "--head", "open", "--data.landmark-source", "mine"]) == 2
-    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert said.format(**places) in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 

@@ -73,7 +73,8 @@ def own_evidence(
         return shipped
     if notify is not None:
         notify(f"calibrating how {detector.name} sees lids and gaze of the head model {head.name}, once")
-    samples = sample(head, detector, embedding, config, partial(progress.each, description="calibration", unit="head"))
+    shown = partial(progress.each, description="calibration of lids and gaze", unit="head")
+    samples = sample(head, detector, embedding, config, shown)
     if len(np.unique(samples.group[:, 0])) < config.identities / 2:
         # faces of this model are hardly found
         return shipped

@@ -37,5 +37,5 @@ def _names_of(mesh: dict[str, Any]) -> list[str]:
         extras = holder.get("extras")
         names = extras.get("targetNames") if isinstance(extras, dict) else None
         if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
-            return list(names)
-    return [f"morph_{number:02d}" for number in range(count)]
+            return [name or f"morph_{number}" for number, name in enumerate(names)]
+    return [f"morph_{number}" for number in range(count)]

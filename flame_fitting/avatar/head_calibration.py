@@ -155,14 +155,15 @@ def calibrate_head(
     head: HeadModel, detector: LandmarkDetector, kind: str, config: CalibrationConfig | None = None
 ) -> LandmarkEmbedding:
     """Calibrates without looking at shipped or cached files."""
-    shown = partial(progress.each, description="calibration", unit="head")
+    own = partial(progress.each, description=f"calibration of {detector.name} ({kind})", unit="head")
     if kind != "clay" and (head.texture is None or not head.has_uv):
         few = replace(config or CalibrationConfig(), drawn=0)  # only says where to paint
+        paint = partial(progress.each, description="calibration: where to paint", unit="head")
         # every detector is shown the same face: orders without an outline could say of no brow where it is
         painter = detector if detector.name == DETECTORS[0] else make_detector(DETECTORS[0])
-        clay = calibrate(head, painter, "clay", render_head(head, "clay"), few, shown)
-        return calibrate(head, detector, kind, render_head(head, kind, painted_colors(head, clay)), config, shown)
-    return calibrate(head, detector, kind, render_head(head, kind), config, shown)
+        clay = calibrate(head, painter, "clay", render_head(head, "clay"), few, paint)
+        return calibrate(head, detector, kind, render_head(head, kind, painted_colors(head, clay)), config, own)
+    return calibrate(head, detector, kind, render_head(head, kind), config, own)
 
 
 def render_head(head: HeadModel, kind: str, vertex_colors: Float[ndarray, "V 3"] | None = None) -> RenderHead:

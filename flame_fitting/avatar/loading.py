@@ -33,6 +33,7 @@ GLTF_SUFFIXES = ("glb", "vrm", "gltf")
 ALL_MORPHS = "all"
 SUFFIXES = (*MESH_SUFFIXES, *SPLAT_SUFFIXES)
 """Of all avatars; .ply holds a mesh or splats."""
+_MOST_LISTED = 12
 
 
 def load_avatar(path: Path | str, morph: str | None = None, head: Callable[[], HeadModel] | None = None) -> Avatar:
@@ -124,7 +125,8 @@ def morphs_of(path: Path | str) -> list[str]:
 
 
 def chosen_morphs(path: Path | str, asked: Sequence[str]) -> list[str]:
-    """The morph targets of an avatar that are asked for by name, or `all`. Raises InputError for others."""
+    """The morph targets of an avatar that are asked for, or `all`: by name, by the last part of a dotted name, or by
+    what a name begins with, where that is of one alone. Raises InputError for others."""
     if not asked:
         return []
     there = morphs_of(path)
@@ -132,14 +134,32 @@ def chosen_morphs(path: Path | str, asked: Sequence[str]) -> list[str]:
         raise InputError(
             f"{path}: has no morph targets. Leave --morphs out, or give a .glb, .gltf or .vrm that has some."
         )
-    if tuple(asked) == (ALL_MORPHS,):
-        return there
+    chosen: dict[str, None] = {}
     for name in asked:
-        if name not in there:
+        found = there if name == ALL_MORPHS else _meant(name, there)
+        if name != ALL_MORPHS and len(found) > 1:
+            raise InputError(f"--morphs {name}: {path} has {len(found)} such morph targets: {_listed(found)}.")
+        if not found:
             close = difflib.get_close_matches(name, there, n=len(there), cutoff=0.4)
-            listed = ", ".join([*close, *(one for one in there if one not in close)])
-            raise InputError(f"--morphs {name}: {path} has no such morph target. It has: {listed}.")
-    return list(dict.fromkeys(asked))
+            listed = _listed([*close, *(one for one in there if one not in close)])
+            raise InputError(f"--morphs {name}: {path} has no such morph target. It has {len(there)}: {listed}.")
+        chosen |= dict.fromkeys(found)
+    return list(chosen)
+
+
+def _meant(name: str, there: Sequence[str]) -> list[str]:
+    """Morph targets that a name may stand for: by whole names, else by last parts, else by beginnings."""
+    kinds = (
+        [one for one in there if one == name],
+        [one for one in there if one.rpartition(".")[2] == name],
+        [one for one in there if one.startswith(name)],
+    )
+    return next(filter(None, kinds), [])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _read_parts(content: bytes, suffix: str, files: LocalFiles, note, morph: str | None = None) -> list[MeshPart]:

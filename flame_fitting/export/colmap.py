@@ -12,11 +12,13 @@ black unless told otherwise. The world is that of the format `vhap`: head space,
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from flame_fitting.errors import InputError
+from flame_fitting.export.bust_views import bust_views
 from flame_fitting.export.colmap_model import ModelImage, write_model
 from flame_fitting.export.frame_pictures import PictureWork, background, write_pictures
 from flame_fitting.export.frames import Frame, in_dataset, plan_frames, scaled_size
@@ -56,17 +58,22 @@ def write_colmap(job: ExportJob) -> ExportSummary:
     warnings += background_warnings(job.capture, frames, color or BLACK)
     moved, dataset_from_world = recentred(job.fit, options.recenter)
     work = PictureWork(dataset_from_world, color or BLACK, options.scale_factor, masks="alpha_maps", sidecars=False)
+    views = bust_views(job.capture, frames, dataset_from_world, moved, job.head, surface)
+    frames = views.frames
+    warnings += views.said()
     moments = sorted({frame.timestep_index for frame in frames})
     job.bar.expect(len(frames))
     counts: list[int] = []
     with job.folder(_stale(job.target)) as folder:
         job.manifest.transforms["dataset_from_world"] = dataset_from_world.tolist()
+        job.manifest.result["left_out"] = [frame.name for frame in views.left_out]
         for moment in moments:
             place = folder if len(moments) == 1 else folder / f"{moment:05d}"
             of_moment = [frame for frame in frames if frame.timestep_index == moment]
+            chosen = replace(views, frames=of_moment)
             (place / "sparse" / "0").mkdir(parents=True)
             write_pictures(
-                place, job.capture, of_moment, work, moved, job.head, surface, lambda done, total: job.bar.advance()
+                place, job.capture, chosen, work, moved, job.head, surface, lambda done, total: job.bar.advance()
             )
             counts.append(_write_sparse(place, job, moved, of_moment, work, surface))
         if len(moments) == 1 and len(job.capture.timesteps) == 1:

@@ -66,6 +66,12 @@ def _check_mesh(options: FormatOptions, target: Path) -> None:
     check_space(options.space, options.pose)
 
 
+def _glb(job: "ExportJob") -> "ExportSummary":
+    from flame_fitting.export.glb import write_glb
+
+    return write_glb(job)
+
+
 _PICTURES = frozenset(
     (
         "background_color",
@@ -85,6 +91,7 @@ FORMATS: dict[FormatName, Format] = {
     "colmap": Format(_colmap, _PICTURES, check=_check_colmap),
     "obj": Format(_obj, _MESHES | _TEXTURES, "mesh", _check_mesh),
     "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
+    "glb": Format(_glb, _TEXTURES | {"n_expr"}, "file"),
 }
 
 

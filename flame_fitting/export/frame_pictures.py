@@ -15,9 +15,9 @@ from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.color_correction import srgb_to_linear
 from flame_fitting.capture.making import resized
 from flame_fitting.capture.pictures import parse_color, replace_background, to_uint8, write_png
+from flame_fitting.export.bust_views import BustViews
 from flame_fitting.export.frames import Frame, entry_of, in_dataset, scaled_size
 from flame_fitting.export.neck_surface import NeckPlane, NeckSurface, keep_above, posed_neck
-from flame_fitting.export.open_bust import OpenBust
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 
@@ -66,14 +66,12 @@ class _PosedNeck:
     plane: NeckPlane
     vertices: NDArray[np.float64]
     faces: NDArray[np.integer]
-    bust: OpenBust | None
-    """None where the capture has no depth."""
 
 
 def write_pictures(
     folder: Path,
     capture: Capture,
-    frames: list[Frame],
+    views: BustViews,
     work: PictureWork,
     fit: FitResult,
     head: HeadModel,
@@ -82,9 +80,10 @@ def write_pictures(
 ) -> list[dict[str, Any]]:
     """Writes pictures and masks and returns what transforms.json says of each frame, in their order.
 
-    `frames` are sorted by timestep, `fit` is in the dataset's world; `surface` cuts its neck. Memory holds a few
+    `views` are sorted by timestep, `fit` is in the dataset's world; `surface` cuts its neck. Memory holds a few
     pictures and one posed head at a time, however many there are.
     """
+    frames = views.frames
     for name in ("images", work.masks):
         (folder / name).mkdir()
 
@@ -92,6 +91,8 @@ def write_pictures(
         view = in_dataset(frame.view, work.dataset_from_world)
         image, alpha = capture.image_and_alpha(frame.view)
         keep = None if neck is None else _keep(capture, frame, view, work, neck)
+        if keep is not None and (outside := views.outside(frame)) is not None:
+            keep = keep * outside
         image, mask = replace_background(image, alpha, capture.background_color, work.background_color, keep)
         view = scaled_size(view, work.scale_factor)
         picture, levels = (to_uint8(resized(one, view.width, view.height)) for one in (image.transpose(1, 2, 0), mask))
@@ -112,7 +113,7 @@ def write_pictures(
 
     with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
-            for frame, neck in _with_necks(capture, frames, work, fit, head, surface):
+            for frame, neck in _with_necks(frames, fit, head, surface):
                 waiting.append(pool.submit(write, frame, neck))
                 if len(waiting) > 2 * workers:
                     take()
@@ -125,9 +126,7 @@ def write_pictures(
 
 
 def _with_necks(
-    capture: Capture,
     frames: Sequence[Frame],
-    work: PictureWork,
     fit: FitResult,
     head: HeadModel,
     surface: NeckSurface | None,
@@ -137,11 +136,7 @@ def _with_necks(
     for frame in frames:
         if surface is not None and frame.row != row:
             row = frame.row
-            plane, vertices, bust = posed_neck(surface, fit, row), fit.vertices_head(head, [row])[0], None
-            if frame.view.geometry_path is not None:
-                of_row = [other for other in frames if other.row == row]
-                bust = OpenBust(capture, of_row, work.dataset_from_world, head, vertices, plane)
-            neck = _PosedNeck(plane, vertices, faces, bust)
+            neck = _PosedNeck(posed_neck(surface, fit, row), fit.vertices_head(head, [row])[0], faces)
         yield frame, neck
 
 
@@ -150,6 +145,4 @@ def _keep(capture: Capture, frame: Frame, view: View, work: PictureWork, neck: _
     if stored.geometry_path is not None:
         scale = np.cbrt(np.linalg.det(work.dataset_from_world[:3, :3]))
         depth = capture.geometry(stored)[0] * scale
-    keep = keep_above(neck.plane, view, depth, neck.vertices, neck.faces)
-    outside = None if neck.bust is None else neck.bust.keep(frame)
-    return keep if outside is None else keep * outside
+    return keep_above(neck.plane, view, depth, neck.vertices, neck.faces)

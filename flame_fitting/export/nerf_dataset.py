@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
+from flame_fitting.export.bust_views import bust_views
 from flame_fitting.export.flame_files import is_flame, write_meshes, write_parameters
 from flame_fitting.export.frame_pictures import PictureWork, background, write_pictures
 from flame_fitting.export.frames import Frame, plan_frames, scaled_size
@@ -117,8 +118,11 @@ def export_nerf_dataset(
         scale_factor=options.scale_factor,
         is_mesh=options.flame_mode == "mesh",
     )
+    views = bust_views(capture, frames, dataset_from_world, moved, head, surface)
+    frames = views.frames
+    warnings += views.said()
     with staged_folder(target, force, stale=DATASET_ENTRIES) as folder:
-        entries = write_pictures(folder, capture, frames, work, moved, head, surface, progress)
+        entries = write_pictures(folder, capture, views, work, moved, head, surface, progress)
         (write_meshes if work.is_mesh else write_parameters)(folder, moved, head, rows)
         write_points(folder, moved, head, frames[0].row, surface)
         provenance = _provenance(fit, dataset_from_world, options)
@@ -127,6 +131,7 @@ def export_nerf_dataset(
         if manifest is not None:
             manifest.transforms["head_from_world"] = fit.head_from_world.tolist()
             manifest.transforms["dataset_from_world"] = dataset_from_world.tolist()
+            manifest.result["left_out"] = [frame.name for frame in views.left_out]
             warnings += manifest.finish(plan or (lambda: manifest))
             manifest.write(folder)
     warnings += _camera_warnings(entries) if is_flame(head) else []

@@ -1,12 +1,12 @@
-"""Where pictures look into an open bust from below: the inside of a neck, a chest or a sleeve, which is no surface.
+"""Views from below that look into an open bust: into a neck, a chest or a sleeve, and at what lies behind it.
 
-Files of avatars wind triangles as they like, and pictures are drawn from both sides, so the outside is what is seen by
-rays that go down, and the fitted head's own. Of that surface, open at its bottom, the winding number of a point tells
-inside (1, less near the opening) from outside (0, more below the opening). A pixel shows the inside where the point
-just before what it shows lies inside. Asked below the chin only, and of rays that go up.
+Files of avatars wind triangles as they like, and pictures are drawn from both sides, so other views tell. Below the
+chin, space that hardly any view from above or beside sees lies in the bust; what a ray from below meets behind a few
+centimetres of it is seen through an opening. From there the inside goes on to its rim as far as a surface is one that
+the other views see from behind. Needs depth, at every pixel; the edge is the pixels'.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,181 +14,195 @@ from jaxtyping import Float
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from flame_fitting.capture.camera import unproject
-from flame_fitting.capture.capture import Capture
-from flame_fitting.export.frames import Frame, in_dataset
-from flame_fitting.export.neck_surface import NeckPlane
-from flame_fitting.head.model import HeadModel
-from flame_fitting.maths.normals import area_vectors, vertex_normals
+from flame_fitting.capture.camera import project, unproject
+from flame_fitting.capture.capture import Capture, View
+from flame_fitting.export.frames import in_dataset
 
-_COLUMNS = 128
-"""Of the grid of pixels that are asked about in a picture, along its width."""
-_VOXEL = 0.008
-"""Metres: samples of the surface."""
-_BEFORE = 0.014
-"""Metres before a surface that it is asked what lies there: more than samples are apart."""
-_ON_HEAD = 0.015
-"""Metres within which a surface that faces as the fitted head does is the head's."""
-_INSIDE = 0.6
-"""Winding number from which a point lies inside."""
-_NEAR_RIM = 0.25
-"""The same for what goes on smoothly from such points; near the opening it falls."""
-_SEEDS, _SMALLEST = 0.2, 8
-"""Part of a smooth patch that must lie inside for sure, and pixels of the smallest patch."""
-_SMOOTH, _STEP = 0.5, 0.03
-"""Cosine between normals and metres between points of neighbouring pixels on one surface."""
-_RISES = 0.12
-"""Sine of the angle by which a ray rises that may look into the bust: about 7 degrees."""
-_REACH = 0.5
-"""Metres around the neck that the surface is looked at."""
-_CHIN = 0.08
-"""Metres of the chin above the cut through the neck, where the head model does not say."""
-_CHUNK = 256
+Mask = NDArray[np.bool_]
+
+_RISES = 0.14
+"""Sine of the angle by which a view looks up that is one from below: about 8 degrees."""
+_VOXEL = 0.006
+"""Metres."""
+_HALF = (0.35, 0.3)
+"""Metres to either side of the head, and before and behind it, that are looked at."""
+_DEEP = 0.25
+"""Metres below the chin that are looked at."""
+_HIDDEN = 0.08
+"""Part of the other views that may see into hidden space, through its openings."""
+_VIEWS = 4
+"""Fewer other views, and less than half of all, tell nothing."""
+_THROUGH, _REACH = 0.04, 0.24
+"""Metres of hidden space before what is surely seen through an opening; metres before it that are looked at."""
+_SAME = 0.006
+"""Metres within which what another view shows is the same surface."""
+_SLANT = 0.15
+"""Cosine from which a view tells which side of a surface it sees."""
+_BEHIND = 3
+"""Views that see a surface from behind for one from the front, at least, where it is the inside."""
+_SURE, _WALL = 0.2, 0.1
+"""Parts of a patch that must lie behind hidden space for sure, and be seen from behind: what closes a bust is not."""
+_SMALLEST = 0.005
+"""The smallest patch, as part of the picture."""
+
+
+@dataclass(eq=False)
+class HeadFrame:
+    """How the head stands at a timestep, in the dataset's world, metres."""
+
+    center: Float[ndarray, "3"]
+    """Of its vertices."""
+    axes: Float[ndarray, "3 3"]
+    """Columns: its left, up, forward."""
+    chin: float
+    """Above the centre, along its up axis."""
+
+
+def rises(view: View, frame: HeadFrame) -> bool:
+    """Whether a view, in the frame's world, is one from below."""
+    toward = view.world_to_camera[:3, :3].T @ (view.world_to_camera[:3, 3]) + frame.center
+    return bool(toward @ frame.axes[:, 1] > _RISES * np.linalg.norm(toward))
 
 
 @dataclass(eq=False)
 class _Seen:
-    """What a grid of pixels of one view shows, in the dataset's world."""
+    """A view in the dataset's world, with the depth of its pixels, m."""
 
-    points: Float[ndarray, "N 3"]
-    normals: Float[ndarray, "N 3"]
-    rays: Float[ndarray, "N 3"]
-    at: ndarray
-    """(N,) places in the grid, row by row."""
-    areas: Float[ndarray, " N"]
-    """m2 that a pixel of the grid covers."""
-    shape: tuple[int, int]
+    view: View
+    depth: NDArray[np.float32]
+    centre: Float[ndarray, "3"]
+
+    def at(self, points: Float[ndarray, "N 3"]) -> tuple[Mask, Float[ndarray, " N"], Float[ndarray, " N"]]:
+        """Which points lie in the picture, their depth, and that of what the picture shows there (0: nothing)."""
+        pixels = project(points, self.view.K, self.view.world_to_camera)
+        z = pixels[:, 2]
+        with np.errstate(invalid="ignore", over="ignore"):
+            x, y = pixels[:, 0], pixels[:, 1]
+            inside = (z > 0) & (x >= 0) & (y >= 0) & (x < self.view.width) & (y < self.view.height)
+        shown = np.zeros(len(points), dtype=np.float32)
+        shown[inside] = self.depth[y[inside].astype(np.int64), x[inside].astype(np.int64)]
+        return inside, z, shown
 
 
 class OpenBust:
-    """The outside of the bust at one timestep, in the dataset's world, metres."""
+    """What views of one timestep show of the inside of a bust."""
 
     def __init__(
-        self,
-        capture: Capture,
-        frames: Iterable[Frame],
-        dataset_from_world: Float[ndarray, "4 4"],
-        head: HeadModel,
-        vertices: Float[ndarray, "V 3"],
-        plane: NeckPlane,
+        self, capture: Capture, views: Sequence[View], dataset_from_world: Float[ndarray, "4 4"], frame: HeadFrame
     ) -> None:
-        """`frames` of the timestep, with geometry or without; `vertices` and `plane` are the fitted head's."""
-        from scipy.spatial import cKDTree
+        """`views` of the timestep, all that there are: those without geometry tell nothing."""
+        self._capture, self._moved, self._frame = capture, dataset_from_world, frame
+        self._scale = float(np.cbrt(np.linalg.det(dataset_from_world[:3, :3])))
+        self._others = [seen for view in views if not self.looks_up(view) and (seen := self._seen(view))]
+        size = np.array([2 * _HALF[0], _DEEP, 2 * _HALF[1]])
+        self._shape = tuple(np.ceil(size / _VOXEL).astype(int))
+        self._corner = np.array([-_HALF[0], frame.chin - _DEEP, -_HALF[1]])
+        self._hidden = self._hidden_space() if len(self._others) >= _VIEWS else None
 
-        faces = head.faces.cpu().numpy()
-        self._capture, self._moved, self._plane = capture, dataset_from_world, plane
-        self._tree, self._normals = cKDTree(vertices), vertex_normals(vertices, faces)
-        chin = vertices[head.regions["face"].cpu().numpy()] if "face" in head.regions else None
-        self._chin = _CHIN if chin is None else float(((chin - plane.center) @ plane.up).min())
-        own = np.concatenate([vertices[faces].mean(axis=1), 0.5 * area_vectors(vertices, faces)], axis=1)
-        parts, seen_by = [own], [np.full(len(own), -1)]
-        self._from_below: dict[str, _Seen] = {}
-        for index, frame in enumerate(frames):
-            if (seen := self._seen(frame)) is not None:
-                if (seen.rays @ plane.up > _RISES).any():
-                    self._from_below[frame.name] = seen
-                near = np.linalg.norm(seen.points - plane.center, axis=1) < _REACH
-                chosen = near & (seen.rays @ plane.up < 0)
-                vectors = seen.normals[chosen] * seen.areas[chosen, None]
-                parts.append(np.concatenate([seen.points[chosen], vectors], axis=1))
-                seen_by.append(np.full(len(vectors), index))
-        self._places, self._vectors = _in_voxels(np.concatenate(parts), np.concatenate(seen_by))
+    def inside(self, view: View, keep: NDArray[np.floating]) -> Mask | None:
+        """(H, W) what a view shows of the inside and behind it, where `keep` (H, W) is above 0; None: nothing."""
+        from scipy.ndimage import binary_dilation
 
-    def keep(self, frame: Frame) -> NDArray[np.float32] | None:
-        """(H, W) 0..1: 0 where the view shows the inside; None where it shows none of it."""
-        import cv2
-
-        seen = self._from_below.get(frame.name)
+        seen = self._seen(view) if self._hidden is not None and self.looks_up(view) else None
         if seen is None:
             return None
-        height = (seen.points - self._plane.center) @ self._plane.up
-        asked = np.flatnonzero((seen.rays @ self._plane.up > _RISES) & (height < self._chin))
-        if len(asked):
-            distance, nearest = self._tree.query(seen.points[asked])
-            agree = (self._normals[nearest] * seen.normals[asked]).sum(axis=1) > 0
-            asked = asked[(distance > _ON_HEAD) | ~agree]
-        if not len(asked):
+        place = np.nonzero((seen.depth > 0) & (keep > 0))
+        if not len(place[0]):
             return None
-        number = self._winding(seen.points[asked] + _BEFORE * seen.normals[asked])
-        asked = asked[number > _NEAR_RIM]
-        found = _patches_of(seen, asked, number[number > _NEAR_RIM] > _INSIDE)
-        if not found.any():
-            return None
-        inside = np.zeros(seen.shape, dtype=np.float32)
-        inside.reshape(-1)[seen.at[asked[found]]] = 1.0
-        grown = cv2.dilate(inside, np.ones((3, 3), np.uint8))  # as far as the pixels of the grid reach
-        wide = cv2.resize(grown, (frame.view.width, frame.view.height), interpolation=cv2.INTER_LINEAR)
-        return np.clip(1.0 - np.asarray(wide, dtype=np.float32), 0.0, 1.0)
-
-    def _seen(self, frame: Frame) -> _Seen | None:
-        stored = frame.view
-        if stored.geometry_path is None:
-            return None
-        depth, normal = self._capture.geometry(stored)
-        step = max(1, stored.width // _COLUMNS)
-        rows, columns = np.arange(step // 2, stored.height, step), np.arange(step // 2, stored.width, step)
-        depth, normal = depth[np.ix_(rows, columns)], normal[np.ix_(rows, columns)]
-        view = in_dataset(stored, self._moved)
-        scale = float(np.cbrt(np.linalg.det(self._moved[:3, :3])))
-        at = np.flatnonzero(depth.reshape(-1) > 0)
-        y, x = np.unravel_index(at, depth.shape)
-        z = depth.reshape(-1)[at].astype(np.float64) * scale
-        pixels = np.stack([columns[x] + 0.5, rows[y] + 0.5], axis=1)
-        points = unproject(pixels, z, view.K, view.world_to_camera)
-        centre = -view.world_to_camera[:3, :3].T @ view.world_to_camera[:3, 3]
-        rays = points - centre
+        pixels = np.stack([place[1] + 0.5, place[0] + 0.5], axis=1)
+        points = unproject(pixels, seen.depth[place], seen.view.K, seen.view.world_to_camera)
+        rays = points - seen.centre
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        normals = normal.reshape(-1, 3)[at].astype(np.float64) @ (self._moved[:3, :3] / scale).T
+        through = self._hidden_before(points, rays)
+        low = (points - self._frame.center) @ self._frame.axes[:, 1] < self._frame.chin
+        inner = through > 0.5 * _THROUGH
+        if not (through > _THROUGH).any():
+            return None
+        ask = np.flatnonzero(low)
+        behind = np.zeros(len(points), dtype=bool)
+        behind[ask] = self._from_behind(points[ask], rays[ask], self._capture.geometry(view)[1][place][ask])
+        found, sure, wall, kept, lower = np.zeros((5, *keep.shape), dtype=bool)
+        found[place], sure[place], wall[place] = inner | behind, through > _THROUGH, behind
+        kept[place], lower[place] = True, low
+        patch, size = _patches(found)
+        taken = (size > 0) & (size >= _SMALLEST * len(points))
+        taken &= (_counts(patch, sure) >= _SURE * size) & (_counts(patch, wall) >= _WALL * size)
+        if not taken.any():
+            return None
+        cut = taken[patch]
+        patch, size = _patches(kept & ~cut)
+        crumbs = (size < _SMALLEST * len(points)) & (_counts(patch, lower) == size) & (size > 0)
+        cut |= crumbs[patch]
+        # a picture's edge reaches a pixel farther than depth does
+        return np.asarray(cut | (binary_dilation(cut, np.ones((3, 3))) & (seen.depth == 0)))
+
+    def looks_up(self, view: View) -> bool:
+        """Whether a view is one from below."""
+        return rises(in_dataset(view, self._moved), self._frame)
+
+    def depth(self, view: View) -> NDArray[np.float32]:
+        """(H, W) along the camera's z, m; 0 where nothing is."""
+        return self._capture.geometry(view)[0] * np.float32(self._scale)
+
+    def _seen(self, view: View) -> _Seen | None:
+        if view.geometry_path is None:
+            return None
+        moved = in_dataset(view, self._moved)
+        centre = -moved.world_to_camera[:3, :3].T @ moved.world_to_camera[:3, 3]
+        return _Seen(moved, self.depth(view), centre)
+
+    def _hidden_space(self) -> Float[ndarray, "X Y Z"]:
+        """1 where no other view sees a voxel, falling to 0 where twice `_HIDDEN` of them do."""
+        at = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in self._shape), indexing="ij"), axis=-1).reshape(-1, 3)
+        points = (at * _VOXEL + self._corner) @ self._frame.axes.T + self._frame.center
+        seen, asked = np.zeros((2, len(points)), dtype=np.int32)
+        for other in self._others:
+            inside, z, shown = other.at(points)
+            asked += inside
+            seen += inside & ((shown == 0) | (shown > z))
+        part = np.where(asked >= max(_VIEWS, len(self._others) // 2), seen / np.maximum(asked, 1), 1.0)
+        return np.clip(1 - part / (2 * _HIDDEN), 0, 1).reshape(self._shape)
+
+    def _hidden_before(self, points: Float[ndarray, "N 3"], rays: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
+        """Metres of hidden space that rays go through before their points."""
+        from scipy.ndimage import map_coordinates
+
+        start = ((points - self._frame.center) @ self._frame.axes - self._corner) / _VOXEL - 0.5
+        step = rays @ self._frame.axes
+        length = np.zeros(len(points))
+        for k in range(2, round(_REACH / _VOXEL)):  # the first lie in the surface's own voxels
+            at = start - k * step
+            near = np.flatnonzero(((at > -1) & (at < self._shape)).all(axis=1))
+            length[near] += _VOXEL * map_coordinates(self._hidden, at[near].T, order=1, mode="constant")
+        return length
+
+    def _from_behind(
+        self, points: Float[ndarray, "N 3"], rays: Float[ndarray, "N 3"], normals: NDArray[np.floating]
+    ) -> Mask:
+        """Which surfaces, seen along `rays`, the other views see from behind."""
+        normals = normals.astype(np.float64) @ (self._moved[:3, :3] / self._scale).T
         normals *= np.where((normals * rays).sum(axis=1) > 0, -1.0, 1.0)[:, None]
-        slant = np.maximum(-(normals * rays).sum(axis=1), 0.2)
-        areas = (z * step / view.K[0, 0]) ** 2 / slant
-        return _Seen(points, normals, rays, at, areas, depth.shape)
-
-    def _winding(self, queries: Float[ndarray, "Q 3"]) -> Float[ndarray, " Q"]:
-        found = []
-        for start in range(0, len(queries), _CHUNK):
-            between = self._places[None] - queries[start : start + _CHUNK, None].astype(np.float32)
-            distance = np.maximum(np.linalg.norm(between, axis=2), _VOXEL)
-            found.append(((between * self._vectors).sum(axis=2) / distance**3).sum(axis=1))
-        return np.concatenate(found).astype(np.float64) / (4 * np.pi)
+        front, behind = np.zeros((2, len(points)), dtype=np.int32)
+        for other in self._others:
+            inside, z, shown = other.at(points)
+            toward = other.centre - points
+            cosine = (toward * normals).sum(axis=1) / np.linalg.norm(toward, axis=1)
+            visible = inside & (np.abs(shown - z) < _SAME)
+            front += visible & (cosine > _SLANT)
+            behind += visible & (cosine < -_SLANT)
+        return np.asarray((behind >= 2) & (behind >= _BEHIND * front))
 
 
-def _patches_of(seen: _Seen, chosen: NDArray[np.integer], sure: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the `chosen` points lie on smooth patches of the picture that are `sure` enough."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+def _patches(mask: Mask) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """(H, W) numbers of what hangs together in a mask, and the pixels of each; those outside have 0, and none."""
+    from scipy.ndimage import label
 
-    place = np.full(seen.shape, -1, dtype=np.int64)
-    place.reshape(-1)[seen.at[chosen]] = np.arange(len(chosen))
-    pairs = [(place[:, :-1].reshape(-1), place[:, 1:].reshape(-1)), (place[:-1].reshape(-1), place[1:].reshape(-1))]
-    a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    a, b = a[(a >= 0) & (b >= 0)], b[(a >= 0) & (b >= 0)]
-    points, normals = seen.points[chosen], seen.normals[chosen]
-    near = np.linalg.norm(points[a] - points[b], axis=1) < _STEP
-    smooth = near & ((normals[a] * normals[b]).sum(axis=1) > _SMOOTH)
-    links = coo_matrix((np.ones(int(smooth.sum())), (a[smooth], b[smooth])), shape=(len(chosen), len(chosen)))
-    count, patch = connected_components(links, directed=False)
-    size, seeds = np.bincount(patch, minlength=count), np.bincount(patch, sure, minlength=count)
-    return ((size >= _SMALLEST) & (seeds >= _SEEDS * size))[patch]
+    patch, count = label(mask, np.ones((3, 3)))
+    size = np.bincount(patch.reshape(-1), minlength=count + 1)
+    size[0] = 0
+    return patch, size
 
 
-def _in_voxels(
-    samples: Float[ndarray, "N 6"], seen_by: NDArray[np.integer]
-) -> tuple[Float[ndarray, "M 3"], Float[ndarray, "M 3"]]:
-    """Places and area vectors by voxel: of samples (place, area vector) of one view the sum, over the views the mean.
-
-    `seen_by` (N,) numbers the views; -1 is the fitted head, whose own are taken by themselves.
-    """
-    places, vectors = [], []
-    for own in (True, False):
-        some, views = samples[(seen_by < 0) == own], seen_by[(seen_by < 0) == own] + 1
-        if not len(some):
-            continue
-        _, voxel = np.unique(np.floor(some[:, :3] / _VOXEL).astype(np.int64), axis=0, return_inverse=True)
-        voxel = voxel.reshape(-1)
-        size, base = int(voxel.max()) + 1, int(views.max()) + 1
-        number = np.bincount(np.unique(voxel * base + views) // base, minlength=size)
-        sums = np.stack([np.bincount(voxel, some[:, k], minlength=size) for k in range(6)], axis=1)
-        places.append(sums[:, :3] / np.bincount(voxel, minlength=size)[:, None])
-        vectors.append(sums[:, 3:] / number[:, None])
-    return np.concatenate(places).astype(np.float32), np.concatenate(vectors).astype(np.float32)
+def _counts(patch: NDArray[np.integer], mask: Mask) -> NDArray[np.integer]:
+    """Pixels of a mask in each patch."""
+    return np.bincount(patch[mask], minlength=int(patch.max()) + 1)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flame_fitting.options import option
 
-FormatName = Literal["vhap", "colmap", "obj", "ply"]
+FormatName = Literal["vhap", "colmap", "obj", "ply", "glb"]
 """The names that `--format` takes: the rows of `formats.FORMATS`."""
 
 
@@ -21,7 +21,7 @@ class FormatOptions:
 
     format: FormatName = "vhap"
     """What to write: vhap (the dataset of VHAP, GaussianAvatars, nerfstudio, instant-ngp), colmap (a sparse model with
-    pictures), obj or ply (the mesh)."""
+    pictures), obj or ply (the mesh), glb (one file with skeleton, morph targets, texture and motion)."""
     space: Literal["avatar", "head"] | None = None
     """Meshes: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero head)."""
     pose: Pose = "fit"
@@ -51,3 +51,5 @@ class FormatOptions:
     """Several timesteps: camera that validates, by its name or index, or none (default: VHAP's, 8, else the last)."""
     recenter: bool = True
     """Several timesteps: the mean of the head's translations becomes the origin, as in VHAP."""
+    n_expr: int | None = option(None, at_least=0)
+    """Expression components that become morph targets, the first ones; all by default."""

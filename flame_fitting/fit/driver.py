@@ -13,6 +13,7 @@ from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.keeping import Clock, Keeper
 from flame_fitting.fit.keyframes import check_keyframes, first_with_face, keyframes
 from flame_fitting.fit.loss_curve import LossCurve
+from flame_fitting.fit.not_at_rest import in_a_line
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import with_frames
 from flame_fitting.fit.pictures import ZOOMED
@@ -269,10 +270,10 @@ def _told_of_repair(state: FitState, seen: Observations, stage: Stage, repaired:
 
 def _told_of_expression(state: FitState, seen: Observations, config: FitConfig) -> FitState:
     """What of the face is not at rest, and who takes it up."""
-    said = f"not at rest: {', '.join(state.active or ())}"
+    said = f"not at rest: {in_a_line(state.active or (), seen.timesteps > 1)}"
     if config.neutral:
-        return _warned(state, f"{said}; with --neutral identity and offsets take it up. Leave --neutral out.")
-    progress.say(f"{said}; {'eyelids and expression take' if seen.head.n_eyelids else 'the expression takes'} it up")
+        return _warned(state, f"{said}. With --neutral identity and offsets take it up; leave --neutral out.")
+    progress.say(f"{said}. {'Eyelids and expression take' if seen.head.n_eyelids else 'The expression takes'} it up")
     return state
 
 

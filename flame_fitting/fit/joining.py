@@ -16,7 +16,7 @@ from flame_fitting.capture.joining import Part, joined_views, part_names, write_
 from flame_fitting.capture.opening import open_capture
 from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.capture.similarity import decompose_similarity, robust_umeyama
-from flame_fitting.errors import NoFaceError
+from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.fit.landmark_sources import detections_of, lift_detections
 from flame_fitting.fit.scale import METRES_PER_UNIT
 from flame_fitting.folders import staged_folder
@@ -109,6 +109,29 @@ def join(folders: Sequence[Path], output: Path, use_geometry: bool = True) -> Pa
         planned.write(staged)
         line.result(f"{len(joined.timesteps)} timesteps of {len(captures)} captures -> {target}")
     return target
+
+
+def check_distinct(folders: Sequence[Path]) -> None:
+    """Raises InputError where two captures are the same byte for byte, or one was joined of what another one holds."""
+    from flame_fitting.capture.hashing import capture_hash
+
+    own: dict[str, Path] = {}
+    parts: dict[str, Path] = {}
+    for folder in folders:
+        content, made = capture_hash(folder, ReadOptions()), read_manifest(folder) if folder.is_dir() else None
+        if content in own:
+            raise InputError(f"{own[content]} and {folder} are the same, byte for byte. Give each capture once.")
+        joined = made.inputs.items() if made is not None and made.stage == "join" else ()
+        held = {record.sha256 for role, record in joined if role.startswith("capture ")}
+        for one in held | {content}:
+            other = parts.get(one) or (own.get(one) if one in held else None)
+            if other is not None:
+                raise InputError(
+                    f"{other} and {folder} hold the same capture: one was joined of several, this one among them. Give "
+                    "each capture once."
+                )
+        own[content] = folder
+        parts |= dict.fromkeys(held, folder)
 
 
 def plan_of(folders: Sequence[Path], output: Path) -> Manifest:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -113,6 +113,22 @@ def closing_expression(
     shut = (np.arange(len(open_by)) < lids) & np.isin(np.arange(len(open_by)) // LID_COLUMNS, eyes)
     wanted = np.where(shut, -open_by, 0.0)
     return np.asarray(np.linalg.solve(slopes.T @ slopes + np.eye(slopes.shape[1]), slopes.T @ wanted))
+
+
+def closing_amounts(
+    apertures: Apertures,
+    faces: Int[Tensor, "F 3"],
+    vertices: Float[ndarray, "V 3"],
+    targets: Float[ndarray, "2 V 3"],
+) -> Float[ndarray, "2"]:
+    """The amounts of two displacements, of the left and of the right lids, by which each eye's gaps of an unposed head,
+    `vertices`, are 0 by least squares."""
+    gaps = [apertures.gaps(torch.as_tensor(each)[None], faces)[0].double().numpy() for each in (vertices, *targets)]
+    out = []
+    for number, slope in enumerate(gaps[1:]):
+        eye = slice((1 - number) * LID_COLUMNS, (2 - number) * LID_COLUMNS)  # gaps have the right one first
+        out.append(-(slope[eye] @ gaps[0][eye]) / (slope[eye] @ slope[eye]))
+    return np.array(out)
 
 
 def gaze_angles(eyes_pose: Float[Tensor, "T 6"]) -> Float[Tensor, "T 4"]:

@@ -19,7 +19,14 @@ from numpy import ndarray
 from scipy.spatial import cKDTree
 
 from flame_fitting.errors import InputError
-from flame_fitting.head.apertures import LID_COLUMNS, Apertures, closing_expression, find_apertures, lid_rims
+from flame_fitting.head.apertures import (
+    LID_COLUMNS,
+    Apertures,
+    closing_amounts,
+    closing_expression,
+    find_apertures,
+    lid_rims,
+)
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.regions import fit_sphere
 
@@ -102,15 +109,8 @@ def closing_by_expression(head: HeadModel, apertures: Apertures | None = None) -
 
 def closing_eyelids(head: HeadModel, apertures: Apertures, vertices: Float[ndarray, "V 3"]) -> Float[ndarray, "2"]:
     """The coefficients by which the gaps of each eye of an unposed head, `vertices`, are 0 by least squares."""
-    gaps = [
-        apertures.gaps(torch.as_tensor(each)[None], head.faces.cpu())[0].double().numpy()
-        for each in (vertices, *np.moveaxis(head.eyelids.double().cpu().numpy(), 2, 0))
-    ]
-    out = []
-    for number, slope in enumerate(gaps[1:]):
-        eye = slice((1 - number) * LID_COLUMNS, (2 - number) * LID_COLUMNS)  # gaps have the right one first
-        out.append(-(slope[eye] @ gaps[0][eye]) / (slope[eye] @ slope[eye]))
-    return np.array(out)
+    shapes = np.moveaxis(head.eyelids.double().cpu().numpy(), 2, 0)
+    return closing_amounts(apertures, head.faces.cpu(), vertices, shapes)
 
 
 def with_eyelids(head: HeadModel) -> HeadModel:

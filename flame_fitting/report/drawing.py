@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from flame_fitting.capture.capture import Capture, View
 from flame_fitting.capture.pictures import replace_background
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
+from flame_fitting.head.seams import split_at_seams
 from flame_fitting.maths.normals import vertex_normals
 
 _CHUNK = 8
@@ -45,13 +45,13 @@ def head_avatar(
 
     faces = head.faces.cpu().numpy()
     if texture is not None and head.has_uv:
-        corners, index = _textured_corners(head)
+        split = split_at_seams(head)
         opaque = np.concatenate([texture, np.full((*texture.shape[:2], 1), 255, dtype=np.uint8)], axis=2)
         part = MeshPart(
-            vertices=vertices[corners[:, 0]],
-            faces=index,
-            normals=vertex_normals(vertices, faces)[corners[:, 0]],
-            uv=head.uv.cpu().numpy()[corners[:, 1]].astype(np.float64),
+            vertices=vertices[split.vertex],
+            faces=split.faces,
+            normals=vertex_normals(vertices, faces)[split.vertex],
+            uv=split.uv,
             texture=opaque,
             wrap=("clamp", "clamp"),
         )
@@ -62,15 +62,6 @@ def head_avatar(
         else:
             part.vertex_colors = np.concatenate([vertex_colors, np.ones((len(vertex_colors), 1))], axis=1)
     return MeshAvatar(parts=[part], path=Path("memory"), file_hash="", format="memory")
-
-
-@lru_cache(maxsize=2)
-def _textured_corners(head: HeadModel) -> tuple[ndarray, ndarray]:
-    """(N, 2) pairs of a vertex and a texture coordinate, and the triangles (F, 3) of them."""
-    faces = head.faces.cpu().numpy()
-    pairs = np.stack([faces.reshape(-1), head.uv_faces.cpu().numpy().reshape(-1)], axis=1)
-    corners, index = np.unique(pairs, axis=0, return_inverse=True)
-    return corners, index.reshape(-1, 3).astype(np.int64)
 
 
 def draw_fit(

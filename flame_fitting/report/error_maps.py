@@ -39,6 +39,14 @@ class ErrorMap:
     """By `SIDES`."""
 
 
+def error_colors(error_mm: Float[ndarray, " V"], seen: Bool[ndarray, " V"] | None = None) -> Float[ndarray, "V 3"]:
+    """sRGB 0..1 of errors at vertices; those that are not `seen` (None: all are) are grey."""
+    colors = colored(error_mm[None] / TOP_MM)[0] / 255.0
+    if seen is not None:
+        colors[~seen] = HIDDEN / 255.0
+    return colors
+
+
 def error_panels(
     head: HeadModel,
     vertices: Float[ndarray, "V 3"],
@@ -48,9 +56,7 @@ def error_panels(
     sides: tuple[str, ...] = tuple(SIDES),
 ) -> dict[str, UInt8[ndarray, "H W 3"]]:
     """The head (head space, metres) from `sides`; vertices that are not `seen` (None: all are) are grey."""
-    colors = colored(error_mm[None] / TOP_MM)[0] / 255.0
-    if seen is not None:
-        colors[~seen] = HIDDEN / 255.0
+    colors = error_colors(error_mm, seen)
     normals = vertex_normals(vertices, head.faces.cpu().numpy())
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     middle, extent = 0.5 * (low + high), high - low

@@ -2,7 +2,7 @@
 
 Distances are in head-space millimetres, to the avatar's surface as the capture's depth maps saw it, or to the visible
 triangles of the avatar where its file is given. Statistics over vertices are weighted by the area around each vertex;
-vertices that the fitted head itself hides from every view are left out and counted.
+vertices that the fitted head itself hides from every view that measures the surface are left out and counted.
 """
 
 import time
@@ -32,7 +32,7 @@ from flame_fitting.report.over_time import OverTime, over_time
 from flame_fitting.report.pictures import Watch, measure_pictures
 from flame_fitting.report.sampling import Chosen, drawn_views, spread
 from flame_fitting.report.statistics import REGIONS, area_of_vertices, weighted_stats
-from flame_fitting.report.surfaces import VisibleSurface, visible_surface
+from flame_fitting.report.surfaces import VisibleSurface, measuring_views, visible_surface
 from flame_fitting.report.swimming import Swimming, swimming
 from flame_fitting.report.truth import Truth, truth_metrics
 from flame_fitting.report.usual_range import Thresholds, out_of_range
@@ -96,7 +96,7 @@ def evaluate_fit(
     vertices = fit.vertices_head(head, rows)
     seen = np.stack(
         [
-            seen_vertices(head, posed, capture.views_of("fit", "landmark", timestep=capture.timesteps[row]))
+            seen_vertices(head, posed, measuring_views(capture, capture.timesteps[row]))
             if surface is not None
             else np.ones(len(posed), dtype=bool)
             for posed, row, surface in zip(fit.vertices_world(head, rows), rows, visible, strict=True)

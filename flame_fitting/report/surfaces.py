@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from flame_fitting.avatar.interface import Avatar, Surface
-from flame_fitting.capture.capture import Capture
+from flame_fitting.capture.capture import Capture, View
 
 _RADIUS = 0.3  # metres around the head within which the avatar's surface counts
 _SPACING = 0.001
@@ -40,13 +40,18 @@ class VisibleSurface:
     points: Float[ndarray, "M 3"]
 
 
+def measuring_views(capture: Capture, timestep: int) -> list[View]:
+    """The views whose geometry says where the avatar's surface is at one timestep."""
+    return [view for view in capture.views_of("fit", timestep=timestep) if view.geometry_path is not None]
+
+
 def visible_surface(
     capture: Capture, head_from_world: Float[ndarray, "4 4"], timestep: int, avatar: Avatar | None = None
 ) -> VisibleSurface | None:
     """What the fit views of one timestep saw of the avatar, in head space; None without geometry."""
     from flame_fitting.fit.surface import fuse_surface, surface_views
 
-    views = [v for v in capture.views_of("fit", timestep=timestep) if v.geometry_path is not None]
+    views = measuring_views(capture, timestep)
     if not views:
         return None
     cloud = fuse_surface(surface_views(capture, views), head_from_world, _SPACING, _RADIUS)

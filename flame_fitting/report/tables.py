@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from flame_fitting.fit.not_at_rest import in_a_line
+
 COLUMNS = (
     ("to_avatar_mm", "fit to avatar, mm"),
     ("from_avatar_mm", "avatar to fit, mm"),
@@ -86,7 +88,9 @@ def summary_rows(metrics: dict[str, Any]) -> list[Row]:
     if (flipped := metrics.get("flipped_triangles")) is not None:
         rows.append(Row("flipped_triangles", "flipped triangles on the face", str(flipped), "flipped_triangles"))
     if "not_at_rest" in metrics:
-        rows.append(Row("not_at_rest", "not at rest", ", ".join(metrics["not_at_rest"]) or "nothing"))
+        rows.append(
+            Row("not_at_rest", "not at rest", in_a_line(metrics["not_at_rest"], "moments" in metrics) or "nothing")
+        )
     if "mm_per_unit" in metrics:
         source = str(metrics.get("scale_source"))
         if "mm_per_unit_by_face" in metrics:

@@ -26,10 +26,13 @@ from flame_fitting.report.page import Page
 from flame_fitting.report.surfaces import visible_surface
 from flame_fitting.report.truth import Truth
 
+METRICS_NAME = "metrics.json"
+"""Written last: a fit that has it was measured to the end."""
+
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Writes metrics.json; numbers that are not finite become null."""
-    with atomic_write(folder / "metrics.json") as temporary:
+    """Writes `METRICS_NAME`; numbers that are not finite become null."""
+    with atomic_write(folder / METRICS_NAME) as temporary:
         temporary.write_text(_dumped(_finite(metrics)) + "\n", encoding="utf-8")
 
 

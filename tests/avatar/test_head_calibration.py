@@ -177,9 +177,10 @@ def test_every_detector_is_shown_the_same_paint(head, monkeypatch):
     bare = copy.deepcopy(head)
     bare.texture = None
     shipped = {name: head_calibration.shipped_embedding(head, name, "clay") for name in ("mediapipe", "dlib")}
-    pictures = []
+    pictures, parts = [], []
 
-    def fake(model, detector, kind, render, config, *_):
+    def fake(model, detector, kind, render, config, shown):
+        parts.append(shown.keywords["description"])
         if kind == "lit":
             views = render(model.v_template.numpy().astype(np.float64), None)
             pictures.append(views.images[np.arange(len(views.images)) % 7 == 3])
@@ -191,6 +192,8 @@ def test_every_detector_is_shown_the_same_paint(head, monkeypatch):
         detector.name, detector.scheme = name, shipped[name].scheme
         head_calibration.calibrate_head(bare, detector, "lit", CalibrationConfig())
     np.testing.assert_array_equal(pictures[0], pictures[1])
+    paint = "calibration: where to paint"
+    assert parts == [paint, "calibration of mediapipe (lit)", paint, "calibration of dlib (lit)"]
 
 
 def test_embeddings_are_cached_by_what_decides_them(head, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from flame_fitting.landmarks.mediapipe_detector import MediaPipeConfig, MediaPip
 
 KNOW_MESHES = {
     *("avatar.mesh", "avatar.mesh_avatar", "avatar.render_scene", "avatar.rendering", "avatar.loading"),
-    *("avatar.cleanup", "avatar.gltf", "avatar.obj", "avatar.ply", "avatar.simple_formats"),
+    *("avatar.shown_avatar", "avatar.cleanup", "avatar.gltf", "avatar.obj", "avatar.ply", "avatar.simple_formats"),
     *("avatar.head_calibration", "report.drawing"),  # they make a mesh of a head model
     "avatar.splat_occlusion",  # it makes one of splats
 }

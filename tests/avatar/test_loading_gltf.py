@@ -135,8 +135,8 @@ def test_morph_targets_of_one_name_move_together(tmp_path):
 
 def test_morph_targets_without_names_are_numbered(tmp_path):
     path, (up, _, high) = two_meshes_with_morphs(tmp_path / "a.glb")
-    assert morphs_of(path) == ["morph_00", "morph_01"]
-    moved = load_avatar(path, "morph_00").vertices
+    assert morphs_of(path) == ["morph_0", "morph_1"]
+    moved = load_avatar(path, "morph_0").vertices
     np.testing.assert_allclose(moved, np.concatenate([TETRAHEDRON + up, TETRAHEDRON + [0, 0, 10] + high]), atol=1e-6)
 
 
@@ -144,8 +144,11 @@ def test_morph_targets_that_are_not_there_are_refused_with_those_that_are(tmp_pa
     path, _ = two_meshes_with_morphs(tmp_path / "a.glb", ["smile_L", "frown", "jawOpen"])
     assert chosen_morphs(path, ["all"]) == ["smile_L", "frown", "jawOpen"]
     assert chosen_morphs(path, ["frown", "smile_L", "frown"]) == ["frown", "smile_L"]
-    with pytest.raises(InputError, match=r"--morphs JawOpn: .* It has: jawOpen, smile_L, frown\."):
+    with pytest.raises(InputError, match=r"--morphs JawOpn: .* It has 3: jawOpen, smile_L, frown\."):
         chosen_morphs(path, ["JawOpn"])
+    assert chosen_morphs(path, ["frown", "all"]) == ["frown", "smile_L", "jawOpen"]
+    with pytest.raises(InputError, match=r"--morphs nosuch: "):
+        chosen_morphs(path, ["all", "nosuch"])
     bare = GlbBuilder()
     bare.scene(bare.primitive(TETRAHEDRON, TETRAHEDRON_FACES))
     with pytest.raises(InputError, match="has no morph targets"):

@@ -9,11 +9,13 @@ import pytest
 from flame_fitting import progress
 from flame_fitting.fit.config import FitConfig
 from flame_fitting.fit.driver import SOLVERS, run_stage
+from flame_fitting.fit.not_at_rest import in_a_line
 from flame_fitting.fit.observations import Observations
 from flame_fitting.fit.parameters import FitParameters
 from flame_fitting.fit.solvers.interface import Stage
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState
+from flame_fitting.report.tables import metrics_table
 from tests.fit.known_truth import problem
 
 
@@ -31,3 +33,13 @@ def test_what_is_not_at_rest_is_said_once_and_warned_of_where_it_may_not_move(ne
     told = list(state.warnings) if neutral else said
     assert len(told) == 1 and "left eye shut by 90 %" in told[0]
     assert ("--neutral" in told[0]) == neutral and len(state.warnings) == int(neutral)
+
+
+def test_moments_stand_apart_from_what_each_lists() -> None:
+    both = ("smile: left eye shut by 90 %, mouth open by 5 mm", "pout: mouthPucker 0.9")
+    assert in_a_line(both, several=True) == "; ".join(both)
+    assert in_a_line(("left eye shut by 90 %", "mouth open by 5 mm"), several=False).count(", ") == 1
+    many = in_a_line([f"m{number}: jawOpen 1.0, smile 0.5" for number in range(60)], several=True)
+    assert many.endswith("; and 52 more") and many.count("; ") == 8
+    table = metrics_table({"not_at_rest": list(both), "moments": {}})
+    assert "; ".join(both) in table

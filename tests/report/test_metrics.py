@@ -62,6 +62,24 @@ def test_a_perfect_fit_measures_nothing(case: Case) -> None:
 
 
 @pytest.mark.parametrize("against_mesh", [False, True])
+def test_what_few_views_leave_unseen_is_not_measured(case: Case, tmp_path: Path, against_mesh: bool) -> None:
+    fit, _, head, _ = case
+    capture = render_case(tmp_path, head, fit, n_fit=12, n_heldout=1, size=512)  # small pictures end at 70 degrees
+    # two views from the front say where the surface is; landmark views see the rest, but measure nothing
+    front = [dataclasses.replace(view, role="fit" if view.camera in (0, 1) else "landmark") for view in capture.views]
+    few = dataclasses.replace(capture, views=front)
+    avatar = head_avatar(head, fit.vertices_world(head)[0]) if against_mesh else None
+    regions = evaluate_fit(fit, few, head, avatar)["regions"]
+    assert regions["scalp"]["hidden"] > 0.3 * regions["scalp"]["vertices"]
+    for region in regions.values():
+        if "to_avatar_mm" in region:
+            assert region["to_avatar_mm"]["p95"] < 0.2  # the back of the head is 100 mm away
+    # what is seen is measured however far off it is
+    off = evaluate_fit(displaced(fit, head, 0.02), few, head, avatar)["regions"]["face"]["to_avatar_mm"]
+    assert 10 < off["median"] < 21
+
+
+@pytest.mark.parametrize("against_mesh", [False, True])
 def test_one_millimetre_outward_measures_one_millimetre_both_ways(case: Case, against_mesh: bool) -> None:
     fit, capture, head, _ = case
     avatar = head_avatar(head, fit.vertices_world(head)[0]) if against_mesh else None

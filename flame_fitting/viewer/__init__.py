@@ -1,0 +1,1 @@
+"""The viewer of `flame-fitting view`: what is shown (no module but `page`, `panel` and `nodes` knows viser)."""
