@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, RenderedViews
 from flame_fitting.avatar.lights import CLAY_GREY, light_on, lights_in_world, occlusion_left
-from flame_fitting.avatar.splat_occlusion import open_sky
+from flame_fitting.avatar.splat_occlusion import Outside, outside_of
 from flame_fitting.avatar.splat_scene import SplatScene, build_scene, coarse, draw_splats
 from flame_fitting.avatar.splats import SH_C0, Splats
 
@@ -64,9 +64,9 @@ class SplatAvatar:
         return build_scene(coarse(self.splats, _QUICK_SPLATS), 0)
 
     @cached_property
-    def occlusion(self) -> Float[np.ndarray, " N"]:
-        """Share of the light that reaches each splat."""
-        return occlusion_left(open_sky(self.splats))
+    def outside(self) -> Outside:
+        """What light needs to know of each splat."""
+        return outside_of(self.splats)
 
     def normalized(self, center: Float[np.ndarray, " 3"], scale: float) -> "SplatAvatar":
         """The avatar in the frame of (x - center) / scale."""
@@ -99,12 +99,12 @@ class SplatAvatar:
             lights = lights_in_world(world_to_camera, light_rotation)
 
             def relit(
-                view: int,
-                colors: Float[np.ndarray, "M 3"],
-                normals: Float[np.ndarray, "M 3"],
-                rows: Int[np.ndarray, " M"],
+                view: int, colors: Float[np.ndarray, "M 3"], rows: Int[np.ndarray, " M"]
             ) -> Float[np.ndarray, "M 3"]:
-                light = light_on(normals, lights[view], self.occlusion[rows])[:, None]
+                # always of the outer side: the inner one is seen where splats leave gaps, and would speck the skin
+                light = light_on(self.outside.normals[rows], lights[view], occlusion_left(self.outside.open_sky[rows]))[
+                    :, None
+                ]
                 return np.minimum((colors if shading == "lit" else CLAY_GREY) * light, 1.0) * np.ones(3)
 
         return draw_splats(self.scene, K, world_to_camera, width, height, background, wanted, relit=relit)

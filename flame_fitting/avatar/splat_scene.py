@@ -86,14 +86,13 @@ def draw_splats(
     background: Iterable[float | int] = (1.0, 1.0, 1.0),
     outputs: Iterable[str] = OUTPUTS,
     weights: Float[np.ndarray, " N"] | None = None,
-    relit: Callable[[int, Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"], Int[np.ndarray, " M"]], np.ndarray]
-    | None = None,
+    relit: Callable[[int, Float[np.ndarray, "M 3"], Int[np.ndarray, " M"]], np.ndarray] | None = None,
 ) -> RenderedViews:
     """Pictures from B cameras (OpenCV axes, px, skew ignored); see `interface.Avatar.draw`.
 
     Pixels are filtered as splats are trained to be, by `splat_kernels.DILATION`, so there is nothing to supersample.
     `weights` (N,) is raised to the largest weight that each splat has in any pixel. `relit` gives other colours (M, 3)
-    for the number of a view, the colours of the splats it sees, their normals toward the camera, and which they are.
+    for the number of a view, the colours of the splats it sees, and which they are.
     """
     wanted, count = set(outputs), len(K)
     views = RenderedViews()
@@ -114,7 +113,7 @@ def draw_splats(
         bounds, members, across, rows = seen.look(scene, camera, eye, lens, width, height)
         tiles = len(bounds) - 1
         if relit is not None:
-            seen.color[rows] = relit(b, seen.color[rows], seen.surface[rows, 9:], rows)
+            seen.color[rows] = relit(b, seen.color[rows], rows)
         if views.image is not None and views.alpha is not None:
             blending = (across, bounds, members, seen.flat, seen.color, seen.box, color, views.image[b], views.alpha[b])
             if weights is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flame_fitting.avatar.bound_splats import product
 from flame_fitting.avatar.face_finding import find_face
 from flame_fitting.avatar.files_of import avatar_files, hash_avatar
 from flame_fitting.avatar.head_calibration import head_avatar
@@ -130,12 +131,19 @@ def test_lights_stand_still_where_they_are_told_to() -> None:
     assert np.abs(still[0] - still[1]).mean() > 0.03
 
 
-def test_concave_places_are_darker() -> None:
-    bowl = ball(4000)
-    bowl = bowl.taken(bowl.means[:, 2] < -0.2)
-    avatar = avatar_of(joined(bowl, replace(ball(500, radius=0.3), means=ball(500, radius=0.3).means + [3.0, 0, 0])))
-    inner = avatar.occlusion[: len(bowl)][bowl.means[:, 2] < -0.9].mean()
-    assert inner < avatar.occlusion[len(bowl) :].mean() + 0.05 and (avatar.occlusion <= 1).all()
+def test_the_outside_is_where_the_sky_is_and_hollows_are_darker() -> None:
+    splats = ball(3000)
+    quats = splats.quats.copy()
+    quats[::2] = product(quats[::2], np.tile([0.0, 1.0, 0.0, 0.0], (1500, 1)))  # the other side up
+    outside = avatar_of(replace(splats, quats=quats)).outside
+    cosine = np.einsum("nc,nc->n", outside.normals, splats.means)
+    assert cosine.min() > 0.99 and outside.open_sky.min() > 0.9
+    bowl = splats.taken(splats.means[:, 2] < -0.2)
+    shell = avatar_of(joined(bowl, replace(bowl, means=1.1 * bowl.means))).outside  # thick, so that it has an inside
+    bottom = bowl.means[:, 2] < -0.9
+    inner, outer = shell.open_sky[: len(bowl)][bottom], shell.open_sky[len(bowl) :][bottom]
+    assert inner.mean() < 0.8 < outer.mean()
+    assert (shell.normals[: len(bowl)][bottom][:, 2] > 0.9).mean() > 0.9
 
 
 def test_a_quick_look_is_much_the_same() -> None:
