@@ -17,6 +17,8 @@ from flame_fitting.avatar.splats import SH_C0, Splats
 
 _SPREAD = 0.01
 """Standard deviation of colours (0..1) that show something."""
+_AWAY = -0.1
+"""Cosine between a splat's outer side and the camera below which its inner side is seen."""
 _QUICK_SIZE, _QUICK_SPLATS = 256, 15_000
 
 
@@ -97,14 +99,19 @@ class SplatAvatar:
         relit = None
         if shading != "unlit" and "image" in wanted:
             lights = lights_in_world(world_to_camera, light_rotation)
+            eyes = np.linalg.inv(np.asarray(world_to_camera, dtype=np.float64))[:, :3, 3]
 
             def relit(
                 view: int, colors: Float[np.ndarray, "M 3"], rows: Int[np.ndarray, " M"]
             ) -> Float[np.ndarray, "M 3"]:
-                # always of the outer side: the inner one is seen where splats leave gaps, and would speck the skin
-                light = light_on(self.outside.normals[rows], lights[view], occlusion_left(self.outside.open_sky[rows]))[
-                    :, None
-                ]
+                toward = eyes[view] - self.splats.means[rows]
+                toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+                normals = self.outside.normals[rows]
+                # a far side seen from inside, through gaps between splats: bright, or it would speck the skin
+                away = np.einsum("nc,nc->n", normals, toward) < _AWAY
+                light = light_on(
+                    np.where(away[:, None], toward, normals), lights[view], occlusion_left(self.outside.open_sky[rows])
+                )[:, None]
                 return np.minimum((colors if shading == "lit" else CLAY_GREY) * light, 1.0) * np.ones(3)
 
         return draw_splats(self.scene, K, world_to_camera, width, height, background, wanted, relit=relit)
