@@ -15,7 +15,7 @@ def fit_head(path: str | Path, output: str | Path | None = None, *, show: bool =
     """Fits a head model to a static avatar: render, detect, fit, evaluate, and export where `output` is given.
 
     Args:
-        path: avatar file (.glb .vrm .gltf .obj .ply .stl .off), any unit, any axes.
+        path: avatar file (.glb .vrm .gltf .obj .ply .stl .off .splat .spz), any unit, any axes.
         output: folder for everything that the command `run` writes; stages in it that are still valid are reused. None:
             a new temporary folder, `result.folder` says where.
         show: prints progress and the table of errors.

@@ -36,6 +36,7 @@ CORE = (
     "xatlas",
     "DracoPy",
     "meshopt",
+    "zstandard",
     "pygltflib",
     "robust_laplacian",
     "av",

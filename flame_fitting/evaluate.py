@@ -91,7 +91,7 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
             progress.warn(
                 f"{config.ground_truth}: another topology than the fitted head, not compared vertex by vertex."
             )
-        avatar = load_avatar(config.avatar) if config.avatar is not None else None
+        avatar = load_avatar(config.avatar, head=lambda: head) if config.avatar is not None else None
         with locked_folder(folder, force=True):
             video = VideoOptions(config.video_cameras, config.fps) if config.video else None
             metrics = evaluate_in_place(fit, head, capture, config.figures, avatar, truth, config.mm_per_unit, video)

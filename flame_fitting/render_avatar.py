@@ -53,7 +53,7 @@ class RenderConfig(PictureOptions, HeadOptions, FaceFinderWeights, ComputeOption
     """Options of `flame-fitting render`."""
 
     avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
-    """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
+    """Avatar file: .glb .vrm .gltf .obj .ply .stl .off, or splats: .ply .splat .spz"""
     output: Path = field(metadata=PLACE)
     """Folder of the capture."""
     fov: float = option(25.0, at_least=5, at_most=90)
@@ -84,12 +84,15 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
     from flame_fitting.head.loading import load_head
     from flame_fitting.landmarks.registry import DETECTORS, Settings, make_detector
 
+    def given_head() -> "HeadModel":
+        return load_head(config.head, config.flame_dir, config.flame_masks)
+
     _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force, "render", (config.avatar,)):
         manifest = manifest or plan(config)
         morphs = chosen_morphs(config.avatar, config.morphs)
         # Everything is found and drawn in the unit frame; what is written is in the avatar's own coordinates.
-        avatar, world_from_unit = in_unit_frame(load_avatar(config.avatar))
+        avatar, world_from_unit = in_unit_frame(load_avatar(config.avatar, head=given_head))
         unit_from_world, units = invert_similarity(world_from_unit), decompose_similarity(world_from_unit)[0]
         for text in avatar.warnings:
             progress.warn(text)

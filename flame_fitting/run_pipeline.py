@@ -34,7 +34,7 @@ class RunConfig(PictureOptions, ScaleOptions, HeadOptions, DetectorOptions, Comp
     """All of it: an avatar in, a fitted head and a NeRF-style dataset out."""
 
     avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
-    """Avatar file: .glb .vrm .gltf .obj .ply .stl .off"""
+    """Avatar file: .glb .vrm .gltf .obj .ply .stl .off, or splats: .ply .splat .spz"""
     output: Path = field(metadata=PLACE)
     """Folder for the results; gets render/, fit/ and export/."""
     preset: PresetName = FitConfig.preset

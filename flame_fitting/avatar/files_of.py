@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from flame_fitting.avatar.bound_splats import BINDING, PARAMETERS
 from flame_fitting.avatar.local_files import folded
 from flame_fitting.errors import InputError
 from flame_fitting.files import sha256_of_file
@@ -63,6 +64,8 @@ def _names_in(path: Path) -> Iterator[str]:
         for line in start.split(b"end_header")[0].decode("latin-1").splitlines():
             if line.lower().startswith("comment texturefile "):
                 yield line.split(None, 2)[2].strip()
+            elif line.split()[-1:] == [BINDING]:
+                yield PARAMETERS
 
 
 def _names_in_gltf(path: Path) -> Iterator[str]:

@@ -1,13 +1,14 @@
-"""Reads a static avatar from a file: .glb .vrm .gltf .obj .ply .stl .off."""
+"""Reads a static avatar from a file: .glb .vrm .gltf .obj .ply .stl .off, or splats: .ply .splat .spz."""
 
 import difflib
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from flame_fitting.avatar.bound_splats import BINDING, PARAMETERS
 from flame_fitting.avatar.cleanup import clean_parts
 from flame_fitting.avatar.gltf import read_gltf
 from flame_fitting.avatar.gltf_buffers import read_container
@@ -17,25 +18,31 @@ from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart
 from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.avatar.obj import read_obj
-from flame_fitting.avatar.simple_formats import gaussian_message, read_off, read_with_trimesh
+from flame_fitting.avatar.ply import vertex_properties
+from flame_fitting.avatar.simple_formats import read_off, read_with_trimesh
+from flame_fitting.avatar.splat_avatar import SplatAvatar
+from flame_fitting.avatar.splat_cleanup import without_floaters
+from flame_fitting.avatar.splat_files import SPLAT_SUFFIXES, UNREAD_SUFFIXES, is_splat_file, read_splats, unread_message
 from flame_fitting.errors import InputError
 from flame_fitting.folders import VIDEO_SUFFIXES
+from flame_fitting.head.model import HeadModel
 
 MESH_SUFFIXES = ("glb", "vrm", "gltf", "obj", "ply", "stl", "off")
 GLTF_SUFFIXES = ("glb", "vrm", "gltf")
 """A VRM is a GLB with extensions about the person."""
 ALL_MORPHS = "all"
+SUFFIXES = (*MESH_SUFFIXES, *SPLAT_SUFFIXES)
+"""Of all avatars; .ply holds a mesh or splats."""
 _MOST_LISTED = 12
-GAUSSIAN_SUFFIXES = ("splat", "spz", "ksplat")
 
 
-def load_avatar(path: Path | str, morph: str | None = None) -> Avatar:
+def load_avatar(path: Path | str, morph: str | None = None, head: Callable[[], HeadModel] | None = None) -> Avatar:
     """The avatar in a file, cleaned, in the file's own coordinates and unit (double precision).
 
     Node transforms, skins and default morph weights are applied; the morph target called `morph` (`morphs_of`) has the
-    weight 1. Pictures and materials that are not there are left
-    out, and `warnings` names them. Raises InputError on anything that a user has to
-    mend: the message names the file, what is wrong and what to do.
+    weight 1. Pictures and materials that are not there are left out, and `warnings` names them. `head` gives the head
+    model that splats bound to FLAME's faces are posed with; by default that of `--head auto`. Raises InputError on
+    anything that a user has to mend: the message names the file, what is wrong and what to do.
     """
     path = Path(path)
     suffix = path.suffix.lower().lstrip(".")
@@ -48,6 +55,8 @@ def load_avatar(path: Path | str, morph: str | None = None) -> Avatar:
             notes.append(text)
 
     try:
+        if is_splat_file(content, suffix):
+            return _splat_avatar(content, path, suffix, notes, note, head)
         parts = _read_parts(content, suffix, files, note, morph)
     except InputError:
         raise
@@ -72,6 +81,21 @@ def load_avatar(path: Path | str, morph: str | None = None) -> Avatar:
     avatar = MeshAvatar(parts, path, _hash(content, files), suffix, notes, warnings)
     avatar.warnings += _coarse_grid(avatar)
     return avatar
+
+
+def _splat_avatar(
+    content: bytes,
+    path: Path,
+    suffix: str,
+    notes: list[str],
+    note: Callable[[str], None],
+    head: Callable[[], HeadModel] | None,
+) -> SplatAvatar:
+    splats = without_floaters(read_splats(content, path, suffix, note, head), note)
+    files = LocalFiles(path)
+    if BINDING in (vertex_properties(content) if suffix == "ply" else ()):
+        files.used.append(path.parent / PARAMETERS)
+    return SplatAvatar(splats, path, _hash(content, files), suffix, notes)
 
 
 def _coarse_grid(avatar: MeshAvatar, share: float = 2e-4) -> list[str]:
@@ -157,19 +181,19 @@ def _advice(suffix: str) -> str:
 
 
 def _read(path: Path, suffix: str) -> bytes:
-    formats = " ".join(f".{name}" for name in MESH_SUFFIXES)
+    formats = " ".join(f".{name}" for name in SUFFIXES)
     if not path.exists():
         raise InputError(f"{path}: there is no such file. Check the path.")
     if path.is_dir():
         raise InputError(f"{path}: it is a folder. Give the avatar file in it ({formats}).")
-    if suffix in GAUSSIAN_SUFFIXES:
-        raise InputError(gaussian_message(LocalFiles(path)))
+    if suffix in UNREAD_SUFFIXES:
+        raise InputError(unread_message(path))
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise InputError(
             f"{path}: is a video, no 3D model. Make a folder of its frames and track it: flame-fitting preprocess "
             f"--input {path} --matting-method selfie, then flame-fitting track {path.with_suffix('')}"
         )
-    if suffix not in MESH_SUFFIXES:
+    if suffix not in SUFFIXES:
         kind = f"the suffix .{suffix} is not known" if suffix else "it has no suffix"
         raise InputError(f"{path}: {kind}. Readable are {formats}; Blender converts other formats to .glb.")
     try:

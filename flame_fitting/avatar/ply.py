@@ -1,6 +1,6 @@
-"""PLY files as plain triangles: strips (element `tristrips`, as scanners write) and polygons of mixed sizes."""
+"""PLY files as rows, and as plain triangles: strips (`tristrips`, as scanners write) and polygons of mixed sizes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from flame_fitting.avatar.mesh import fan_triangles
 _TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4"}
 _TYPES |= {"double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"}
 _TYPES |= {"float32": "f4", "float64": "f8", "int64": "i8", "uint64": "u8"}
+
+_MOST_HEADER = 100_000
+"""Bytes in which a header ends."""
 
 
 @dataclass
@@ -41,12 +44,7 @@ def as_triangles(content: bytes) -> bytes:
     Colours of faces and texture coordinates of their corners stay, unless there are strips, which have none. Raises
     ValueError where the file is cut short.
     """
-    head, _, body = content.partition(b"end_header")
-    lines = [line.strip() for line in head.decode("ascii", errors="replace").splitlines()]
-    form = next((line.split()[1] for line in lines if line.startswith("format")), "")
-    order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form, "")
-    elements = _elements(lines, order or "<")
-    body = body.partition(b"\n")[2]
+    lines, order, elements, body = _parts(content)
     reader = _Binary(body) if order else _Text(body)
     vertices, faces = b"", [np.zeros((0, 3), np.int64)]
     extra: dict[str, list[np.ndarray]] = {}
@@ -75,6 +73,54 @@ def as_triangles(content: bytes) -> bytes:
     header += [_header_of(name, values) for name, values in kept.items()]
     data = _face_data(triangles, kept, order)
     return "\n".join([*header, "end_header"]).encode() + b"\n" + vertices + data
+
+
+def vertex_properties(content: bytes) -> set[str]:
+    """Names of the properties of the element `vertex`; none where there is no PLY header."""
+    head, found, _ = content[:_MOST_HEADER].partition(b"end_header")
+    if not content.startswith(b"ply") or not found:
+        return set()
+    names: set[str] = set()
+    element = ""
+    for line in head.decode("ascii", errors="replace").splitlines():
+        words = line.split()
+        if words[:1] == ["element"] and len(words) > 1:
+            element = words[1]
+        elif words[:1] == ["property"] and element == "vertex":
+            names.add(words[-1])
+    return names
+
+
+def element_rows(content: bytes, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Elements without lists as structured arrays, those of `names` that the file has.
+
+    Raises ValueError where it is cut short. Nothing is taken on trust: memory is bounded by the file's own size.
+    """
+    _, order, elements, body = _parts(content)
+    reader = _Binary(body) if order else _Text(body)
+    rows: dict[str, np.ndarray] = {}
+    for element in elements:
+        if not set(names) - set(rows):
+            break
+        data = reader.copy(element)
+        kind = np.dtype([(item.name, item.kind) for item in element.properties])
+        if element.name not in names:
+            continue
+        if order:
+            rows[element.name] = np.frombuffer(data, kind)
+        else:
+            values = np.array(data.split(), dtype=np.float64).reshape(element.count, len(element.properties))
+            rows[element.name] = np.rec.fromarrays(list(values.T), dtype=kind)
+    return rows
+
+
+def _parts(content: bytes) -> tuple[list[str], str, list[_Element], bytes]:
+    """Lines of the header, the byte order (empty: text), the elements, and the data."""
+    head, _, body = content.partition(b"end_header")
+    lines = [line.strip() for line in head.decode("ascii", errors="replace").splitlines()]
+    form = next((line.split()[1] for line in lines if line.startswith("format")), "")
+    order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form, "")
+    return lines, order, _elements(lines, order or "<"), body.partition(b"\n")[2]
 
 
 def _header_of(name: str, values: np.ndarray) -> str:

@@ -173,8 +173,13 @@ def ambient_occlusion(scene: RenderScene, resolution: int = 384) -> Float[np.nda
     The directions are closed under the 24 rotations that permute the axes, so that an avatar which was turned between
     axes gets the same values. The side of a vertex that sees more counts: normals may point inwards.
     """
-    if scene.occlusion is not None:
-        return scene.occlusion
+    if scene.occlusion is None:
+        scene.occlusion = open_sky_by_side(scene, resolution).max(axis=0)
+    return scene.occlusion
+
+
+def open_sky_by_side(scene: RenderScene, resolution: int = 384) -> Float[np.ndarray, "2 V"]:
+    """The same for the side that each vertex's normal points to, and for the other one."""
     directions = _directions()
     distance = 20.0 * scene.radius
     eyes = scene.center + distance * directions
@@ -197,8 +202,7 @@ def ambient_occlusion(scene: RenderScene, resolution: int = 384) -> Float[np.nda
             facing = np.maximum(sign * cosine, 0.0)
             total[side] += (facing * seen).sum(axis=0)
             weight[side] += facing.sum(axis=0)
-    scene.occlusion = (total / weight).max(axis=0)
-    return scene.occlusion
+    return total / weight
 
 
 def _directions() -> np.ndarray:

@@ -10,15 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, VIEWS_AT_ONCE, RenderedViews
+from flame_fitting.avatar.lights import AMBIENT, LIGHT_COLOR, lights_in_world, occlusion_left
 from flame_fitting.avatar.render_scene import RenderScene, ambient_occlusion
 from flame_fitting.avatar.shading_kernels import geometry, shade
-
-# Directions toward the lights in the head's frame (x the subject's left, y up, z forward): key, fill, rim, sky.
-_LIGHTS = np.array([[0.45, 0.55, 0.70], [-0.65, 0.15, 0.75], [0.0, -0.25, -1.0], [0.0, 1.0, 0.0]])
-_LIGHTS /= np.linalg.norm(_LIGHTS, axis=1, keepdims=True)
-_LIGHT_COLOR = np.array([0.50, 0.32, 0.20, 0.22])
-_AMBIENT = 0.20
-_SHADOW = 0.75  # how much of the light ambient occlusion can take away
 
 
 def draw_scene(
@@ -47,8 +41,8 @@ def draw_scene(
         views.normal = np.empty((count, height, width, 3), dtype=np.float32)
     occlusion = np.ones(len(scene.vertices))
     if shading != "unlit" and views.image is not None:
-        occlusion = 1.0 - _SHADOW * (1.0 - ambient_occlusion(scene))
-    lights = _lights_in_world(world_to_camera, light_rotation)
+        occlusion = occlusion_left(ambient_occlusion(scene))
+    lights = lights_in_world(world_to_camera, light_rotation)
     color = np.array([float(value) for value in background])
     for first in range(0, count, VIEWS_AT_ONCE):
         chunk = slice(first, min(first + VIEWS_AT_ONCE, count))
@@ -118,21 +112,10 @@ def _draw(
         supersample,
         eyes,
         lights,
-        _LIGHT_COLOR,
-        _AMBIENT,
+        LIGHT_COLOR,
+        AMBIENT,
         mode,
         background,
         image,
         alpha,
     )
-
-
-def _lights_in_world(world_to_camera: np.ndarray, light_rotation: np.ndarray | None) -> np.ndarray:
-    """Directions toward the lights (B, L, 3) in the world."""
-    if light_rotation is None:
-        # The camera's own axes, turned so that y is up and z points back to the viewer.
-        frames = np.diag([1.0, -1.0, -1.0]) @ np.asarray(world_to_camera, dtype=np.float64)[:, :3, :3]
-    else:
-        frames = np.broadcast_to(np.asarray(light_rotation, dtype=np.float64), (len(world_to_camera), 3, 3))
-    lights = _LIGHTS @ frames
-    return np.ascontiguousarray(lights / np.linalg.norm(lights, axis=2, keepdims=True))

@@ -9,9 +9,8 @@ from typing import no_type_check
 import numba
 import numpy as np
 
+from flame_fitting.avatar.lights import CLAY_GREY
 from flame_fitting.avatar.raster_kernels import corner_edges, texel_at
-
-CLAY_GREY = 0.78
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -13,8 +13,6 @@ from flame_fitting.avatar.ply import as_triangles, has_strips
 from flame_fitting.avatar.text_numbers import numbers_of
 from flame_fitting.errors import InputError
 
-GAUSSIAN_PROPERTIES = {"f_dc_0", "opacity", "scale_0", "rot_0"}
-
 
 def read_with_trimesh(content: bytes, suffix: str, files: LocalFiles, note: Callable[[str], None]) -> list[MeshPart]:
     """The one part of a .ply or .stl file."""
@@ -55,9 +53,6 @@ def _ply_header(content: bytes, files: LocalFiles) -> list[str]:
     if not content.startswith(b"ply") or not found:
         raise ValueError("it has no PLY header")
     lines = [line.strip() for line in head.decode("ascii", errors="replace").splitlines()]
-    properties = {line.split()[-1] for line in lines if line.startswith("property")}
-    if properties >= GAUSSIAN_PROPERTIES:
-        raise InputError(gaussian_message(files))
     faces = [line.split() for line in lines if line.startswith("element face") or line.startswith("element tristrips")]
     if sum(int(words[2]) for words in faces) == 0:
         raise InputError(
@@ -65,14 +60,6 @@ def _ply_header(content: bytes, files: LocalFiles) -> list[str]:
             "MeshLab's Screened Poisson reconstruction."
         )
     return lines
-
-
-def gaussian_message(files: LocalFiles) -> str:
-    """What to say about Gaussian splats."""
-    return (
-        f"{files.main}: these are 3D Gaussian splats, which this version does not read yet. "
-        "Give a mesh (.glb .vrm .gltf .obj .ply .stl .off), for example one extracted from the splats."
-    )
 
 
 def _add_ply_colors(

@@ -23,6 +23,7 @@ KNOW_MESHES = {
     *("avatar.shown_avatar", "avatar.cleanup", "avatar.gltf", "avatar.obj", "avatar.ply", "avatar.simple_formats"),
     *("avatar.head_calibration", "report.drawing"),  # they make a mesh of a head model
     *(f"export.rigging.{name}" for name in ("avatar_file", "converting", "rig", "showing", "stitching")),
+    "avatar.splat_occlusion",  # it makes one of splats
 }
 """Modules that may import the modules of meshes."""
 

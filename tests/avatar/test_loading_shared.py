@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from flame_fitting.avatar.loading import load_avatar
-from flame_fitting.errors import InputError
+from flame_fitting.capture.camera import intrinsics_from_fov, look_at
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,23 @@ def test_meshopt_is_unpacked_to_the_body_that_the_cut_head_comes_from(test_data)
     assert np.percentile(distances(head.vertices, body.vertices), 99) < 1e-3
 
 
-def test_splats_are_refused(test_data):
-    with pytest.raises(InputError, match="Gaussian"):
-        load_avatar(test_data / "avatars/splats/lps_splat_sh3.ply")
+@pytest.mark.parametrize(
+    ("splats", "mesh", "units", "center", "mm"),
+    [
+        ("lps_splat_sh3", "lps_head/lps_textured", 1.0, (0.0, 1.5, 0.0), 55.5),
+        ("valid_asian_f2_splat_sh3", "valid_avatars/Asian_F_2_Casual_head", 7.3, (0.0, 12.0, 0.3), 1000 / 7.3),
+    ],
+)
+def test_the_surface_of_splats_is_that_of_the_mesh_they_are_made_from(test_data, splats, mesh, units, center, mm):
+    folder = test_data / "avatars"
+    made, true = load_avatar(folder / f"splats/{splats}.ply"), load_avatar(folder / f"{mesh}.glb")
+    assert made.geometry == "splats" and made.has_color
+    radius = 120 / mm
+    eyes = np.array(center) + 6 * radius * np.array([[0, 0, 1], [0.6, 0, 0.8], [-0.6, 0.2, 0.77]])
+    cameras = look_at(eyes, np.array(center), np.array([0.0, 1.0, 0.0]))
+    K = np.stack([intrinsics_from_fov(22.0, 256, 256)] * 3)
+    one = made.draw(K, cameras, 256, 256, outputs=("depth",)).depth
+    two = true.normalized(np.zeros(3), 1 / units).draw(K, cameras, 256, 256, outputs=("depth",)).depth
+    apart = ((one - two) * mm)[(one > 0) & (two > 0)]
+    assert len(apart) > 40_000
+    assert abs(np.median(apart)) < 0.03 and np.median(np.abs(apart)) < 0.1

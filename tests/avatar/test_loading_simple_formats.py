@@ -79,12 +79,8 @@ def test_point_cloud_is_refused(tmp_path):
         load_avatar(tmp_path / "a.ply")
 
 
-def test_gaussian_splats_are_named(tmp_path):
-    names = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "rot_0"]
-    properties = "".join(f"property float {name}\n" for name in names)
-    (tmp_path / "a.ply").write_text(f"{HEADER}element vertex 1\n{properties}end_header\n{'0 ' * len(names)}\n")
-    (tmp_path / "a.spz").write_bytes(b"anything")
-    (tmp_path / "a.splat").write_bytes(b"anything")
-    for suffix in ("ply", "spz", "splat"):
-        with pytest.raises(InputError, match="3D Gaussian splats"):
+def test_formats_of_splats_that_are_not_read_are_named(tmp_path):
+    for suffix in ("ksplat", "sog"):
+        (tmp_path / f"a.{suffix}").write_bytes(b"anything")
+        with pytest.raises(InputError, match=r"Convert it to \.ply"):
             load_avatar(tmp_path / f"a.{suffix}")

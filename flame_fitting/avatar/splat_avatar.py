@@ -1,0 +1,121 @@
+"""Gaussian splats as an avatar."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, RenderedViews
+from flame_fitting.avatar.lights import CLAY_GREY, light_on, lights_in_world, occlusion_left
+from flame_fitting.avatar.splat_occlusion import Outside, outside_of
+from flame_fitting.avatar.splat_scene import SplatScene, build_scene, coarse, draw_splats
+from flame_fitting.avatar.splats import SH_C0, Splats
+
+_SPREAD = 0.01
+"""Standard deviation of colours (0..1) that show something."""
+_AWAY = -0.1
+"""Cosine between a splat's outer side and the camera below which its inner side is seen."""
+_QUICK_SIZE, _QUICK_SPLATS = 256, 15_000
+
+
+@dataclass(eq=False)
+class SplatAvatar:
+    """See `interface.Avatar`."""
+
+    splats: Splats
+    """Not to be changed once it was drawn."""
+    path: Path
+    file_hash: str
+    format: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def geometry(self) -> Literal["splats"]:
+        """Splats: their surface is made of pictures, and may be off."""
+        return "splats"
+
+    @property
+    def bounds(self) -> Float[np.ndarray, "2 3"]:
+        """Smallest and largest coordinates of centres."""
+        return np.stack([self.splats.means.min(axis=0), self.splats.means.max(axis=0)])
+
+    @property
+    def points(self) -> Float[np.ndarray, "N 3"]:
+        """Centres."""
+        return self.splats.means
+
+    @property
+    def has_color(self) -> bool:
+        """Whether base colours vary, each counted by its opacity."""
+        colors, weights = 0.5 + SH_C0 * self.splats.sh[:, 0], self.splats.opacities
+        mean = np.average(colors, axis=0, weights=weights)
+        return bool(np.sqrt(np.average((colors - mean) ** 2, axis=0, weights=weights)).max() > _SPREAD)
+
+    @cached_property
+    def scene(self) -> SplatScene:
+        """What the drawing kernels take."""
+        return build_scene(self.splats)
+
+    @cached_property
+    def _quick(self) -> SplatScene:
+        return build_scene(coarse(self.splats, _QUICK_SPLATS), 0)
+
+    @cached_property
+    def outside(self) -> Outside:
+        """What light needs to know of each splat."""
+        return outside_of(self.splats)
+
+    def normalized(self, center: Float[np.ndarray, " 3"], scale: float) -> "SplatAvatar":
+        """The avatar in the frame of (x - center) / scale."""
+        return replace(self, splats=self.splats.normalized(center, scale))
+
+    def draw(
+        self,
+        K: Float[np.ndarray, "B 3 3"],
+        world_to_camera: Float[np.ndarray, "B 4 4"],
+        width: int,
+        height: int,
+        shading: str = "unlit",
+        background: Iterable[float | int] = (1.0, 1.0, 1.0),
+        supersample: int = 2,
+        light_rotation: Float[np.ndarray, "3 3"] | None = None,
+        outputs: Iterable[str] = OUTPUTS,
+    ) -> RenderedViews:
+        """See `interface.Avatar.draw`; on the CPU.
+
+        Splats come with their own filter: there is nothing to supersample, but small pictures with one sample a pixel
+        are for a quick look, and fewer splats will do.
+        """
+        if shading not in SHADINGS:
+            raise ValueError(f"shading {shading!r} is not one of {SHADINGS}")
+        wanted = tuple(outputs)
+        if supersample == 1 and max(width, height) <= _QUICK_SIZE and shading == "unlit" and wanted == ("image",):
+            return draw_splats(self._quick, K, world_to_camera, width, height, background, wanted)
+        relit = None
+        if shading != "unlit" and "image" in wanted:
+            lights = lights_in_world(world_to_camera, light_rotation)
+            eyes = np.linalg.inv(np.asarray(world_to_camera, dtype=np.float64))[:, :3, 3]
+
+            def relit(
+                view: int, colors: Float[np.ndarray, "M 3"], rows: Int[np.ndarray, " M"]
+            ) -> Float[np.ndarray, "M 3"]:
+                toward = eyes[view] - self.splats.means[rows]
+                toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+                normals = self.outside.normals[rows]
+                # a far side seen from inside, through gaps between splats: bright, or it would speck the skin
+                away = np.einsum("nc,nc->n", normals, toward) < _AWAY
+                light = light_on(
+                    np.where(away[:, None], toward, normals), lights[view], occlusion_left(self.outside.open_sky[rows])
+                )[:, None]
+                return np.minimum((colors if shading == "lit" else CLAY_GREY) * light, 1.0) * np.ones(3)
+
+        return draw_splats(self.scene, K, world_to_camera, width, height, background, wanted, relit=relit)
+
+    def seen_surface(self, points: Float[np.ndarray, "M 3"], head_from_world: Float[np.ndarray, "4 4"]) -> None:
+        """None: it has no surface but what pictures show."""
+        return None
