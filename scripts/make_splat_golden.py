@@ -36,7 +36,8 @@ def main() -> int:
     for mode in ("classic", "antialiased"):
         values = (there(getattr(splats, name)) for name in ("means", "quats", "scales", "opacities", "sh"))
         background = there(BACKGROUND).expand(len(K), 3)
-        options = {"near_plane": NEAR, "sh_degree": splats.degree, "rasterize_mode": mode, "backgrounds": background}
+        options = {"near_plane": NEAR, "sh_degree": splats.degree, "rasterize_mode": mode, "packed": False}
+        options["backgrounds"] = background
         drawn = rasterization(*values, there(views), there(K), *SIZE, **options)[0].clamp(0, 1)
         images[mode] = drawn.permute(0, 3, 1, 2).cpu().numpy().astype(np.float32)
         scene = replace(build_scene(replace(splats, antialiased=mode == "antialiased")), near=NEAR)
