@@ -7,6 +7,7 @@ teaches empty space; where most views from below would go, the bust is open all 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ Mask = NDArray[np.bool_]
 
 _TOO_MUCH = 0.15
 """Part of what a view shows above the neck's cut from which it is left out."""
+_CRUMB = 0.01
+"""Part of what a view shows below which a piece beside a cut goes with it."""
 _CHIN = 0.08
 """Metres of the chin above the cut through the neck, where the head model does not say."""
 
@@ -91,12 +94,30 @@ def bust_views(
             shows = (depth > 0) & (keep > 0.5)
             shown[frame.name] = int(shows.sum())
             if (mask := bust.inside(frame.view, keep)) is not None:
+                mask = with_rest(mask, (depth > 0) & (keep > 0), depth == 0)
                 inside[frame.name], lost[frame.name] = mask, int((mask & shows).sum())
         gone = left_out(lost, shown)
         stay += [frame for frame in of_row if frame.name not in gone]
         out += [frame for frame in of_row if frame.name in gone]
         cut |= {name: np.packbits(mask) for name, mask in inside.items() if name not in gone}
     return BustViews(stay, out, cut)
+
+
+def with_rest(mask: Mask, shown: Mask, empty: Mask) -> Mask:
+    """What is cut, with what a cut leaves: slivers of a rim's outside, and the outline of what is gone.
+
+    `shown`: what there is to cut; `empty`: pixels whose centre shows nothing, though a part of them may be covered.
+    """
+    rest = (shown & ~mask).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=8)
+    beside = np.unique(labels[_grown(mask)])
+    small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < _CRUMB * shown.sum())
+    mask = mask | np.isin(labels, np.setdiff1d(np.intersect1d(beside, small), [0]))
+    return mask | (_grown(mask) & empty)
+
+
+def _grown(mask: Mask) -> Mask:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 
 
 def left_out(lost: Mapping[str, int], shown: Mapping[str, int]) -> set[str]:

@@ -90,9 +90,7 @@ def write_pictures(
     def write(frame: Frame, neck: _PosedNeck | None) -> dict[str, Any]:
         view = in_dataset(frame.view, work.dataset_from_world)
         image, alpha = capture.image_and_alpha(frame.view)
-        keep = None if neck is None else _keep(capture, frame, view, work, neck)
-        if keep is not None and (outside := views.outside(frame)) is not None:
-            keep = keep * outside
+        keep = None if neck is None else _keep(capture, frame, view, work, neck, views.outside(frame))
         image, mask = replace_background(image, alpha, capture.background_color, work.background_color, keep)
         view = scaled_size(view, work.scale_factor)
         picture, levels = (to_uint8(resized(one, view.width, view.height)) for one in (image.transpose(1, 2, 0), mask))
@@ -140,9 +138,16 @@ def _with_necks(
         yield frame, neck
 
 
-def _keep(capture: Capture, frame: Frame, view: View, work: PictureWork, neck: _PosedNeck) -> NDArray[np.float32]:
+def _keep(
+    capture: Capture,
+    frame: Frame,
+    view: View,
+    work: PictureWork,
+    neck: _PosedNeck,
+    outside: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
     depth, stored = None, frame.view
     if stored.geometry_path is not None:
         scale = np.cbrt(np.linalg.det(work.dataset_from_world[:3, :3]))
         depth = capture.geometry(stored)[0] * scale
-    return keep_above(neck.plane, view, depth, neck.vertices, neck.faces)
+    return keep_above(neck.plane, view, depth, neck.vertices, neck.faces, outside)

@@ -102,13 +102,18 @@ def _posed(head: HeadModel, shape: Values, static_offset: Values, poses: dict[st
 
 
 def keep_above(
-    plane: NeckPlane, view: View, depth: NDArray[np.floating] | None, vertices: Array, faces: NDArray[np.integer]
+    plane: NeckPlane,
+    view: View,
+    depth: NDArray[np.floating] | None,
+    vertices: Array,
+    faces: NDArray[np.integer],
+    counts: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """(H, W) 0..1: 1 where a view shows what lies above the plane, 0 below, soft in between.
 
     The view's camera, `plane` and `vertices` (V, 3) share a frame in metres. `depth` (H, W), in metres along the
     camera's z and 0 where nothing is, is what the view shows; None: what it shows of the head with these vertices and
-    `faces`.
+    `faces`. Pixels that do not count (`counts` (H, W) 0, else 1) are 0, and nothing runs over from them.
     """
     import cv2
 
@@ -120,7 +125,14 @@ def keep_above(
         return np.ones((view.height, view.width), dtype=np.float32)
     above = (heights > 0).astype(np.float32)
     size = max(1, int(BLUR_FRACTION * view.width)) | 1
-    return np.clip(cv2.GaussianBlur(above, (size, size), sigmaX=size, borderType=cv2.BORDER_REPLICATE), 0, 1)
+
+    def soft(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+        blurred = cv2.GaussianBlur(levels, (size, size), sigmaX=size, borderType=cv2.BORDER_REPLICATE)
+        return np.clip(blurred, 0, 1).astype(np.float32)
+
+    if counts is None:
+        return soft(above)
+    return counts * np.clip(soft(above * counts) / np.maximum(soft(counts), 1e-6), 0, 1)
 
 
 def _drawn_heights(plane: NeckPlane, view: View, vertices: Array, faces: NDArray[np.integer]) -> Array | None:

@@ -140,3 +140,17 @@ def test_a_head_without_neck_points_has_no_surface() -> None:
     head = HeadModel(data)
     with pytest.raises(ValueError, match="no neck points"):
         NeckSurface(head, np.zeros(head.n_shape), np.zeros((1, head.n_vertices, 3)))
+
+
+def test_what_does_not_count_runs_over_to_nothing() -> None:
+    """The inside of a bust lies above the plane, just beside a rim that lies below it."""
+    plane, vertices, faces = still()
+    view = view_from(20, -10)
+    depth = depth_of(vertices, view)
+    keep = keep_above(plane, view, depth, vertices, faces)
+    everything = np.ones_like(keep)
+    np.testing.assert_allclose(keep_above(plane, view, depth, vertices, faces, everything), keep, atol=1e-6)
+    below = (keep < 0.5).astype(np.float32)
+    assert 0.1 < below.mean() < 0.9
+    left = keep_above(plane, view, depth, vertices, faces, below)
+    assert left[below == 0].max() == 0 and (left[below == 1] < 0.5).all() and left.mean() < 0.2 * (keep * below).mean()

@@ -13,7 +13,7 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, unproject
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import CaptureWriter
 from flame_fitting.export import bust_views
-from flame_fitting.export.bust_views import left_out
+from flame_fitting.export.bust_views import left_out, with_rest
 from flame_fitting.export.frames import plan_frames
 from flame_fitting.export.open_bust import HeadFrame, OpenBust
 from flame_fitting.manifest import Manifest, read_manifest
@@ -100,6 +100,21 @@ def test_nothing_is_cut_where_no_other_view_could_tell(tmp_path: Path) -> None:
     capture = captured(tmp_path, dome(closed=False))
     bust = OpenBust(capture, capture.views[BELOW:], np.eye(4), FRAME)
     assert all(bust.inside(view, np.ones((128, 128))) is None for view in capture.views)
+
+
+def test_what_a_cut_leaves_goes_with_it() -> None:
+    shown, cut = np.zeros((60, 60), bool), np.zeros((60, 60), bool)
+    shown[2:50, 5:55] = True
+    cut[40:48, 5:55] = True  # two rows of the rim's outside stay below it
+    shown[55:57, 5:8] = True  # small, but no cut is beside it
+    wanted = cut.copy()
+    wanted[48:50, 5:55] = True
+    shown[48:50, 5:55] &= np.arange(50)[None] % 9 != 0  # in pieces
+    wanted &= shown | cut
+    empty = ~shown
+    np.testing.assert_array_equal(with_rest(cut, shown, np.zeros_like(empty)), wanted)
+    outline = with_rest(cut, shown, empty) & ~wanted  # one pixel about it, where there is nothing else
+    assert not (outline & shown).any() and outline[50, 5:55].all() and outline[41:47, 4].all() and not outline[51].any()
 
 
 def test_views_that_lose_much_are_left_out_unless_most_do() -> None:
