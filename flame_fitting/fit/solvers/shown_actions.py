@@ -129,7 +129,7 @@ def _likeliest(
     """Factors of the covariance with offsets of the size of which `away` is likeliest."""
     found = []
     for deviation in _SIZES:
-        factors = cho_factor(known + deviation**2 * offsets, lower=True)
+        factors = cho_factor(known + deviation**2 * offsets, lower=True)[0], True
         cost = 0.5 * float(away @ cho_solve(factors, away)) + float(np.log(factors[0].diagonal()).sum())
         found.append((cost, factors))
     return min(found, key=lambda one: one[0])[1]
