@@ -15,7 +15,15 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.export.baking.baked import baked_texture
 from flame_fitting.export.gltf_document import GltfDocument, placing
 from flame_fitting.export.gltf_rigs import Joint, Track, add_animation, add_skin, influences, morph_target, name_targets
-from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JOINTS, HeadRig, rig_of, uncorrected
+from flame_fitting.export.head_rig import (
+    CORRECTIVE,
+    CORRECTIVE_ANGLE,
+    JOINTS,
+    HeadRig,
+    checked_count,
+    rig_of,
+    uncorrected,
+)
 from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.showing import Motion, showing
 from flame_fitting.files import atomic_write
@@ -46,7 +54,7 @@ _TOLD = 1e-4
 def write_glb(job: ExportJob) -> ExportSummary:
     """Writes `head.glb`."""
     job.bar.expect(1)
-    rig = rig_of(job.fit, job.head, job.options.n_expr)
+    rig = rig_of(job.fit, job.head, checked_count(job.options.n_expr, job.head))
     rate = _rate(job.fit, job.capture)
     with job.folder((NAME,)) as folder:
         content = glb_of(job.fit, job.head, rig, _skin(job), rate, job.capture.ordered)
@@ -54,13 +62,18 @@ def write_glb(job: ExportJob) -> ExportSummary:
             temporary.write_bytes(content)
         job.bar.advance()
     warnings = list(job.warnings)
-    warnings += [f"{job.target / NAME}: {text}" for text in _lost(rig, job.head)]
+    if rig.left > _TOLD:
+        left = f"morph targets of the fit's own leave up to {1000 * rig.left:.2f} mm of how it moves."
+        warnings.append(f"{job.target / NAME}: {left}")
+    if job.capture.shading == "clay" and job.head.has_uv and job.capture.views:
+        warnings.append(f"{job.target / NAME}: its texture is of pictures of clay, whose light and shadows are in it.")
     moving = f", {job.fit.timesteps} timesteps at {rate:g} per second" if rate else ""
     written = f"{NAME} ({len(content) / 1e6:.1f} MB, {len(rig.names)} morph targets{moving})"
     opens = (
         f"{NAME} opens in Blender, three.js and other programs that read glTF 2.0; how its parts are driven stands in "
     )
-    return ExportSummary(job.target, written, opens + "docs/outputs.md.", warnings)
+    notes = " ".join([opens + "docs/outputs.md.", *_limits(rig, job.head)])
+    return ExportSummary(job.target, written, notes, warnings)
 
 
 class Skin(NamedTuple):
@@ -119,8 +132,8 @@ def _tracks(motion: Motion, body: int, joints: list[int]) -> list[Track]:
     return tracks
 
 
-def _lost(rig: HeadRig, head: HeadModel) -> list[str]:
-    """What the file cannot carry, a sentence each."""
+def _limits(rig: HeadRig, head: HeadModel) -> list[str]:
+    """What no glTF file carries, a sentence each."""
     out = []
     others = uncorrected(head)
     if CORRECTIVE in rig.names:
@@ -133,8 +146,6 @@ def _lost(rig: HeadRig, head: HeadModel) -> list[str]:
             f"Pose correctives of other turns, up to {1000 * others:.1f} mm at {CORRECTIVE_ANGLE} rad, stay as the fit "
             "has them."
         )
-    if rig.left > _TOLD:
-        out.append(f"Morph targets of the fit's own leave up to {1000 * rig.left:.2f} mm of how it moves.")
     return out
 
 

@@ -16,6 +16,7 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from flame_fitting.errors import InputError
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.actions import JAW, actions_of
 from flame_fitting.head.model import HeadModel
@@ -111,6 +112,13 @@ def rig_of(fit: FitResult, head: HeadModel, n_expr: int | None = None) -> HeadRi
         shifts=_numpy(shifts),
         left=left,
     )
+
+
+def checked_count(n_expr: int | None, head: HeadModel) -> int | None:
+    """`--n-expr`, where the head has as many. Raises InputError."""
+    if n_expr is not None and n_expr > head.n_expr:
+        raise InputError(f"--n-expr {n_expr}: the head model {head.name} has {head.n_expr} expression components.")
+    return n_expr
 
 
 def expression_names(count: int) -> list[str]:

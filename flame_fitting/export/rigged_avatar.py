@@ -12,6 +12,7 @@ import numpy as np
 
 from flame_fitting.capture.files import write_npz
 from flame_fitting.errors import InputError
+from flame_fitting.export.head_rig import checked_count
 from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.rigging.attaching import attach
 from flame_fitting.export.rigging.avatar_file import AvatarFile, open_avatar
@@ -73,7 +74,8 @@ def rigged(
 def write_rigged_avatar(job: ExportJob) -> ExportSummary:
     """Writes the avatar, its correspondence and the pictures."""
     options, record = job.options, job.capture.avatar
-    made = rigged(_avatar_of(job), record.sha256, job.fit, job.head, options.n_expr, options.replace_rig)
+    count = checked_count(options.n_expr, job.head)
+    made = rigged(_avatar_of(job), record.sha256, job.fit, job.head, count, options.replace_rig)
     lit = "unlit" if made.file.has_color else "clay"
     stage = Stage(WrittenAvatar(made.content), made.head, np.linalg.inv(made.rig.world_from_head), lit)
     job.bar.expect(stage.pictures)
@@ -129,6 +131,8 @@ def _avatar_of(job: ExportJob) -> Path:
         )
     if record.geometry == "splats":
         raise InputError(f"{path}: is made of Gaussian splats, and only meshes are rigged.")
+    if not path.is_file() and job.options.avatar:
+        raise InputError(f"{path}: there is no such file. Check the path.")
     if not path.is_file():
         raise InputError(f"{path}: the avatar is not there any more. Say where it is: --avatar FILE")
     return path
