@@ -228,13 +228,13 @@ def opening_numbers(
 ) -> dict[str, float | None]:
     """Mean errors of gaps between lids where they are shut and elsewhere, and between lips; both heads in metres.
 
-    Where the made head's own lips or lids pass through each other they are to meet: no fit should copy that.
+    Where the made head's own lips or lids pass through each other they are to meet: no fit should copy that, and how deep its own pass is measured by itself.
     """
     from flame_fitting.head.apertures import GAP_NAMES
 
     found, true = (1000 * apertures.gaps(torch.as_tensor(v)[None], head.faces)[0].numpy() for v in (own, truth))
     lid = np.array(["lid" in name for name in GAP_NAMES])
-    error = np.abs(found - np.maximum(true, 0))
+    error = np.abs(np.maximum(found, 0) - np.maximum(true, 0))
 
     def mean(mask: ndarray) -> float | None:
         return float(error[mask].mean()) if mask.any() else None
