@@ -228,7 +228,8 @@ def opening_numbers(
 ) -> dict[str, float | None]:
     """Mean errors of gaps between lids where they are shut and elsewhere, and between lips; both heads in metres.
 
-    Where the made head's own lips or lids pass through each other they are to meet: no fit should copy that, and how deep its own pass is measured by itself.
+    Where the made head's own lips or lids pass through each other they are to meet: no fit should copy that,
+    and how deep its own pass is measured by itself.
     """
     from flame_fitting.head.apertures import GAP_NAMES
 
