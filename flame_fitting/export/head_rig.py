@@ -24,7 +24,8 @@ from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.maths.svd import leading_components
 
 JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
-JAW_JOINT, EYE_JOINTS = JOINTS.index("jaw"), (JOINTS.index("left_eye"), JOINTS.index("right_eye"))
+ROOT, NECK, JAW_JOINT, LEFT_EYE, RIGHT_EYE = range(len(JOINTS))
+EYE_JOINTS = (LEFT_EYE, RIGHT_EYE)
 CORRECTIVE, CORRECTIVE_ANGLE = "jaw_corrective", 0.25
 """The jaw's pose corrective as a morph target, and the opening (rad) at which its weight is 1."""
 OPEN = 0.35

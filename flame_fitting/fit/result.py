@@ -16,7 +16,7 @@ from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from flame_fitting.fit.parameters import OPTIONAL_KEYS, PARAMETER_KEYS, PARAMETERS, POSES
 from flame_fitting.fit.state import StageRecord
 from flame_fitting.fit.vhap_runs import FLAT_NAME, epochs_of, read_run, read_run_data
-from flame_fitting.head.model import HeadModel
+from flame_fitting.head.model import HeadModel, HeadOutput
 
 FIT_AGAIN = "Run again: flame-fitting fit"
 
@@ -75,11 +75,15 @@ class FitResult:
         return np.concatenate([part._posed(head) for part in parts])
 
     def _posed(self, head: HeadModel) -> np.ndarray:
+        return self.posed(head).vertices.double().cpu().numpy()
+
+    def posed(self, head: HeadModel) -> HeadOutput:
+        """Vertices and joints of all timesteps at once, head space, as the head model gives them."""
         with torch.no_grad():
             tensors = {key: torch.as_tensor(value).to(head.v_template) for key, value in self.parameters.items()}
             if (moving := tensors.pop("dynamic_offset", None)) is not None:
                 tensors["static_offset"] = tensors["static_offset"] + moving
-            return head(**tensors).vertices.double().cpu().numpy()
+            return head(**tensors)
 
     def vertices_world(self, head: HeadModel, rows: Sequence[int] | None = None) -> np.ndarray:
         """(T, V, 3) in the avatar's coordinates; of some rows where they are given."""

@@ -11,9 +11,8 @@ from pygltflib import GLTF2, Attributes, Mesh, Node, Primitive, Scene
 from flame_fitting.avatar.gltf_morphs import names_of
 from flame_fitting.export.gltf_document import GltfDocument
 from flame_fitting.export.gltf_rigs import Joint, add_skin, bind_skin, influences, morph_target, name_targets
-from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE
+from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JOINTS
 from flame_fitting.export.rigging.avatar_file import AvatarFile, Slot
-from flame_fitting.export.rigging.fitted_head import JOINT_NAMES
 from flame_fitting.export.rigging.old_rigs import drop_channels, drop_rig
 from flame_fitting.export.rigging.rig import LEAST, Rig
 
@@ -78,7 +77,7 @@ def _add_skins(document: GltfDocument, rig: Rig, slots: dict[int, list[Slot]]) -
             if joints:
                 skin = bind_skin(document, joints, bind, "rig")
             else:
-                rows = zip(JOINT_NAMES, rig.parents, bind, local, strict=True)
+                rows = zip(JOINTS, rig.parents, bind, local, strict=True)
                 skin, joints = add_skin(document, [Joint(*row) for row in rows], "rig")
                 scene.nodes += [joint for joint, parent in zip(joints, rig.parents, strict=True) if parent < 0]
             skins.append((place, skin))
@@ -88,7 +87,7 @@ def _add_skins(document: GltfDocument, rig: Rig, slots: dict[int, list[Slot]]) -
                 _weigh(document, primitive, rig.weights[of_number[number].rows])
             else:  # points and lines follow the root
                 count = gltf.accessors[primitive.attributes.POSITION].count
-                _weigh(document, primitive, np.eye(len(JOINT_NAMES))[np.zeros(count, dtype=int)])
+                _weigh(document, primitive, np.eye(len(JOINTS))[np.zeros(count, dtype=int)])
         there = _to_root(document, scene, node)
         gltf.nodes[there].skin = skin
         out[there] = own

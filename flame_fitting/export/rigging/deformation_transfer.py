@@ -57,14 +57,13 @@ class DeformationTransfer:
         corners: Int[ndarray, "W 3"],
         barycentric: Float[ndarray, "W 3"],
         rest: Float[ndarray, "V 3"],
-        head_faces: Int[ndarray, "G 3"],
     ) -> None:
         """`corners` and `barycentric` are where on the head each vertex lies, `rest` the head at rest; `still` stay."""
         from scipy.sparse import coo_matrix, diags
         from scipy.sparse.linalg import splu
 
         self._vertices, self._faces, self._matched = vertices, faces, matched
-        self._corners, self._barycentric, self._rest, self._head_faces = corners, barycentric, rest, head_faces
+        self._corners, self._barycentric, self._rest = corners, barycentric, rest
         self._on_head = np.einsum("nk,nkc->nc", barycentric, rest[corners])
         normal = area_vectors(vertices, faces)
         double = np.linalg.norm(normal, axis=1)
@@ -85,9 +84,11 @@ class DeformationTransfer:
         self._still = still
         self._solve = splu((stiffness + diags(self._held + 1e-9 * mass)).tocsc()).solve
 
-    def displacements(self, deformed: Float[ndarray, "V 3"]) -> Float[ndarray, "W 3"]:
-        """Of the avatar's vertices, when its head goes from `rest` to `deformed`."""
-        there, maps = carried(self._corners, self._barycentric, self._rest, deformed, self._head_faces, self._vertices)
+    def displacements(
+        self, deformed: Float[ndarray, "V 3"], gradients: Float[ndarray, "V 3 3"]
+    ) -> Float[ndarray, "W 3"]:
+        """Of the avatar's vertices, when its head goes from `rest` to `deformed`, of which these are the gradients."""
+        there, maps = carried(self._corners, self._barycentric, self._rest, deformed, gradients, self._vertices)
         moved = np.where((self._matched & ~self._still)[:, None], there - self._vertices, 0.0)
         own = np.where(self._matched[:, None, None], maps - np.eye(3), 0.0)
         wanted = own[self._faces].mean(axis=1)
@@ -104,11 +105,14 @@ def carried(
     barycentric: Float[ndarray, "W 3"],
     rest: Float[ndarray, "V 3"],
     deformed: Float[ndarray, "V 3"],
-    faces: Int[ndarray, "F 3"],
+    gradients: Float[ndarray, "V 3 3"],
     points: Float[ndarray, "W 3"],
 ) -> tuple[Float[ndarray, "W 3"], Float[ndarray, "W 3 3"]]:
-    """Where points go that stand over places of the head, and the map of each: to first order in their distance."""
-    maps = np.einsum("nk,nkab->nab", barycentric, deformation_gradients(rest, deformed, faces)[corners])
+    """Where points go that stand over places of the head, and the map of each: to first order in their distance.
+
+    `gradients`: `deformation_gradients` of the head.
+    """
+    maps = np.einsum("nk,nkab->nab", barycentric, gradients[corners])
     before = np.einsum("nk,nkc->nc", barycentric, rest[corners])
     after = np.einsum("nk,nkc->nc", barycentric, deformed[corners])
     return after + np.einsum("nab,nb->na", maps, points - before), maps

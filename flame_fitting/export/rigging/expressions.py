@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE
+from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JAW_JOINT
 from flame_fitting.export.rigging.fitted_head import FittedHead
 from flame_fitting.head.actions import BLINK, actions_of
 from flame_fitting.head.apertures import closing_expression
@@ -21,7 +21,7 @@ def expressions_of(head: FittedHead, n_expr: int | None = None) -> dict[str, Flo
     ARKit's names where the head model has its actions, else its first components; lids that shut meet at 1, from where
     the fit has them. `jaw_corrective` is what the head model adds to the turn of the jaw, at `CORRECTIVE_ANGLE`.
     """
-    expr = head.parameters["expr"].astype(np.float64)
+    expr = head.fit.parameters["expr"].astype(np.float64)
     actions = actions_of(head.model)
     out = {}
     if actions is not None:
@@ -48,12 +48,12 @@ def _added(expr: ndarray, coefficients: ndarray) -> ndarray:
 def _blinks(head: FittedHead, expr: ndarray) -> dict[str, ndarray]:
     if head.apertures is None:
         return {}
-    still = {key: np.zeros_like(head.parameters[key]) for key in ("rotation", "translation")}
-    still |= {key: np.zeros_like(head.parameters[key]) for key in ("neck_pose", "jaw_pose", "eyes_pose")}
+    still = {key: np.zeros_like(head.fit.parameters[key]) for key in ("rotation", "translation")}
+    still |= {key: np.zeros_like(head.fit.parameters[key]) for key in ("neck_pose", "jaw_pose", "eyes_pose")}
     unposed = head.posed(**still)
     out = {}
     if head.model.n_eyelids:
-        now = head.parameters.get("eyelids", np.zeros((1, 2), np.float32))
+        now = head.fit.parameters.get("eyelids", np.zeros((1, 2), np.float32))
         more = closing_eyelids(head.model, head.apertures, unposed)
         for number, side in enumerate(("Left", "Right")):
             lids = now + np.eye(2, dtype=np.float32)[number] * more[number]
@@ -69,7 +69,7 @@ def _jaw_corrective(head: FittedHead) -> ndarray | None:
     """What pose correctives add in the bind pose when the jaw is open, linear in the jaw's angle to first order."""
     if not float(head.model.posedirs.abs().max()):
         return None
-    opened = head.parameters["jaw_pose"] + np.array([[CORRECTIVE_ANGLE, 0.0, 0.0]], dtype=np.float32)
+    opened = head.fit.parameters["jaw_pose"] + np.array([[CORRECTIVE_ANGLE, 0.0, 0.0]], dtype=np.float32)
     with_it = head.posed(jaw_pose=opened)
     bare = replace(head, model=_without_correctives(head))
     # turned back by the blended matrix of each vertex, as skinning comes after morphs
@@ -83,12 +83,11 @@ def _turns(head: FittedHead, jaw_pose: ndarray) -> Float[ndarray, "5 3 3"]:
     """How each joint turns when the jaw goes from the fitted pose to another, in head space."""
     import torch
 
-    from flame_fitting.export.rigging.fitted_head import JAW
     from flame_fitting.head.rotations import rotation_matrix
 
     out = np.tile(np.eye(3), (5, 1, 1))
     now = rotation_matrix(torch.as_tensor(jaw_pose, dtype=torch.float64))[0].numpy()
-    out[JAW] = head.skull @ now @ (head.skull @ head.rotations[JAW]).T
+    out[JAW_JOINT] = head.skull @ now @ (head.skull @ head.rotations[JAW_JOINT]).T
     return out
 
 

@@ -1,6 +1,6 @@
 """What rigging asks of a fitted head: its mesh and joints as they were fitted, and the sides of its mouth and eyes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from flame_fitting.errors import InputError
+from flame_fitting.export.head_rig import JOINTS, LEFT_EYE, NECK, RIGHT_EYE, ROOT
 from flame_fitting.export.rigging.paths import nearest_side, sure
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.apertures import LID_COLUMNS, Apertures, apertures_of
@@ -16,8 +17,6 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.head.rotations import rotation_matrix
 from flame_fitting.maths.normals import vertex_normals
 
-JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
-ROOT, NECK, JAW, LEFT_EYE, RIGHT_EYE = range(5)
 OPENINGS = ("mouth", "right_eye", "left_eye")
 """What has an upper and a lower side."""
 MARGIN = {"mouth": 0.01, "right_eye": 0.005, "left_eye": 0.005}
@@ -51,8 +50,8 @@ class FittedHead:
     """A head model at one timestep of a fit, in head space, metres."""
 
     model: HeadModel
-    parameters: dict[str, ndarray]
-    """Of that timestep, as `FitResult.parameters`."""
+    fit: FitResult
+    """Of that timestep."""
     vertices: Float[ndarray, "V 3"]
     joints: Float[ndarray, "5 3"]
     rotations: Float[ndarray, "5 3 3"]
@@ -101,41 +100,27 @@ class FittedHead:
 
     def posed(self, **changed: ndarray) -> Float[ndarray, "V 3"]:
         """Vertices with some parameters of the fit replaced."""
-        return _posed(self.model, self.parameters | changed)[0]
-
-
-def _posed(model: HeadModel, parameters: dict[str, ndarray]) -> tuple[ndarray, ndarray]:
-    with torch.no_grad():
-        tensors = {key: torch.as_tensor(value).to(model.v_template) for key, value in parameters.items()}
-        if (moving := tensors.pop("dynamic_offset", None)) is not None:
-            tensors["static_offset"] = tensors["static_offset"] + moving
-        out = model(**tensors)
-    return out.vertices[0].double().cpu().numpy(), out.joints[0].double().cpu().numpy()
+        return replace(self.fit, parameters=self.fit.parameters | changed).vertices_head(self.model)[0]
 
 
 def fitted_head(fit: FitResult, model: HeadModel, row: int = 0) -> FittedHead:
     """The fit at a timestep. Raises InputError for a model whose joints are not root, neck, jaw and two eyes."""
-    if len(model.parents) != len(JOINT_NAMES):
+    if len(model.parents) != len(JOINTS):
         raise InputError(
             f"the head model {model.name} has {len(model.parents)} joints; an avatar is rigged with "
-            f"{len(JOINT_NAMES)} ({', '.join(JOINT_NAMES)}). Fit it with FLAME or the open head."
+            f"{len(JOINTS)} ({', '.join(JOINTS)}). Fit it with FLAME or the open head."
         )
     of_row = fit.of_rows([row])
-    known = {key: value for key, value in of_row.parameters.items() if key in _POSED_BY}
-    vertices, joints = _posed(model, known)
-    poses = np.concatenate([known[key].reshape(-1, 3) for key in ("rotation", "neck_pose", "jaw_pose", "eyes_pose")])
+    vertices, joints = (part[0].double().cpu().numpy() for part in of_row.posed(model))
+    poses = np.concatenate(
+        [of_row.parameters[key].reshape(-1, 3) for key in ("rotation", "neck_pose", "jaw_pose", "eyes_pose")]
+    )
     rotations = rotation_matrix(torch.as_tensor(poses, dtype=torch.float64)).numpy()
     apertures = apertures_of(model)
-    head = FittedHead(model, known, vertices, joints, rotations, apertures)
+    head = FittedHead(model, of_row, vertices, joints, rotations, apertures)
     if apertures is not None:
         head.openings.update(_openings(head, apertures))
     return head
-
-
-_POSED_BY = (
-    *("shape", "expr", "rotation", "neck_pose", "jaw_pose", "eyes_pose", "translation", "static_offset", "eyelids"),
-    "dynamic_offset",
-)
 
 
 def _openings(head: FittedHead, apertures: Apertures) -> dict[str, Opening]:

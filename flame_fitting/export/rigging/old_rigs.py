@@ -6,8 +6,8 @@ import numpy as np
 from numpy import ndarray
 from pygltflib import GLTF2
 
+from flame_fitting.export.head_rig import JOINTS
 from flame_fitting.export.rigging.avatar_file import AvatarFile, Slot
-from flame_fitting.export.rigging.fitted_head import JOINT_NAMES
 
 _OF_PERSONS = ("VRM", "VRMC_")
 """How the names of extensions begin that name the joints of a person."""
@@ -26,7 +26,7 @@ def drop_rig(file: AvatarFile, slots: Sequence[Slot]) -> int:
         node.skin = None
     gltf.skins = []
     for joint in old:
-        if gltf.nodes[joint].name in JOINT_NAMES:
+        if gltf.nodes[joint].name in JOINTS:
             gltf.nodes[joint].name = f"{gltf.nodes[joint].name}_before"
     for name in [name for name in gltf.extensions if name.startswith(_OF_PERSONS)] if old else []:
         del gltf.extensions[name]

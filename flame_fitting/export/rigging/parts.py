@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from flame_fitting.export.rigging.fitted_head import JAW, LEFT_EYE, NECK, RIGHT_EYE, FittedHead
+from flame_fitting.export.head_rig import JAW_JOINT, LEFT_EYE, NECK, RIGHT_EYE
+from flame_fitting.export.rigging.fitted_head import FittedHead
 from flame_fitting.export.rigging.stitching import Surface
 from flame_fitting.head.regions import fit_sphere
 from flame_fitting.maths.closest import TriangleTree
@@ -45,7 +46,7 @@ class Role(IntEnum):
     RIGHT_EYE = 5
 
 
-JOINT_OF = {Role.HEAD: NECK, Role.JAW: JAW, Role.LEFT_EYE: LEFT_EYE, Role.RIGHT_EYE: RIGHT_EYE}
+JOINT_OF = {Role.HEAD: NECK, Role.JAW: JAW_JOINT, Role.LEFT_EYE: LEFT_EYE, Role.RIGHT_EYE: RIGHT_EYE}
 """The joint that each rigid piece follows; the skull turns with the neck."""
 
 

@@ -11,12 +11,11 @@ from scipy.spatial.transform import Rotation
 from flame_fitting.avatar.mesh import MeshPart, vertices_of
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, OPEN
+from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JAW_JOINT, JOINTS, OPEN, ROOT
 from flame_fitting.export.rigging.correspondence import Correspondence, correspond
-from flame_fitting.export.rigging.deformation_transfer import DeformationTransfer, carried
+from flame_fitting.export.rigging.deformation_transfer import DeformationTransfer, carried, deformation_gradients
 from flame_fitting.export.rigging.expressions import expressions_of
-from flame_fitting.export.rigging.fitted_head import JAW as JAW_JOINT
-from flame_fitting.export.rigging.fitted_head import JOINT_NAMES, ROOT, FittedHead
+from flame_fitting.export.rigging.fitted_head import FittedHead
 from flame_fitting.export.rigging.lids import lids_of
 from flame_fitting.export.rigging.parts import JOINT_OF, Pieces, Role, pieces_of
 from flame_fitting.export.rigging.stitching import Surface, stitched
@@ -147,13 +146,13 @@ def _weights(surface: Surface, pieces: Pieces, match: Correspondence, head: Fitt
     known = match.trusted.copy()
     below = _below(surface, match, head)
     known |= below
-    own[below] = np.eye(len(JOINT_NAMES))[ROOT]
+    own[below] = np.eye(len(JOINTS))[ROOT]
     skin = role == Role.SKIN
     index, faces = _of(surface, skin)
     out = own.copy()
     out[index] = inpainted(surface.vertices[index], faces, known[index], own[index])
     for kind, joint in JOINT_OF.items():
-        out[role == kind] = np.eye(len(JOINT_NAMES))[joint]
+        out[role == kind] = np.eye(len(JOINTS))[joint]
     return out
 
 
@@ -185,7 +184,6 @@ def _displacements(
         corners[index],
         match.barycentric[index],
         head.vertices,
-        head.faces,
     )
     on_skin = np.flatnonzero(role == Role.ON_SKIN)
     teeth = role == Role.JAW
@@ -195,7 +193,8 @@ def _displacements(
     for name, moved in wanted.items():
         deformed = head.vertices + moved
         own = np.zeros_like(surface.vertices)
-        own[index] = transfer.displacements(deformed)
+        maps = deformation_gradients(head.vertices, deformed, head.faces)
+        own[index] = transfer.displacements(deformed, maps)
         if name.startswith("eye"):
             for side, eye in lids.items():
                 if name.endswith(side):
@@ -206,7 +205,7 @@ def _displacements(
                 match.barycentric[on_skin],
                 head.vertices,
                 deformed,
-                head.faces,
+                maps,
                 surface.vertices[on_skin],
             )
             own[on_skin] = there - surface.vertices[on_skin]
@@ -224,7 +223,7 @@ def _chin(head: FittedHead) -> ndarray:
 
 def _joints(head: FittedHead, pieces: Pieces, world_from_head: ndarray) -> Float[ndarray, "5 4 4"]:
     scale = np.cbrt(np.linalg.det(world_from_head[:3, :3]))
-    out = np.tile(np.eye(4), (len(JOINT_NAMES), 1, 1))
+    out = np.tile(np.eye(4), (len(JOINTS), 1, 1))
     for joint, turn in enumerate(head.axes):
         place = pieces.eye_centers.get(joint, head.joints[joint])
         out[joint, :3, :3] = world_from_head[:3, :3] / scale @ turn

@@ -21,8 +21,8 @@ from flame_fitting.avatar.mesh import MeshPart
 from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.pictures import to_uint8
-from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, OPEN
-from flame_fitting.export.rigging.fitted_head import JOINT_NAMES, NECK, FittedHead
+from flame_fitting.export.head_rig import CORRECTIVE, CORRECTIVE_ANGLE, JOINTS, NECK, OPEN
+from flame_fitting.export.rigging.fitted_head import FittedHead
 from flame_fitting.report.animation_sheet import camera_before, joined
 from flame_fitting.report.drawing import Cameras
 from flame_fitting.report.figures import labelled
@@ -116,7 +116,7 @@ class WrittenAvatar:
     @property
     def has_joints(self) -> bool:
         """Whether it has the joints of a head model."""
-        return set(JOINT_NAMES) <= set(self._joints)
+        return set(JOINTS) <= set(self._joints)
 
     @property
     def targets(self) -> set[str]:
@@ -136,7 +136,7 @@ class Stage:
         self._written, self._head, self._head_from_file, self._lit = written, head, head_from_file, lit
         face = head.mask("face")
         self.poses = [pose for pose in poses_of(written.has_joints) if pose is REST or _shows(pose, written)]
-        opened = head.posed(jaw_pose=head.parameters["jaw_pose"] + np.array([[CORRECTIVE_ANGLE, 0, 0]], np.float32))
+        opened = head.posed(jaw_pose=head.fit.parameters["jaw_pose"] + np.array([[CORRECTIVE_ANGLE, 0, 0]], np.float32))
         seen = np.concatenate([each[face] if face.any() else each for each in (head.vertices, opened)])
         self._face, self._gif = (camera_before(seen, size, 1.35) for size in (_FACE, _GIF))
         self._details = []
