@@ -12,7 +12,7 @@ from PIL import Image
 from pygltflib import Attributes, Material, Mesh, Node, PbrMetallicRoughness, Primitive, Scene, TextureInfo
 
 from flame_fitting.capture.capture import Capture
-from flame_fitting.export.baking.baked import baked_texture
+from flame_fitting.export.baking.baked import baked_texture, baked_warnings
 from flame_fitting.export.gltf_document import GltfDocument, placing
 from flame_fitting.export.gltf_rigs import Joint, Track, add_animation, add_skin, influences, morph_target, name_targets
 from flame_fitting.export.head_rig import (
@@ -65,13 +65,10 @@ def write_glb(job: ExportJob) -> ExportSummary:
     if rig.left > _TOLD:
         left = f"morph targets of the fit's own leave up to {1000 * rig.left:.2f} mm of how it moves."
         warnings.append(f"{job.target / NAME}: {left}")
-    if job.capture.shading == "clay" and job.head.has_uv and job.capture.views:
-        warnings.append(f"{job.target / NAME}: its texture is of pictures of clay, whose light and shadows are in it.")
+    warnings += baked_warnings(job.head, job.capture)
     moving = f", {job.fit.timesteps} timesteps at {rate:g} per second" if rate else ""
     written = f"{NAME} ({len(content) / 1e6:.1f} MB, {len(rig.names)} morph targets{moving})"
-    opens = (
-        f"{NAME} opens in Blender, three.js and other programs that read glTF 2.0; how its parts are driven stands in "
-    )
+    opens = f"{NAME} opens in Blender and three.js (glTF 2.0); how its parts are driven stands in "
     notes = " ".join([opens + "docs/outputs.md.", *_limits(rig, job.head)])
     return ExportSummary(job.target, written, notes, warnings)
 

@@ -19,7 +19,7 @@ from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.pictures import write_png
 from flame_fitting.capture.subset import select
 from flame_fitting.errors import InputError
-from flame_fitting.export.baking.baked import baked_texture
+from flame_fitting.export.baking.baked import baked_texture, baked_warnings
 from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.obj import write_mtl, write_obj
 from flame_fitting.export.options import Pose
@@ -116,7 +116,7 @@ def _write(
         job.target,
         f"{len(rows)} mesh{'es' if len(rows) > 1 else ''} ({options.pose}, {where})",
         f"Vertices are those of the head model {job.head.name}, in its order.",
-        warnings + job.warnings,
+        warnings + baked_warnings(job.head, job.capture) + job.warnings,
     )
 
 

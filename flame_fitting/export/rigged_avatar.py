@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import write_npz
 from flame_fitting.errors import InputError
 from flame_fitting.export.head_rig import checked_count
@@ -75,7 +76,7 @@ def write_rigged_avatar(job: ExportJob) -> ExportSummary:
     """Writes the avatar, its correspondence and the pictures."""
     options, record = job.options, job.capture.avatar
     count = checked_count(options.n_expr, job.head)
-    made = rigged(_avatar_of(job), record.sha256, job.fit, job.head, count, options.replace_rig)
+    made = rigged(_avatar_of(job.capture, options.avatar), record.sha256, job.fit, job.head, count, options.replace_rig)
     lit = "unlit" if made.file.has_color else "clay"
     stage = Stage(WrittenAvatar(made.content), made.head, np.linalg.inv(made.rig.world_from_head), lit)
     job.bar.expect(stage.pictures)
@@ -90,10 +91,7 @@ def write_rigged_avatar(job: ExportJob) -> ExportSummary:
             temporary.write_bytes(stage.gif(job.bar.advance))
     joints = "its own joints" if made.keeps else f"{len(made.rig.joints)} joints"
     written = f"{NAME} ({len(made.content) / 1e6:.1f} MB, {joints}, {len(made.rig.displacements)} morph targets)"
-    opens = (
-        f"{NAME} opens in Blender, three.js and other programs that read glTF 2.0. How it moves: "
-        f"{job.target / SHEET} and {GIF}."
-    )
+    opens = f"{NAME} opens in Blender and three.js (glTF 2.0). How it moves: {job.target / SHEET} and {GIF}."
     return ExportSummary(job.target, written, opens, made.warnings + job.warnings)
 
 
@@ -121,17 +119,18 @@ def correspondence(file: AvatarFile, head: FittedHead, rig: Rig) -> dict[str, np
     }
 
 
-def _avatar_of(job: ExportJob) -> Path:
-    record = job.capture.avatar
-    path = job.options.avatar or (Path(record.file) if record.file else None)
+def _avatar_of(capture: Capture, given: Path | None) -> Path:
+    """The avatar's file: the one `given`, else where it was when it was rendered. Raises InputError."""
+    record = capture.avatar
+    path = given or (Path(record.file) if record.file else None)
     if path is None:
         raise InputError(
-            f"{job.capture.root}: was not rendered from an avatar, so that there is none to rig. --format glb writes "
+            f"{capture.root}: was not rendered from an avatar, so that there is none to rig. --format glb writes "
             "the fitted head itself."
         )
     if record.geometry == "splats":
         raise InputError(f"{path}: is made of Gaussian splats, and only meshes are rigged.")
-    if not path.is_file() and job.options.avatar:
+    if not path.is_file() and given is not None:
         raise InputError(f"{path}: there is no such file. Check the path.")
     if not path.is_file():
         raise InputError(f"{path}: the avatar is not there any more. Say where it is: --avatar FILE")

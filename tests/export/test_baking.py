@@ -15,7 +15,7 @@ from flame_fitting.capture.camera import intrinsics_from_fov, look_at, move_came
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.color_correction import srgb_to_linear
 from flame_fitting.capture.files import CaptureWriter
-from flame_fitting.export.baking.baked import baked_texture
+from flame_fitting.export.baking.baked import baked_texture, baked_warnings
 from flame_fitting.export.baking.blending import blend
 from flame_fitting.export.baking.shots import chosen_views
 from flame_fitting.fit.filling import filled, painted_base
@@ -28,7 +28,7 @@ from flame_fitting.head.model import HeadModel
 from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.report.drawing import head_avatar
 from tests.fit.pictures import smooth_texture
-from tests.synthetic import add_rendered, known_fit, similarity
+from tests.synthetic import add_rendered, known_fit, render_case, similarity
 from tests.toy import toy_head
 
 SIZE = 128
@@ -262,3 +262,11 @@ def test_a_head_of_clay_has_eyes_and_mouth_of_clay() -> None:
     seen = np.isin(tissue, (NUMBER["skin"], NUMBER["hair"])).astype(np.float32)
     out = filled(head, texels, np.full((256, 256, 3), 0.45, dtype=np.float32), seen, texels)
     assert np.abs(out[texels.covered.numpy()] - 0.45).max() < 0.02
+
+
+def test_pictures_of_clay_are_warned_of(tmp_path: Path, head: HeadModel, fit: FitResult) -> None:
+    capture = render_case(tmp_path, head, fit, 2, 1, 32)
+    assert baked_warnings(head, capture) == []
+    (warning,) = baked_warnings(head, replace(capture, shading="clay"))
+    assert "clay, whose light and shadows are in them" in warning
+    assert baked_warnings(head, replace(capture, shading="clay", views=[])) == []  # nothing is baked

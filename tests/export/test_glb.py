@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from flame_fitting.errors import InputError
 from flame_fitting.export.glb import FIT, SHOW, VERTEX, Skin, glb_of
-from flame_fitting.export.head_rig import OPEN, expression_names, rig_of, uncorrected
+from flame_fitting.export.head_rig import OPEN, checked_count, expression_names, rig_of, uncorrected
 from flame_fitting.export.showing import showing
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.actions import actions_of
@@ -263,3 +264,9 @@ def test_the_show_shuts_lids_by_expression_where_a_head_has_no_more(test_data: P
     np.testing.assert_array_equal(motion.weights[-1], motion.weights[0])
     few = showing(rig_of(fit, head, 2), head)  # too few to shut lids
     assert np.ptp(few.weights[:, :2], axis=0).max() == 0
+
+
+def test_more_expressions_than_the_head_has_are_refused(open_head: HeadModel) -> None:
+    assert checked_count(None, open_head) is None and checked_count(open_head.n_expr, open_head) == open_head.n_expr
+    with pytest.raises(InputError, match=f"has {open_head.n_expr} expression components"):
+        checked_count(open_head.n_expr + 1, open_head)

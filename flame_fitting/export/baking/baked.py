@@ -54,6 +54,13 @@ def baked_texture(
     return to_uint8(fill_gutter(torch.as_tensor(out), texels.nearest_covered).numpy())
 
 
+def baked_warnings(head: HeadModel, capture: Capture) -> list[str]:
+    """What is wrong with a texture that is baked of such pictures, a sentence each."""
+    if capture.shading != "clay" or not (head.has_uv and capture.views):
+        return []
+    return ["The colours are of pictures of clay, whose light and shadows are in them."]
+
+
 def _shading(
     head: HeadModel, found: list[Shot], lights: Float[ndarray, "9 3"], texels: TexelMap
 ) -> Float[ndarray, "R R 3"]:

@@ -11,10 +11,12 @@ import trimesh
 from pygltflib import GLTF2, Node
 from scipy.spatial.transform import Rotation
 
+from flame_fitting.capture.avatar_record import AvatarRecord
+from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.export.gltf_document import GltfDocument, placing
 from flame_fitting.export.gltf_rigs import Track, add_animation, bind_skin, morph_target, name_targets
-from flame_fitting.export.rigged_avatar import RiggedAvatar, correspondence, rigged
+from flame_fitting.export.rigged_avatar import RiggedAvatar, _avatar_of, correspondence, rigged
 from flame_fitting.export.rigging.checks import torn_edges
 from flame_fitting.head.actions import actions_of
 from flame_fitting.head.loading import load_head
@@ -215,6 +217,17 @@ def test_a_rig_that_is_there_stays_unless_asked(known: Known, tmp_path: Path) ->
 def test_an_avatar_that_has_changed_is_refused(known: Known) -> None:
     with pytest.raises(InputError, match="has changed since"):
         rigged(known.path, "0" * 64, known.fit, known.head)
+
+
+def test_an_avatar_that_is_not_there_is_asked_for_or_was_mistyped(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.glb"
+    capture = Capture(tmp_path, [], avatar=AvatarRecord(file=str(gone)))
+    with pytest.raises(InputError, match=r"gone\.glb: the avatar is not there any more\. .*--avatar FILE"):
+        _avatar_of(capture, None)
+    with pytest.raises(InputError, match=r"typo\.glb: there is no such file\. Check the path"):
+        _avatar_of(capture, tmp_path / "typo.glb")
+    gone.touch()
+    assert _avatar_of(capture, None) == gone
 
 
 def lips(known: Known) -> np.ndarray:
