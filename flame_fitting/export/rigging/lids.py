@@ -17,7 +17,7 @@ from flame_fitting.export.rigging.stitching import Surface
 from flame_fitting.head.apertures import lid_rims
 from flame_fitting.head.regions import fit_sphere
 
-_COLUMNS = 11
+_COLUMNS = 21
 _OVER = 0.0003
 """Metres that lids pass each other when they shut."""
 _LIFT = 0.0004
@@ -30,6 +30,10 @@ _COVERED = 0.15
 """Between unit vectors: how far from a point of an eyeball a direction still meets it."""
 _TOUCHES = 0.0025
 """Metres from an eyeball within which the edges of its lids lie."""
+_BURIED = 0.0002
+"""Metres into an eyeball beyond which a lid goes on unseen."""
+_THICK = 0.0015
+"""Metres that the edge of a lid is high."""
 _FRONT = 1.2
 """Radians above and below the middle that lids end within."""
 _FALLS = 0.45
@@ -42,7 +46,7 @@ class Eyeball:
     def __init__(self, corners: Float[ndarray, "F 3 3"], center: Float[ndarray, " 3"]) -> None:
         from scipy.spatial import cKDTree
 
-        self._center = center
+        self.center = center
         steps = [(i, j, _FINE - i - j) for i in range(_FINE + 1) for j in range(_FINE + 1 - i)]
         points = np.einsum("sk,fkc->sfc", np.array(steps) / _FINE, corners).reshape(-1, 3)
         self._radius = np.linalg.norm(points - center, axis=1)
@@ -50,13 +54,13 @@ class Eyeball:
 
     def directions(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
         """From the centre, unit length."""
-        out = points - self._center
+        out = points - self.center
         return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9))
 
     def off(self, points: Float[ndarray, "N 3"]) -> Float[ndarray, " N"]:
         """Metres outside of it; infinite where it has no surface, as behind half a ball."""
         apart, near = self._tree.query(self.directions(points), k=4)
-        beyond = np.linalg.norm(points - self._center, axis=1) - self._radius[near].max(axis=1)
+        beyond = np.linalg.norm(points - self.center, axis=1) - self._radius[near].max(axis=1)
         return np.where(apart[:, 0] < _COVERED, beyond, np.inf)
 
 
@@ -69,11 +73,12 @@ class Lids:
     """What is kept out of the eyeball: skin about it."""
     upper: Bool[ndarray, " W"]
     """Of it, what belongs to the upper lid."""
-    faces: Int[ndarray, "2 C 3"]
-    """Corners of the triangles that the upper and the lower rim lie on, from corner to corner of the eye."""
-    barycentric: Float[ndarray, "2 C 3"]
-    across: Float[ndarray, " 3"]
-    """Unit vector along the eye."""
+    rims: tuple["Rim", "Rim"]
+    """The upper and the lower one."""
+    axes: Float[ndarray, "3 3"]
+    """Unit vectors, as rows: across the eye, up, to the front."""
+    radius: float
+    """Metres, of the eyeball."""
     ball: "Eyeball"
     neighbours: Any
     """Sparse (W, W): the mean of the vertices that edges of the lids lead to."""
@@ -81,27 +86,25 @@ class Lids:
     """Metres off the eyeball that each vertex stays, where it is skin."""
 
     def shut(self, moved: Float[ndarray, "W 3"]) -> Float[ndarray, "W 3"]:
-        """Displacements of a blink, with the upper lid brought onto the lower one."""
+        """Displacements of a blink, with the edge of the upper lid turned about the eye onto that of the lower one.
+
+        What the fitted head does ends short of it in some places and beyond it in others.
+        """
         places = self.vertices + moved
-        upper, lower = np.einsum("rck,rckd->rcd", self.barycentric, places[self.faces])
-        rest = np.einsum("ck,ckd->cd", self.barycentric[0], self.vertices[self.faces[0]])
-        down = self._down(_smooth(upper), _smooth(lower))
-        apart = np.maximum(_smooth(np.maximum(((lower - upper) * down).sum(axis=1), 0.0)) + _OVER, 0.0)
-        rest = _smooth(rest)
-        along = rest @ self.across
-        step = (along[-1] - along[0]) / (len(along) - 1)
-        ends = np.array([along[0] - step, *along, along[-1] + step])
+        (at, upper), lower = self._edge(0, places), self._edge(1, places)
+        amount = _smooth(np.interp(at, *lower) - upper) - _OVER / self.radius
+        step = (at[-1] - at[0]) / (len(at) - 1)
+        ends = np.array([at[0] - step, *at, at[-1] + step])
         mine = np.flatnonzero(self.upper)
-        at = self.vertices[mine] @ self.across
-        amount = np.interp(at, ends, [0.0, *apart, 0.0])
-        toward = np.stack([np.interp(at, along, down[:, k]) for k in range(3)], axis=1)
-        beside = np.stack([np.interp(at, along, rest[:, k]) for k in range(3)], axis=1)
+        along = self._polar(places[mine])[0]
+        beside = self.rims[0].beside(self.vertices[mine] @ self.axes[0], self.axes[0])
         near = np.clip(1 - np.linalg.norm(self.vertices[mine] - beside, axis=1) / (_FALLS * np.ptp(ends)), 0, 1)
-        out = moved.copy()
         near = near * near * (3 - 2 * near)
-        out[mine] += (amount * near)[:, None] * toward
+        turn = near * np.interp(along, ends, [0.0, *amount, 0.0])
+        out = moved.copy()
+        out[mine] += self._turned(places[mine], turn) - places[mine]
         # over the lower lid, not through it
-        reach = np.clip((at - ends[0]) / step, 0, 1) * np.clip((ends[-1] - at) / step, 0, 1)
+        reach = np.clip((along - ends[0]) / step, 0, 1) * np.clip((ends[-1] - along) / step, 0, 1)
         out[mine] += (_LIFT * near * reach)[:, None] * self.ball.directions(self.vertices[mine] + out[mine])
         return out
 
@@ -120,14 +123,45 @@ class Lids:
             out[mine] += push[:, None] * self.ball.directions(places)
         return out
 
-    @staticmethod
-    def _down(upper: ndarray, lower: ndarray) -> Float[ndarray, "C 3"]:
-        """From the upper to the lower rim; where they all but meet as their neighbours."""
-        mean = (lower - upper).mean(axis=0)
-        apart = lower - upper
-        far = np.linalg.norm(apart, axis=1) > 2 * _OVER
-        apart = np.where((far & ((apart @ mean) > 0))[:, None], apart, mean)
-        return np.asarray(apart / np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-12))
+    def _edge(self, number: int, places: Float[ndarray, "W 3"]) -> tuple[Float[ndarray, " C"], Float[ndarray, " C"]]:
+        """Where a lid ends in every column: along the eye (rising), and how high."""
+        rim, sign = self.rims[number], (1, -1)[number]
+        along, height = self._polar(rim.points(places))
+        last = np.full(rim.column.max() + 1, np.inf)
+        np.minimum.at(last, rim.column, sign * height)
+        at = np.bincount(rim.column, along) / np.bincount(rim.column)
+        return np.maximum.accumulate(at), sign * last
+
+    def _polar(self, points: Float[ndarray, "N 3"]) -> tuple[Float[ndarray, " N"], Float[ndarray, " N"]]:
+        """Metres along the eye, and radians above its middle as seen from its centre."""
+        return points @ self.axes[0], np.arctan2(*(self.axes[1:] @ (points - self.ball.center).T))
+
+    def _turned(self, points: Float[ndarray, "N 3"], angle: Float[ndarray, " N"]) -> Float[ndarray, "N 3"]:
+        """Points turned upwards about the axis across the eye."""
+        own = points - self.ball.center
+        x, y, z = self.axes @ own.T
+        there = np.stack([x, y * np.cos(angle) + z * np.sin(angle), z * np.cos(angle) - y * np.sin(angle)], axis=1)
+        return there @ self.axes + self.ball.center
+
+
+@dataclass(frozen=True, eq=False)
+class Rim:
+    """Points of the edge of a lid, by columns of the eye from corner to corner; several in each, as edges are thick."""
+
+    rest: Float[ndarray, "N 3"]
+    corners: Int[ndarray, "N 3"]
+    barycentric: Float[ndarray, "N 3"]
+    column: Int[ndarray, " N"]
+
+    def points(self, places: Float[ndarray, "W 3"]) -> Float[ndarray, "N 3"]:
+        """Where they are."""
+        return np.einsum("nk,nkd->nd", self.barycentric, places[self.corners])
+
+    def beside(self, along: Float[ndarray, " M"], across: Float[ndarray, " 3"]) -> Float[ndarray, "M 3"]:
+        """Points of it at rest so far along the eye."""
+        number = np.bincount(self.column)
+        mean = _smooth(np.stack([np.bincount(self.column, self.rest[:, k]) / number for k in range(3)], axis=1))
+        return np.stack([np.interp(along, mean @ across, mean[:, k]) for k in range(3)], axis=1)
 
 
 def lids_of(surface: Surface, pieces: Pieces, side: dict[str, ndarray], head: FittedHead) -> dict[str, Lids]:
@@ -167,20 +201,24 @@ def _lids(
     across = points[:, -1].mean(axis=0) - points[:, 0].mean(axis=0)
     across /= np.linalg.norm(across)
     columns = points.mean(axis=0) @ across
+    up = up - (up @ across) * across
+    front = np.cross(across, up)
+    front *= np.sign((points.mean(axis=(0, 1)) - center) @ front)
+    axes = np.stack([across, up / np.linalg.norm(up), front / np.linalg.norm(front)])
     eyeball = Eyeball(surface.vertices[ball], center)
+    rims = []
     for row, sign in zip(hits, (1, -1), strict=True):
         mine = near & (side == sign) & (np.abs(eyeball.off(surface.vertices)) < _TOUCHES)
-        _to_edges(row, columns, _Samples(surface, mine, center, across, up), sign)
-    corners, barycentric = (np.array([[hit[k] for hit in row] for row in hits]) for k in (0, 1))
+        rims.append(_rim(row, columns, _Samples(surface, mine, eyeball, axes), sign, surface.vertices, radius))
     edges = surface.graph.edges
     edges = edges[(near & (side != 0))[edges].all(axis=1)]
     lids = Lids(
         surface.vertices,
         near & (side != 0),
         near & (side > 0),
-        corners,
-        barycentric,
-        across,
+        (rims[0], rims[1]),
+        axes,
+        radius,
         eyeball,
         _means(edges, len(near)),
         np.zeros(len(near)),
@@ -205,32 +243,40 @@ def _smooth(values: Float[ndarray, "C ..."]) -> Float[ndarray, "C ..."]:
 class _Samples:
     """Points along the edges of a lid, seen from the eyeball's centre."""
 
-    def __init__(
-        self, surface: Surface, mine: ndarray, center: ndarray, across: ndarray, up: ndarray, parts: int = 6
-    ) -> None:
+    def __init__(self, surface: Surface, mine: ndarray, ball: Eyeball, axes: ndarray, parts: int = 6) -> None:
         edges = surface.graph.edges[mine[surface.graph.edges].all(axis=1)]
         share = np.linspace(0, 1, parts)
         self.edges, self.share = np.repeat(edges, parts, axis=0), np.tile(share, len(edges))
         ends = surface.vertices[self.edges]
-        own = ends[:, 0] * (1 - self.share[:, None]) + ends[:, 1] * self.share[:, None] - center
-        up = up - (up @ across) * across
-        up /= np.linalg.norm(up)
-        front = np.cross(across, up)
-        front *= np.sign((own @ front).sum())
-        self.along = (own + center) @ across
-        self.height = np.arctan2(own @ up, own @ front)
+        points = ends[:, 0] * (1 - self.share[:, None]) + ends[:, 1] * self.share[:, None]
+        self.along = points @ axes[0]
+        self.height = np.arctan2(*(axes[1:] @ (points - ball.center).T))
+        self.seen = ball.off(points) > -_BURIED
 
 
-def _to_edges(row: list[tuple[ndarray, ndarray]], columns: ndarray, samples: _Samples, sign: int) -> None:
-    """Puts hits onto the edge of the lid itself, which a fold may hang over: its last point toward the other lid."""
+def _rim(
+    row: list[tuple[ndarray, ndarray]],
+    columns: ndarray,
+    samples: _Samples,
+    sign: int,
+    vertices: ndarray,
+    radius: float,
+) -> Rim:
+    """The edge of a lid itself, which a fold may hang over: its last points toward the other lid, else the hits."""
     half = 0.5 * np.abs(np.diff(columns)).mean()
-    front = np.abs(samples.height) < _FRONT
-    for k, column in enumerate(columns):
+    front = samples.seen & (np.abs(samples.height) < _FRONT)
+    out = list[tuple[ndarray, ndarray, int]]()
+    for number, (column, hit) in enumerate(zip(columns, row, strict=True)):
         there = np.flatnonzero(front & (np.abs(samples.along - column) < half))
-        if len(there):
-            best = there[np.argmin(sign * samples.height[there])]
-            a, b = samples.edges[best]
-            row[k] = (np.array([a, b, b]), np.array([1 - samples.share[best], samples.share[best], 0.0]))
+        if not len(there):
+            out.append((*hit, number))
+            continue
+        height = sign * samples.height[there]
+        for k in there[height < height.min() + _THICK / radius]:
+            a, b = samples.edges[k]
+            out.append((np.array([a, b, b]), np.array([1 - samples.share[k], samples.share[k], 0.0]), number))
+    corners, barycentric, column = (np.array([entry[k] for entry in out]) for k in range(3))
+    return Rim(np.einsum("nk,nkd->nd", barycentric, vertices[corners]), corners, barycentric, column)
 
 
 def _means(edges: ndarray, count: int) -> Any:
