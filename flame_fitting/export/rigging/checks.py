@@ -7,8 +7,8 @@ from numpy import ndarray
 from flame_fitting.export.rigging.rig import Rig
 from flame_fitting.head.actions import BLINK, JAW
 
-_TIMES, _LONGER = 4.0, 0.003
-"""An edge that grows by that factor, and by so many metres, goes across an opening."""
+_TIMES, _LONGER = 4.0, 0.2
+"""An edge that grows by that factor, and by so much of how far the opening moves, goes across it."""
 POSES = (JAW, f"{BLINK}Left", f"{BLINK}Right")
 
 
@@ -27,8 +27,10 @@ def torn_edges(rig: Rig) -> dict[str, int]:
     out = {}
     for name in POSES:
         if name in rig.displacements:
-            after = _lengths(rig.surface.vertices + rig.displacements[name], edges)
-            out[name] = int(((after > _TIMES * before) & (after - before > _LONGER)).sum())
+            moved = rig.displacements[name]
+            after = _lengths(rig.surface.vertices + moved, edges)
+            far = np.linalg.norm(moved[at], axis=1).max(initial=0.0)
+            out[name] = int(((after > _TIMES * before) & (after - before > _LONGER * far)).sum())
     return out
 
 

@@ -13,6 +13,8 @@ from flame_fitting.head.apertures import closing_expression
 from flame_fitting.head.eyelids import closing_eyelids
 
 _EYE = {"Right": 0, "Left": 1}
+_LIDS, _BESIDE = 0.015, 0.035
+"""Metres from the rims of an eye within which components that shut it count whole, and from where not at all."""
 
 
 def expressions_of(head: FittedHead, n_expr: int | None = None) -> dict[str, Float[ndarray, "V 3"]]:
@@ -61,8 +63,17 @@ def _blinks(head: FittedHead, expr: ndarray) -> dict[str, ndarray]:
     elif head.model.n_expr:
         for side, eye in _EYE.items():
             shut = closing_expression(head.model, head.apertures, unposed, (eye,))
-            out[BLINK + side] = head.posed(expr=_added(expr, shut)) - head.vertices
+            moved = head.posed(expr=_added(expr, shut)) - head.vertices
+            out[BLINK + side] = _near_eye(head, f"{side.lower()}_eye")[:, None] * moved
     return out
+
+
+def _near_eye(head: FittedHead, name: str) -> Float[ndarray, " V"]:
+    """1 at the lids, 0 at the lips and at the other eye, which components that shut lids move as well."""
+    rims = head.openings[name].rims.reshape(-1, 3)
+    off = np.linalg.norm(head.vertices[:, None] - rims[None], axis=2).min(axis=1)
+    share = np.clip((_BESIDE - off) / (_BESIDE - _LIDS), 0, 1)
+    return np.asarray(share * share * (3 - 2 * share))
 
 
 def _jaw_corrective(head: FittedHead) -> ndarray | None:

@@ -60,6 +60,8 @@ def poses_of(has_joints: bool) -> list[Pose]:
     faces = [
         Pose("mouthSmileLeft, mouthSmileRight 1", {}, {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0}),
         Pose("mouthPucker 1, browInnerUp 1", {}, {"mouthPucker": 1.0, "browInnerUp": 1.0}),
+        # of head models without ARKit's actions
+        *(Pose(f"expr_{k:03d} 2", {}, {f"expr_{k:03d}": 2.0}) for k in range(2)),
     ]
     if not has_joints:
         share = CORRECTIVE_ANGLE / OPEN
