@@ -27,6 +27,8 @@ _ROWS_APART = 0.006
 """Metres between the middles of upper and lower teeth, at least."""
 _UPPER = 75
 """Percentile of heights that lies above the neck's end where a part is worn on the head, as long hair is."""
+_AROUND, _BINS = 0.75, 36
+"""Share of the directions from the neck's middle in which clothes about it lie, at least, of so many."""
 _HIDDEN = 0.7
 """Share of the points of teeth that lie behind the skin, at least."""
 
@@ -35,7 +37,7 @@ class Role(IntEnum):
     """What a piece follows."""
 
     SKIN = 0
-    """The skin itself, and all that goes below the neck: weights and expressions by correspondence."""
+    """The skin itself, what is worn on the neck, and all that goes below it: weights and expressions by correspondence."""
     ON_SKIN = 1
     """Brows, lashes, beards: the skin that they lie on."""
     HEAD = 2
@@ -93,12 +95,26 @@ def pieces_of(surface: Surface, head: FittedHead, names: Sequence[str]) -> Piece
     neck_ends = float(neck[:, 1].max()) if len(neck) else float(head.joints[NECK, 1])
     for group in others.values():
         # strands of hair hang below the neck, and go with those of the same part that do not
-        heights = vertices[np.concatenate([rows_of[number] for number in group]), 1]
-        role[group] = Role.HEAD if np.percentile(heights, _UPPER) > neck_ends else Role.SKIN
+        points = vertices[np.concatenate([rows_of[number] for number in group])]
+        worn = np.percentile(points[:, 1], _UPPER) > neck_ends and not _round_the_neck(points, head)
+        role[group] = Role.HEAD if worn else Role.SKIN
     role[mouths] = _rows_of_teeth([vertices[rows_of[number]] for number in mouths], [names[n] for n in mouths], head)
     # a cornea around an eyeball turns about the ball's centre: the larger of the two
     centers = {joint: max(found, key=lambda entry: entry[0])[1] for joint, found in eyes.items()}
     return Pieces(role, centers, np.array(mouths, dtype=np.int64))
+
+
+def _round_the_neck(points: ndarray, head: FittedHead) -> bool:
+    """Whether these are worn on the neck, as collars and necklaces are: all about it, and below the mouth."""
+    neck = head.mask("neck") | head.mask("boundary")
+    if not neck.any():
+        return False
+    lips = head.openings["mouth"].rims if "mouth" in head.openings else head.vertices[head.mask("lips")]
+    if np.percentile(points[:, 1], 95) > lips[..., 1].mean():
+        return False
+    flat = (points - head.vertices[neck].mean(axis=0))[:, [2, 0]]
+    there = np.histogram(np.arctan2(*flat.T), _BINS, (-np.pi, np.pi))[0] > 0
+    return bool(there.mean() > _AROUND)
 
 
 def _outside(head: FittedHead) -> tuple[TriangleTree, ndarray, ndarray]:
