@@ -11,6 +11,8 @@ from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
 from tests.synthetic import known_fit, similarity
 
+_COLORS = {"skin": (200, 150, 120), "eye": (235, 240, 255), "teeth": (250, 250, 220), "glasses": (30, 30, 60)}
+
 
 @dataclass
 class Known:
@@ -97,7 +99,7 @@ def to_world(fit: FitResult, head: HeadModel, points: np.ndarray) -> np.ndarray:
 
 
 def _add(scene: trimesh.Scene, name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
-    material = trimesh.visual.material.PBRMaterial(name=name, baseColorFactor=[200, 150, 120, 255])
+    material = trimesh.visual.material.PBRMaterial(name=name, baseColorFactor=[*_COLORS[name.split("_")[0]], 255])
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.visual = trimesh.visual.TextureVisuals(uv=np.zeros((len(vertices), 2)), material=material)
     scene.add_geometry(mesh, node_name=name, geom_name=name)

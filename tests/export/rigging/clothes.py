@@ -1,6 +1,7 @@
 """An avatar that goes on below the neck: shoulders that are one surface with the skin, a shirt with a collar, a
 necklace."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def dressed_avatar(head: HeadModel, folder: Path, off: float = 0.005) -> Dressed
     rings = [vertices[rim], *(_out(vertices[rim], middle, step) for step in steps)]
     body = np.concatenate([vertices, *rings[1:]])
     numbers = [rim, *(len(vertices) + len(rim) * k + np.arange(len(rim)) for k in range(len(steps)))]
-    strips = [_strip(a, b) for a, b in zip(numbers[:-1], numbers[1:], strict=True)]
+    strips = [_strip(a, b) for a, b in itertools.pairwise(numbers)]
     # a boundary runs with its triangles, so what is sewn to it runs against it
     _add(scene, fit, "skin", body, np.concatenate([skin, *(strip[:, ::-1] for strip in strips)]))
     neck = vertices[np.unique(skin)]
@@ -50,7 +51,7 @@ def dressed_avatar(head: HeadModel, folder: Path, off: float = 0.005) -> Dressed
     collar = [_ring(neck, middle, y, off) for y in np.arange(end + 0.07, end + 0.01, -0.006)]
     shirt = [*collar, *(_out(collar[-1], middle, step) for step in steps)]
     grid = np.arange(len(shirt) * _AROUND).reshape(len(shirt), _AROUND)
-    strips = [_strip(a, b) for a, b in zip(grid[:-1], grid[1:], strict=True)]
+    strips = [_strip(a, b) for a, b in itertools.pairwise(grid)]
     _add(scene, fit, "shirt", np.concatenate(shirt), np.concatenate(strips))
     at = _ring(neck, middle, end + 0.08, 0.003)
     near = at - [middle[0], 0, middle[1]]
