@@ -59,10 +59,11 @@ def add_rendered(
     world_to_camera: np.ndarray,
     timestep: int = 0,
     name: str = "",
+    shading: str = "unlit",
 ) -> None:
     """Draws one view of an avatar, its principal point in the middle, and adds it to a timestep of a capture."""
     width, height = (round(2 * length) for length in K[:2, 2])
-    out = avatar.draw(K[None], world_to_camera[None], width, height)
+    out = avatar.draw(K[None], world_to_camera[None], width, height, shading)
     assert out.image is not None and out.alpha is not None and out.depth is not None and out.normal is not None
     writer.add(
         timestep=timestep,

@@ -65,7 +65,7 @@ def write_glb(job: ExportJob) -> ExportSummary:
     if rig.left > _TOLD:
         left = f"morph targets of the fit's own leave up to {1000 * rig.left:.2f} mm of how it moves."
         warnings.append(f"{job.target / NAME}: {left}")
-    warnings += baked_warnings(job.head, job.capture)
+    warnings += baked_warnings(job.head, job.capture, job.options.bake)
     moving = f", {job.fit.timesteps} timesteps at {rate:g} per second" if rate else ""
     written = f"{NAME} ({len(content) / 1e6:.1f} MB, {len(rig.names)} morph targets{moving})"
     opens = f"{NAME} opens in Blender and three.js (glTF 2.0); how its parts are driven stands in "
@@ -178,7 +178,7 @@ def _primitive(document: GltfDocument, head: HeadModel, rig: HeadRig) -> Primiti
 def _skin(job: ExportJob) -> Skin:
     """The baked texture, where there are pictures to bake; else the head model's own."""
     if job.head.has_uv and job.capture.views:
-        shaded = job.options.bake == "shaded" and job.fit.lights is not None
+        shaded = job.options.bake == "shaded" and (job.fit.lights is not None or job.capture.shading != "unlit")
         size = job.options.texture_size
         return Skin(baked_texture(job.fit, job.head, job.capture, size, job.options.bake), shaded)
     return Skin(job.head.texture if job.head.has_uv else None)

@@ -116,7 +116,7 @@ def _write(
         job.target,
         f"{len(rows)} mesh{'es' if len(rows) > 1 else ''} ({options.pose}, {where})",
         f"Vertices are those of the head model {job.head.name}, in its order.",
-        warnings + baked_warnings(job.head, job.capture) + job.warnings,
+        warnings + baked_warnings(job.head, job.capture, options.bake) + job.warnings,
     )
 
 

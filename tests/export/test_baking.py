@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy import ndarray
 
+from flame_fitting.avatar.lights import CLAY_GREY
 from flame_fitting.avatar.mesh import MeshPart
 from flame_fitting.avatar.mesh_avatar import MeshAvatar
 from flame_fitting.capture.avatar_record import AvatarRecord
@@ -58,7 +59,13 @@ def places(head: HeadModel, fit: FitResult) -> tuple[ndarray, ndarray]:
 
 
 def case(
-    folder: Path, head: HeadModel, fit: FitResult, yaws: list[float], plate: bool = False, geometry: bool = True
+    folder: Path,
+    head: HeadModel,
+    fit: FitResult,
+    yaws: list[float],
+    plate: bool = False,
+    geometry: bool = True,
+    shading: str = "unlit",
 ) -> Capture:
     """Pictures of the fit from around, with a red plate that stands 12 mm before the face where it is wanted."""
     avatar = head_avatar(head, fit.vertices_world(head)[0], fit.texture)
@@ -73,11 +80,11 @@ def case(
         )
         part.base_color = tuple(np.array([*PLATE, 255.0]) / 255)
         avatar = MeshAvatar(parts=[*avatar.parts, part], path=Path("memory"), file_hash="", format="memory")
-    with CaptureWriter(folder, (1.0, 1.0, 1.0), "unlit", AvatarRecord(file="toy.glb")) as writer:
+    with CaptureWriter(folder, (1.0, 1.0, 1.0), shading, AvatarRecord(file="toy.glb")) as writer:
         for camera, yaw in enumerate(np.radians(yaws)):
             in_head = look_at([0.9 * np.sin(yaw), 0.0, 0.9 * np.cos(yaw)], np.zeros(3), [0.0, 1.0, 0.0])
             matrix = move_camera(in_head, np.linalg.inv(fit.head_from_world))
-            add_rendered(writer, avatar, camera, "fit", intrinsics_from_fov(18.0, 256, 256), matrix)
+            add_rendered(writer, avatar, camera, "fit", intrinsics_from_fov(18.0, 256, 256), matrix, shading=shading)
     capture = writer.capture
     if not geometry:
         capture.views = [replace(view, geometry_path=None) for view in capture.views]
@@ -264,9 +271,25 @@ def test_a_head_of_clay_has_eyes_and_mouth_of_clay() -> None:
     assert np.abs(out[texels.covered.numpy()] - 0.45).max() < 0.02
 
 
+@pytest.mark.parametrize("has_lights", [False, True])
+def test_clay_without_its_light_is_one_grey(tmp_path: Path, head: HeadModel, fit: FitResult, has_lights: bool) -> None:
+    """The renderer's light and shadows are known and of no colour; what a fit made of them changes nothing."""
+    lights = np.zeros((9, 3), dtype=np.float32)
+    lights[0] = 0.4 / 0.282095
+    fit = replace(fit, lights=lights if has_lights else None)
+    capture = case(tmp_path, head, fit, [-40.0, 0.0, 40.0], shading="clay")
+    albedo = baked_texture(fit, head, capture, SIZE)
+    assert (albedo == round(255 * CLAY_GREY)).all() and albedo.shape == (SIZE, SIZE, 3)
+    shaded = baked_texture(fit, head, capture, SIZE, "shaded")
+    assert shaded.std() > 5  # light and shadows
+
+
 def test_pictures_of_clay_are_warned_of(tmp_path: Path, head: HeadModel, fit: FitResult) -> None:
     capture = render_case(tmp_path, head, fit, 2, 1, 32)
     assert baked_warnings(head, capture) == []
-    (warning,) = baked_warnings(head, replace(capture, shading="clay"))
+    clay = replace(capture, shading="clay")
+    (warning,) = baked_warnings(head, clay, "shaded")
     assert "clay, whose light and shadows are in them" in warning
+    (warning,) = baked_warnings(head, clay)
+    assert "no colours" in warning and "--shading unlit" in warning and "--bake shaded" in warning
     assert baked_warnings(head, replace(capture, shading="clay", views=[])) == []  # nothing is baked

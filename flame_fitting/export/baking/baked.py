@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
+from flame_fitting.avatar.lights import CLAY_GREY
 from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.pictures import to_uint8
 from flame_fitting.export.baking import kernels
@@ -35,10 +36,12 @@ def baked_texture(
     fit: FitResult, head: HeadModel, capture: Capture, size: int, kind: BakeKind = "albedo"
 ) -> UInt8[ndarray, "size size 3"]:
     """sRGB for the head's own texture coordinates, row 0 at v = 1. For a head with texture coordinates and a capture
-    with pictures, both as `open_fit` gives them."""
+    with pictures, both as `open_fit` gives them. Clay without its light is one grey, as it was rendered in."""
     import torch
 
     assert head.has_uv and capture.views
+    if capture.shading == "clay" and kind == "albedo":
+        return to_uint8(np.full((size, size, 3), CLAY_GREY))
     coarse_size = size if size <= _COARSE else size // max(round(size / _COARSE), 1)
     rasterizer = make_rasterizer("cpu")
     coarse, texels = (texel_map(rasterizer, head, edge) for edge in (coarse_size, size))
@@ -54,11 +57,16 @@ def baked_texture(
     return to_uint8(fill_gutter(torch.as_tensor(out), texels.nearest_covered).numpy())
 
 
-def baked_warnings(head: HeadModel, capture: Capture) -> list[str]:
+def baked_warnings(head: HeadModel, capture: Capture, kind: BakeKind = "albedo") -> list[str]:
     """What is wrong with a texture that is baked of such pictures, a sentence each."""
     if capture.shading != "clay" or not (head.has_uv and capture.views):
         return []
-    return ["The colours are of pictures of clay, whose light and shadows are in them."]
+    if kind == "shaded":
+        return ["The colours are of pictures of clay, whose light and shadows are in them."]
+    return [
+        "The pictures are of clay and show no colours, so the texture is its plain grey. Colours that the avatar may "
+        "have are in pictures that are rendered with --shading unlit; --bake shaded keeps the clay's light and shadows."
+    ]
 
 
 def _shading(

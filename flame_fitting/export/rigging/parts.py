@@ -37,7 +37,7 @@ class Role(IntEnum):
     """What a piece follows."""
 
     SKIN = 0
-    """The skin itself, what is worn on the neck, and all that goes below it: weights and expressions by correspondence."""
+    """The skin, what is worn on the neck, and all that goes below it: weights and expressions by correspondence."""
     ON_SKIN = 1
     """Brows, lashes, beards: the skin that they lie on."""
     HEAD = 2
