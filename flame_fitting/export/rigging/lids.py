@@ -34,6 +34,8 @@ _BURIED = 0.0002
 """Metres into an eyeball beyond which a lid goes on unseen."""
 _THICK = 0.0015
 """Metres that the edge of a lid is high."""
+_STANDS_OUT = 0.0012
+"""Metres by which the edge of a lid goes up or down from column to column, at most."""
 _FRONT = 1.2
 """Radians above and below the middle that lids end within."""
 _FALLS = 0.45
@@ -91,12 +93,12 @@ class Lids:
         What the fitted head does ends short of it in some places and beyond it in others.
         """
         places = self.vertices + moved
-        (at, upper), lower = self._edge(0, places), self._edge(1, places)
+        (at, upper), lower = self.edge(0, places), self.edge(1, places)
         amount = _smooth(np.interp(at, *lower) - upper) - _OVER / self.radius
         step = (at[-1] - at[0]) / (len(at) - 1)
         ends = np.array([at[0] - step, *at, at[-1] + step])
         mine = np.flatnonzero(self.upper)
-        along = self._polar(places[mine])[0]
+        along = self.polar(places[mine])[0]
         beside = self.rims[0].beside(self.vertices[mine] @ self.axes[0], self.axes[0])
         near = np.clip(1 - np.linalg.norm(self.vertices[mine] - beside, axis=1) / (_FALLS * np.ptp(ends)), 0, 1)
         near = near * near * (3 - 2 * near)
@@ -123,18 +125,18 @@ class Lids:
             out[mine] += push[:, None] * self.ball.directions(places)
         return out
 
-    def _edge(self, number: int, places: Float[ndarray, "W 3"]) -> tuple[Float[ndarray, " C"], Float[ndarray, " C"]]:
+    def edge(self, number: int, places: Float[ndarray, "W 3"]) -> tuple[Float[ndarray, " C"], Float[ndarray, " C"]]:
         """Where a lid ends in every column: along the eye (rising), and how high."""
         rim, sign = self.rims[number], (1, -1)[number]
-        along, height = self._polar(rim.points(places))
+        along, height = self.polar(rim.points(places))
         last = np.full(rim.column.max() + 1, np.inf)
         np.minimum.at(last, rim.column, sign * height)
         at = np.bincount(rim.column, along) / np.bincount(rim.column)
         return np.maximum.accumulate(at), sign * last
 
-    def _polar(self, points: Float[ndarray, "N 3"]) -> tuple[Float[ndarray, " N"], Float[ndarray, " N"]]:
+    def polar(self, points: Float[ndarray, "N 3"]) -> tuple[Float[ndarray, " N"], Float[ndarray, " N"]]:
         """Metres along the eye, and radians above its middle as seen from its centre."""
-        return points @ self.axes[0], np.arctan2(*(self.axes[1:] @ (points - self.ball.center).T))
+        return points @ self.axes[0], _height(points, self.ball.center, self.axes)
 
     def _turned(self, points: Float[ndarray, "N 3"], angle: Float[ndarray, " N"]) -> Float[ndarray, "N 3"]:
         """Points turned upwards about the axis across the eye."""
@@ -250,8 +252,14 @@ class _Samples:
         ends = surface.vertices[self.edges]
         points = ends[:, 0] * (1 - self.share[:, None]) + ends[:, 1] * self.share[:, None]
         self.along = points @ axes[0]
-        self.height = np.arctan2(*(axes[1:] @ (points - ball.center).T))
+        self.center, self.axes = ball.center, axes
+        self.height = _height(points, ball.center, axes)
         self.seen = ball.off(points) > -_BURIED
+
+    def at(self, k: int) -> tuple[ndarray, ndarray]:
+        """One of them, as three corners and their shares."""
+        a, b = self.edges[k]
+        return np.array([a, b, b]), np.array([1 - self.share[k], self.share[k], 0.0])
 
 
 def _rim(
@@ -265,18 +273,28 @@ def _rim(
     """The edge of a lid itself, which a fold may hang over: its last points toward the other lid, else the hits."""
     half = 0.5 * np.abs(np.diff(columns)).mean()
     front = samples.seen & (np.abs(samples.height) < _FRONT)
-    out = list[tuple[ndarray, ndarray, int]]()
+    found = list[list[tuple[ndarray, ndarray]]]()
+    last = np.empty(len(columns))
     for number, (column, hit) in enumerate(zip(columns, row, strict=True)):
         there = np.flatnonzero(front & (np.abs(samples.along - column) < half))
         if not len(there):
-            out.append((*hit, number))
+            found.append([hit])
+            last[number] = sign * _height((hit[1] @ vertices[hit[0]])[None], samples.center, samples.axes)[0]
             continue
         height = sign * samples.height[there]
-        for k in there[height < height.min() + _THICK / radius]:
-            a, b = samples.edges[k]
-            out.append((np.array([a, b, b]), np.array([1 - samples.share[k], samples.share[k], 0.0]), number))
-    corners, barycentric, column = (np.array([entry[k] for entry in out]) for k in range(3))
+        last[number] = height.min()
+        found.append([samples.at(k) for k in there[height < last[number] + _THICK / radius].tolist()])
+    # a column in which the edge is not there but something behind it stands out from its neighbours
+    beside = [np.median(last[max(k - 2, 0) : k + 3]) for k in range(len(last))]
+    kept = [each for each, off in zip(found, np.abs(last - beside), strict=True) if off < _STANDS_OUT / radius]
+    corners, barycentric = (np.array([hit[k] for each in kept for hit in each]) for k in range(2))
+    column = np.repeat(np.arange(len(kept)), [len(each) for each in kept])
     return Rim(np.einsum("nk,nkd->nd", barycentric, vertices[corners]), corners, barycentric, column)
+
+
+def _height(points: Float[ndarray, "N 3"], center: ndarray, axes: ndarray) -> Float[ndarray, " N"]:
+    """Radians above the middle of an eye, seen from its centre."""
+    return np.asarray(np.arctan2(*(axes[1:] @ (points - center).T)))
 
 
 def _means(edges: ndarray, count: int) -> Any:

@@ -1,0 +1,79 @@
+"""Lids of an avatar that are not quite where the fitted head's are, and of head models without a blink of their own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flame_fitting.export.rigging.avatar_file import open_avatar
+from flame_fitting.export.rigging.expressions import expressions_of
+from flame_fitting.export.rigging.fitted_head import FittedHead, fitted_head
+from flame_fitting.export.rigging.lids import lids_of
+from flame_fitting.export.rigging.rig import rig_of
+from flame_fitting.head.loading import load_head
+from flame_fitting.head.model import HeadModel
+from tests.export.rigging.avatars import Known, known_avatar
+from tests.synthetic import known_fit, similarity
+
+BLINKS = {"Left": "left_eye", "Right": "right_eye"}
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    return known_avatar(load_head("open"), tmp_path_factory.mktemp("lids"))
+
+
+@pytest.mark.parametrize("lower", [-0.0012, 0.0, 0.0015], ids=["wider", "as fitted", "narrower"])
+def test_lids_meet_though_the_avatars_are_elsewhere(known: Known, lower: float) -> None:
+    """The inner half of the avatar's upper lids is lower or higher than the head's, by metres."""
+    file = open_avatar(known.path, None, known.fit.head_from_world)
+    head = fitted_head(known.fit, known.head)
+    (skin,) = [part for part in file.parts if part.name == "skin"]
+    own = known.vertex["skin"]
+    moved = np.zeros((known.head.n_vertices, 3))
+    for name in BLINKS.values():
+        opening = head.openings[name]
+        upper = opening.rims[0]
+        inner = np.abs(upper[:, 0]) < np.median(np.abs(upper[:, 0]))
+        off = np.linalg.norm(head.vertices[:, None] - upper[inner][None], axis=2).min(axis=1)
+        share = np.clip(1 - off / 0.006, 0, 1) * (opening.side > 0)
+        moved[:, 1] -= lower * share
+    skin.vertices[:] += moved[own] @ np.linalg.inv(known.fit.head_from_world)[:3, :3].T
+    rig = rig_of(file.parts, head, known.fit.head_from_world)
+    eyes = lids_of(rig.surface, rig.pieces, rig.match.side, head)
+    for side in BLINKS:
+        eye = eyes[side]
+        shut = rig.surface.vertices + rig.displacements[f"eyeBlink{side}"]
+        (at, upper), below = eye.edge(0, shut), eye.edge(1, shut)
+        gap = 1000 * eye.radius * (upper - np.interp(at, *below))
+        # not open, and not far over the lower lid; corners are of both
+        assert len(gap) > 15 and gap[1:-1].max() < 0.1 and gap[1:-1].min() > -0.8, gap
+        assert np.abs(gap).max() < 2.0, gap
+        (at, upper), below = eye.edge(0, rig.surface.vertices), eye.edge(1, rig.surface.vertices)
+        assert 1000 * eye.radius * (upper - np.interp(at, *below)).max() > 5  # it was open
+
+
+def off_rims(head: FittedHead, name: str) -> np.ndarray:
+    """Of each vertex, metres from the rims of an eye."""
+    return np.linalg.norm(head.vertices[:, None] - head.openings[name].rims.reshape(1, -1, 3), axis=2).min(axis=1)
+
+
+@pytest.fixture(scope="module")
+def flame_like(test_data: Path) -> HeadModel:
+    """A model of FLAME's format: its components move the whole face, and nobody has named actions in them."""
+    path = test_data / "standin" / "flame2023_standin.pkl"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    return load_head(str(path))
+
+
+def test_a_blink_of_components_moves_the_lids_alone(flame_like: HeadModel) -> None:
+    head = fitted_head(known_fit(flame_like, similarity()), flame_like)
+    moved = expressions_of(head, 3)
+    assert {"expr_000", "expr_002", "eyeBlinkLeft", "eyeBlinkRight"} <= set(moved) and "mouthSmileLeft" not in moved
+    for side, name in BLINKS.items():
+        other = next(each for each in BLINKS.values() if each != name)
+        length = 1000 * np.linalg.norm(moved[f"eyeBlink{side}"], axis=1)
+        assert length[(head.openings[name].side > 0) & (off_rims(head, name) < 0.002)].max() > 4
+        assert length[head.mask("lips")].max() == 0
+        assert length[off_rims(head, other) < 0.005].max() < 0.2
