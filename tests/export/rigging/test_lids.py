@@ -8,8 +8,8 @@ import pytest
 from flame_fitting.export.rigging.avatar_file import open_avatar
 from flame_fitting.export.rigging.expressions import expressions_of
 from flame_fitting.export.rigging.fitted_head import FittedHead, fitted_head
-from flame_fitting.export.rigging.lids import lids_of
-from flame_fitting.export.rigging.rig import rig_of
+from flame_fitting.export.rigging.lids import Lids, lids_of
+from flame_fitting.export.rigging.rig import Rig, rig_of
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from tests.export.rigging.avatars import Known, known_avatar
@@ -23,34 +23,44 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
     return known_avatar(load_head("open"), tmp_path_factory.mktemp("lids"))
 
 
-@pytest.mark.parametrize("lower", [-0.0012, 0.0, 0.0015], ids=["wider", "as fitted", "narrower"])
-def test_lids_meet_though_the_avatars_are_elsewhere(known: Known, lower: float) -> None:
-    """The inner half of the avatar's upper lids is lower or higher than the head's, by metres."""
+@pytest.fixture(scope="module")
+def rig(known: Known) -> tuple[Rig, dict[str, Lids]]:
+    """Of an avatar whose upper lids' inner halves are 1.5 mm lower than the head's."""
     file = open_avatar(known.path, None, known.fit.head_from_world)
     head = fitted_head(known.fit, known.head)
     (skin,) = [part for part in file.parts if part.name == "skin"]
     own = known.vertex["skin"]
     moved = np.zeros((known.head.n_vertices, 3))
     for name in BLINKS.values():
-        opening = head.openings[name]
-        upper = opening.rims[0]
+        upper = head.openings[name].rims[0]
         inner = np.abs(upper[:, 0]) < np.median(np.abs(upper[:, 0]))
         off = np.linalg.norm(head.vertices[:, None] - upper[inner][None], axis=2).min(axis=1)
-        share = np.clip(1 - off / 0.006, 0, 1) * (opening.side > 0)
-        moved[:, 1] -= lower * share
+        moved[:, 1] -= 0.0015 * np.clip(1 - off / 0.006, 0, 1) * (head.openings[name].side > 0)
     skin.vertices[:] += moved[own] @ np.linalg.inv(known.fit.head_from_world)[:3, :3].T
-    rig = rig_of(file.parts, head, known.fit.head_from_world)
-    eyes = lids_of(rig.surface, rig.pieces, rig.match.side, head)
-    for side in BLINKS:
-        eye = eyes[side]
-        shut = rig.surface.vertices + rig.displacements[f"eyeBlink{side}"]
-        (at, upper), below = eye.edge(0, shut), eye.edge(1, shut)
-        gap = 1000 * eye.radius * (upper - np.interp(at, *below))
-        # not open, and not far over the lower lid; corners are of both
-        assert len(gap) > 15 and gap[1:-1].max() < 0.1 and gap[1:-1].min() > -0.8, gap
-        assert np.abs(gap).max() < 2.0, gap
-        (at, upper), below = eye.edge(0, rig.surface.vertices), eye.edge(1, rig.surface.vertices)
-        assert 1000 * eye.radius * (upper - np.interp(at, *below)).max() > 5  # it was open
+    out = rig_of(file.parts, head, known.fit.head_from_world)
+    return out, lids_of(out.surface, out.pieces, out.match.side, head)
+
+
+def gap_of(eye: Lids, places: np.ndarray) -> np.ndarray:
+    """How far the upper lid ends above the lower one from corner to corner, mm along the eyeball."""
+    (at, upper), below = eye.edge(0, places), eye.edge(1, places)
+    return 1000 * eye.radius * (upper - np.interp(at, *below))
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0, 1.3], ids=["short", "as carried", "beyond"])
+def test_the_upper_lid_ends_on_the_lower_one(rig: tuple[Rig, dict[str, Lids]], share: float) -> None:
+    """Whether the head's own blink, which the avatar is given, ends before it or beyond."""
+    made, eyes = rig
+    rest = made.surface.vertices
+    for side, eye in eyes.items():
+        moved = share * made.displacements[f"eyeBlink{side}"]
+        assert gap_of(eye, rest).max() > 5
+        gap = gap_of(eye, rest + moved)
+        if share != 1.0:
+            assert np.abs(gap[3:-3]).min() > 1.0
+        gap = gap_of(eye, rest + eye.shut(moved))
+        assert len(gap) > 15 and gap[3:-3].max() < 0.1 and gap[3:-3].min() > -0.7, gap
+        assert np.abs(gap).max() < 2, gap  # corners are of both lids
 
 
 def off_rims(head: FittedHead, name: str) -> np.ndarray:
