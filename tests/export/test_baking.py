@@ -275,7 +275,7 @@ def test_a_head_of_clay_has_eyes_and_mouth_of_clay() -> None:
 def test_clay_without_its_light_is_one_grey(tmp_path: Path, head: HeadModel, fit: FitResult, has_lights: bool) -> None:
     """The renderer's light and shadows are known and of no colour; what a fit made of them changes nothing."""
     lights = np.zeros((9, 3), dtype=np.float32)
-    lights[0] = 0.4 / 0.282095
+    lights[0] = 0.9 / 0.282095
     fit = replace(fit, lights=lights if has_lights else None)
     capture = case(tmp_path, head, fit, [-40.0, 0.0, 40.0], shading="clay")
     albedo = baked_texture(fit, head, capture, SIZE)

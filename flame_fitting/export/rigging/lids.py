@@ -208,17 +208,17 @@ def _lids(
     front *= np.sign((points.mean(axis=(0, 1)) - center) @ front)
     axes = np.stack([across, up / np.linalg.norm(up), front / np.linalg.norm(front)])
     eyeball = Eyeball(surface.vertices[ball], center)
-    rims = []
+    ends = []
     for row, sign in zip(hits, (1, -1), strict=True):
         mine = near & (side == sign) & (np.abs(eyeball.off(surface.vertices)) < _TOUCHES)
-        rims.append(_rim(row, columns, _Samples(surface, mine, eyeball, axes), sign, surface.vertices, radius))
+        ends.append(_rim(row, columns, _Samples(surface, mine, eyeball, axes), sign, surface.vertices, radius))
     edges = surface.graph.edges
     edges = edges[(near & (side != 0))[edges].all(axis=1)]
     lids = Lids(
         surface.vertices,
         near & (side != 0),
         near & (side > 0),
-        (rims[0], rims[1]),
+        (ends[0], ends[1]),
         axes,
         radius,
         eyeball,
