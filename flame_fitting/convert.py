@@ -116,7 +116,7 @@ def plan(config: ConvertConfig) -> Manifest:
 
 def _is_for_insta(config: ConvertConfig) -> bool:
     """Whether a whole fit becomes metrical-tracker's folder, with all that INSTA reads of it."""
-    from flame_fitting.fit.vhap_runs import FLAT_NAME
+    from flame_fitting.fit.places import FLAT_NAME
 
     wanted = config.to == "metrical-tracker" and config.timestep is None and not config.output.suffix
     return wanted and config.source in ("auto", "vhap") and (config.input / FLAT_NAME).is_file()

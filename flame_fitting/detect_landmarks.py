@@ -139,7 +139,7 @@ def _searched(
         return "Landmarks that were found are kept." if left is not None and not left.finished else None
 
     with stopping.leaves(kept), progress.Bar(len(views), "detect", "view") as bar:
-        bar.advance(len(views) - len(left))
+        bar.skip(len(views) - len(left))
         search(capture, left, detector, made, bar.advance, keep)
     if made.found.any():  # another detector may be next
         keep()

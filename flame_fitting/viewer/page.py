@@ -36,8 +36,10 @@ _IDLE = 1.0
 """Seconds after which the loop looks whether it is to end."""
 _LEAST = 1 / 30
 """Seconds between two pictures."""
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 """Seconds that a browser gets for a picture."""
+_OVERVIEW = 2.0
+"""How far one looks at cameras from, in units of the farthest one's distance from the head."""
 _logger = get_logger(__name__)
 
 
@@ -163,10 +165,28 @@ class Page:
             self._through = name
             for client in self.server.get_clients().values():
                 _put(client, chosen, self._middle, self.server.initial_camera)
+                if chosen is None and self.panel.cameras.value:
+                    self._step_back(client)
         return chosen
+
+    def _step_back(self, client: viser.ClientHandle) -> None:
+        """Moves a browser's view away from the head until it has most cameras before it."""
+        farthest = max(float(np.linalg.norm(camera.position - self._middle)) for camera in self._cameras)
+        away = client.camera.position - self._middle
+        distance = float(np.linalg.norm(away))
+        if 0 < distance < _OVERVIEW * farthest:
+            with client.atomic():
+                client.camera.position = self._middle + away * (_OVERVIEW * farthest / distance)
+                client.camera.look_at = self._middle
 
     def _buttons(self) -> None:
         panel = self.panel
+        if panel.cameras is not None:
+
+            @panel.cameras.on_update
+            def _(event: Any) -> None:
+                if event.client is not None and panel.cameras.value and panel.camera.value == FREE:
+                    self._step_back(event.client)
 
         @panel.screenshot.on_click
         def _(event: Any) -> None:

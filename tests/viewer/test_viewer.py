@@ -24,12 +24,14 @@ from flame_fitting.fit.result import load_fit
 from flame_fitting.head.loading import load_head
 from flame_fitting.manifest import Manifest, input_record
 from flame_fitting.report.error_maps import HIDDEN, TOP_MM
+from flame_fitting.report.figures import colored
+from flame_fitting.view import fit_of
 from flame_fitting.viewer import colors
-from flame_fitting.viewer.address import addresses, free_port
-from flame_fitting.viewer.cameras import picture_of, shown_cameras, view_at
+from flame_fitting.viewer.address import addresses, free_port, named_port
+from flame_fitting.viewer.cameras import camera_legend, picture_of, shown_cameras, view_at
 from flame_fitting.viewer.controls import FITTED, controls_of
 from flame_fitting.viewer.marks import Marks
-from flame_fitting.viewer.opening import Viewed, fit_of, open_viewed
+from flame_fitting.viewer.opening import Viewed, open_viewed
 from flame_fitting.viewer.poses import load_pose, next_file, pose_at, save_pose, saved_poses
 from flame_fitting.viewer.session import Session
 from tests.export.sequences import moving_fit
@@ -148,20 +150,44 @@ def test_poses_of_another_head_model_are_refused(moving: Viewed, tmp_path: Path)
         load_pose(tmp_path / "b.npz", moving.head, like)
 
 
-def test_errors_have_the_reports_colours(viewed: Viewed) -> None:
+def drawn_colors(paint: colors.Paint) -> np.ndarray:
+    """sRGB 0..255 (V, 3) that a browser finds at the vertices of a painted head."""
+    assert paint.picture is not None and paint.uv is not None
+    picture = np.asarray(Image.open(io.BytesIO(paint.picture)))
+    height, width = picture.shape[:2]
+    column, row = (paint.uv * [width, height]).astype(int).T
+    return picture[height - 1 - row, column]
+
+
+def test_distances_are_painted_as_in_the_report(viewed: Viewed) -> None:
     assert colors.modes_of(viewed) == ("texture", "plain", "distance to the avatar", "regions")
-    found = colors.distance_colors(viewed, 0)
+    found = colors.distances(viewed, 0)
     assert found is not None
-    hidden = np.isclose(found, HIDDEN / 255).all(axis=1)
+    face = viewed.head.region_mask("face").numpy()
+    error, seen = found
     # nothing of an ellipsoid hides the rest; a little of it is seen at flat angles alone
-    assert not hidden[viewed.head.region_mask("face").numpy()].any() and hidden.mean() < 0.02
-    blue = found[~hidden & viewed.head.region_mask("face").numpy()]
-    assert (blue[:, 2] > blue[:, 0]).mean() > 0.95  # the avatar is the fit
+    assert seen[face].all() and seen.mean() > 0.98 and not seen.all()
+    assert (error[face] < 0.3).mean() > 0.95  # the avatar is the fit
+    drawn = drawn_colors(colors.distance_paint(error, seen))
+    expected = np.where(seen[:, None], colored(error[None] / TOP_MM)[0], HIDDEN)
+    assert np.abs(drawn.astype(int) - expected).max() <= 3
     worse = replace(viewed.fit, parameters=dict(viewed.fit.parameters))
     worse.parameters["translation"] = worse.parameters["translation"] + [0.0, 0.0, TOP_MM / 1000]
-    red = colors.distance_colors(Viewed(worse, viewed.head, viewed.capture), 0)
-    assert red is not None and red[viewed.head.region_mask("face").numpy()][:, 0].mean() > 0.6
-    assert colors.distance_colors(Viewed(viewed.fit, viewed.head), 0) is None
+    other = colors.distances(Viewed(worse, viewed.head, viewed.capture), 0)
+    assert other is not None and np.median(other[0][face]) > 0.5 * TOP_MM
+    assert colors.distances(Viewed(viewed.fit, viewed.head), 0) is None
+
+
+def test_between_two_distances_colours_are_those_of_the_scale() -> None:
+    """Not a mixture of the colours at both, such as purple between blue and red."""
+    steps = np.linspace(0, TOP_MM, 200)
+    drawn = drawn_colors(colors.distance_paint(steps, np.ones(200, dtype=bool)))
+    assert np.abs(drawn.astype(int) - colored(steps[None] / TOP_MM)[0]).max() <= 3
+    legend = colors.distance_legend()
+    assert "#3c4bbe" in legend and "#a50a1e" in legend and f"{TOP_MM:g} or more" in legend
+    assert colors.hidden_legend()[0] == "#969696"
+    shades = colors.shading(Rotation.random(500, rng=np.random.default_rng(0)).as_matrix()[:, 0])
+    assert shades.min() > 0.5 and shades.max() <= 1.0  # never brighter than the legend
 
 
 def test_regions_are_highlighted(viewed: Viewed) -> None:
@@ -194,6 +220,7 @@ def test_cameras_see_the_shown_head_where_their_pictures_have_it(viewed: Viewed)
     view = view_at(viewed, camera, 0)
     assert view is camera.view and picture_of(viewed, view, 64).shape == (64, 64, 3)
     assert shown_cameras(Viewed(viewed.fit, viewed.head)) == []
+    assert [role for _, role in camera_legend(cameras)] == ["of the fit", "for landmarks", "held out"]
 
 
 def test_landmarks_go_with_the_head(viewed: Viewed) -> None:
@@ -293,22 +320,58 @@ def test_addresses_work_over_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
     assert url == "http://10.0.0.2:8123" and "no password" in warning
 
 
-def test_a_port_that_is_taken_is_passed_over() -> None:
+@pytest.fixture
+def taken_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        assert free_port("127.0.0.1", port) > port
-    with pytest.raises(InputError, match=r"--host 203\.0\.113\.9 .*cannot be listened at"):
+        yield taken.getsockname()[1]
+
+
+def test_a_taken_port_is_passed_over_unless_it_was_named(taken_port: int) -> None:
+    free = free_port("127.0.0.1", taken_port)
+    assert free > taken_port and named_port("127.0.0.1", free) == free
+    with pytest.raises(InputError, match=f"--port {taken_port}: is taken by another program at 127.0.0.1"):
+        named_port("127.0.0.1", taken_port)
+    with pytest.raises(InputError, match=r"--host 203\.0\.113\.9: neither port 8080 nor the 49 ports after it"):
         free_port("203.0.113.9", 8080)
+    with pytest.raises(InputError, match=r"--host 203\.0\.113\.9 --port 8080: cannot be listened at"):
+        named_port("203.0.113.9", 8080)
     with pytest.raises(InputError, match="--host no such host: is no address"):
         free_port("no such host", 8080)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_which_port_it_is_is_said(
+    named: bool,
+    taken_port: int,
+    saved: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("viser")
+    from flame_fitting import view
+    from flame_fitting.viewer.page import Page
+
+    folder, spec = saved
+    before = {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
+    monkeypatch.setattr(view, "FIRST_PORT", taken_port)
+    monkeypatch.setattr(Page, "run", lambda page: None)
+    port = ["--port", str(taken_port)] if named else []
+    assert main(["view", str(folder), "--head", str(spec), *port]) == (2 if named else 0)
+    said = capsys.readouterr().err
+    if named:
+        assert f"--port {taken_port}: is taken by another program" in said and "leave --port out" in said
+    else:
+        assert f"port {taken_port} is taken by another program, port " in said and "http://localhost:" in said
+    assert {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()} == before  # no log, either
 
 
 def test_without_viser_there_is_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "viser", None)
+    (tmp_path / "tracked_flame_params.npz").touch()
     assert main(["view", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "needs the package viser" in said and "pip install 'flame-fitting[view]'" in said
