@@ -226,8 +226,10 @@ def _picture_in(path: Path) -> Picture | None:
 def test_distances_have_the_colours_of_their_scale(shown: Shown) -> None:
     browser, before = shown.browser, shown.settled()
     browser.click("Show")
+    browser.tick("avatar (points)")
+    alone = shown.changed(before)
     browser.choose("colours", colors.DISTANCE)
-    picture = shown.changed(before)
+    picture = shown.changed(alone)
     browser.wait_for("mm from the avatar's surface")
     browser.wait_for("3 or more")
     browser.wait_for("shown by no view")
@@ -239,6 +241,7 @@ def test_distances_have_the_colours_of_their_scale(shown: Shown) -> None:
     # never brighter than the legend
     assert drawn[measured].max() < zero.max() + 4 and drawn[hidden].max() < HIDDEN + 4
     browser.choose("colours", colors.TEXTURE)
+    browser.tick("avatar (points)")
     shown.comes_back(before)
 
 
