@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from PIL import Image
 
+from flame_fitting.avatar.tone_mapping import shown_picture
 from flame_fitting.head.model import HeadModel
 from flame_fitting.report.error_maps import HIDDEN, TOP_MM
 from flame_fitting.report.figures import colored
@@ -45,7 +46,7 @@ class Paint:
     uv: Float[ndarray, "V 2"] | None = None
     """(0, 0) at the picture's bottom left."""
     picture: bytes | None = None
-    """A PNG file."""
+    """A PNG file, as `avatar/tone_mapping.shown_picture` makes one."""
 
 
 def modes_of(viewed: Viewed) -> tuple[str, ...]:
@@ -128,7 +129,7 @@ def _scale_picture() -> bytes:
     scale = colored(np.linspace(0, 1, _SCALE_SIZE)[None].repeat(_SCALE_SIZE // 2, axis=0))
     picture = np.concatenate([np.full_like(scale, HIDDEN), scale])
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
+    Image.fromarray(shown_picture(picture)).save(stream, format="PNG")
     return stream.getvalue()
 
 

@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from flame_fitting.avatar.browser_glb import BrowserMesh, browser_glb
 from flame_fitting.avatar.shown_avatar import avatar_glb, width_of
+from flame_fitting.avatar.tone_mapping import SHOWN_WHITE, shown_colors, shown_picture
 from flame_fitting.head.seams import split_at_seams
 from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.figures import as_jpeg
@@ -47,7 +48,7 @@ class HeadNode:
         self._faces = viewed.head.faces.cpu().numpy()
         self._split = split_at_seams(viewed.head)
         texture = viewed.fit.texture
-        self._picture = None if texture is None or self._split.uv is None else as_jpeg(texture)
+        self._picture = None if texture is None or self._split.uv is None else as_jpeg(shown_picture(texture), 95)
         self._plain: Any = None
         self._wire: Any = None
         self._colored: list[Any] = []
@@ -66,12 +67,14 @@ class HeadNode:
     def _glb(self, vertices: Float[ndarray, "V 3"], paint: Paint | None) -> bytes:
         if paint is not None:  # lights of the scene would make colours brighter than those of the legend
             shade = shading(vertex_normals(vertices, self._faces)).repeat(3, axis=1)
-            shade = shade if paint.colors is None else shade * paint.colors
+            shade = shade if paint.colors is None else shown_colors(shade * paint.colors)
+            white = SHOWN_WHITE if paint.colors is None else (1.0, 1.0, 1.0, 1.0)
             clamped = ("clamp", "clamp")
-            mesh = BrowserMesh(vertices, self._faces, paint.uv, paint.picture, shade, wrap=clamped, unlit=True)
+            mesh = BrowserMesh(vertices, self._faces, paint.uv, paint.picture, shade, white, wrap=clamped, unlit=True)
             return browser_glb([mesh])
-        own = vertices[self._split.vertex]
-        return browser_glb([BrowserMesh(own, self._split.faces, self._split.uv, self._picture, unlit=True)])
+        own, faces = vertices[self._split.vertex], self._split.faces
+        mesh = BrowserMesh(own, faces, self._split.uv, self._picture, base_color=SHOWN_WHITE, unlit=True)
+        return browser_glb([mesh])
 
     def _show_plain(self, vertices: Float[ndarray, "V 3"]) -> None:
         if self._plain is None:

@@ -16,7 +16,9 @@ from scipy.spatial.transform import Rotation
 from flame_fitting.avatar.browser_glb import BrowserMesh, browser_glb
 from flame_fitting.avatar.loading import load_avatar
 from flame_fitting.avatar.shown_avatar import avatar_glb, width_of
+from flame_fitting.avatar.tone_mapping import SHOWN_WHITE, mapped, shown_colors, shown_picture
 from flame_fitting.capture.camera import project, transform_points
+from flame_fitting.capture.color_correction import linear_to_srgb, srgb_to_linear
 from flame_fitting.cli import main
 from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.registry import read_parameters
@@ -156,7 +158,8 @@ def drawn_colors(paint: colors.Paint) -> np.ndarray:
     picture = np.asarray(Image.open(io.BytesIO(paint.picture)))
     height, width = picture.shape[:2]
     column, row = (paint.uv * [width, height]).astype(int).T
-    return picture[height - 1 - row, column]
+    scene = srgb_to_linear(picture[height - 1 - row, column] / 255.0) * srgb_to_linear(np.array(SHOWN_WHITE[:3]))
+    return (linear_to_srgb(mapped(scene)) * 255).round()
 
 
 def test_distances_are_painted_as_in_the_report(viewed: Viewed) -> None:
@@ -170,7 +173,8 @@ def test_distances_are_painted_as_in_the_report(viewed: Viewed) -> None:
     assert (error[face] < 0.3).mean() > 0.95  # the avatar is the fit
     drawn = drawn_colors(colors.distance_paint(error, seen))
     expected = np.where(seen[:, None], colored(error[None] / TOP_MM)[0], HIDDEN)
-    assert np.abs(drawn.astype(int) - expected).max() <= 3
+    off = np.abs(drawn - expected).max(axis=1)
+    assert np.quantile(off, 0.9) <= 3 and off.max() <= 30  # a browser cannot make the purest yellow
     worse = replace(viewed.fit, parameters=dict(viewed.fit.parameters))
     worse.parameters["translation"] = worse.parameters["translation"] + [0.0, 0.0, TOP_MM / 1000]
     other = colors.distances(Viewed(worse, viewed.head, viewed.capture), 0)
@@ -182,7 +186,8 @@ def test_between_two_distances_colours_are_those_of_the_scale() -> None:
     """Not a mixture of the colours at both, such as purple between blue and red."""
     steps = np.linspace(0, TOP_MM, 200)
     drawn = drawn_colors(colors.distance_paint(steps, np.ones(200, dtype=bool)))
-    assert np.abs(drawn.astype(int) - colored(steps[None] / TOP_MM)[0]).max() <= 3
+    off = np.abs(drawn - colored(steps[None] / TOP_MM)[0]).max(axis=1)
+    assert np.quantile(off, 0.9) <= 8 and off.max() <= 30
     legend = colors.distance_legend()
     assert "#3c4bbe" in legend and "#a50a1e" in legend and f"{TOP_MM:g} or more" in legend
     assert colors.hidden_legend()[0] == "#969696"
@@ -309,6 +314,23 @@ def test_avatars_without_colours_are_one_surface(tmp_path: Path, viewed: Viewed)
     (part,) = load_avatar(tmp_path / "shown.glb").parts
     assert len(part.vertices) == viewed.head.n_vertices and part.normals is not None
     assert width_of(avatar, twice) == pytest.approx(2 * np.ptp(corners[..., 0]), rel=1e-5)
+
+
+def test_a_browser_s_tone_mapping_is_undone() -> None:
+    assert (linear_to_srgb(mapped(srgb_to_linear(np.array([230, 20, 20]) / 255))) * 255).round().tolist() == [
+        236,
+        1,
+        24,
+    ]
+    rng = np.random.default_rng(0)
+    skin = np.array([0.8, 0.62, 0.52]) * rng.uniform(0.2, 1.1, size=(200, 1)) + rng.uniform(0, 0.05, size=(200, 3))
+    seen = linear_to_srgb(mapped(srgb_to_linear(shown_colors(skin))))
+    np.testing.assert_allclose(seen, skin, atol=0.01)
+    picture = (skin * 255).round().astype(np.uint8).reshape(20, 10, 3)
+    scene = srgb_to_linear(shown_picture(picture) / 255.0) * srgb_to_linear(np.array(SHOWN_WHITE[:3]))
+    assert np.abs(linear_to_srgb(mapped(scene)) * 255 - picture).max() < 3
+    alpha = np.concatenate([picture, picture[..., :1]], axis=2)
+    np.testing.assert_array_equal(shown_picture(alpha)[..., 3], alpha[..., 3])
 
 
 def test_addresses_work_over_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
