@@ -32,7 +32,7 @@ _FEWEST = 4
 """Vertices of a region that can be shown as a surface."""
 _LIGHTS = np.array([(0.3, 0.5, 0.81), (-0.3, 0.5, -0.81)])
 """Directions of light on what is coloured, from before and from behind: the sides are darker."""
-_DARKEST = 0.6
+_DARKEST = 0.75
 _SCALE_SIZE = 256
 """Pixels of the scale's picture: its lower half is the scale, from left to right, its upper half is grey."""
 
