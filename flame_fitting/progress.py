@@ -116,7 +116,7 @@ def _tqdm(pace: _Pace) -> "type[tqdm]":
     class Meter(tqdm):
         @property
         def format_dict(self) -> dict[str, Any]:
-            return super().format_dict | {"rate": pace.rate}
+            return {**super().format_dict, "rate": pace.rate}
 
     return Meter
 
