@@ -169,6 +169,10 @@ class Page:
                     self._step_back(client)
         return chosen
 
+    def _cameras_switched(self, event: Any) -> None:
+        if event.client is not None and self.panel.cameras.value and self.panel.camera.value == FREE:
+            self._step_back(event.client)
+
     def _step_back(self, client: viser.ClientHandle) -> None:
         """Moves a browser's view away from the head until it has most cameras before it."""
         farthest = max(float(np.linalg.norm(camera.position - self._middle)) for camera in self._cameras)
@@ -182,11 +186,7 @@ class Page:
     def _buttons(self) -> None:
         panel = self.panel
         if panel.cameras is not None:
-
-            @panel.cameras.on_update
-            def _(event: Any) -> None:
-                if event.client is not None and panel.cameras.value and panel.camera.value == FREE:
-                    self._step_back(event.client)
+            panel.cameras.on_update(self._cameras_switched)
 
         @panel.screenshot.on_click
         def _(event: Any) -> None:

@@ -30,7 +30,8 @@ _BESIDE = """(name) => {
 class Browser:
     """One page. To be closed."""
 
-    def __init__(self, url: str, size: tuple[int, int] = (1280, 800)) -> None:
+    def __init__(self, url: str, size: tuple[int, int] = (1280, 800), scale: float = 1.0) -> None:
+        """`size` px of CSS, each of which is so many of the screen's: few are drawn quickly."""
         from websockets.sync.client import connect
 
         assert CHROMIUM is not None
@@ -46,9 +47,8 @@ class Browser:
         port = self._port(Path(self._profile.name) / "DevToolsActivePort")
         self._numbers = itertools.count(1)
         self._socket = connect(self._page(port, url), max_size=None)
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
-        )
+        screen = {"width": size[0], "height": size[1], "deviceScaleFactor": scale, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
 
     def _port(self, file: Path) -> int:
         def there() -> int | None:

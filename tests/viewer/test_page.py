@@ -31,7 +31,7 @@ from flame_fitting.viewer import page as page_module
 from flame_fitting.viewer.nodes import _FRUSTUM
 from flame_fitting.viewer.page import Page
 
-SIZE = (900, 600)
+SIZE = (800, 560)
 """Of the browser's window, px."""
 Picture = np.ndarray
 
@@ -107,7 +107,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     with (
         pytest.MonkeyPatch.context() as patched,
         serving(Viewed(fit, head, capture), folder / "view") as page,
-        Browser(f"http://127.0.0.1:{page.port}", SIZE) as browser,
+        Browser(f"http://127.0.0.1:{page.port}", SIZE, scale=0.5) as browser,
     ):
         patched.setattr(page_module, "_PATIENCE", PATIENCE)
         browser.wait_for("colours")
