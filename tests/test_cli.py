@@ -7,17 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from flame_fitting import cli, options, progress, stopping
-from flame_fitting.commands import STAGES
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.folders import staged_folder
 from flame_fitting.log import get_logger
-from flame_fitting.manifest import Manifest
 from tests.conftest import REPOSITORY
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -190,38 +188,6 @@ def test_log_of_a_bug_lies_beside_the_results_where_the_folder_is_ours(
     assert cli.execute(STAGE, stage, FakeConfig(tmp_path)) == 1
     assert str(tmp_path / "log.txt") in capsys.readouterr().err
     assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text()
-
-
-@pytest.mark.parametrize("error", [InputError("no such option"), ZeroDivisionError("deep inside")])
-def test_a_command_that_fails_leaves_no_log_in_a_folder_that_it_has_not_written(
-    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
-
-    def stage(config: FakeConfig) -> None:
-        raise error
-
-    code = cli.execute(STAGE, stage, FakeConfig(tmp_path))
-    said = capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"] and "Traceback" not in said
-    if code == 1:
-        log = Path(said.strip().rsplit(" ", 1)[1])
-        assert "ZeroDivisionError: deep inside" in log.read_text()
-        log.unlink()
-
-    def begun(config: FakeConfig) -> None:
-        Manifest("fake").write(tmp_path)
-        raise error
-
-    assert cli.execute(STAGE, begun, FakeConfig(tmp_path)) == code
-    assert str(error) in (tmp_path / "log.txt").read_text()
-
-
-def test_a_command_that_makes_no_result_leaves_no_log(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
-    assert cli.execute(replace(STAGE, only_shows=True), lambda config: None, FakeConfig(tmp_path)) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
-    assert [stage.name for stage in STAGES if stage.only_shows] == ["view"]
 
 
 def test_a_folder_that_is_not_ours_gets_no_log(tmp_path: Path) -> None:
