@@ -39,10 +39,10 @@ def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportS
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
-    config = replace(config, src_folder=fit_folder(config.src_folder))
-    find_fit_folder(config.src_folder)
     for refused in (*refusals(config), *options_without_meaning(config)):
         raise InputError(refused)
+    config = replace(config, src_folder=fit_folder(config.src_folder))
+    find_fit_folder(config.src_folder)
     if config.capture_folder is not None:
         config.capture_folder = capture_folder(config.capture_folder)
 
