@@ -39,7 +39,7 @@ class PreprocessConfig(OutputOptions):
     """Alpha maps: selfie ships with this program; the other two need their authors' weights, downloaded once."""
     background_folder: Path = option(Path("../../BACKGROUND"), decides=False)
     """background_matting_v2: folder of image_<camera>.jpg, the empty background; it counts from images/."""
-    matting_weights: Path | None = option(None, decides=False, reads="file")
+    matting_weights: Path | None = option(None, decides=False)
     """TorchScript file of the matting network, in place of the one that is downloaded."""
     device: str = option("auto", decides=False)
     """Where the two large matting networks run: auto, cpu, cuda or cuda:N."""
