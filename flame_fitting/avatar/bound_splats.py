@@ -6,7 +6,7 @@ scale is the mean of the edge and of the height above it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,21 @@ def posed_splats(
         scales = scale[face, None] * bound.scales
         quats = product(quats_of(axes)[face], bound.quats)
     return made_splats(path, note, means, scales, quats, bound.opacities, bound.sh)
+
+
+def bound_splats(
+    splats: Splats, vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], face: Int[np.ndarray, " N"]
+) -> Splats:
+    """Splats in the frames of their faces, in units of these faces' scales: what `Bound` holds of them."""
+    center, axes, scale = face_frames(vertices, faces)
+    off = (splats.means - center[face]) / scale[face, None]
+    turned = quats_of(axes)[face] * (1.0, -1.0, -1.0, -1.0)
+    return replace(
+        splats,
+        means=np.einsum("nji,nj->ni", axes[face], off),
+        scales=(splats.scales / scale[face, None]).astype(np.float32),
+        quats=product(turned, splats.quats.astype(np.float64)).astype(np.float32),
+    )
 
 
 def face_frames(

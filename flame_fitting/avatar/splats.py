@@ -41,6 +41,8 @@ class Splats:
     max(0, 0.5 + sum over k of sh[k] Y_k(d)), sRGB, d the unit direction in the world from the camera to the centre."""
     antialiased: bool = False
     """Whether the file says that they were trained with opacities that make up for the pixel filter (Mip-Splatting)."""
+    row: Int[np.ndarray, " N"] | None = None
+    """Number of each in its file; None where it has none."""
 
     def __len__(self) -> int:
         return len(self.means)
@@ -64,6 +66,7 @@ class Splats:
             quats=self.quats[rows],
             opacities=self.opacities[rows],
             sh=self.sh[rows],
+            row=None if self.row is None else self.row[rows],
         )
 
     def normalized(self, center: Float[np.ndarray, " 3"], scale: float) -> "Splats":
@@ -142,6 +145,7 @@ def made_splats(
             np.clip(opacities, 0.0, 1.0).astype(np.float32),
             np.asarray(sh, dtype=np.float32),
             antialiased,
+            np.arange(len(means)),
         )
     return _without_huge(splats if fine.all() else splats.taken(fine), path, note)
 
