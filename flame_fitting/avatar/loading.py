@@ -44,7 +44,8 @@ def load_avatar(
     Node transforms, skins and default morph weights are applied; the morph target called `morph` (`morphs_of`) has the
     weight 1. Pictures and materials that are not there are left out, and `warnings` names them. `head` gives the head
     model that splats bound to FLAME's faces are posed with; by default that of `--head auto`. `whole`: with splats that
-    float or that nobody sees from outside. Raises InputError on anything that a user has to mend: the message names the file, what is wrong and what to do.
+    float or that nobody sees from outside. Raises InputError on anything that a user has to mend: the message names the
+    file, what is wrong and what to do.
     """
     path = Path(path)
     suffix = path.suffix.lower().lstrip(".")
