@@ -8,24 +8,32 @@ from jaxtyping import Float
 from flame_fitting.avatar.bound_splats import quats_of
 from flame_fitting.avatar.splats import Splats
 
+_RIGID = 1e-7
+"""How far the products of a map's columns are from those of a rotation's."""
+
 
 def moved(splats: Splats, means: Float[np.ndarray, "N 3"], maps: Float[np.ndarray, "N 3 3"]) -> Splats:
     """Splats with other centres whose surroundings go through `maps`, none of which may mirror.
 
     Covariances become M S M^T, exactly; colours turn with the rotation in the map (its polar factor).
     """
-    u, stretch, vt = np.linalg.svd(maps @ (splats.rotations * splats.scales[:, None, :].astype(np.float64)))
+    own = splats.rotations
+    rigid = np.abs(np.swapaxes(maps, 1, 2) @ maps - np.eye(3)).max(axis=(1, 2), initial=0.0) < _RIGID
+    same = np.abs(maps - np.eye(3)).max(axis=(1, 2), initial=0.0) < _RIGID
+    axes, scales, turns = maps @ own, splats.scales.astype(np.float64), np.array(maps, dtype=np.float64)
+    bent = np.flatnonzero(~rigid)
+    u, stretch, _ = np.linalg.svd(axes[bent] * scales[bent, None, :])
     u[np.linalg.det(u) < 0, :, 2] *= -1  # an axis has no sign
-    # a map that leaves all as it is, leaves also the order of the axes
-    same = np.abs(maps - np.eye(3)).max(axis=(1, 2), initial=0.0) < 1e-9
-    quats = np.where(same[:, None], splats.quats, quats_of(u)) if len(splats) else splats.quats
-    scales = np.where(same[:, None], splats.scales, stretch)
+    axes[bent], scales[bent], turns[bent] = u, stretch, polar_rotations(maps[bent])
+    quats = np.array(splats.quats, dtype=np.float64)
+    if not same.all():
+        quats[~same] = quats_of(axes[~same])
     return replace(
         splats,
         means=np.asarray(means, dtype=np.float64),
         scales=scales.astype(np.float32),
         quats=quats.astype(np.float32),
-        sh=turned_sh(splats.sh, polar_rotations(maps)),
+        sh=turned_sh(splats.sh, turns),
     )
 
 
@@ -56,7 +64,9 @@ def turned_sh(sh: Float[np.ndarray, "N K 3"], rotations: Float[np.ndarray, "N 3 
     Rotations mix the 2 l + 1 functions of a degree among themselves alone: their values in as many directions tell how.
     """
     out = np.array(sh, dtype=np.float64)
-    turns = ~(np.abs(rotations - np.eye(3)) < 1e-9).all(axis=(1, 2)) & (np.abs(sh[:, 1:]).max(axis=(1, 2), initial=0) > 0)
+    turns = ~(np.abs(rotations - np.eye(3)) < 1e-9).all(axis=(1, 2)) & (
+        np.abs(sh[:, 1:]).max(axis=(1, 2), initial=0) > 0
+    )
     rows = np.flatnonzero(turns)
     if not len(rows):
         return np.asarray(sh)

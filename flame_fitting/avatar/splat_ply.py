@@ -121,9 +121,7 @@ def _read_compressed(content: bytes, path: Path, note: Callable[[str], None]) ->
     return made_splats(path, note, means, scales, quats, colors[:, 3], sh)
 
 
-def splat_ply(
-    splats: Splats, binding: Int[np.ndarray, " N"] | None = None, degree: int | None = None
-) -> bytes:
+def splat_ply(splats: Splats, binding: Int[np.ndarray, " N"] | None = None, degree: int | None = None) -> bytes:
     """A file in 3DGS's own layout (binary, little-endian, all float), with GaussianAvatars' faces where given.
 
     `degree`: of its spherical harmonics, filled up with zeros; by default that of the splats.
