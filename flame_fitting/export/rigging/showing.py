@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -128,6 +128,7 @@ class WrittenAvatar:
         return read_primitives(document, self._binary, LocalFiles(Path("memory")), lambda text: None)
 
 
+@runtime_checkable
 class Shown(Protocol):
     """A rigged avatar that can be posed and drawn."""
 
