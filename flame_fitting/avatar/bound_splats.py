@@ -90,7 +90,7 @@ def posed_splats(
 
 
 def binding_faces(model: HeadModel) -> Int[np.ndarray, "F 3"]:
-    """Triangles by the numbers that GaussianAvatars binds to: those of the model, but FLAME's teeth in its own order."""
+    """Triangles by the numbers that GaussianAvatars binds to: the model's, but FLAME's teeth in an order of its own."""
     faces = np.array(model.faces.cpu().numpy(), dtype=np.int64)
     first = len(faces) - len(_TEETH) * 2 * (COLUMNS - 1)
     if (model.n_vertices, len(faces)) != FLAME_WITH_TEETH:

@@ -80,7 +80,7 @@ def turned_sh(sh: Float[np.ndarray, "N K 3"], rotations: Float[np.ndarray, "N 3 
 
 
 def sh_basis(directions: Float[np.ndarray, "*N 3"], degree: int) -> Float[np.ndarray, "*N K"]:
-    """Values of the real spherical harmonics up to `degree` (at most 3) in unit directions, in 3DGS's order and signs."""
+    """Values of the real spherical harmonics up to `degree` (at most 3) in unit directions, as 3DGS has them."""
     x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float64), -1, 0)
     xx, yy, zz = x * x, y * y, z * z
     values = [np.full_like(x, 0.28209479177387814)]

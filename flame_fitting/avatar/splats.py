@@ -75,6 +75,14 @@ class Splats:
         return replace(self, means=(self.means - center) / scale, scales=scales)
 
 
+def joined(*parts: Splats) -> Splats:
+    """All together; all have colours of one degree."""
+    rows = [part.row for part in parts if part.row is not None]
+    names = ("means", "scales", "quats", "opacities", "sh")
+    values = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], **values, row=np.concatenate(rows) if len(rows) == len(parts) else None)
+
+
 def rotations_of(quats: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 3 3"]:
     """Rotation matrices of unit quaternions w, x, y, z."""
     w, x, y, z = np.asarray(quats, dtype=np.float64).T

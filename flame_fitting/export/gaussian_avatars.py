@@ -66,8 +66,8 @@ def check_topology(fit: FitResult, head: HeadModel) -> None:
     """Raises InputError for a head that GaussianAvatars has no faces for."""
     if not is_flame(head):
         raise InputError(
-            f"{fit.folder}: was fitted with the head model {head.name}, which has not FLAME's faces, and GaussianAvatars "
-            "binds splats to these alone. Fit with --head flame2023, or export with --format rigged-splats."
+            f"{fit.folder}: was fitted with the head model {head.name}, which has not FLAME's faces, and "
+            "GaussianAvatars binds splats to these alone. Fit with --head flame2023, or export with --format rigged-splats."
         )
 
 

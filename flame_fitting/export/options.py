@@ -26,7 +26,8 @@ class FormatOptions:
     (the avatar itself, a mesh, with skeleton and morph targets), rigged-splats (splats bound to the head, and posed),
     gaussian-avatars (splats in the files of GaussianAvatars' viewer; FLAME only)."""
     space: Literal["avatar", "head"] | None = None
-    """Meshes, posed splats: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero head)."""
+    """Meshes, posed splats: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero
+    head)."""
     pose: Pose = "fit"
     """Meshes, splats: fit, neutral (no expression, joints at rest, placed as the fit) or zero (neutral, not placed)."""
     bake: Literal["albedo", "shaded"] = "albedo"

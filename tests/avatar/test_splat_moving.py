@@ -13,6 +13,7 @@ from flame_fitting.avatar.splat_files import read_splats
 from flame_fitting.avatar.splat_kernels import _color
 from flame_fitting.avatar.splat_moving import moved, placed, polar_rotations, sh_basis, turned_sh
 from flame_fitting.avatar.splat_ply import splat_ply
+from flame_fitting.avatar.splat_splitting import split
 from flame_fitting.avatar.splats import Splats
 from flame_fitting.head.loading import load_head
 from tests.avatar.splat_writers import some_splats
@@ -115,6 +116,27 @@ def test_bound_splats_come_back_to_their_places(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.scales, splats.scales, rtol=1e-4)
     np.testing.assert_allclose(found.rotations, splats.rotations, atol=1e-5)
     np.testing.assert_allclose(found.sh, splats.sh, atol=1e-6)
+
+
+def test_split_splats_look_alike() -> None:
+    from flame_fitting.avatar.splat_avatar import SplatAvatar
+    from flame_fitting.capture.camera import intrinsics_from_fov, look_at
+
+    one = replace(
+        some_splats(3, 0),
+        means=np.array([[-0.5, 0, 0], [0.0, 0, 0], [0.5, 0, 0]]),
+        scales=np.array([[0.15, 0.004, 0.08], [0.1, 0.1, 0.002], [0.01, 0.01, 0.01]], np.float32),
+        opacities=np.array([0.98, 0.5, 0.9], np.float32),
+        row=np.arange(3),
+    )
+    many = split(one, 0.03)
+    assert many.scales.max() < 0.035 and (many.row == 2).sum() == 1 and len(many) > 20
+    camera, K = look_at([0, 0, 3], [0, 0, 0], [0, 1, 0])[None], intrinsics_from_fov(30.0, 200, 160)[None]
+    before, after = (
+        SplatAvatar(each, Path("m"), "", "ply").draw(K, camera, 200, 160, outputs=("image",)).image
+        for each in (one, many)
+    )
+    assert np.abs(after - before).mean() < 0.004 and np.abs(after - before).max() < 0.12
 
 
 def test_products_turn_one_after_the_other() -> None:

@@ -62,7 +62,7 @@ class Slot:
 
 
 _OTHERS = {
-    "mesh": "is made of Gaussian splats, and only meshes are rigged so. --format rigged-splats binds splats to the head.",
+    "mesh": "is made of Gaussian splats, and only meshes are rigged so. --format rigged-splats binds splats.",
     "splats": "is a mesh, and only Gaussian splats are bound so. --format rigged-avatar rigs a mesh.",
 }
 """What is said of an avatar of another kind than is wanted."""

@@ -13,14 +13,15 @@ from numpy import ndarray
 
 from flame_fitting.avatar.bound_splats import face_frames, product, quats_of
 from flame_fitting.avatar.splat_moving import moved, placed
-from flame_fitting.avatar.splats import Splats
+from flame_fitting.avatar.splat_splitting import split
+from flame_fitting.avatar.splats import Splats, joined
 from flame_fitting.errors import InputError
 from flame_fitting.export.head_rig import JOINTS, NECK, ROOT
 from flame_fitting.export.rigging.correspondence import Correspondence
 from flame_fitting.export.rigging.deformation_transfer import carried, deformation_gradients
 from flame_fitting.export.rigging.fitted_head import FittedHead
 from flame_fitting.export.rigging.parts import JOINT_OF, Role
-from flame_fitting.export.rigging.splat_correspondence import Eye, SplatMatches, correspond_splats
+from flame_fitting.export.rigging.splat_correspondence import Eye, SplatMatches, correspond_splats, neck_end
 from flame_fitting.export.rigging.weights import inpainted
 
 _FAR = 0.025
@@ -31,8 +32,10 @@ _GRID = 0.006
 """Metres between the splats whose weights are inpainted; others take those of their neighbours."""
 _LEAST, _MOST = 0.3, 4.0
 """Stretch, along any direction, within which splats follow a surface."""
-_RIM, _SUNK = 0.1, 0.94
-"""Radians about the rim of a lid over which eyeballs sink below it, and to which part of their radius."""
+_ABOUT, _SMALL = 0.015, 0.001
+"""Metres from lids and lips within which splats are split into smaller ones than so many metres."""
+_RIM, _SUNK = 0.12, 0.88
+"""Radians from the rim of a lid within which eyeballs sink below it, and to which part of their radius."""
 _ON_FACE = 0.01
 """Share of splats whose matches are trusted, at least, where a fit and an avatar are of one another."""
 
@@ -51,9 +54,13 @@ class Binding:
     """How far each is taken along by the surface, 0..1; for the rest by joints."""
     bound_face: Int[ndarray, " N"]
     """Of the head model, whose triangle alone would do: that of the match, or one that moves as the splat does."""
+    finer: "Binding | None" = None
+    """What is posed in their stead: about lids and lips with many small splats for one that is large."""
 
     def posed(self, rest: FittedHead, target: FittedHead) -> Splats:
         """The splats as the head goes from `rest`, which they are bound to, to `target`; head space."""
+        if self.finer is not None:
+            return self.finer.posed(rest, target)
         points, corners = self.splats.means, rest.faces[self.match.face]
         gradients = deformation_gradients(rest.vertices, target.vertices, rest.faces)
         there, maps = carried(corners, self.match.barycentric, rest.vertices, target.vertices, gradients, points)
@@ -62,26 +69,48 @@ class Binding:
         by_joints = np.einsum("nab,nb->na", skin[:, :3, :3], points) + skin[:, :3, 3]
         share = self.on_surface[:, None]
         maps = share[..., None] * maps + (1 - share[..., None]) * skin[:, :3, :3]
-        places = self._behind_lids(share * there + (1 - share) * by_joints, target)
+        places = self._behind_lids(share * there + (1 - share) * by_joints, rest, target)
         return moved(self.splats, places, _bounded(maps))
 
-    def _behind_lids(self, places: Float[ndarray, "N 3"], target: FittedHead) -> Float[ndarray, "N 3"]:
-        """Eyeballs that lids go over stay below them: nothing else tells a cornea from a lid where both are thin."""
+    def taken(self, rows: Int[ndarray, " M"]) -> "Binding":
+        """Only some of them."""
+        match = replace(
+            self.match,
+            **{name: getattr(self.match, name)[rows] for name in ("face", "barycentric", "distance", "trusted")},
+            side={name: side[rows] for name, side in self.match.side.items()},
+        )
+        own = {name: getattr(self, name)[rows] for name in ("role", "weights", "on_surface", "bound_face")}
+        return replace(self, splats=self.splats.taken(rows), match=match, **own)
+
+    def _behind_lids(
+        self, places: Float[ndarray, "N 3"], rest: FittedHead, target: FittedHead
+    ) -> Float[ndarray, "N 3"]:
+        """Eyeballs sink where lids go over them: nothing else tells a cornea from a lid where both are thin."""
         out = places.copy()
         for kind in (Role.LEFT_EYE, Role.RIGHT_EYE):
             rows = np.flatnonzero(self.role == kind)
             if len(rows):
-                eye = Eye(target, JOINT_OF[kind])
+                before, eye = Eye(rest, JOINT_OF[kind]), Eye(target, JOINT_OF[kind])
+                covered = _covered(eye.within(places[rows])) - _covered(before.within(self.splats.means[rows]))
                 off = places[rows] - eye.center
-                covered = np.clip(0.5 - eye.within(places[rows]) / _RIM, 0, 1)
                 height = np.linalg.norm(off, axis=1) / eye.radius
-                lower = np.minimum(height, height + covered * (_SUNK - height))
-                out[rows] = eye.center + off * (lower / np.maximum(height, 1e-9))[:, None]
+                lower = height + np.maximum(covered, 0) * np.minimum(_SUNK - height, 0)
+                out[rows] = places[rows] + off * (lower / np.maximum(height, 1e-9) - 1)[:, None]
         return out
 
 
 def bind(splats: Splats, head: FittedHead) -> Binding:
     """Binds splats in head space (metres). Raises InputError where none lie on the head's face."""
+    large = _large(splats, head)
+    small = split(splats.taken(large), _SMALL)
+    every = joined(splats, small)
+    whole = _bound(every, head)
+    count = len(splats)
+    kept = np.concatenate([np.setdiff1d(np.arange(count), large), np.arange(count, len(every))])
+    return replace(whole.taken(np.arange(count)), finer=whole.taken(kept) if len(large) else None)
+
+
+def _bound(splats: Splats, head: FittedHead) -> Binding:
     found = correspond_splats(splats, head)
     match = found.match
     if match.trusted.mean() < _ON_FACE:
@@ -102,6 +131,17 @@ def bind(splats: Splats, head: FittedHead) -> Binding:
     share = own[:, :count].sum(axis=1)
     weights = own[:, :count] + own[:, count:]
     return Binding(splats, match, found.role, weights, share, _single_faces(splats, found, below, head))
+
+
+def _large(splats: Splats, head: FittedHead) -> Int[ndarray, " M"]:
+    """Splats about lids and lips that are larger than what moves there."""
+    from scipy.spatial import cKDTree
+
+    rims = [opening.rims.reshape(-1, 3) for opening in head.openings.values()]
+    if not rims:
+        return np.zeros(0, dtype=np.int64)
+    near = cKDTree(np.concatenate(rims)).query(splats.means)[0] < _ABOUT
+    return np.flatnonzero(near & (np.partition(splats.scales, 1, axis=1)[:, 1:].max(axis=1) > _SMALL))
 
 
 def joint_motion(rest: FittedHead, target: FittedHead) -> Float[ndarray, "5 4 4"]:
@@ -154,10 +194,13 @@ def _bounded(maps: Float[ndarray, "N 3 3"]) -> Float[ndarray, "N 3 3"]:
     return np.where(good[:, None, None], maps, (u * stretch.clip(_LEAST, _MOST)[:, None, :]) @ vt)
 
 
+def _covered(within: Float[ndarray, " N"]) -> Float[ndarray, " N"]:
+    """How far lids cover what lies so many radians between them: 1 at their rims and behind."""
+    return np.clip(1.0 - within / _RIM, 0.0, 1.0)
+
+
 def _below(points: ndarray, match: Correspondence, head: FittedHead) -> ndarray:
-    rim = head.vertices[head.mask("boundary")]
-    end = rim[:, 1].mean() if len(rim) else -np.inf
-    return np.asarray((points[:, 1] < end) & (np.abs(match.distance) > _BELOW))
+    return np.asarray((points[:, 1] < neck_end(head)) & (np.abs(match.distance) > _BELOW))
 
 
 def _spread(points: ndarray, known: ndarray, values: Float[ndarray, "N K"]) -> Float[ndarray, "N K"]:

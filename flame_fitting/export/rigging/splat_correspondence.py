@@ -31,7 +31,7 @@ lids, and below it."""
 _EDGE, _THICK = np.radians(5.0), 0.0009
 """Near the rims of the lids what stands out of the eyeball by so much (metres) is a lid's edge or a lash."""
 _MOUTH = (1.3, 0.022, 0.07)
-"""Of the mouth's half width to both sides, metres up and down, and metres behind the lips: where teeth and tongue are."""
+"""Of the mouth's half width to both sides, metres up and down, metres behind the lips: where teeth and tongue are."""
 _DEPTH = 0.003
 """Metres below the skin at which a mouth's inside begins."""
 _DEEP = 0.015
@@ -58,8 +58,7 @@ def correspond_splats(splats: Splats, head: FittedHead) -> SplatMatches:
     face, barycentric, distance, facing = _nearest(points, sides, flat, head, skin)
     depth = -_above(head, face, barycentric, points, distance)
     role = np.full(len(points), Role.SKIN, dtype=np.int64)
-    deep = depth > _DEEP
-    role[deep] = Role.HEAD
+    role[(depth > _DEEP) & (points[:, 1] > neck_end(head))] = Role.HEAD
     inner = _in_mouth(points, head) & (_below_skin(points, head) > _DEPTH)
     inner &= ~(head.mask("lip_inside")[head.faces[face]].any(axis=1) & (distance < FAR_INSIDE))
     role[inner] = np.where(_lower(points[inner], head), Role.JAW, Role.HEAD)
@@ -77,6 +76,12 @@ def correspond_splats(splats: Splats, head: FittedHead) -> SplatMatches:
     signed = _above(head, face, barycentric, points, distance)
     side = {name: _side(opening, head, face) for name, opening in head.openings.items()}
     return SplatMatches(Correspondence(face, barycentric, signed, trusted, side, ()), role)
+
+
+def neck_end(head: FittedHead) -> float:
+    """Height at which the head model's neck ends, head space."""
+    rim = head.vertices[head.mask("boundary")]
+    return float(rim[:, 1].mean()) if len(rim) else -np.inf
 
 
 def _flatness(splats: Splats) -> Float[ndarray, " N"]:
@@ -176,10 +181,10 @@ class Eye:
 
     def holds(self, points: Float[ndarray, "N 3"]) -> Bool[ndarray, " N"]:
         """Between the lids what lies on the eyeball or is its cornea; behind them what is no lid."""
-        around, _, outward = _angles(points - self.center, self._head)
-        height, within = outward - self.radius, self.within(points)
+        height = np.linalg.norm(points - self.center, axis=1) - self.radius
+        within = self.within(points)
         most = np.where(within > _EDGE, _BALL["above"], np.where(within > 0, _THICK, _BALL["beside"]))
-        return np.asarray((np.abs(around) < np.pi / 2) & (height > -_BALL["below"]) & (height < most))
+        return np.asarray((height > -_BALL["below"]) & (height < most))
 
 
 def _angles(directions: ndarray, head: FittedHead) -> tuple[ndarray, ndarray, ndarray]:

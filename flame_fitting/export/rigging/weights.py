@@ -19,8 +19,8 @@ def inpainted(
 ) -> Float[ndarray, "W J"]:
     """Weights of all vertices from those of the known ones, each row at least 0 and of sum 1.
 
-    The minimum of trace(X^T (L M^-1 L) X) with the known rows held. Without `faces`, of a cloud of points. Components without a known row follow the first
-    joint.
+    The minimum of trace(X^T (L M^-1 L) X) with the known rows held; without `faces` on a cloud of points. Components
+    without a known row follow the first joint.
     """
     import robust_laplacian
     from scipy.sparse import diags

@@ -21,7 +21,7 @@ from flame_fitting.export.rigged_splats import BoundAvatar, bound_avatar, cloud_
 from flame_fitting.export.rigging.avatar_file import avatar_of
 from flame_fitting.export.rigging.fitted_head import fitted_head
 from flame_fitting.export.rigging.parts import Role
-from flame_fitting.export.rigging.splat_binding import binding_arrays
+from flame_fitting.export.rigging.splat_binding import Binding, binding_arrays
 from flame_fitting.fit.result import FitResult, save_parameters
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
@@ -57,7 +57,11 @@ class Known:
     def posed(self, **changes: np.ndarray) -> Splats:
         """What the binding makes of it; head space."""
         parameters = self.fit.parameters | {k: np.atleast_2d(v).astype(np.float32) for k, v in changes.items()}
-        return self.made.posed(fitted_head(replace(self.fit, parameters=parameters), self.head), None)
+        return self.whole().posed(self.made.head, fitted_head(replace(self.fit, parameters=parameters), self.head))
+
+    def whole(self) -> Binding:
+        """Without smaller splats in place of large ones."""
+        return replace(self.made.binding, finer=None)
 
     def plus(self, name: str, *change: float) -> dict[str, np.ndarray]:
         return {name: self.fit.parameters[name] + np.array([change])}
@@ -106,7 +110,7 @@ def test_skin_goes_with_the_head(known: Known) -> None:
     for change in (known.plus("jaw_pose", JAW, 0, 0), known.plus("neck_pose", 0, TURN, 0)):
         off = off_mm(known, **change)
         moved = np.linalg.norm(known.place(**change) - known.place(), axis=1) * 1000
-        assert np.percentile(moved, 75) > 5 * np.percentile(off, 99)
+        assert np.percentile(moved, 98) > 10
         assert np.percentile(off, 99) < 1.0
     smile = np.zeros((1, known.head.n_expr))
     smile[:, :10] = 1.0
@@ -139,16 +143,16 @@ def test_eyeballs_turn_and_lids_stay(known: Known) -> None:
 
 def test_covariances_turn_with_the_head(known: Known) -> None:
     change = known.plus("neck_pose", 0, TURN, 0)
-    before, after = known.made.binding.splats, known.posed(**change)
-    skull = known.made.binding.weights[:, 1] > 0.999
+    before, after = known.whole().splats, known.posed(**change)
+    skull = known.whole().weights[:, 1] > 0.999
     turn = (
         fitted_head(replace(known.fit, parameters=known.fit.parameters | change), known.head).skull
         @ known.made.head.skull.T
     )
-    off = after.rotations[skull] @ before.rotations[skull].transpose(0, 2, 1) - turn
-    # discs have no direction about their normal
-    normal = np.einsum("nij,nj->ni", off, before.rotations[skull][:, :, 2])
-    assert np.percentile(np.linalg.norm(normal, axis=1), 99) < 0.02
+    own, other = (splats.rotations * splats.scales[:, None].astype(float) for splats in (before, after))
+    wanted = turn @ (own @ own.swapaxes(1, 2))[skull] @ turn.T
+    off = np.linalg.norm((other @ other.swapaxes(1, 2))[skull] - wanted, axis=(1, 2))
+    assert np.percentile(off / np.linalg.norm(wanted, axis=(1, 2)), 99) < 0.02
 
 
 def test_hair_follows_the_skull_and_shoulders_stay(known: Known) -> None:
@@ -168,7 +172,7 @@ def test_hair_follows_the_skull_and_shoulders_stay(known: Known) -> None:
 
 def test_shut_lids_hide_eyeballs(known: Known) -> None:
     shut = shown_at(known.made.head, {}, {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0})
-    after = known.made.posed(shut, None)
+    after = known.whole().posed(known.made.head, shut)
     for name, joint in (("left_eye", 3), ("right_eye", 4)):
         gap = np.linalg.norm(np.subtract(*shut.openings[name].rims), axis=1)
         before = np.linalg.norm(np.subtract(*known.made.head.openings[name].rims), axis=1)
@@ -217,7 +221,7 @@ def test_files(known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_array_equal(binding["row"], np.arange(len(known.made.splats)))
     posed = load_avatar(tmp_path / "out" / "posed.ply", whole=True).splats
     back = placed(posed, known.fit.head_from_world)
-    wanted = known.posed(**known.plus("jaw_pose", JAW, 0, 0))
+    wanted = known.made.posed(shown_at(known.made.head, {"jaw": (JAW, 0, 0)}, {}), None)
     np.testing.assert_allclose(back.means, wanted.means, atol=1e-6)
     assert "posed" in made.written
 
@@ -254,7 +258,9 @@ def test_refusals(known: Known, tmp_path: Path) -> None:
         bound_avatar(known.path, "0" * 64, known.fit, known.head)
     with pytest.raises(InputError, match="head model open, which has not FLAME's faces.*rigged-splats"):
         check_topology(known.fit, known.head)
-    far = replace(known.fit, head_from_world=known.fit.head_from_world + [[0, 0, 0, 1.0]] * 3 + [[0] * 4])
+    away = np.zeros((4, 4))
+    away[0, 3] = 1.0
+    far = replace(known.fit, head_from_world=known.fit.head_from_world + away)
     with pytest.raises(InputError, match="No splats of the avatar lie on the fitted face"):
         bound_avatar(known.path, None, far, known.head)
 
