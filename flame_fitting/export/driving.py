@@ -22,6 +22,9 @@ from flame_fitting.head.model import HeadModel
 _JOINT = {"neck": ("neck_pose", 0), "jaw": ("jaw_pose", 0), "left_eye": ("eyes_pose", 0), "right_eye": ("eyes_pose", 3)}
 _EYES = {"Right": 0, "Left": 1}
 
+_ROUNDS = 3
+"""Each leaves a part of the gap between lids: coefficients are held small."""
+
 
 def at_parameters(fit: FitResult, model: HeadModel, path: Path) -> FitResult:
     """The person of a fit (shape, offsets) with expression and pose from a file or folder that `convert` reads, at each
@@ -81,13 +84,20 @@ def _blinks(name: str) -> bool:
 def _shut(head: FittedHead, eye: int, weight: float, expr: ndarray, out: dict[str, ndarray]) -> None:
     """Adds what shuts an eye (0 the right one) from where the fit has it."""
     assert head.apertures is not None
-    rest = head.posed(**{name: np.zeros_like(head.fit.parameters[name]) for name in POSES})
+    still = {name: np.zeros_like(head.fit.parameters[name]) for name in POSES}
     if head.model.n_eyelids:
         now = out.setdefault("eyelids", np.array(head.fit.parameters.get("eyelids", np.zeros((1, 2))), dtype=float))
-        now[0, 1 - eye] += weight * closing_eyelids(head.model, head.apertures, rest)[1 - eye]
+        now[0, 1 - eye] += weight * closing_eyelids(head.model, head.apertures, head.posed(**still))[1 - eye]
     elif head.model.n_expr:
-        added = weight * closing_expression(head.model, head.apertures, rest, (eye,))
-        expr[:, : len(added)] += added
+        own = head.fit.parameters["expr"]
+        added = np.zeros((1, head.model.n_expr))
+        added[:, : own.shape[1]] = own
+        for _ in range(_ROUNDS):
+            rest = head.posed(**still, expr=added.astype(np.float32))
+            found = closing_expression(head.model, head.apertures, rest, (eye,))
+            added[:, : len(found)] += found
+        added[:, : own.shape[1]] -= own
+        expr += weight * added
 
 
 def _ids(given: FlameParams) -> list[str]:

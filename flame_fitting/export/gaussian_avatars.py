@@ -67,7 +67,7 @@ def check_topology(fit: FitResult, head: HeadModel) -> None:
     if not is_flame(head):
         raise InputError(
             f"{fit.folder}: was fitted with the head model {head.name}, which has not FLAME's faces, and "
-            "GaussianAvatars binds splats to these alone. Fit with --head flame2023, or export with --format rigged-splats."
+            "GaussianAvatars binds splats to these alone. Fit with --head flame2023, or take --format rigged-splats."
         )
 
 
