@@ -19,7 +19,7 @@ def moved(splats: Splats, means: Float[np.ndarray, "N 3"], maps: Float[np.ndarra
     """
     own = splats.rotations
     rigid = np.abs(np.swapaxes(maps, 1, 2) @ maps - np.eye(3)).max(axis=(1, 2), initial=0.0) < _RIGID
-    same = np.abs(maps - np.eye(3)).max(axis=(1, 2), initial=0.0) < _RIGID
+    same = rigid & (np.abs(maps - np.eye(3)).max(axis=(1, 2), initial=0.0) < _RIGID)
     axes, scales, turns = maps @ own, splats.scales.astype(np.float64), np.array(maps, dtype=np.float64)
     bent = np.flatnonzero(~rigid)
     u, stretch, _ = np.linalg.svd(axes[bent] * scales[bent, None, :])

@@ -70,6 +70,14 @@ def test_what_stays_is_the_same_and_what_turns_keeps_its_size() -> None:
     np.testing.assert_allclose(turned.rotations, turns @ splats.rotations, atol=1e-6)
 
 
+@pytest.mark.parametrize("noise", [1e-8, 1e-7, 1e-6])
+def test_what_all_but_stays_keeps_its_shape(noise: float) -> None:
+    splats = some_splats(COUNT)
+    maps = np.eye(3) + noise * np.random.default_rng(5).uniform(-1, 1, (COUNT, 3, 3))
+    out = moved(splats, splats.means, maps)
+    np.testing.assert_allclose(covariances(out), covariances(splats), rtol=1e-3, atol=1e-8)
+
+
 def test_placing_goes_there_and_back() -> None:
     splats, there = some_splats(COUNT), similarity()
     back = placed(placed(splats, there), np.linalg.inv(there))
