@@ -6,6 +6,7 @@ Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", AC
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -79,7 +80,7 @@ def joined(*parts: Splats) -> Splats:
     """All together; all have colours of one degree."""
     rows = [part.row for part in parts if part.row is not None]
     names = ("means", "scales", "quats", "opacities", "sh")
-    values = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    values: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return replace(parts[0], **values, row=np.concatenate(rows) if len(rows) == len(parts) else None)
 
 
