@@ -11,8 +11,8 @@ from flame_fitting.options import option
 
 FormatName = Literal["vhap", "colmap", "obj", "ply", "glb", "rigged-avatar", "rigged-splats", "gaussian-avatars"]
 """The names that `--format` takes: the rows of `formats.FORMATS`."""
-
-
+FROM_EXPORT = "Give folders that were written by: flame-fitting export"
+"""What is said of datasets that are not there, or none."""
 Pose = Literal["fit", "neutral", "zero"]
 
 
@@ -59,9 +59,9 @@ class FormatOptions:
     """Expression components that become morph targets, the first ones; all by default."""
     replace_rig: bool = False
     """Rigged avatar: give an avatar that is rigged already the head model's joints; else it keeps its own."""
-    avatar: Path | None = option(None, decides=False)
+    avatar: Path | None = option(None, decides=False, reads="file")
     """Rigged avatar, splats: its file, if it is not where it was rendered from."""
-    parameters: Path | None = None
+    parameters: Path | None = option(None, reads="file or folder")
     """Rigged splats: a file or folder of parameters to pose them by, of the fit's head model, as `convert` reads it."""
 
     @property
