@@ -6,7 +6,7 @@ scale is the mean of the edge and of the height above it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
+from flame_fitting.head.teeth import COLUMNS, ROWS
 
 BINDING = "binding_0"
 """GaussianAvatars' property of a splat: the number of its face."""
@@ -25,6 +26,19 @@ PARAMETERS = "flame_param.npz"
 _ADVICE = f"GaussianAvatars writes {PARAMETERS} beside point_cloud.ply: copy both."
 _POSES = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
 _GET_FLAME = "GaussianAvatars binds splats to FLAME 2023 with teeth: give it with --head flame2023 (and --flame-dir)."
+
+FLAME_WITH_TEETH = (5143, 10144)
+"""Vertices and triangles of the head that GaussianAvatars binds to."""
+_TEETH = (
+    ("upper_root", "upper_edge", "right", False),
+    ("upper_root_back", "upper_edge_back", "right", True),
+    ("upper_edge_back", "upper_edge", "left", True),
+    ("lower_edge", "lower_root", "left", False),
+    ("lower_root_back", "lower_edge_back", "right", False),
+    ("lower_edge_back", "lower_edge", "left", False),
+)
+"""Its strips of teeth in order: rows of vertices above and below, to which side the diagonals of the first half lean,
+and whether corners go the other way round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +66,8 @@ def posed_splats(
     model = load_head() if head is None else head()
     if not np.isfinite(bound.face).all() or (bound.face < 0).any() or (bound.face != np.round(bound.face)).any():
         raise InputError(f"{path}: {BINDING} holds values that are no numbers of faces. Export it again.")
-    face, most = bound.face.astype(np.int64), len(model.faces)
+    faces = binding_faces(model)
+    face, most = bound.face.astype(np.int64), len(faces)
     if face.max(initial=0) >= most:
         raise InputError(
             f"{path}: its splats are bound to face {face.max()}, and the head model '{model.name}' has {most}. "
@@ -66,12 +81,49 @@ def posed_splats(
         )
     vertices = _posed_head(model, beside, timestep)
     note(f"splats bound to the faces of '{model.name}', posed by timestep {timestep} of {PARAMETERS}")
-    center, axes, scale = face_frames(vertices, model.faces.numpy())
+    center, axes, scale = face_frames(vertices, faces)
     means = center[face] + scale[face, None] * np.einsum("nij,nj->ni", axes[face], bound.means)
     with np.errstate(over="ignore", invalid="ignore"):
         scales = scale[face, None] * bound.scales
         quats = product(quats_of(axes)[face], bound.quats)
     return made_splats(path, note, means, scales, quats, bound.opacities, bound.sh)
+
+
+def binding_faces(model: HeadModel) -> Int[np.ndarray, "F 3"]:
+    """Triangles by the numbers that GaussianAvatars binds to: the model's, but FLAME's teeth in an order of its own."""
+    faces = np.array(model.faces.cpu().numpy(), dtype=np.int64)
+    first = len(faces) - len(_TEETH) * 2 * (COLUMNS - 1)
+    if (model.n_vertices, len(faces)) != FLAME_WITH_TEETH:
+        return faces
+    base = model.n_vertices - len(ROWS) * COLUMNS
+    start = {name: base + COLUMNS * number for number, name in enumerate(ROWS)}
+    column, rows = np.arange(COLUMNS - 1), []
+    for above, below, leaning, turned in _TEETH:
+        a, b = start[above] + column, start[below] + column
+        quads = {
+            "right": [[a, b + 1, b], [a, a + 1, b + 1]],
+            "left": [[a, a + 1, b], [a + 1, b + 1, b]],
+        }
+        # diagonals are mirrored in the middle
+        mine, other = np.moveaxis([quads["right"], quads["left"]][:: 1 if leaning == "right" else -1], 3, 1)
+        both = np.where((column < (COLUMNS - 1) // 2)[:, None, None], mine, other).reshape(-1, 3)
+        rows.append(both[:, [0, 2, 1]] if turned else both)
+    return np.concatenate([faces[:first], *rows])
+
+
+def bound_splats(
+    splats: Splats, vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], face: Int[np.ndarray, " N"]
+) -> Splats:
+    """Splats in the frames of their faces, in units of these faces' scales: what `Bound` holds of them."""
+    center, axes, scale = face_frames(vertices, faces)
+    off = (splats.means - center[face]) / scale[face, None]
+    turned = quats_of(axes)[face] * (1.0, -1.0, -1.0, -1.0)
+    return replace(
+        splats,
+        means=np.einsum("nji,nj->ni", axes[face], off),
+        scales=(splats.scales / scale[face, None]).astype(np.float32),
+        quats=product(turned, splats.quats.astype(np.float64)).astype(np.float32),
+    )
 
 
 def face_frames(

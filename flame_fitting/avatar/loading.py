@@ -36,13 +36,16 @@ SUFFIXES = (*MESH_SUFFIXES, *SPLAT_SUFFIXES)
 _MOST_LISTED = 12
 
 
-def load_avatar(path: Path | str, morph: str | None = None, head: Callable[[], HeadModel] | None = None) -> Avatar:
+def load_avatar(
+    path: Path | str, morph: str | None = None, head: Callable[[], HeadModel] | None = None, whole: bool = False
+) -> Avatar:
     """The avatar in a file, cleaned, in the file's own coordinates and unit (double precision).
 
     Node transforms, skins and default morph weights are applied; the morph target called `morph` (`morphs_of`) has the
     weight 1. Pictures and materials that are not there are left out, and `warnings` names them. `head` gives the head
-    model that splats bound to FLAME's faces are posed with; by default that of `--head auto`. Raises InputError on
-    anything that a user has to mend: the message names the file, what is wrong and what to do.
+    model that splats bound to FLAME's faces are posed with; by default that of `--head auto`. `whole`: with splats that
+    float or that nobody sees from outside. Raises InputError on anything that a user has to mend: the message names the
+    file, what is wrong and what to do.
     """
     path = Path(path)
     suffix = path.suffix.lower().lstrip(".")
@@ -56,7 +59,7 @@ def load_avatar(path: Path | str, morph: str | None = None, head: Callable[[], H
 
     try:
         if is_splat_file(content, suffix):
-            return _splat_avatar(content, path, suffix, notes, note, head)
+            return _splat_avatar(content, path, suffix, notes, note, head, whole)
         parts = _read_parts(content, suffix, files, note, morph)
     except InputError:
         raise
@@ -90,8 +93,10 @@ def _splat_avatar(
     notes: list[str],
     note: Callable[[str], None],
     head: Callable[[], HeadModel] | None,
+    whole: bool,
 ) -> SplatAvatar:
-    splats = without_floaters(read_splats(content, path, suffix, note, head), note)
+    splats = read_splats(content, path, suffix, note, head)
+    splats = splats if whole else without_floaters(splats, note)
     files = LocalFiles(path)
     if BINDING in (vertex_properties(content) if suffix == "ply" else ()):
         files.used.append(path.parent / PARAMETERS)

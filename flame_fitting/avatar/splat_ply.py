@@ -20,6 +20,9 @@ _SH_COUNTS = {0: 1, 9: 4, 24: 9, 45: 16, 72: 25}
 _FLAT = 1e-3
 """Thickness of 2DGS's splats, which have none, as a part of their shorter side."""
 
+_LEAST_SHARE, _LEAST_SCALE = 1e-7, 1e-30
+"""Opacities (from 0 and 1) and standard deviations that logarithms are taken of."""
+
 
 def holds_splats(content: bytes) -> bool:
     """Whether the header of a PLY file names splats; a mesh or a point cloud has none of `MARKS`."""
@@ -116,6 +119,32 @@ def _read_compressed(content: bytes, path: Path, note: Callable[[str], None]) ->
         sh = np.concatenate([sh, values.reshape(count, 3, rest // 3).swapaxes(1, 2)], axis=1)
     quats = smallest_three(rotation)
     return made_splats(path, note, means, scales, quats, colors[:, 3], sh)
+
+
+def splat_ply(splats: Splats, binding: Int[np.ndarray, " N"] | None = None, degree: int | None = None) -> bytes:
+    """A file in 3DGS's own layout (binary, little-endian, all float), with GaussianAvatars' faces where given.
+
+    `degree`: of its spherical harmonics, filled up with zeros; by default that of the splats.
+    """
+    count = len(splats)
+    rest = np.zeros((count, 3, ((splats.degree if degree is None else degree) + 1) ** 2 - 1))
+    rest[..., : splats.sh.shape[1] - 1] = splats.sh[:, 1:].swapaxes(1, 2)
+    share = np.clip(splats.opacities.astype(np.float64), _LEAST_SHARE, 1 - _LEAST_SHARE)
+    columns = {
+        ("x", "y", "z"): splats.means,
+        ("nx", "ny", "nz"): np.zeros((count, 3)),
+        tuple(f"f_dc_{k}" for k in range(3)): splats.sh[:, 0],
+        tuple(f"f_rest_{k}" for k in range(3 * rest.shape[2])): rest.reshape(count, -1),
+        ("opacity",): np.log(share / (1 - share))[:, None],
+        tuple(f"scale_{k}" for k in range(3)): np.log(np.maximum(splats.scales, _LEAST_SCALE)),
+        tuple(f"rot_{k}" for k in range(4)): splats.quats,
+    }
+    if binding is not None:
+        columns[(BINDING,)] = binding[:, None]
+    names = [name for group in columns for name in group]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
+    header += [*(f"property float {name}" for name in names), "end_header", ""]
+    return "\n".join(header).encode() + np.concatenate(list(columns.values()), axis=1).astype("<f4").tobytes()
 
 
 def _unpacked(words: Int[np.ndarray, " N"], bits: tuple[int, ...]) -> Float[np.ndarray, "N k"]:

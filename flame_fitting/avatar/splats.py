@@ -6,6 +6,7 @@ Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", AC
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -41,6 +42,8 @@ class Splats:
     max(0, 0.5 + sum over k of sh[k] Y_k(d)), sRGB, d the unit direction in the world from the camera to the centre."""
     antialiased: bool = False
     """Whether the file says that they were trained with opacities that make up for the pixel filter (Mip-Splatting)."""
+    row: Int[np.ndarray, " N"] | None = None
+    """Number of each in its file; None where it has none."""
 
     def __len__(self) -> int:
         return len(self.means)
@@ -64,12 +67,21 @@ class Splats:
             quats=self.quats[rows],
             opacities=self.opacities[rows],
             sh=self.sh[rows],
+            row=None if self.row is None else self.row[rows],
         )
 
     def normalized(self, center: Float[np.ndarray, " 3"], scale: float) -> "Splats":
         """In the frame of (x - center) / scale, which turns nothing, so that colours keep their directions."""
         scales = (self.scales.astype(np.float64) / scale).astype(np.float32)
         return replace(self, means=(self.means - center) / scale, scales=scales)
+
+
+def joined(*parts: Splats) -> Splats:
+    """All together; all have colours of one degree."""
+    rows = [part.row for part in parts if part.row is not None]
+    names = ("means", "scales", "quats", "opacities", "sh")
+    values: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], **values, row=np.concatenate(rows) if len(rows) == len(parts) else None)
 
 
 def rotations_of(quats: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 3 3"]:
@@ -142,6 +154,7 @@ def made_splats(
             np.clip(opacities, 0.0, 1.0).astype(np.float32),
             np.asarray(sh, dtype=np.float32),
             antialiased,
+            np.arange(len(means)),
         )
     return _without_huge(splats if fine.all() else splats.taken(fine), path, note)
 

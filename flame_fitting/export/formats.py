@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flame_fitting.errors import InputError
 from flame_fitting.export.options import FormatName, FormatOptions
 from flame_fitting.options import options_of, value_of
 
@@ -78,6 +79,26 @@ def _rigged_avatar(job: "ExportJob") -> "ExportSummary":
     return write_rigged_avatar(job)
 
 
+def _rigged_splats(job: "ExportJob") -> "ExportSummary":
+    from flame_fitting.export.rigged_splats import write_rigged_splats
+
+    return write_rigged_splats(job)
+
+
+def _check_splats(options: FormatOptions, target: Path) -> None:
+    _check_mesh(options, target)
+    if options.parameters is not None and options.pose != "fit":
+        raise InputError(
+            f"--pose {options.pose} and --parameters {options.parameters}: both say how splats are posed. Give one."
+        )
+
+
+def _gaussian_avatars(job: "ExportJob") -> "ExportSummary":
+    from flame_fitting.export.gaussian_avatars import write_gaussian_avatars
+
+    return write_gaussian_avatars(job)
+
+
 _PICTURES = frozenset(
     (
         "background_color",
@@ -98,6 +119,10 @@ FORMATS: dict[FormatName, Format] = {
     "ply": Format(_ply, _MESHES, "mesh", _check_mesh),
     "glb": Format(_glb, frozenset(("bake", "texture_size", "n_expr")), "file"),
     "rigged-avatar": Format(_rigged_avatar, frozenset(("n_expr", "replace_rig", "avatar")), "picture"),
+    "rigged-splats": Format(
+        _rigged_splats, frozenset(("pose", "space", "parameters", "avatar")), "picture", _check_splats
+    ),
+    "gaussian-avatars": Format(_gaussian_avatars, frozenset(("avatar",)), "file"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from flame_fitting.options import option
 
-FormatName = Literal["vhap", "colmap", "obj", "ply", "glb", "rigged-avatar"]
+FormatName = Literal["vhap", "colmap", "obj", "ply", "glb", "rigged-avatar", "rigged-splats", "gaussian-avatars"]
 """The names that `--format` takes: the rows of `formats.FORMATS`."""
 FROM_EXPORT = "Give folders that were written by: flame-fitting export"
 """What is said of datasets that are not there, or none."""
@@ -23,11 +23,13 @@ class FormatOptions:
     format: FormatName = "vhap"
     """What to write: vhap (the dataset of VHAP, GaussianAvatars, nerfstudio, instant-ngp), colmap (a sparse model with
     pictures), obj or ply (the mesh), glb (one file with skeleton, morph targets, texture and motion), rigged-avatar
-    (the avatar itself with skeleton and morph targets)."""
+    (the avatar itself, a mesh, with skeleton and morph targets), rigged-splats (splats bound to the head, and posed),
+    gaussian-avatars (splats in the files of GaussianAvatars' viewer; FLAME only)."""
     space: Literal["avatar", "head"] | None = None
-    """Meshes: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero head)."""
+    """Meshes, posed splats: in the avatar's own coordinates or in head space, metres (default: avatar; with --pose zero
+    head)."""
     pose: Pose = "fit"
-    """Meshes: fit, neutral (no expression, joints at rest, placed as the fit) or zero (neutral, not placed)."""
+    """Meshes, splats: fit, neutral (no expression, joints at rest, placed as the fit) or zero (neutral, not placed)."""
     bake: Literal["albedo", "shaded"] = "albedo"
     """Colours of a mesh, from all pictures of the capture: without the light of a lit capture, or as they show it."""
     texture_size: int = option(2048, at_least=256, at_most=8192)
@@ -58,7 +60,9 @@ class FormatOptions:
     replace_rig: bool = False
     """Rigged avatar: give an avatar that is rigged already the head model's joints; else it keeps its own."""
     avatar: Path | None = option(None, decides=False, reads="file")
-    """Rigged avatar: its file, if it is not where it was rendered from."""
+    """Rigged avatar, splats: its file, if it is not where it was rendered from."""
+    parameters: Path | None = option(None, reads="file or folder")
+    """Rigged splats: a file or folder of parameters to pose them by, of the fit's head model, as `convert` reads it."""
 
     @property
     def cuts(self) -> bool:

@@ -10,17 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_fitting.capture.capture import Capture
 from flame_fitting.capture.files import write_npz
-from flame_fitting.errors import InputError
 from flame_fitting.export.head_rig import checked_count
 from flame_fitting.export.job import ExportJob, ExportSummary
 from flame_fitting.export.rigging.attaching import attach
-from flame_fitting.export.rigging.avatar_file import AvatarFile, open_avatar
+from flame_fitting.export.rigging.avatar_file import AvatarFile, avatar_of, open_avatar
 from flame_fitting.export.rigging.checks import torn_edges
 from flame_fitting.export.rigging.fitted_head import FittedHead, fitted_head
 from flame_fitting.export.rigging.rig import Rig, rig_of
-from flame_fitting.export.rigging.showing import Stage, WrittenAvatar
+from flame_fitting.export.rigging.showing import ShownMesh, Stage, WrittenAvatar
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.result import FitResult
 from flame_fitting.head.model import HeadModel
@@ -76,9 +74,11 @@ def write_rigged_avatar(job: ExportJob) -> ExportSummary:
     """Writes the avatar, its correspondence and the pictures."""
     options, record = job.options, job.capture.avatar
     count = checked_count(options.n_expr, job.head)
-    made = rigged(_avatar_of(job.capture, options.avatar), record.sha256, job.fit, job.head, count, options.replace_rig)
+    made = rigged(
+        avatar_of(job.capture, options.avatar, "mesh"), record.sha256, job.fit, job.head, count, options.replace_rig
+    )
     lit = "unlit" if made.file.has_color else "clay"
-    stage = Stage(WrittenAvatar(made.content), made.head, np.linalg.inv(made.rig.world_from_head), lit)
+    stage = Stage(ShownMesh(WrittenAvatar(made.content), np.linalg.inv(made.rig.world_from_head)), made.head, lit)
     job.bar.expect(stage.pictures)
     with job.folder((NAME, CORRESPONDENCE, SHEET, GIF)) as folder:
         job.manifest.result["torn_edges"] = made.torn
@@ -117,21 +117,3 @@ def correspondence(file: AvatarFile, head: FittedHead, rig: Rig) -> dict[str, np
         "head_model": np.array(head.model.name),
         "head_sha256": np.array(head.model.file_hash),
     }
-
-
-def _avatar_of(capture: Capture, given: Path | None) -> Path:
-    """The avatar's file: the one `given`, else where it was when it was rendered. Raises InputError."""
-    record = capture.avatar
-    path = given or (Path(record.file) if record.file else None)
-    if path is None:
-        raise InputError(
-            f"{capture.root}: was not rendered from an avatar, so that there is none to rig. --format glb writes "
-            "the fitted head itself."
-        )
-    if record.geometry == "splats":
-        raise InputError(f"{path}: is made of Gaussian splats, and only meshes are rigged.")
-    if not path.is_file() and given is not None:
-        raise InputError(f"{path}: there is no such file. Check the path.")
-    if not path.is_file():
-        raise InputError(f"{path}: the avatar is not there any more. Say where it is: --avatar FILE")
-    return path

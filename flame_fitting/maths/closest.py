@@ -55,6 +55,13 @@ class TriangleTree:
         return ClosestPoints(distance, face, found * self._size + self._center, barycentric)
 
 
+def closest_on(points: Float[ndarray, "N 3"], corners: Float[ndarray, "N 3 3"]) -> Float[ndarray, "N 3"]:
+    """Barycentric coordinates of the point of a triangle of its own that is closest to each point."""
+    out = np.empty((len(points), 3))
+    _on_each(np.asarray(points, dtype=np.float64), np.asarray(corners, dtype=np.float64), out)
+    return out
+
+
 def nearest_on_surface(
     points: Float[ndarray, "N 3"],
     vertices: Float[ndarray, "V 3"],
@@ -173,6 +180,13 @@ def _on_triangle(p, a, b, c):
     if total <= 0:  # no area
         return 1.0, 0.0, 0.0
     return va / total, vb / total, vc / total
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _on_each(points, corners, out):
+    for n in range(len(points)):
+        out[n, 0], out[n, 1], out[n, 2] = _on_triangle(points[n], corners[n, 0], corners[n, 1], corners[n, 2])
 
 
 @numba.njit(cache=True, parallel=True)

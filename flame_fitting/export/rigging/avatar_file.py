@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -13,10 +13,12 @@ from pygltflib import GLTF2, Attributes
 from flame_fitting.avatar.gltf import GltfPrimitive, read_primitives
 from flame_fitting.avatar.gltf_buffers import GltfBuffers, read_container
 from flame_fitting.avatar.gltf_unpacking import unpacked
+from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.loading import GLTF_SUFFIXES, load_avatar
 from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart
 from flame_fitting.avatar.mesh_avatar import MeshAvatar
+from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.export.gltf_document import GltfDocument
 from flame_fitting.export.rigging.converting import converted, gltf_from_avatar
@@ -59,13 +61,37 @@ class Slot:
     """What brings its positions into the document's world: one for all, or one for each vertex."""
 
 
+_OTHERS = {
+    "mesh": "is made of Gaussian splats, and only meshes are rigged so. --format rigged-splats binds splats.",
+    "splats": "is a mesh, and only Gaussian splats are bound so. --format rigged-avatar rigs a mesh.",
+}
+"""What is said of an avatar of another kind than is wanted."""
+
+
+def avatar_of(capture: Capture, given: Path | None, kind: Literal["mesh", "splats"]) -> Path:
+    """The avatar's file: the one `given`, else where it was when it was rendered. Raises InputError."""
+    record = capture.avatar
+    path = given or (Path(record.file) if record.file else None)
+    if path is None:
+        raise InputError(
+            f"{capture.root}: was not rendered from an avatar, so that there is none to rig. --format glb writes "
+            "the fitted head itself."
+        )
+    if (record.geometry == "splats") != (kind == "splats"):
+        raise InputError(f"{path}: {_OTHERS[kind]}")
+    if not path.is_file() and given is not None:
+        raise InputError(f"{path}: there is no such file. Check the path.")
+    if not path.is_file():
+        raise InputError(f"{path}: the avatar is not there any more. Say where it is: --avatar FILE")
+    return path
+
+
 def open_avatar(path: Path, sha256: str | None, head_from_world: Float[ndarray, "4 4"]) -> AvatarFile:
     """Reads the avatar. Raises InputError where it is not the one (`sha256`) that was fitted."""
     avatar = load_avatar(path)
     if not isinstance(avatar, MeshAvatar):
-        raise InputError(f"{path}: is no triangle mesh, and only meshes are rigged.")
-    if sha256 is not None and avatar.file_hash != sha256:
-        raise InputError(f"{path}: the avatar has changed since it was rendered and fitted. Fit it again, then export.")
+        raise InputError(f"{path}: {_OTHERS['mesh']}")
+    check_unchanged(avatar, sha256)
     if avatar.format in GLTF_SUFFIXES:
         document, binary = read_container(path.read_bytes())
         document, binary = unpacked(document, GltfBuffers(document, binary, LocalFiles(path)))
@@ -79,6 +105,14 @@ def open_avatar(path: Path, sha256: str | None, head_from_world: Float[ndarray, 
     gltf = GltfDocument(_as_object(document, binary or b""))
     numbers = GltfBuffers(document, binary, files)
     return AvatarFile(path, gltf, numbers, primitives, matrix, avatar.has_color)
+
+
+def check_unchanged(avatar: Avatar, sha256: str | None) -> None:
+    """Raises InputError where an avatar is not the one (`sha256`, where it is known) that was fitted."""
+    if sha256 is not None and avatar.file_hash != sha256:
+        raise InputError(
+            f"{avatar.path}: the avatar has changed since it was rendered and fitted. Fit it again, then export."
+        )
 
 
 def _weights_to_meshes(document: dict[str, Any]) -> None:

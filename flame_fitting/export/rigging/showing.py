@@ -1,11 +1,11 @@
-"""How a rigged avatar moves: the written file posed by its own joints and morph targets, as a sheet and as a GIF."""
+"""How a rigged avatar moves, as a sheet and as a GIF: a written file is posed by its own joints and morph targets."""
 
 import copy
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from flame_fitting.avatar.gltf import GltfPrimitive, read_primitives
 from flame_fitting.avatar.gltf_buffers import read_container
 from flame_fitting.avatar.gltf_morphs import names_of
+from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.local_files import LocalFiles
 from flame_fitting.avatar.mesh import MeshPart
 from flame_fitting.avatar.mesh_avatar import MeshAvatar
@@ -129,15 +130,50 @@ class WrittenAvatar:
         return read_primitives(document, self._binary, LocalFiles(Path("memory")), lambda text: None)
 
 
-class Stage:
-    """Where a written avatar is drawn: by cameras before the fitted head, in head space."""
+@runtime_checkable
+class Shown(Protocol):
+    """A rigged avatar that can be posed and drawn."""
 
-    def __init__(
-        self, written: WrittenAvatar, head: FittedHead, head_from_file: Float[ndarray, "4 4"], lit: str
-    ) -> None:
-        self._written, self._head, self._head_from_file, self._lit = written, head, head_from_file, lit
+    @property
+    def has_joints(self) -> bool:
+        """Whether it has the joints of a head model."""
+        ...
+
+    @property
+    def targets(self) -> set[str]:
+        """Names that weights of a pose may have."""
+        ...
+
+    def avatar(self, pose: Pose) -> Avatar:
+        """As it looks in a pose; head space."""
+        ...
+
+
+class ShownMesh:
+    """A written avatar in head space."""
+
+    def __init__(self, written: WrittenAvatar, head_from_file: Float[ndarray, "4 4"]) -> None:
+        self._written, self._head_from_file = written, head_from_file
+        self.has_joints, self.targets = written.has_joints, written.targets
+
+    def avatar(self, pose: Pose) -> Avatar:
+        """See `Shown`."""
+        parts = self._written.parts(pose)
+        places = (transform_points(self._head_from_file, part.vertices) for part in parts)
+        placed = [replace(part, vertices=each, normals=None) for part, each in zip(parts, places, strict=True)]
+        return MeshAvatar(placed, Path("memory"), "", "memory")
+
+
+class Stage:
+    """Where a rigged avatar is drawn: by cameras before the fitted head, in head space.
+
+    `steps`: pictures of the GIF on the way to a pose.
+    """
+
+    def __init__(self, shown: Shown, head: FittedHead, lit: str, steps: int = _STEPS) -> None:
+        self._shown, self._head, self._lit, self._steps = shown, head, lit, steps
         face = head.mask("face")
-        self.poses = [pose for pose in poses_of(written.has_joints) if pose is REST or _shows(pose, written)]
+        self.poses = [pose for pose in poses_of(shown.has_joints) if pose is REST or _shows(pose, shown)]
         opened = head.posed(jaw_pose=head.fit.parameters["jaw_pose"] + np.array([[CORRECTIVE_ANGLE, 0, 0]], np.float32))
         seen = np.concatenate([each[face] if face.any() else each for each in (head.vertices, opened)])
         self._face, self._gif = (camera_before(seen, size, 1.35) for size in (_FACE, _GIF))
@@ -153,9 +189,9 @@ class Stage:
         """Every pose from the front, its eyes and mouth close by; two poses in a row."""
         panels = []
         for pose in self.poses:
-            parts = self._written.parts(pose)
+            avatar = self._shown.avatar(pose)
             close = [self._following(camera, pose) for camera in self._details]
-            face, *details = (self._drawn(parts, camera) for camera in [self._face, *close])
+            face, *details = (self._drawn(avatar, camera) for camera in [self._face, *close])
             row = joined([face, *([joined(details, 0)] if details else [])], 1)
             panels.append(_titled(row, pose))
             advance()
@@ -166,11 +202,11 @@ class Stage:
         """A GIF that goes through all poses and ends as it begins."""
         frames = []
         for pose, amount in self._way():
-            picture = self._drawn(self._written.parts(pose.at(amount)), self._gif)
+            picture = self._drawn(self._shown.avatar(pose.at(amount)), self._gif)
             frames.append(Image.fromarray(_titled(picture, pose)))
             advance()
         # one palette for all, so that nothing flickers
-        palette = Image.fromarray(np.concatenate([np.asarray(each) for each in frames[:: _STEPS - 2]]))
+        palette = Image.fromarray(np.concatenate([np.asarray(each) for each in frames[:: max(1, self._steps - 2)]]))
         palette = palette.quantize(255, Image.Quantize.MEDIANCUT)
         frames = [each.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for each in frames]
         stream = io.BytesIO()
@@ -185,7 +221,7 @@ class Stage:
         return len(self.poses) + len(self._way())
 
     def _way(self) -> list[tuple[Pose, float]]:
-        rise = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, _STEPS))
+        rise = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, self._steps))
         amounts = [*rise, 1.0, 1.0, *rise[::-1][1:]]
         return [(pose, float(amount)) for pose in self.poses if pose is not REST for amount in amounts]
 
@@ -197,18 +233,15 @@ class Stage:
         motion[:3, 3] = place - motion[:3, :3] @ place
         return camera._replace(head_to_camera=camera.head_to_camera @ np.linalg.inv(motion))
 
-    def _drawn(self, parts: Sequence[MeshPart], cameras: Cameras) -> UInt8[ndarray, "h w 3"]:
-        places = (transform_points(self._head_from_file, part.vertices) for part in parts)
-        placed = [replace(part, vertices=each, normals=None) for part, each in zip(parts, places, strict=True)]
-        avatar = MeshAvatar(placed, Path("memory"), "", "memory")
+    def _drawn(self, avatar: Avatar, cameras: Cameras) -> UInt8[ndarray, "h w 3"]:
         width, height = cameras.size
         drawn = avatar.draw(cameras.K, cameras.head_to_camera, width, height, self._lit, outputs=("image",))
         assert drawn.image is not None
         return to_uint8(drawn.image[0].transpose(1, 2, 0))
 
 
-def _shows(pose: Pose, written: WrittenAvatar) -> bool:
-    return bool(pose.turns or set(pose.weights) & written.targets)
+def _shows(pose: Pose, shown: Shown) -> bool:
+    return bool(pose.turns or set(pose.weights) & shown.targets)
 
 
 def _titled(picture: UInt8[ndarray, "h w 3"], pose: Pose) -> UInt8[ndarray, "H w 3"]:

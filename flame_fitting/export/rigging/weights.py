@@ -13,14 +13,14 @@ _HELD = 1e-8
 
 def inpainted(
     vertices: Float[ndarray, "W 3"],
-    faces: Int[ndarray, "F 3"],
+    faces: Int[ndarray, "F 3"] | None,
     known: Bool[ndarray, " W"],
     values: Float[ndarray, "W J"],
 ) -> Float[ndarray, "W J"]:
     """Weights of all vertices from those of the known ones, each row at least 0 and of sum 1.
 
-    The minimum of trace(X^T (L M^-1 L) X) with the known rows held. Components without a known row follow the first
-    joint.
+    The minimum of trace(X^T (L M^-1 L) X) with the known rows held; without `faces` on a cloud of points. Components
+    without a known row follow the first joint.
     """
     import robust_laplacian
     from scipy.sparse import diags
@@ -30,7 +30,11 @@ def inpainted(
     out = np.zeros_like(values)
     out[:, 0] = 1.0
     out[known] = values[known]
-    laplacian, mass = robust_laplacian.mesh_laplacian(np.ascontiguousarray(vertices), np.ascontiguousarray(faces))
+    points = np.ascontiguousarray(vertices)
+    if faces is None:
+        laplacian, mass = robust_laplacian.point_cloud_laplacian(points)
+    else:
+        laplacian, mass = robust_laplacian.mesh_laplacian(points, np.ascontiguousarray(faces))
     scale = mass.diagonal().mean()
     area = np.maximum(mass.diagonal() / scale, 1e-4)
     energy = (laplacian @ diags(1 / area) @ laplacian).tocsr()

@@ -16,7 +16,8 @@ from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.export.gltf_document import GltfDocument, placing
 from flame_fitting.export.gltf_rigs import Track, add_animation, bind_skin, morph_target, name_targets
-from flame_fitting.export.rigged_avatar import RiggedAvatar, _avatar_of, correspondence, rigged
+from flame_fitting.export.rigged_avatar import RiggedAvatar, correspondence, rigged
+from flame_fitting.export.rigging.avatar_file import avatar_of
 from flame_fitting.export.rigging.checks import torn_edges
 from flame_fitting.head.actions import actions_of
 from flame_fitting.head.loading import load_head
@@ -223,11 +224,11 @@ def test_an_avatar_that_is_not_there_is_asked_for_or_was_mistyped(tmp_path: Path
     gone = tmp_path / "gone.glb"
     capture = Capture(tmp_path, [], avatar=AvatarRecord(file=str(gone)))
     with pytest.raises(InputError, match=r"gone\.glb: the avatar is not there any more\. .*--avatar FILE"):
-        _avatar_of(capture, None)
+        avatar_of(capture, None, "mesh")
     with pytest.raises(InputError, match=r"typo\.glb: there is no such file\. Check the path"):
-        _avatar_of(capture, tmp_path / "typo.glb")
+        avatar_of(capture, tmp_path / "typo.glb", "mesh")
     gone.touch()
-    assert _avatar_of(capture, None) == gone
+    assert avatar_of(capture, None, "mesh") == gone
 
 
 def lips(known: Known) -> np.ndarray:
