@@ -1,4 +1,4 @@
-"""Format `gaussian-avatars`: splats bound to FLAME's faces, in the files that GaussianAvatars' viewer loads.
+"""Format `gaussian-avatars`: splats bound to FLAME's faces, in the files that GaussianAvatars' own loader reads.
 
 point_cloud/iteration_1/point_cloud.ply    centres, standard deviations and rotations in the frames of faces
 point_cloud/iteration_1/flame_param.npz    FLAME's parameters at all timesteps of the fit
@@ -57,7 +57,7 @@ def write_gaussian_avatars(job: ExportJob) -> ExportSummary:
     return ExportSummary(
         job.target,
         f"{len(splats)} splats on {len(np.unique(face))} faces, {len(arrays['expr'])} timestep(s)",
-        f"GaussianAvatars' viewer opens it: python local_viewer.py --point_path {where.absolute()}",
+        f"For GaussianAvatars' viewer: python local_viewer.py --point_path {where.absolute()}",
         made.warnings + job.warnings,
     )
 

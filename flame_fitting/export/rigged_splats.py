@@ -113,7 +113,7 @@ def write_rigged_splats(job: ExportJob) -> ExportSummary:
     written = f"{len(made.splats)} splats" + (
         f", posed {len(rows)} time{'s'[: len(rows) - 1]} ({where})" if rows else ""
     )
-    opens = f"{CLOUD} and what is posed open in viewers of 3DGS. How they move: {job.target / SHEET} and {GIF}."
+    opens = f"{CLOUD} and what is posed are PLY files of 3DGS. How they move: {job.target / SHEET} and {GIF}."
     return ExportSummary(job.target, written, opens, made.warnings + job.warnings)
 
 
