@@ -11,6 +11,7 @@ from torch import Tensor
 from flame_fitting import progress
 from flame_fitting.errors import InputError
 from flame_fitting.fit.bridging import bridged
+from flame_fitting.fit.covered import covered_vertices
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.lighting import turned_lights
 from flame_fitting.fit.observations import Observations
@@ -24,6 +25,7 @@ from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.solvers.plateau import Plateau
+from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState, Underway
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
@@ -78,6 +80,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         lights,
         seen.name,
         stage.before,
+        _covered(state, seen, settings) if pictures else None,
     )
     weights = photometric_weights(config, settings, ordered=not seen.moments)
     found = refine(problem, weights, photometric, config.seed, report, keeper=stage.keeper, left=state.underway)
@@ -104,6 +107,13 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         final = not config.model.tex_bake
         out = replace(out, texture=found.texture, residual=found.residual, texture_is_final=final)
     return out
+
+
+def _covered(state: FitState, seen: Observations, settings: StageConfig) -> Tensor | None:
+    """(V,) where hair or clothes cover the head, for stages that leave that alone; None where no texture tells."""
+    if not settings.except_covered or state.texture is None or seen.texels is None:
+        return None
+    return covered_vertices(seen.head, state.texture, seen.texels(state.texture.shape[0]))
 
 
 @dataclass(eq=False)
