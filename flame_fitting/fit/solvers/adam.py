@@ -27,9 +27,13 @@ from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.solvers.plateau import Plateau
 from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState, Underway
+from flame_fitting.fit.texture import bake, complete
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.rotations import rotation_matrix
+
+_COARSE = 512
+"""Texels along an edge of a texture that only tells skin from hair."""
 
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
@@ -110,10 +114,17 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
 
 
 def _covered(state: FitState, seen: Observations, settings: StageConfig) -> Tensor | None:
-    """(V,) where hair or clothes cover the head, for stages that leave that alone; None where no texture tells."""
-    if not settings.except_covered or state.texture is None or seen.texels is None:
+    """(V,) where hair or clothes cover the head, for stages that leave that alone."""
+    if not settings.except_covered:
         return None
-    return covered_vertices(seen.head, state.texture, seen.texels(state.texture.shape[0]))
+    assert seen.rasterizer is not None and seen.texels is not None and seen.pictures is not None
+    texture = state.texture
+    if texture is None:  # a fit that begins here
+        vertices = state.parameters.vertices(seen.head).detach()[:1]
+        shown = seen.pictures.batch(seen.pictures.rows([0]))
+        texels = seen.texels(_COARSE)
+        texture = complete(bake(seen.rasterizer, seen.head, vertices, shown, texels), seen.head, texels)
+    return covered_vertices(seen.head, texture, seen.texels(texture.shape[0]))
 
 
 @dataclass(eq=False)
