@@ -19,6 +19,16 @@ def is_dataset(path: Path) -> bool:
     return (path / "flame_param").is_dir() and bool(transforms_files(path))
 
 
+def how_to_begin_with(capture: Path, head_hash: str) -> str | None:
+    """What to tell whoever fits a dataset that carries parameters of this very head model; None of any other."""
+    if not is_dataset(capture) or _made_with(read_json_object(transforms_files(capture)[0], _GIVE)) != head_hash:
+        return None
+    return (
+        "the dataset carries parameters of an earlier fit, which are not looked at; to begin with them: "
+        f"--model.flame-params-path {capture} --begin-stage rgb_init_offset --data.no-use-landmark"
+    )
+
+
 def dataset_parameters(path: Path, head_hash: str) -> dict[str, np.ndarray]:
     """The arrays of all timesteps in their order, as one file of parameters has them; the world is the dataset's.
 
@@ -27,13 +37,10 @@ def dataset_parameters(path: Path, head_hash: str) -> dict[str, np.ndarray]:
     named: dict[int, str] = {}
     for file in transforms_files(path):
         data = read_json_object(file, _GIVE)
-        said = data.get("provenance")
-        model = said.get("head_model") if isinstance(said, dict) else None
-        made_with = model.get("sha256") if isinstance(model, dict) else None
-        if made_with and made_with != head_hash:
+        if _made_with(data) not in (None, head_hash):
             raise InputError(
-                f"{path}: its parameters are of another head model ({model.get('name')}). Give --head that one, or "
-                "leave --model.flame-params-path out."
+                f"{path}: its parameters are of another head model. Choose that one with --head, or leave "
+                "--model.flame-params-path out."
             )
         frames = data.get("frames")
         for frame in frames if isinstance(frames, list) else []:
@@ -50,6 +57,14 @@ def dataset_parameters(path: Path, head_hash: str) -> dict[str, np.ndarray]:
         }
     except ValueError as error:
         raise InputError(f"{path / 'flame_param'}: arrays of timesteps differ in shape ({error}). {_GIVE}") from error
+
+
+def _made_with(data: dict[str, Any]) -> str | None:
+    """Which head model's file the dataset says that its parameters are of."""
+    said = data.get("provenance")
+    model = said.get("head_model") if isinstance(said, dict) else None
+    found = model.get("sha256") if isinstance(model, dict) else None
+    return str(found) if found else None
 
 
 def _note(named: dict[int, str], file: Path, frame: Any) -> None:
