@@ -200,8 +200,9 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     if path is not None:
         notify = progress.say if left is None else None  # a run that goes on began with it before
         earlier = earlier_state(path, double, len(capture.timesteps), assumed, notify)
-    elif left is None and (carried := how_to_begin_with(capture.root, double.file_hash)) is not None:
-        progress.say(carried)
+    elif left is None and not config.over_time:
+        for text in how_to_begin_with(capture.root, double.file_hash):
+            progress.say(text)
     known = left.scale if left is not None else None
     if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
         known = earlier.scale

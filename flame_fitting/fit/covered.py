@@ -9,7 +9,7 @@ from torch import Tensor
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.texturing import TexelMap
 
-MAY_BE_COVERED = ("scalp", "hair", "forehead", "ears", "neck", "boundary")
+MAY_BE_COVERED = ("scalp", "hair", "forehead", "ears")
 """Regions."""
 _SKIN = ("nose", "left_cheek", "right_cheek")
 """Regions whose colour is taken for the skin's."""
@@ -18,6 +18,8 @@ _OTHER = 14.0
 it."""
 _SPREAD = 2.0
 """And so many times as far as four fifths of the skin."""
+_RINGS = 2
+"""Rings of triangles around it that hair hangs over, as seen from beside."""
 
 
 def covered_vertices(head: HeadModel, texture: Float[Tensor, "R R 3"], texels: TexelMap) -> Bool[Tensor, " V"]:
@@ -45,4 +47,8 @@ def covered_vertices(head: HeadModel, texture: Float[Tensor, "R R 3"], texels: T
     other = torch.as_tensor((apart > limit) & known) & may
     votes = torch.zeros(head.n_vertices).index_add_(0, head.faces.cpu().reshape(-1), other.float().repeat_interleave(3))
     of = torch.bincount(head.faces.cpu().reshape(-1), minlength=head.n_vertices).clamp_min(1)
-    return votes > 0.5 * of
+    found = votes > 0.5 * of
+    faces = head.faces.cpu()
+    for _ in range(_RINGS):
+        found[faces[found[faces].any(1)]] = True
+    return found

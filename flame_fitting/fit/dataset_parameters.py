@@ -19,14 +19,14 @@ def is_dataset(path: Path) -> bool:
     return (path / "flame_param").is_dir() and bool(transforms_files(path))
 
 
-def how_to_begin_with(capture: Path, head_hash: str) -> str | None:
-    """What to tell whoever fits a dataset that carries parameters of this very head model; None of any other."""
+def how_to_begin_with(capture: Path, head_hash: str) -> list[str]:
+    """What to tell whoever fits a dataset that carries parameters of this very head model; nothing of any other."""
     if not is_dataset(capture) or _made_with(read_json_object(transforms_files(capture)[0], _GIVE)) != head_hash:
-        return None
-    return (
+        return []
+    return [
         "the dataset carries parameters of an earlier fit, which are not looked at; to begin with them: "
         f"--model.flame-params-path {capture} --begin-stage rgb_init_offset --data.no-use-landmark"
-    )
+    ]
 
 
 def dataset_parameters(path: Path, head_hash: str) -> dict[str, np.ndarray]:
