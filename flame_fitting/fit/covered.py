@@ -9,7 +9,7 @@ from torch import Tensor
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.texturing import TexelMap
 
-MAY_BE_COVERED = ("scalp", "hair", "forehead", "ears")
+MAY_BE_COVERED = ("scalp", "hair", "forehead", "ears", "neck", "boundary")
 """Regions."""
 _SKIN = ("nose", "left_cheek", "right_cheek")
 """Regions whose colour is taken for the skin's."""
