@@ -34,8 +34,7 @@ from flame_fitting.maths.closest import TriangleTree
 from flame_fitting.render.backend import make_rasterizer
 from flame_fitting.report.statistics import area_of_vertices, weighted_stats
 
-WAYS = {"pictures": (None, None), "parameters": ("dataset", "rgb_init_offset")}
-"""By name: whether the dataset's parameters are begun with, and the stage to begin with."""
+WAYS = ("pictures", "parameters")
 ROWS = ("face", "nose", "lips", "eyelids", "chin", "forehead", "left_cheek", "right_cheek", "ears", "neck", "scalp")
 
 
@@ -45,6 +44,7 @@ def main() -> int:
     parser.add_argument("fits", type=Path, nargs="+", help="folders of fits")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--steps", type=int, help="of rgb_init_offset, as the preset has them by default")
     parser.add_argument("--preset", default="static")
     parser.add_argument("--scale-factor", type=float, default=1.0, help="size of the pictures that are exported")
     args = parser.parse_args()
@@ -57,20 +57,22 @@ def main() -> int:
         for way in args.ways:
             again = args.output / name / way
             if not (again / "tracked_flame_params.npz").is_file():
-                _fit_again(dataset, again, way, args.preset)
+                _fit_again(dataset, again, way, args.preset, args.steps)
             first, head = open_fit_and_head(folder)
             second, _ = open_fit_and_head(again)
             print(f"\n**{name}**, {way}:\n\n{table(head, first, second)}", flush=True)
     return 0
 
 
-def _fit_again(dataset: Path, output: Path, way: str, chosen: str) -> None:
-    begins_with, stage = WAYS[way]
+def _fit_again(dataset: Path, output: Path, way: str, chosen: str, steps: int | None) -> None:
     config = preset(chosen, dataset)
-    config.output, config.begin_stage = output, stage
+    config.output = output
     config.log.overlays = False
-    if begins_with:
-        config.model.flame_params_path = dataset
+    stage = config.pipeline.rgb_init_offset
+    stage.num_steps = steps or stage.num_steps
+    if way == "parameters":  # as `fit` says of such a dataset
+        config.model.flame_params_path, config.begin_stage = dataset, "rgb_init_offset"
+        config.data.use_landmark, stage.lr_scale = False, 0.3
     fit(config, evaluate=False)
 
 

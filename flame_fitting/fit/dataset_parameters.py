@@ -25,7 +25,8 @@ def how_to_begin_with(capture: Path, head_hash: str) -> list[str]:
         return []
     return [
         "the dataset carries parameters of an earlier fit, which are not looked at; to begin with them: "
-        f"--model.flame-params-path {capture} --begin-stage rgb_init_offset --data.no-use-landmark"
+        f"--model.flame-params-path {capture} --begin-stage rgb_init_offset --data.no-use-landmark "
+        "--pipeline.rgb-init-offset.lr-scale 0.3"
     ]
 
 
