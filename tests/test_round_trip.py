@@ -125,7 +125,13 @@ def test_a_real_avatars_dataset_gives_its_head_again(test_data: Path, tmp_path: 
     first, head = open_fit_and_head(tmp_path / "out" / "fit")
     truth, bare = Truth(first.vertices_head(head)[0], 1000.0), ("nose", "lips", "chin")
     steps = ("--pipeline.rgb-init-offset.num-steps", "100", "--log.no-overlays")
-    begun = ("--model.flame-params-path", str(dataset), "--begin-stage", "rgb_init_offset", "--data.no-use-landmark")
+    begun: tuple[str, ...] = (
+        "--model.flame-params-path",
+        str(dataset),
+        "--begin-stage",
+        "rgb_init_offset",
+        "--data.no-use-landmark",
+    )
     begun += ("--pipeline.rgb-init-offset.lr-scale", "0.3")
     for options, vertex, surface in (((), 5.0, 0.6), (begun, 1.5, 0.4)):
         output = tmp_path / f"again{len(options)}"

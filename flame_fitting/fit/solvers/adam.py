@@ -196,7 +196,7 @@ def refine(
             if step.size(number) != step.size(max(number - 1, 0)):
                 watch.restart()
                 plateau.restart()
-            trouble = watch.report(number, seen)
+            trouble = watch.report(number, None if seen is None else seen + step.below_zero(number))
             if trouble is not None:
                 break
             going_on = number + 1

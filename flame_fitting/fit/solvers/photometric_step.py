@@ -233,6 +233,12 @@ class PhotometricStep:
     def _is_due(step: int, every: int) -> bool:
         return step % every == 0 if every else step == 0
 
+    def below_zero(self, step: int) -> float:
+        """How far the loss of a step may lie below 0: head that covers the avatar near its outline earns."""
+        looked_at = min(self.config.views_per_step, self.views.count)
+        earned = self.views.surplus(self.size(step)[0]) if self.texture is not None else 0.0
+        return self.weights.silhouette * looked_at * earned / float(self._count) if earned else 0.0
+
     @property
     def moves_something(self) -> bool:
         """Whether any step size is above 0."""
@@ -329,8 +335,10 @@ class PhotometricStep:
             return torch.autograd.grad(sum(rest, root_with_slopes([now.pos], [slope])), values)[0]
         bare = slope * self._uncovered
         offsets = self.geometry.moves_offsets
-        out = torch.autograd.grad(sum(rest, root_with_slopes([now.pos], [bare])), values, retain_graph=offsets)[0]
-        if offsets:
+        out = torch.autograd.grad(
+            sum(rest, root_with_slopes([now.pos], [bare])), values, retain_graph=offsets or self.geometry.moves_neck
+        )[0]
+        if offsets or self.geometry.moves_neck:
             hidden = torch.autograd.grad(root_with_slopes([now.pos], [slope - bare]), values)[0]
             self.geometry.add_to_offsets(out, hidden)
         return out
