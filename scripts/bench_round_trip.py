@@ -115,7 +115,7 @@ def _covered(head: HeadModel, result: FitResult) -> ndarray:
         return np.zeros(head.n_vertices, dtype=bool)
     texture = torch.as_tensor(result.texture / 255.0, dtype=torch.float32)
     texels = TexelMaps(make_rasterizer(torch.device("cpu")), head)(len(texture))
-    return covered_vertices(head, texture, texels).numpy()
+    return (covered_vertices(head, texture, texels) > 0).numpy()
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from flame_fitting.head.model import HeadModel
 from flame_fitting.render.texturing import TexelMap
 
-MAY_BE_COVERED = ("scalp", "hair", "forehead", "ears", "neck", "boundary")
-"""Regions."""
+HAIR = ("scalp", "hair", "forehead", "ears")
+"""Regions that hair may cover."""
+CLOTHES = ("neck", "boundary")
+"""Regions that clothes may cover."""
+_OF_CLOTHES = 0.7
+"""How far what clothes cover counts as covered: next to nothing but a collar tells where a neck is."""
 _SKIN = ("nose", "left_cheek", "right_cheek")
 """Regions whose colour is taken for the skin's."""
 _OTHER = 14.0
@@ -19,17 +23,17 @@ it."""
 _SPREAD = 2.0
 """And so many times as far as four fifths of the skin."""
 _RINGS = 2
-"""Rings of triangles around it that hair hangs over, as seen from beside."""
+"""Rings of triangles around hair that it hangs over, as seen from beside."""
 
 
-def covered_vertices(head: HeadModel, texture: Float[Tensor, "R R 3"], texels: TexelMap) -> Bool[Tensor, " V"]:
-    """Vertices of the head where the baked `texture` (sRGB) is not coloured as the skin of nose and cheeks.
+def covered_vertices(head: HeadModel, texture: Float[Tensor, "R R 3"], texels: TexelMap) -> Float[Tensor, " V"]:
+    """How far each vertex is covered, 0..1: where the baked `texture` (sRGB) is not coloured as nose and cheeks.
 
-    None are of a head that is all of one colour, or whose skin is as varied as all the rest.
+    Nowhere on a head that is all of one colour, or whose skin is as varied as all the rest.
     """
     count = len(head.faces)
-    none = torch.zeros(head.n_vertices, dtype=torch.bool)
-    skin, may = head.face_mask(*_SKIN).cpu(), head.face_mask(*MAY_BE_COVERED).cpu()
+    none = torch.zeros(head.n_vertices)
+    skin, may = head.face_mask(*_SKIN).cpu(), head.face_mask(*HAIR, *CLOTHES).cpu()
     if not skin.any() or not may.any():
         return none
     seen = texels.covered.cpu()
@@ -47,8 +51,8 @@ def covered_vertices(head: HeadModel, texture: Float[Tensor, "R R 3"], texels: T
     other = torch.as_tensor((apart > limit) & known) & may
     votes = torch.zeros(head.n_vertices).index_add_(0, head.faces.cpu().reshape(-1), other.float().repeat_interleave(3))
     of = torch.bincount(head.faces.cpu().reshape(-1), minlength=head.n_vertices).clamp_min(1)
-    found = votes > 0.5 * of
-    faces = head.faces.cpu()
+    found, clothed = votes > 0.5 * of, head.region_mask(*CLOTHES).cpu()
+    hair, faces = found & ~clothed, head.faces.cpu()
     for _ in range(_RINGS):
-        found[faces[found[faces].any(1)]] = True
-    return found
+        hair[faces[hair[faces].any(1)]] = True
+    return torch.where(hair & ~clothed, 1.0, _OF_CLOTHES * found.float())

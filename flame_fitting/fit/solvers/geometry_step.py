@@ -261,13 +261,9 @@ class GeometryStep:
         """Whether offsets are among what moves."""
         return bool(self._offsets)
 
-    @property
-    def moves_neck(self) -> bool:
-        return "neck_pose" in self._shapes
-
     def add_to_offsets(self, slope: Tensor, more: Tensor) -> None:
         """Adds to a row like `values` the offsets of another one."""
-        for name in (*self._offsets, *(["neck_pose"] if self.moves_neck else [])):
+        for name in self._offsets:
             self.unpack(slope)[name].add_(self.unpack(more)[name])
 
     def vertices(self) -> Float[Tensor, "T V 3"]:

@@ -53,7 +53,7 @@ class Problem:
     before: FitParameters | None = None
     """The timestep before the first one, which changes over time count to."""
     covered: Tensor | None = None
-    """(V,) bool: vertices that pictures move by offsets alone."""
+    """(V,) how far pictures move a vertex by offsets alone, 0..1."""
 
 
 class PhotometricStep:
@@ -91,7 +91,7 @@ class PhotometricStep:
         self.light = Light(config, weights, device, problem.lights)
         self._uncovered: Tensor | None = None
         if problem.covered is not None and bool(problem.covered.any()):
-            self._uncovered = (~problem.covered).float()[:, None].to(device)
+            self._uncovered = (1 - problem.covered.float())[:, None].to(device)
         # changes are in units of step sizes, which may be small: eps must be smaller still
         self.optimizer = Adam([(self.geometry.values, 1.0, 1e-15), *self.light.moving])
         self._graphed: dict[tuple[int, int], GraphedStep] = {}
@@ -335,10 +335,8 @@ class PhotometricStep:
             return torch.autograd.grad(sum(rest, root_with_slopes([now.pos], [slope])), values)[0]
         bare = slope * self._uncovered
         offsets = self.geometry.moves_offsets
-        out = torch.autograd.grad(
-            sum(rest, root_with_slopes([now.pos], [bare])), values, retain_graph=offsets or self.geometry.moves_neck
-        )[0]
-        if offsets or self.geometry.moves_neck:
+        out = torch.autograd.grad(sum(rest, root_with_slopes([now.pos], [bare])), values, retain_graph=offsets)[0]
+        if offsets:
             hidden = torch.autograd.grad(root_with_slopes([now.pos], [slope - bare]), values)[0]
             self.geometry.add_to_offsets(out, hidden)
         return out
