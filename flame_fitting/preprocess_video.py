@@ -39,7 +39,7 @@ class PreprocessConfig(OutputOptions):
     """Alpha maps: selfie ships with this program; the other two need their authors' weights, downloaded once."""
     background_folder: Path = option(Path("../../BACKGROUND"), decides=False)
     """background_matting_v2: folder of image_<camera>.jpg, the empty background; it counts from images/."""
-    matting_weights: Path | None = option(None, decides=False)
+    matting_weights: Path | None = option(None, decides=False, reads="file")
     """TorchScript file of the matting network, in place of the one that is downloaded."""
     device: str = option("auto", decides=False)
     """Where the two large matting networks run: auto, cpu, cuda or cuda:N."""
@@ -72,14 +72,16 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
     A run that was stopped goes on where it stopped, if nothing that decides its result has changed since.
     """
     from flame_fitting import progress, stopping
-    from flame_fitting.video.clips import check_clip
-    from flame_fitting.video.methods import MattingOptions, make_matting
     from flame_fitting.video.sources import find_sequence
 
     for problem in refusals(config):
         raise InputError(problem)
+    sequence = find_sequence(config.input)
+
+    from flame_fitting.video.clips import check_clip
+    from flame_fitting.video.methods import MattingOptions, make_matting
+
     with progress.stage(STAGE) as line:
-        sequence = find_sequence(config.input)
         options = MattingOptions(config.matting_weights, config.background_folder, config.device, workers())
         scales = tuple(sorted(set(config.downsample_scales)))
         for clip in sequence.clips:
