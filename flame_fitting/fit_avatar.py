@@ -174,6 +174,7 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     from flame_fitting.capture.opening import open_capture
     from flame_fitting.fit.begin import begin
     from flame_fitting.fit.bridging import gaps
+    from flame_fitting.fit.dataset_parameters import how_to_begin_with
     from flame_fitting.fit.detected_sources import detected_sources
     from flame_fitting.fit.earlier import earlier_state, in_reference
     from flame_fitting.fit.observations import Observations, with_pictures
@@ -200,6 +201,9 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     if path is not None:
         notify = progress.say if left is None else None  # a run that goes on began with it before
         earlier = earlier_state(path, double, len(capture.timesteps), assumed, notify)
+    elif left is None and not config.over_time:
+        for text in how_to_begin_with(capture.root, double.file_hash):
+            progress.say(text)
     known = left.scale if left is not None else None
     if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
         known = earlier.scale
@@ -255,7 +259,9 @@ def plan(config: FitConfig) -> Manifest:
     chosen = (config.head, config.flame_dir, config.flame_masks)
     inputs |= {role: input_record(path, config.folder) for role, path in head_inputs(*chosen).items()}
     if config.model.flame_params_path is not None:
-        inputs["flame_params"] = input_record(config.model.flame_params_path, config.folder)
+        carried = config.model.flame_params_path / "flame_param"  # landmarks may come to a dataset meanwhile
+        begun_with = carried if carried.is_dir() else config.model.flame_params_path
+        inputs["flame_params"] = input_record(begun_with, config.folder)
     if config.landmark_embedding is not None:
         inputs["landmark_embedding"] = input_record(config.landmark_embedding, config.folder)
     return Manifest(

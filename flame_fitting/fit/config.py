@@ -115,8 +115,8 @@ class ModelConfig:
     occluded: tuple[str, ...] = ()
     """Regions of the head that something else covers: they follow neither surface nor pictures."""
     flame_params_path: Path | None = option(None, decides=False, reads="file or folder")
-    """Fit to begin with: its folder (all of its state) or tracked_flame_params.npz, ours or VHAP's. With --begin-stage
-    the stages that led there are left out."""
+    """Fit to begin with: its folder (all of its state), tracked_flame_params.npz, ours or VHAP's, or a dataset that
+    carries parameters (flame_param/). With --begin-stage the stages that led there are left out."""
 
 
 @dataclass

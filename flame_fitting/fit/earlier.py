@@ -12,11 +12,12 @@ from flame_fitting.capture.similarity import decompose_similarity, invert_simila
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from flame_fitting.fit.dataset_parameters import dataset_parameters, is_dataset
 from flame_fitting.fit.parameters import PARAMETERS, FitParameters, placement_matrix, root_joints
 from flame_fitting.fit.state import FitState
 from flame_fitting.head.model import HeadModel
 
-_GIVE = "Give the folder of a fit to the same head model, or its tracked_flame_params.npz."
+_GIVE = "Give the folder of a fit to the same head model, its tracked_flame_params.npz, or a dataset with flame_param/."
 
 
 def earlier_state(
@@ -28,16 +29,20 @@ def earlier_state(
 ) -> FitState:
     """What a fit has left: its whole state where `path` is its folder or checkpoint, else the parameters of a file.
 
-    The file is `tracked_flame_params.npz`, ours or VHAP's (whose world is head space); what it does not have stays at
-    rest. `assumed_focal` is the focal length (in units of the picture's longer side) that a camera is opened with whose
-    own is not known; the file's is counted from it. Of more timesteps than the capture has the first are taken, as VHAP
-    does; of fewer, the last one stays. The history of the earlier fit is left behind. `notify` is told in a line what
-    was taken. Raises InputError where it belongs to another head model.
+    The file is `tracked_flame_params.npz`, ours or VHAP's (whose world is head space), or one of a dataset's
+    flame_param/, whose folder stands for all of them; what it does not have stays at rest. `assumed_focal` is the focal
+    length (in units of the picture's longer side) that a camera is opened with whose own is not known; the file's is
+    counted from it. Of more timesteps than the capture has the first are taken, as VHAP does; of fewer, the last one
+    stays. The history of the earlier fit is left behind. `notify` is told in a line what was taken. Raises InputError
+    where it belongs to another head model.
     """
     folder_or_file = Path(path)
     checkpoint = folder_or_file / CHECKPOINT_NAME if folder_or_file.is_dir() else folder_or_file
     if checkpoint.suffix == ".npz":
-        state = _from_parameters(checkpoint, head, assumed_focal)
+        state = _from_parameters(checkpoint, read_npz(checkpoint, _GIVE), head, assumed_focal)
+    elif is_dataset(folder_or_file):
+        arrays = dataset_parameters(folder_or_file, head.file_hash)
+        state = _from_parameters(folder_or_file, arrays, head, assumed_focal)
     elif checkpoint.is_file():
         found: Checkpoint = load_checkpoint(checkpoint)
         state = found.state
@@ -81,9 +86,10 @@ def _taken(path: Path, state: FitState, timesteps: int, assumed_focal: float | N
     return f"begins with {path}: {what}"
 
 
-def _from_parameters(path: Path, head: HeadModel, assumed_focal: float | None) -> FitState:
-    """Of a parameter file; head space is its world where it has no `head_from_world`."""
-    arrays = read_npz(path, _GIVE)
+def _from_parameters(
+    path: Path, arrays: dict[str, np.ndarray], head: HeadModel, assumed_focal: float | None
+) -> FitState:
+    """Of a file's arrays; head space is its world where it has no `head_from_world`."""
     steps = len(arrays["expr"]) if "expr" in arrays and arrays["expr"].ndim == 2 else 0
     if not steps or not {"shape", "rotation", "translation"} <= arrays.keys():
         raise InputError(f"{path}: has the keys {', '.join(sorted(arrays))}: no parameters of a fit. {_GIVE}")

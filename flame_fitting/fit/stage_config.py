@@ -47,6 +47,9 @@ class StageConfig:
     """Regions whose texture does not move the surface."""
     align_boundary_except: tuple[str, ...] = ()
     """Regions whose outline does not move the surface."""
+    except_covered: bool = False
+    """Where pictures show another colour than the skin's on scalp, forehead, ears or neck (hair, clothes), they move
+    static offsets alone: neither identity nor pose."""
     disable_jawline_landmarks: bool = False
     """Leave the jaw line's landmarks out."""
     when: Literal["always", "with_geometry", "without_geometry", "without_pictures", "beyond_keyframes"] = "always"
@@ -128,6 +131,7 @@ def _outline() -> StageConfig:
     return StageConfig(
         150,
         optimizable_params=_EVERYTHING,
+        except_covered=True,
         when="without_geometry",
         lr_scale=5.0,
         landmark=0.1,
@@ -163,6 +167,7 @@ def _offsets_by_pictures() -> StageConfig:
         600,
         optimizable_params=(*_EVERYTHING, "static_offset", "texture"),
         for_offsets=True,
+        except_covered=True,
         when="without_geometry",
         lr_schedule="cosine",
         average_last=0.3,

@@ -119,6 +119,18 @@ def test_a_matte_holds_a_head_inside_and_never_pulls_it_out(scene) -> None:
     assert found[0] < 0.02 and found[1] == pytest.approx(-0.05, abs=2e-3)
 
 
+def test_a_loss_is_counted_from_where_it_could_not_be_lower(scene) -> None:
+    """Covering the avatar near its outline earns, so a good loss lies about 0, which no ratio can be taken of."""
+    truth, views = scene[3], scene[4]
+    problem = replace(_problem(scene, truth), views=replace(views, background=torch.ones(3)))
+    weights = weights_of(photo=0.0, silhouette=30.0, silhouette_inside=30.0, geometry=geometry_of(prior=0.0))
+    config = settings_of(steps=4, downsample=(1,), views_per_step=6, texture_sizes=(SIZE,), clusters=PAINTED, rebake=0)
+    step = PhotometricStep(problem, weights, config)
+    loss = float(step(0))
+    assert loss < 0 < step.below_zero(0)
+    assert 0 <= loss + step.below_zero(0) < 0.5 * step.below_zero(0)
+
+
 def test_the_truth_stays_where_it_is(scene) -> None:
     head, truth = scene[0], scene[3]
     found = _refined(scene, truth.clone(), steps=15)

@@ -11,6 +11,7 @@ from torch import Tensor
 from flame_fitting import progress
 from flame_fitting.errors import InputError
 from flame_fitting.fit.bridging import bridged
+from flame_fitting.fit.covered import covered_vertices
 from flame_fitting.fit.keeping import Keeper
 from flame_fitting.fit.lighting import turned_lights
 from flame_fitting.fit.observations import Observations
@@ -24,10 +25,15 @@ from flame_fitting.fit.solvers.interface import Diverged, Stage
 from flame_fitting.fit.solvers.photometric_settings import PhotometricConfig, PhotometricWeights
 from flame_fitting.fit.solvers.photometric_step import PhotometricStep, Problem
 from flame_fitting.fit.solvers.plateau import Plateau
+from flame_fitting.fit.stage_config import StageConfig
 from flame_fitting.fit.state import FitState, Underway
+from flame_fitting.fit.texture import bake, complete
 from flame_fitting.fit.views import ViewSet
 from flame_fitting.fusion import reference_only
 from flame_fitting.head.rotations import rotation_matrix
+
+_COARSE = 512
+"""Texels along an edge of a texture that only tells skin from hair."""
 
 
 def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar) -> FitState:
@@ -78,6 +84,7 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         lights,
         seen.name,
         stage.before,
+        _covered(state, seen, settings) if pictures else None,
     )
     weights = photometric_weights(config, settings, ordered=not seen.moments)
     found = refine(problem, weights, photometric, config.seed, report, keeper=stage.keeper, left=state.underway)
@@ -104,6 +111,20 @@ def solve(state: FitState, seen: Observations, stage: Stage, shown: progress.Bar
         final = not config.model.tex_bake
         out = replace(out, texture=found.texture, residual=found.residual, texture_is_final=final)
     return out
+
+
+def _covered(state: FitState, seen: Observations, settings: StageConfig) -> Tensor | None:
+    """(V,) where hair or clothes cover the head, for stages that leave that alone."""
+    if not settings.except_covered:
+        return None
+    assert seen.rasterizer is not None and seen.texels is not None and seen.pictures is not None
+    texture = state.texture
+    if texture is None:  # a fit that begins here
+        vertices = state.parameters.vertices(seen.head).detach()[:1]
+        shown = seen.pictures.batch(seen.pictures.rows([0]))
+        texels = seen.texels(_COARSE)
+        texture = complete(bake(seen.rasterizer, seen.head, vertices, shown, texels), seen.head, texels)
+    return covered_vertices(seen.head, texture, seen.texels(texture.shape[0]))
 
 
 @dataclass(eq=False)
@@ -175,7 +196,7 @@ def refine(
             if step.size(number) != step.size(max(number - 1, 0)):
                 watch.restart()
                 plateau.restart()
-            trouble = watch.report(number, seen)
+            trouble = watch.report(number, None if seen is None else seen + step.below_zero(number))
             if trouble is not None:
                 break
             going_on = number + 1

@@ -256,6 +256,16 @@ class GeometryStep:
             offset, start, scale = (self.unpack(row)[name] for row in (self.values, self._start, self._scale))
             offset.copy_((capped(start + offset * scale, self._caps) - start) / scale)
 
+    @property
+    def moves_offsets(self) -> bool:
+        """Whether offsets are among what moves."""
+        return bool(self._offsets)
+
+    def add_to_offsets(self, slope: Tensor, more: Tensor) -> None:
+        """Adds to a row like `values` the offsets of another one."""
+        for name in self._offsets:
+            self.unpack(slope)[name].add_(self.unpack(more)[name])
+
     def vertices(self) -> Float[Tensor, "T V 3"]:
         """Posed vertices in the reference frame (m), as the stage's own cameras see them."""
         now = self.current()

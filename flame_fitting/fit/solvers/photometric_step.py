@@ -52,6 +52,8 @@ class Problem:
     """What messages call it."""
     before: FitParameters | None = None
     """The timestep before the first one, which changes over time count to."""
+    covered: Tensor | None = None
+    """(V,) how far pictures move a vertex by offsets alone, 0..1."""
 
 
 class PhotometricStep:
@@ -87,6 +89,9 @@ class PhotometricStep:
         if self._batches is not None:
             self.geometry.turn_to(self._batches.rows, self.views.levels[0])
         self.light = Light(config, weights, device, problem.lights)
+        self._uncovered: Tensor | None = None
+        if problem.covered is not None and bool(problem.covered.any()):
+            self._uncovered = (1 - problem.covered.float())[:, None].to(device)
         # changes are in units of step sizes, which may be small: eps must be smaller still
         self.optimizer = Adam([(self.geometry.values, 1.0, 1e-15), *self.light.moving])
         self._graphed: dict[tuple[int, int], GraphedStep] = {}
@@ -228,6 +233,12 @@ class PhotometricStep:
     def _is_due(step: int, every: int) -> bool:
         return step % every == 0 if every else step == 0
 
+    def below_zero(self, step: int) -> float:
+        """How far the loss of a step may lie below 0: head that covers the avatar near its outline earns."""
+        looked_at = min(self.config.views_per_step, self.views.count)
+        earned = self.views.surplus(self.size(step)[0]) if self.texture is not None else 0.0
+        return self.weights.silhouette * looked_at * earned / float(self._count) if earned else 0.0
+
     @property
     def moves_something(self) -> bool:
         """Whether any step size is above 0."""
@@ -295,12 +306,7 @@ class PhotometricStep:
         """Back through the head model from the slopes of its vertices, then Adam; returns the loss of the texture."""
         gradients: list[Tensor] = []
         if self.geometry.values.numel():
-            root = root_with_slopes([now.pos], [slope])
-            if normals is not None and normals_slope is not None:
-                root = root + root_with_slopes([normals], [normals_slope])
-            if now.loss.requires_grad:
-                root = root + now.loss
-            gradients += torch.autograd.grad(root, self.geometry.values)
+            gradients.append(self._through_head(now, normals, slope, normals_slope))
         else:
             gradients.append(torch.zeros_like(self.geometry.values))
         value = torch.zeros((), device=slope.device)
@@ -314,6 +320,26 @@ class PhotometricStep:
         if self.light.moves:
             self.light.slope.zero_()
         return value
+
+    def _through_head(
+        self, now: Projected, normals: Tensor | None, slope: Tensor, normals_slope: Tensor | None
+    ) -> Tensor:
+        """The slope of the moving values; where the head is covered the pictures' own reaches offsets alone."""
+        values = self.geometry.values
+        rest: list[Tensor] = []
+        if normals is not None and normals_slope is not None:
+            rest.append(root_with_slopes([normals], [normals_slope]))
+        if now.loss.requires_grad:
+            rest.append(now.loss)
+        if self._uncovered is None:
+            return torch.autograd.grad(sum(rest, root_with_slopes([now.pos], [slope])), values)[0]
+        bare = slope * self._uncovered
+        offsets = self.geometry.moves_offsets
+        out = torch.autograd.grad(sum(rest, root_with_slopes([now.pos], [bare])), values, retain_graph=offsets)[0]
+        if offsets:
+            hidden = torch.autograd.grad(root_with_slopes([now.pos], [slope - bare]), values)[0]
+            self.geometry.add_to_offsets(out, hidden)
+        return out
 
     @torch.no_grad()
     def bake(self, level: int) -> None:

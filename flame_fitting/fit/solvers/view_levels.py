@@ -37,6 +37,7 @@ class ViewLevels:
         self._far: Tensor | None = None
         self._shown = torch.zeros(len(self.levels), dtype=torch.long)
         """Number of the far colour behind the avatar, by level."""
+        self._surplus: dict[int, float] = {}
         self.wanted: list[Tensor] = []
         if config.pictures:
             both = zip(self.levels, made, strict=True)
@@ -97,6 +98,14 @@ class ViewLevels:
         views = self.levels[level]
         assert views.background is not None
         recomposite(views.rgba, views.background, self._far[int(self._shown[level])], self.wanted[level])
+
+    def surplus(self, level: int) -> float:
+        """By how much a picture's alpha exceeds 1 in the fourth channel of `wanted`, summed over pixels; waits once."""
+        if level not in self._surplus:
+            alpha = self.wanted[level][..., 3]
+            above = (alpha.float() - 1).clamp_min_(0).sum() if alpha.is_floating_point() else torch.zeros(())
+            self._surplus[level] = float(above) / len(alpha)
+        return self._surplus[level]
 
     def changing(self) -> Changing:
         """What steps write; pictures follow from it by `redraw_background`."""
