@@ -105,7 +105,8 @@ def binding_faces(model: HeadModel) -> Int[np.ndarray, "F 3"]:
             "left": [[a, a + 1, b], [a + 1, b + 1, b]],
         }
         # diagonals are mirrored in the middle
-        mine, other = np.moveaxis([quads["right"], quads["left"]][:: 1 if leaning == "right" else -1], 3, 1)
+        both_ways = np.array([quads["right"], quads["left"]][:: 1 if leaning == "right" else -1])
+        mine, other = np.moveaxis(both_ways, 3, 1)
         both = np.where((column < (COLUMNS - 1) // 2)[:, None, None], mine, other).reshape(-1, 3)
         rows.append(both[:, [0, 2, 1]] if turned else both)
     return np.concatenate([faces[:first], *rows])
