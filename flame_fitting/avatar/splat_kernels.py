@@ -255,10 +255,12 @@ def _meets(surface, flat, n, u, v):
 
 @kernel
 @no_type_check
-def meet(first, last, across, bounds, members, flat, surface, box, means, camera, eye, lens, half, depth, normal):
+def meet(
+    first, last, across, bounds, members, flat, surface, box, means, camera, eye, lens, level, half, depth, normal
+):  # fmt: skip
     """Depth (H, W) and normal (H, W, 3, world) of tiles; 0 where less than `half` of a pixel is covered.
 
-    The splat at which half of the light is gone says which surface is seen. The surface is then the average over all
+    The splat at which `level` (at most `half`) of the light is gone says which surface is seen. The surface is then the average over all
     splats that the ray meets there, hidden ones too: to count those in front for more would pull it to the camera. A
     tangent plane lies outside a bulging surface by as much as the mean of the centres lies inside, so the middle of
     both is taken.
@@ -268,12 +270,14 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
     left = np.empty((TILE, TILE))
     seen = np.empty((TILE, TILE))
     reach = np.empty((TILE, TILE))
+    solid = np.empty((TILE, TILE), dtype=np.bool_)
     sums = np.empty((TILE, TILE, 8))
     for tile in range(first, last):
         top, start = tile // across * TILE, tile % across * TILE
         bottom, end = min(top + TILE, height), min(start + TILE, width)
         left[:] = 1.0
         seen[:] = 0.0
+        solid[:] = False
         sums[:] = 0.0
         waiting = (bottom - top) * (end - start)
         farthest = 0.0
@@ -291,7 +295,7 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
                     v = (row + 0.5 - cy) / fy
                     for column in range(low, high + 1):
                         i, j = row - top, column - start
-                        if (sweep == 0) == (seen[i, j] > 0.0):
+                        if (sweep == 0) == solid[i, j]:
                             continue
                         dx = column + 0.5 - x
                         power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
@@ -301,13 +305,15 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
                         u = (column + 0.5 - cx) / fx
                         if sweep == 0:
                             left[i, j] *= 1.0 - covered
-                            if left[i, j] <= 1.0 - half:
+                            if seen[i, j] == 0.0 and left[i, j] <= 1.0 - level:
                                 under = surface[n, 3] * u * u + surface[n, 4] * v * v + surface[n, 5]
                                 under += surface[n, 6] * u * v + surface[n, 7] * u + surface[n, 8] * v
                                 seen[i, j] = _meets(surface, flat, n, u, v)
                                 # its own extent along the ray, and how far tangent planes lie apart
                                 reach[i, j] = min(3.0 / math.sqrt(under) + 0.25 * flat[n, 7], 3.0 * flat[n, 7])
                                 farthest = max(farthest, seen[i, j] + reach[i, j])
+                            if left[i, j] <= 1.0 - half:
+                                solid[i, j] = True
                                 waiting -= 1
                             continue
                         met = _meets(surface, flat, n, u, v)

@@ -17,6 +17,10 @@ _FLAT = 1e-3
 """Thickness that a splat has at least where rays meet it, as a part of its longest side."""
 _COVERED = 0.5
 """A pixel of which less is covered shows no surface."""
+_TRANSLUCENT = 0.1
+"""Share of the light that is gone at the outer side of a translucent layer."""
+_OPAQUE, _SOLID = 0.9, 0.9
+"""Opacity of splats that hide what is behind them, and the share of all splats' surface that they are in a solid."""
 _NONE = np.zeros(0)
 
 
@@ -33,6 +37,8 @@ class SplatScene:
     sh: Float[np.ndarray, "N K 3"]
     antialiased: bool
     near: float
+    level: float
+    """Share of the light that is gone where the surface is looked for."""
 
 
 def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
@@ -50,7 +56,18 @@ def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
         sh=np.ascontiguousarray(splats.sh[:, : count**2]),
         antialiased=splats.antialiased,
         near=_NEAR * middle(splats.means, 0.99)[1],
+        level=_COVERED if is_solid(splats) else _TRANSLUCENT,
     )
+
+
+def is_solid(splats: Splats) -> bool:
+    """Whether it is made of opaque splats, so that its surface is theirs.
+
+    Splats that are trained on pictures alone are of all opacities: a layer of some depth, looked into, whose outer side
+    is the surface.
+    """
+    area = np.prod(np.sort(splats.scales.astype(np.float64), axis=1)[:, 1:], axis=1) * splats.opacities
+    return bool(area[splats.opacities >= _OPAQUE].sum() >= _SOLID * area.sum())
 
 
 def coarse(splats: Splats, most: int, seed: int = 0) -> Splats:
@@ -121,7 +138,7 @@ def draw_splats(
             else:
                 blend(0, tiles, *blending, weights)
         if views.depth is not None and views.normal is not None:
-            where = (scene.means, camera, eye, lens, _COVERED, views.depth[b], views.normal[b])
+            where = (scene.means, camera, eye, lens, scene.level, _COVERED, views.depth[b], views.normal[b])
             run(meet, tiles, across, bounds, members, seen.flat, seen.surface, seen.box, *where)
     for name in OUTPUTS:
         if name not in wanted:
