@@ -77,6 +77,15 @@ class MeshAvatar:
         parts = [replace(part, vertices=(part.vertices - center) / scale) for part in self.parts]
         return replace(self, parts=parts)
 
+    def settled(self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int) -> "MeshAvatar":
+        """Itself."""
+        return self
+
+    @property
+    def unseen(self) -> Bool[np.ndarray, " V"]:
+        """See `interface.Avatar.unseen`."""
+        return np.zeros(0, dtype=bool)
+
     def draw(
         self,
         K: Float[np.ndarray, "B 3 3"],

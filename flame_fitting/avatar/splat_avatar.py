@@ -1,13 +1,13 @@
 """Gaussian splats as an avatar."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, RenderedViews
 from flame_fitting.avatar.lights import CLAY_GREY, light_on, lights_in_world, occlusion_left
@@ -72,7 +72,19 @@ class SplatAvatar:
 
     def normalized(self, center: Float[np.ndarray, " 3"], scale: float) -> "SplatAvatar":
         """The avatar in the frame of (x - center) / scale."""
-        return replace(self, splats=self.splats.normalized(center, scale))
+        splats = self.splats.normalized(center, scale)
+        return SplatAvatar(splats, self.path, self.file_hash, self.format, self.notes, self.warnings)
+
+    def settled(self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int) -> "SplatAvatar":
+        """See `interface.Avatar.settled`."""
+        from flame_fitting.avatar.settled_splats import settled_splats
+
+        return settled_splats(self, K, world_to_camera, size)
+
+    @property
+    def unseen(self) -> Bool[np.ndarray, " V"]:
+        """See `interface.Avatar.unseen`."""
+        return np.zeros(0, dtype=bool)
 
     def draw(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import map_coordinates
 
 from flame_fitting.avatar.fusing_kernels import settle
@@ -20,6 +20,10 @@ _SQUARE = 0.5
 """Cosine that pixels whose colours are compared are seen at, at least."""
 _SHIFTS = np.arange(-2.0, 5.01, 0.5)
 """Pixels at the surface that it is tried to lie farther outside."""
+_STEP, _MIDDLE = 4, 0.2
+"""Every so many pixels are looked at where sides are judged; radius of their middle, share of the picture."""
+_DOUBTFUL, _UNSEEN = 0.6, 0.5
+"""Noise (share of the reach) that tells nothing; share of doubtful pixels on a side that nobody has seen."""
 _COMPARED, _UNLIKE = 4000, 0.1
 """Pixels of a view that are compared, and the difference in brightness from which colours are just different."""
 
@@ -32,6 +36,13 @@ class DepthViews:
     normal: Float[np.ndarray, "V H W 3"]
     K: Float[np.ndarray, "V 3 3"]
     world_to_camera: Float[np.ndarray, "V 4 4"]
+
+    def find(
+        self, K: Float[np.ndarray, "3 3"], world_to_camera: Float[np.ndarray, "4 4"], height: int, width: int
+    ) -> int | None:
+        """The number of the view that a camera has, where one is the same."""
+        same = np.isclose(self.world_to_camera, world_to_camera).all((1, 2)) & np.isclose(self.K, K).all((1, 2))
+        return int(same.argmax()) if same.any() and self.depth.shape[1:] == (height, width) else None
 
     @property
     def eyes(self) -> Float[np.ndarray, "V 3"]:
@@ -126,6 +137,25 @@ def shift_by_colors(
         return 0.0
     before, at, after = unlike[best - 1 : best + 2]
     return float((_SHIFTS[best] + 0.25 * (before - after) / max(before - 2 * at + after, 1e-12)) * pixel)
+
+
+def unseen_views(views: DepthViews) -> Bool[np.ndarray, " V"]:
+    """Which views look at a side that nobody has seen.
+
+    The middle of their pictures shows nothing, a place that views from the other side see as well (what is left is
+    looked into from behind), or one that no other views agree on.
+    """
+    step, out = _STEP, np.zeros(len(views.depth), dtype=bool)
+    K = np.diag([1 / step, 1 / step, 1.0]) @ views.K
+    height, width = views.depth.shape[1:]
+    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step]
+    middle = (np.hypot(rows / height - 0.5, columns / width - 0.5) < _MIDDLE)
+    for k, camera in enumerate(views.world_to_camera):
+        depth, normal = (np.ascontiguousarray(a[k][rows, columns]) for a in (views.depth, views.normal))
+        found = settled_depth(views, depth, normal, K[k], camera)
+        doubtful = (depth <= 0) | (found.inside > 0) | (found.noise > _DOUBTFUL * _REACH * views.pixel)
+        out[k] = doubtful[middle].mean() > _UNSEEN
+    return out
 
 
 def _textured(
