@@ -82,5 +82,12 @@ def settled_splats(
 
         shift = shift_by_colors(views, picture, np.arange(min(_COMPARED_VIEWS, len(K))))
     return SettledSplats(
-        avatar.splats, avatar.path, avatar.file_hash, avatar.format, avatar.notes, avatar.warnings, views=views, shift=shift
+        avatar.splats,
+        avatar.path,
+        avatar.file_hash,
+        avatar.format,
+        avatar.notes,
+        avatar.warnings,
+        views=views,
+        shift=shift,
     )

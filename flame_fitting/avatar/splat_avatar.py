@@ -75,7 +75,9 @@ class SplatAvatar:
         splats = self.splats.normalized(center, scale)
         return SplatAvatar(splats, self.path, self.file_hash, self.format, self.notes, self.warnings)
 
-    def settled(self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int) -> "SplatAvatar":
+    def settled(
+        self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int
+    ) -> "SplatAvatar":
         """See `interface.Avatar.settled`."""
         from flame_fitting.avatar.settled_splats import settled_splats
 

@@ -260,10 +260,10 @@ def meet(
 ):  # fmt: skip
     """Depth (H, W) and normal (H, W, 3, world) of tiles; 0 where less than `half` of a pixel is covered.
 
-    The splat at which `level` (at most `half`) of the light is gone says which surface is seen. The surface is then the average over all
-    splats that the ray meets there, hidden ones too: to count those in front for more would pull it to the camera. A
-    tangent plane lies outside a bulging surface by as much as the mean of the centres lies inside, so the middle of
-    both is taken.
+    The splat at which `level` (at most `half`) of the light is gone says which surface is seen. The surface is then
+    the average over all splats that the ray meets there, hidden ones too: to count those in front for more would pull
+    it to the camera. A tangent plane lies outside a bulging surface by as much as the mean of the centres lies inside,
+    so the middle of both is taken.
     """
     height, width = depth.shape
     fx, fy, cx, cy = lens

@@ -104,7 +104,10 @@ def moved_out(
 
 
 def shift_by_colors(
-    views: DepthViews, picture: Callable[[int], Float[np.ndarray, "3 H W"]], chosen: Int[np.ndarray, " n"], seed: int = 0
+    views: DepthViews,
+    picture: Callable[[int], Float[np.ndarray, "3 H W"]],
+    chosen: Int[np.ndarray, " n"],
+    seed: int = 0,
 ) -> float:
     """How far outside the depth of views the surface lies on which their pictures agree, world units.
 
@@ -149,7 +152,7 @@ def unseen_views(views: DepthViews) -> Bool[np.ndarray, " V"]:
     K = np.diag([1 / step, 1 / step, 1.0]) @ views.K
     height, width = views.depth.shape[1:]
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step]
-    middle = (np.hypot(rows / height - 0.5, columns / width - 0.5) < _MIDDLE)
+    middle = np.hypot(rows / height - 0.5, columns / width - 0.5) < _MIDDLE
     for k, camera in enumerate(views.world_to_camera):
         depth, normal = (np.ascontiguousarray(a[k][rows, columns]) for a in (views.depth, views.normal))
         found = settled_depth(views, depth, normal, K[k], camera)
@@ -159,7 +162,11 @@ def unseen_views(views: DepthViews) -> Bool[np.ndarray, " V"]:
 
 
 def _textured(
-    views: DepthViews, k: int, brightness: Float[np.ndarray, "H W"], eye: Float[np.ndarray, " 3"], rng: np.random.Generator
+    views: DepthViews,
+    k: int,
+    brightness: Float[np.ndarray, "H W"],
+    eye: Float[np.ndarray, " 3"],
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, normals and brightness of some pixels of a view that differ from their neighbours."""
     change = np.hypot(*np.gradient(brightness))
@@ -168,7 +175,10 @@ def _textured(
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
     rows, columns = np.nonzero(shown & (change >= np.quantile(change[shown], 0.7)))
     points = unproject(
-        np.stack([columns + 0.5, rows + 0.5], axis=1), views.depth[k][rows, columns], views.K[k], views.world_to_camera[k]
+        np.stack([columns + 0.5, rows + 0.5], axis=1),
+        views.depth[k][rows, columns],
+        views.K[k],
+        views.world_to_camera[k],
     )
     normals = np.asarray(views.normal[k][rows, columns], dtype=np.float64)
     square = np.flatnonzero(np.einsum("nc,nc->n", normals, _unit(eye - points)) > _SQUARE)

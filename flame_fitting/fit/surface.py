@@ -122,8 +122,8 @@ def fuse_surface(
 ) -> SurfaceCloud:
     """Fuses depth maps into one cloud in the reference frame.
 
-    `spacing` (m) is the edge of the voxels of which one point each is kept, the one seen most squarely and with the least noise. Points farther
-    than `radius` (m) from the reference frame's origin are left out (bodies, stands).
+    `spacing` (m) is the edge of the voxels of which one point each is kept, the one seen most squarely and with the
+    least noise. Points farther than `radius` (m) from the reference frame's origin are left out (bodies, stands).
     """
     gathered: list[tuple[np.ndarray, ...]] = []
     scale = float(np.cbrt(np.linalg.det(reference_from_world[:3, :3])))
