@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float, Int
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, RenderedViews
 from flame_fitting.avatar.lights import CLAY_GREY, light_on, lights_in_world, occlusion_left
 from flame_fitting.avatar.splat_occlusion import Outside, outside_of
-from flame_fitting.avatar.splat_scene import SplatScene, build_scene, coarse, draw_splats
+from flame_fitting.avatar.splat_scene import SplatScene, build_scene, draw_splats, quick_scene
 from flame_fitting.avatar.splats import SH_C0, Splats
 
 _SPREAD = 0.01
 """Standard deviation of colours (0..1) that show something."""
 _AWAY = -0.1
 """Cosine between a splat's outer side and the camera below which its inner side is seen."""
-_QUICK_SIZE, _QUICK_SPLATS = 256, 15_000
+_QUICK_SIZE = 256
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class SplatAvatar:
 
     @cached_property
     def _quick(self) -> SplatScene:
-        return build_scene(coarse(self.splats, _QUICK_SPLATS), 0)
+        return quick_scene(self.splats)
 
     @cached_property
     def outside(self) -> Outside:

@@ -174,11 +174,11 @@ def fill_tiles(first, last, order, box, across, starts, members):
 
 @inline
 @no_type_check
-def _columns(flat, n, row, low, high):
-    """First and last column of a row of pixels, within low..high, in which a splat reaches LEAST_ALPHA."""
+def _columns(flat, n, row, low, high, least):
+    """First and last column of a row of pixels, within low..high, in which a splat covers `least` of a pixel."""
     dy = row + 0.5 - flat[n, 1]
     a, b, c = flat[n, 2], flat[n, 3], flat[n, 4]
-    most = 2.0 * math.log(flat[n, 5] / LEAST_ALPHA) + 1e-6
+    most = 2.0 * math.log(flat[n, 5] / least) + 1e-6
     inside = (b * dy) ** 2 - a * (c * dy * dy - most)
     if inside < 0.0:
         return 1, 0
@@ -189,8 +189,9 @@ def _columns(flat, n, row, low, high):
 
 @kernel
 @no_type_check
-def blend(first, last, across, bounds, members, flat, color, box, background, image, alpha, share):
-    """Image (3, H, W) and alpha (H, W) of tiles; `share` (N,), where it has a length, gets each splat's largest weight
+def blend(first, last, across, bounds, members, flat, color, box, background, least, enough, image, alpha, share):
+    """Image (3, H, W) and alpha (H, W) of tiles. Less than `least` of a pixel is not drawn, nor what lies behind where
+    only `enough` of the light is left. `share` (N,), where it has a length, gets each splat's largest weight
     in any pixel (then on one thread only)."""
     height, width = alpha.shape
     left = np.empty((TILE, TILE))
@@ -210,7 +211,7 @@ def blend(first, last, across, bounds, members, flat, color, box, background, im
             x, y, a, b, c, opacity = flat[n, 0], flat[n, 1], flat[n, 2], flat[n, 3], flat[n, 4], flat[n, 5]
             red, green, blue = color[n, 0], color[n, 1], color[n, 2]
             for row in range(max(top, box[n, 0]), min(bottom - 1, box[n, 1]) + 1):
-                low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]))
+                low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]), least)
                 dy = row + 0.5 - y
                 for column in range(low, high + 1):
                     i, j = row - top, column - start
@@ -219,10 +220,10 @@ def blend(first, last, across, bounds, members, flat, color, box, background, im
                     dx = column + 0.5 - x
                     power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
                     covered = min(MOST_ALPHA, opacity * math.exp(-power))
-                    if power < 0.0 or covered < LEAST_ALPHA:
+                    if power < 0.0 or covered < least:
                         continue
                     after = left[i, j] * (1.0 - covered)
-                    if after <= LEAST_TRANSMITTANCE:
+                    if after <= enough:
                         open_[i, j] = False
                         waiting -= 1
                         continue
@@ -290,7 +291,7 @@ def meet(
                     continue
                 x, y, a, b, c, opacity = flat[n, 0], flat[n, 1], flat[n, 2], flat[n, 3], flat[n, 4], flat[n, 5]
                 for row in range(max(top, box[n, 0]), min(bottom - 1, box[n, 1]) + 1):
-                    low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]))
+                    low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]), LEAST_ALPHA)
                     dy = row + 0.5 - y
                     v = (row + 0.5 - cy) / fy
                     for column in range(low, high + 1):

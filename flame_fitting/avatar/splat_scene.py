@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from flame_fitting.avatar.interface import OUTPUTS, RenderedViews
-from flame_fitting.avatar.splat_kernels import TILE, blend, count_tiles, fill_tiles, meet, project
+from flame_fitting.avatar.splat_kernels import LEAST_ALPHA, LEAST_TRANSMITTANCE, TILE, blend, count_tiles, fill_tiles, meet, project
 from flame_fitting.avatar.splats import Splats, middle
 from flame_fitting.render.jit import run
 
@@ -21,6 +21,7 @@ _TRANSLUCENT = 0.1
 """Share of the light that is gone at the outer side of a translucent layer."""
 _OPAQUE, _SOLID = 0.9, 0.9
 """Opacity of splats that hide what is behind them, and the share of all splats' surface that they are in a solid."""
+_QUICK_SPLATS, _QUICK_LIMITS = 6_000, (0.06, 0.1)
 _NONE = np.zeros(0)
 
 
@@ -39,6 +40,8 @@ class SplatScene:
     near: float
     level: float
     """Share of the light that is gone where the surface is looked for."""
+    limits: tuple[float, float] = (LEAST_ALPHA, LEAST_TRANSMITTANCE)
+    """Of a pixel: what is drawn covers at least so much, and until so much of the light is left."""
 
 
 def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
@@ -68,6 +71,11 @@ def is_solid(splats: Splats) -> bool:
     """
     area = np.prod(np.sort(splats.scales.astype(np.float64), axis=1)[:, 1:], axis=1) * splats.opacities
     return bool(area[splats.opacities >= _OPAQUE].sum() >= _SOLID * area.sum())
+
+
+def quick_scene(splats: Splats) -> SplatScene:
+    """A scene for a quick look at small pictures: fewer splats of one colour each, cut where they are faint."""
+    return replace(build_scene(coarse(splats, _QUICK_SPLATS), 0), limits=_QUICK_LIMITS)
 
 
 def coarse(splats: Splats, most: int, seed: int = 0) -> Splats:
@@ -132,7 +140,8 @@ def draw_splats(
         if relit is not None:
             seen.color[rows] = relit(b, seen.color[rows], rows)
         if views.image is not None and views.alpha is not None:
-            blending = (across, bounds, members, seen.flat, seen.color, seen.box, color, views.image[b], views.alpha[b])
+            blending = (across, bounds, members, seen.flat, seen.color, seen.box, color, *scene.limits)
+            blending = (*blending, views.image[b], views.alpha[b])
             if weights is None:
                 run(blend, tiles, *blending, _NONE)
             else:

@@ -13,7 +13,7 @@ from flame_fitting.render.jit import run
 
 _REACH = 5.0
 """Pixels at the surface (about mm of a head): farther apart, two views show different surfaces."""
-_ROUNDS = 3
+_ROUNDS = 2
 _NEAR = np.cos(np.radians(40.0))
 """Views that are compared by their colours are no farther apart."""
 _SQUARE = 0.5
