@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, RenderedViews
 from flame_fitting.avatar.lights import CLAY_GREY, light_on, lights_in_world, occlusion_left
 from flame_fitting.avatar.splat_occlusion import Outside, outside_of
-from flame_fitting.avatar.splat_scene import SplatScene, build_scene, draw_splats, quick_scene
+from flame_fitting.avatar.splat_scene import SplatScene, build_scene, draw_splats, quick_pictures, quick_scene
 from flame_fitting.avatar.splats import SH_C0, Splats
 
 _SPREAD = 0.01
@@ -109,7 +109,7 @@ class SplatAvatar:
             raise ValueError(f"shading {shading!r} is not one of {SHADINGS}")
         wanted = tuple(outputs)
         if supersample == 1 and max(width, height) <= _QUICK_SIZE and shading == "unlit" and wanted == ("image",):
-            return draw_splats(self._quick, K, world_to_camera, width, height, background, wanted)
+            return quick_pictures(self._quick, K, world_to_camera, width, height, background)
         relit = None
         if shading != "unlit" and "image" in wanted:
             lights = lights_in_world(world_to_camera, light_rotation)

@@ -223,7 +223,7 @@ def blend(first, last, across, bounds, members, flat, color, box, background, le
                     if power < 0.0 or covered < least:
                         continue
                     after = left[i, j] * (1.0 - covered)
-                    if after <= enough:
+                    if after <= LEAST_TRANSMITTANCE:
                         open_[i, j] = False
                         waiting -= 1
                         continue
@@ -234,6 +234,9 @@ def blend(first, last, across, bounds, members, flat, color, box, background, le
                     left[i, j] = after
                     if share.size:
                         share[n] = max(share[n], weight)
+                    if after <= enough:
+                        open_[i, j] = False
+                        waiting -= 1
         for row in range(top, bottom):
             for column in range(start, end):
                 i, j = row - top, column - start

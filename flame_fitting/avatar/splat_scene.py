@@ -21,7 +21,8 @@ _TRANSLUCENT = 0.1
 """Share of the light that is gone at the outer side of a translucent layer."""
 _OPAQUE, _SOLID = 0.9, 0.9
 """Opacity of splats that hide what is behind them, and the share of all splats' surface that they are in a solid."""
-_QUICK_SPLATS, _QUICK_LIMITS = 6_000, (0.06, 0.1)
+_QUICK_SPLATS, _QUICK_OPACITY, _QUICK_LIMITS = 7_000, 0.4, (0.1, 0.2)
+"""Splats of a quick look, their opacity at least, and `SplatScene.limits`."""
 _NONE = np.zeros(0)
 
 
@@ -75,7 +76,22 @@ def is_solid(splats: Splats) -> bool:
 
 def quick_scene(splats: Splats) -> SplatScene:
     """A scene for a quick look at small pictures: fewer splats of one colour each, cut where they are faint."""
-    return replace(build_scene(coarse(splats, _QUICK_SPLATS), 0), limits=_QUICK_LIMITS)
+    solid = splats.opacities >= _QUICK_OPACITY
+    some = splats.taken(solid) if solid.mean() > 0.2 else splats
+    return replace(build_scene(coarse(some, _QUICK_SPLATS), 0), limits=_QUICK_LIMITS)
+
+
+def quick_pictures(
+    scene: SplatScene, K: np.ndarray, world_to_camera: np.ndarray, width: int, height: int, background: Iterable[float]
+) -> RenderedViews:
+    """Pictures of a `quick_scene`, whose gaps are filled: what is half covered is covered."""
+    behind = np.array(list(background), dtype=np.float32)[:, None, None]
+    views = draw_splats(scene, K, world_to_camera, width, height, (0.0, 0.0, 0.0), ("image", "alpha"))
+    assert views.image is not None and views.alpha is not None
+    alpha = views.alpha[:, None]
+    covered = np.clip(alpha / _COVERED - 0.5, 0.0, 1.0)
+    views.image = views.image / np.maximum(alpha, 1e-6) * covered + (1.0 - covered) * behind
+    return RenderedViews(image=views.image)
 
 
 def coarse(splats: Splats, most: int, seed: int = 0) -> Splats:

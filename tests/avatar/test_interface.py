@@ -54,6 +54,13 @@ class Ball:
     def normalized(self, center, scale):
         return Ball((self.center - center) / scale, self.radius / scale)
 
+    def settled(self, K, world_to_camera, size):
+        return self
+
+    @property
+    def unseen(self):
+        return np.zeros(0, dtype=bool)
+
     def draw(
         self, K, world_to_camera, width, height, shading="unlit", background=(1.0, 1.0, 1.0), supersample=2,
         light_rotation=None, outputs=OUTPUTS,
