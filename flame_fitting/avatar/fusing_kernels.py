@@ -37,21 +37,20 @@ def _depth_at(depth, x, y, most):
 @no_type_check
 def settle(
     first, last, depths, normals, lenses, cameras, eyes, reach, rounds,
-    depth, normal, lens, camera, eye, settled, noise, inside,
+    depth, normal, lens, camera, eye, settled, noise,
 ):  # fmt: skip
     """Rows of one view's depth (H, W), moved along its rays to where V other views have the surface.
 
     depths (V, H, W), normals (V, H, W, 3), lenses (V, 4): fx, fy, cx, cy, cameras (V, 3, 4), eyes (V, 3); `reach` is
     the farthest distance that counts as the same surface. settled (H, W): the new depth. noise (H, W): how far the
-    views are apart, a standard deviation along the normal; `reach` where fewer than 3 have a say. inside (H, W): how
-    many views see the same place from its other side.
+    views are apart, a standard deviation along the normal; `reach` where fewer than 3 have a say.
     """
     count = len(depths)
     apart = np.empty(count)
     for row in range(first, last):
         for column in range(depth.shape[1]):
             z = depth[row, column]
-            settled[row, column], noise[row, column], inside[row, column] = z, 0.0, 0
+            settled[row, column], noise[row, column] = z, 0.0
             if z <= 0.0:
                 continue
             u, v = (column + 0.5 - lens[2]) / lens[0], (row + 0.5 - lens[3]) / lens[1]
@@ -68,8 +67,7 @@ def settle(
                 for k in range(count):
                     rx, ry, rz = eyes[k, 0] - x, eyes[k, 1] - y, eyes[k, 2] - w
                     away = math.sqrt(rx * rx + ry * ry + rz * rz)
-                    facing = (nx * rx + ny * ry + nz * rz) / away
-                    if not (facing > SQUARE or (turn == 0 and facing < -SQUARE)):
+                    if nx * rx + ny * ry + nz * rz < SQUARE * away:
                         continue
                     c = cameras[k]
                     at = c[2, 0] * x + c[2, 1] * y + c[2, 2] * w + c[2, 3]
@@ -79,9 +77,6 @@ def settle(
                     py = lenses[k, 1] * (c[1, 0] * x + c[1, 1] * y + c[1, 2] * w + c[1, 3]) / at + lenses[k, 3]
                     there = _depth_at(depths[k], px, py, 2.0 * reach)
                     if there <= 0.0:
-                        continue
-                    if facing < 0.0:
-                        inside[row, column] += abs(there - at) < 0.5 * reach
                         continue
                     i, j = min(int(py), depths.shape[1] - 1), min(int(px), depths.shape[2] - 1)
                     turned = (normals[k, i, j, 0] * rx + normals[k, i, j, 1] * ry + normals[k, i, j, 2] * rz) / away

@@ -50,6 +50,13 @@ class DepthViews:
         return np.linalg.inv(np.asarray(self.world_to_camera, dtype=np.float64))[:, :3, 3].copy()
 
     @property
+    def center(self) -> Float[np.ndarray, " 3"]:
+        """The point nearest to all optical axes."""
+        forward = np.asarray(self.world_to_camera, dtype=np.float64)[:, 2, :3]
+        across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
+        return np.linalg.lstsq(across.sum(axis=0), np.einsum("vij,vj->i", across, self.eyes), rcond=None)[0]
+
+    @property
     def pixel(self) -> float:
         """Size of a pixel at the surface, world units: the middle of all."""
         sizes = [np.median(d[d > 0]) / k[1, 1] for d, k in zip(self.depth, self.K, strict=True) if (d > 0).any()]
@@ -63,8 +70,6 @@ class SettledDepth:
     depth: Float[np.ndarray, "H W"]
     noise: Float[np.ndarray, "H W"]
     """Standard deviation of the surface along its normal, world units; 0 where nothing is seen."""
-    inside: Int[np.ndarray, "H W"]
-    """Views that see the same place from the other side: many where a side is missing and its inside shows."""
 
 
 def settled_depth(
@@ -75,14 +80,14 @@ def settled_depth(
     world_to_camera: Float[np.ndarray, "4 4"],
 ) -> SettledDepth:
     """Where all views together have the surface that one view shows (itself among them or not)."""
-    out = SettledDepth(np.zeros(depth.shape), np.zeros(depth.shape), np.zeros(depth.shape, dtype=np.int32))
+    out = SettledDepth(np.zeros(depth.shape), np.zeros(depth.shape))
     cameras = np.ascontiguousarray(views.world_to_camera[:, :3], dtype=np.float64)
     camera = np.ascontiguousarray(world_to_camera[:3], dtype=np.float64)
     eye = -camera[:, :3].T @ camera[:, 3]
     lenses = np.ascontiguousarray(views.K[:, [0, 1, 0, 1], [0, 1, 2, 2]], dtype=np.float64)
     lens = np.ascontiguousarray(K[[0, 1, 0, 1], [0, 1, 2, 2]], dtype=np.float64)
     seen = (views.depth, views.normal, lenses, cameras, views.eyes, _REACH * views.pixel, _ROUNDS)
-    run(settle, len(depth), *seen, depth, normal, lens, camera, eye, out.depth, out.noise, out.inside)
+    run(settle, len(depth), *seen, depth, normal, lens, camera, eye, out.depth, out.noise)
     return out
 
 
@@ -145,18 +150,19 @@ def shift_by_colors(
 def unseen_views(views: DepthViews) -> Bool[np.ndarray, " V"]:
     """Which views look at a side that nobody has seen.
 
-    The middle of their pictures shows nothing, a place that views from the other side see as well (what is left is
-    looked into from behind), or one that no other views agree on.
+    The middle of their pictures shows nothing, places beyond the point that all views look at (what is there is looked
+    into from behind), or places that no other views agree on.
     """
     step, out = _STEP, np.zeros(len(views.depth), dtype=bool)
     K = np.diag([1 / step, 1 / step, 1.0]) @ views.K
     height, width = views.depth.shape[1:]
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step]
     middle = np.hypot(rows / height - 0.5, columns / width - 0.5) < _MIDDLE
+    center = views.center
     for k, camera in enumerate(views.world_to_camera):
         depth, normal = (np.ascontiguousarray(a[k][rows, columns]) for a in (views.depth, views.normal))
         found = settled_depth(views, depth, normal, K[k], camera)
-        doubtful = (depth <= 0) | (found.inside > 0) | (found.noise > _DOUBTFUL * _REACH * views.pixel)
+        doubtful = (depth <= 0) | (depth > camera[2, :3] @ center + camera[2, 3]) | (found.noise > _DOUBTFUL * _REACH * views.pixel)
         out[k] = doubtful[middle].mean() > _UNSEEN
     return out
 
