@@ -7,7 +7,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from flame_fitting.avatar.interface import OUTPUTS, RenderedViews
-from flame_fitting.avatar.splat_kernels import LEAST_ALPHA, LEAST_TRANSMITTANCE, TILE, blend, count_tiles, fill_tiles, meet, project
+from flame_fitting.avatar.splat_kernels import (
+    LEAST_ALPHA,
+    LEAST_TRANSMITTANCE,
+    TILE,
+    blend,
+    count_tiles,
+    fill_tiles,
+    meet,
+    project,
+)
 from flame_fitting.avatar.splats import Splats, middle
 from flame_fitting.render.jit import run
 

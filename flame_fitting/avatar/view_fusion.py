@@ -162,7 +162,11 @@ def unseen_views(views: DepthViews) -> Bool[np.ndarray, " V"]:
     for k, camera in enumerate(views.world_to_camera):
         depth, normal = (np.ascontiguousarray(a[k][rows, columns]) for a in (views.depth, views.normal))
         found = settled_depth(views, depth, normal, K[k], camera)
-        doubtful = (depth <= 0) | (depth > camera[2, :3] @ center + camera[2, 3]) | (found.noise > _DOUBTFUL * _REACH * views.pixel)
+        doubtful = (
+            (depth <= 0)
+            | (depth > camera[2, :3] @ center + camera[2, 3])
+            | (found.noise > _DOUBTFUL * _REACH * views.pixel)
+        )
         out[k] = doubtful[middle].mean() > _UNSEEN
     return out
 

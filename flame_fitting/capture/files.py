@@ -115,7 +115,8 @@ class CaptureWriter:
 
         `image` is (3, H, W) float sRGB 0..1 or (H, W, 3) uint8, `alpha` (H, W) float 0..1 or uint8, `depth` (H, W)
         along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world, `noise` (H, W) the
-        surface's standard deviation in world units (None: exact); `dense`: `capture.dense`. `timestep_id` names the timestep.
+        surface's standard deviation in world units (None: exact); `dense`: `capture.dense`. `timestep_id`
+        names the timestep.
         """
         picture = picture_as_uint8(image)
         height, width = picture.shape[:2]
