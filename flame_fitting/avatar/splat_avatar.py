@@ -1,7 +1,7 @@
 """Gaussian splats as an avatar."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -12,14 +12,18 @@ from jaxtyping import Bool, Float, Int
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, RenderedViews
 from flame_fitting.avatar.lights import CLAY_GREY, light_on, lights_in_world, occlusion_left
 from flame_fitting.avatar.splat_occlusion import Outside, outside_of
-from flame_fitting.avatar.splat_scene import SplatScene, build_scene, draw_splats, quick_pictures, quick_scene
+from flame_fitting.avatar.splat_scene import SplatScene, build_scene, draw_splats, is_solid, quick_pictures, quick_scene
 from flame_fitting.avatar.splats import SH_C0, Splats
+from flame_fitting.avatar.view_fusion import DepthViews, moved_out, settled_depth, shift_by_colors, unseen_views
 
 _SPREAD = 0.01
 """Standard deviation of colours (0..1) that show something."""
 _AWAY = -0.1
 """Cosine between a splat's outer side and the camera below which its inner side is seen."""
 _QUICK_SIZE = 256
+_MOST_SIZE = 512
+"""Pictures that tell about the surface are drawn no larger."""
+_COMPARED_VIEWS = 12
 
 
 @dataclass(eq=False)
@@ -33,6 +37,10 @@ class SplatAvatar:
     format: str
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    views: DepthViews | None = None
+    """What it was settled by."""
+    shift: float = 0.0
+    """How far outside the depth of its views the surface lies, world units."""
 
     @property
     def geometry(self) -> Literal["splats"]:
@@ -79,14 +87,25 @@ class SplatAvatar:
         self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int
     ) -> "SplatAvatar":
         """See `interface.Avatar.settled`."""
-        from flame_fitting.avatar.settled_splats import settled_splats
+        smaller = min(size, _MOST_SIZE)
+        K = np.diag([smaller / size, smaller / size, 1.0]) @ K
+        drawn = self._draw(K, world_to_camera, smaller, smaller, outputs=("depth", "normal"))
+        assert drawn.depth is not None and drawn.normal is not None
+        views, shift = DepthViews(drawn.depth, drawn.normal, K, world_to_camera), 0.0
+        if not is_solid(self.splats):
 
-        return settled_splats(self, K, world_to_camera, size)
+            def picture(k: int) -> Float[np.ndarray, "3 H W"]:
+                image = self._draw(K[k : k + 1], world_to_camera[k : k + 1], smaller, smaller, outputs=("image",)).image
+                assert image is not None
+                return image[0]
+
+            shift = shift_by_colors(views, picture, np.arange(min(_COMPARED_VIEWS, len(K))))
+        return replace(self, views=views, shift=shift)
 
     @property
     def unseen(self) -> Bool[np.ndarray, " V"]:
         """See `interface.Avatar.unseen`."""
-        return np.zeros(0, dtype=bool)
+        return np.zeros(0, dtype=bool) if self.views is None else unseen_views(self.views)
 
     def draw(
         self,
@@ -100,7 +119,41 @@ class SplatAvatar:
         light_rotation: Float[np.ndarray, "3 3"] | None = None,
         outputs: Iterable[str] = OUTPUTS,
     ) -> RenderedViews:
-        """See `interface.Avatar.draw`; on the CPU.
+        """See `interface.Avatar.draw`; on the CPU."""
+        wanted = set(outputs)
+        looks = (K, world_to_camera, width, height, shading, background, supersample, light_rotation)
+        if self.views is None or not {"depth", "normal"} & wanted:
+            return self._draw(*looks, outputs)
+        known = [self.views.find(K[b], world_to_camera[b], height, width) for b in range(len(K))]
+        if None in known:
+            drawn = self._draw(*looks, wanted | {"depth", "normal"})
+        else:
+            drawn = self._draw(*looks, wanted - {"depth", "normal"})
+            drawn.depth, drawn.normal = self.views.depth[known], self.views.normal[known]
+        depth, normal = drawn.depth, drawn.normal
+        assert depth is not None and normal is not None
+        drawn.noise = np.zeros_like(depth)
+        for b in range(len(K)):
+            found = settled_depth(self.views, depth[b], normal[b], K[b], world_to_camera[b])
+            depth[b] = moved_out(found.depth, normal[b], K[b], world_to_camera[b], self.shift)
+            drawn.noise[b] = found.noise
+        drawn.depth = depth if "depth" in wanted else None
+        drawn.normal = normal if "normal" in wanted else None
+        return drawn
+
+    def _draw(
+        self,
+        K: Float[np.ndarray, "B 3 3"],
+        world_to_camera: Float[np.ndarray, "B 4 4"],
+        width: int,
+        height: int,
+        shading: str = "unlit",
+        background: Iterable[float | int] = (1.0, 1.0, 1.0),
+        supersample: int = 2,
+        light_rotation: Float[np.ndarray, "3 3"] | None = None,
+        outputs: Iterable[str] = OUTPUTS,
+    ) -> RenderedViews:
+        """Each view by itself.
 
         Splats come with their own filter: there is nothing to supersample, but small pictures with one sample a pixel
         are for a quick look, and fewer splats will do.
