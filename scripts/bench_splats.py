@@ -5,7 +5,7 @@ python scripts/bench_splats.py AVATAR.ply --sizes 256 512 --threads 1 2
 python scripts/bench_splats.py --fits DIR --pairs AVATAR.ply=MESH.glb ...
 
 Drawing: seconds a view by size, number of splats and threads. Fits: distance to the true mesh by region, mm,
-and seconds by stage; what DIR holds already is measured only. Splats and mesh are in the same coordinates, or the mesh is
+Drawing: seconds a view by size, number of splats, threads. Fits: distance to the true mesh by region, mm,
 `MESH.glb*7.3` where the splats' are so many times larger.
 """
 
