@@ -95,6 +95,13 @@ class Sealed:
         for name in ("path", "file_hash", "format", "notes", "warnings"):
             setattr(self, name, getattr(inner, name))
 
+    def settled(self, K, world_to_camera, size):
+        return Sealed(self.__inner.settled(K, world_to_camera, size))
+
+    @property
+    def unseen(self):
+        return self.__inner.unseen
+
     @property
     def bounds(self):
         return self.__inner.bounds
