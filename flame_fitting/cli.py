@@ -22,7 +22,7 @@ from flame_fitting import assets, options, progress, short_help, stopping
 from flame_fitting.commands import STAGES, Stage
 from flame_fitting.errors import InputError
 from flame_fitting.invocation import invoked
-from flame_fitting.log import command_log, get_logger, log_path_after, output_folder
+from flame_fitting.log import command_log, get_logger, output_folder
 from flame_fitting.version import __version__
 
 PROGRAM = "flame-fitting"
@@ -97,7 +97,7 @@ def execute(
     stage: Stage, function: Callable[[Any], Any], config: Any, arguments: Sequence[str] = (), strict: bool = False
 ) -> int:
     """Runs a stage's function under its log; every error becomes a message and an exit code."""
-    output = output_folder(config)
+    output = None if stage.only_shows else output_folder(config)
     with stopping.terminates_in_order(), progress.once(), command_log(output) as log:
         logger = get_logger("flame_fitting.cli")
         logger.info("%s %s, version %s, %r", PROGRAM, stage.name, __version__, config)
@@ -106,6 +106,7 @@ def execute(
             result = function(config)
         except InputError as error:
             logger.error("%s", error, exc_info=True)
+            log.fails()
             return _complain(str(error), error.exit_code)
         except KeyboardInterrupt as stop:
             signalled = stop if isinstance(stop, stopping.Terminated) else None
@@ -117,12 +118,14 @@ def execute(
             return EXIT_BUG
         except Exception as error:
             logger.exception("unexpected error")
+            log.fails()
             if environment := _environment_problem(error):
                 return _complain(environment)
             log.keep = True
-            path = log_path_after(output, log.path)
             text = f"{stage.name}: {type(error).__name__}: {error}".splitlines()[0][:300]
-            return _complain(f"{text}\nThis is a bug, not your input. Please report it with the log: {path}", EXIT_BUG)
+            return _complain(
+                f"{text}\nThis is a bug, not your input. Please report it with the log: {log.path_after}", EXIT_BUG
+            )
     if isinstance(result, int) and not isinstance(result, bool):
         return result
     warnings = list(getattr(result, "warnings", None) or ())

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flame_fitting import progress
+from flame_fitting.errors import InputError
+from flame_fitting.export.options import FROM_EXPORT
 from flame_fitting.folders import locked_folder
-from flame_fitting.options import PLACE, own_first
+from flame_fitting.options import PLACE, own_first, place, refusals
 from flame_fitting.shared_options import OutputOptions
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 class CombineConfig(OutputOptions):
     """Unites exported datasets of one subject."""
 
-    src_folders: tuple[Path, ...] = field(metadata=PLACE)
+    src_folders: tuple[Path, ...] = field(metadata=place("folder", advice=FROM_EXPORT))
     """Folders that export wrote, one or more, beside the target."""
     tgt_folder: Path = field(metadata=PLACE)
     """Folder to write the union to."""
@@ -36,12 +38,14 @@ def combine(config: CombineConfig, manifest: "Manifest | None" = None) -> "Union
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
-    from flame_fitting.errors import InputError
+    if not config.src_folders:
+        raise InputError("--src-folders: names no folder. Give one or more folders that export wrote.")
+    for problem in refusals(config):
+        raise InputError(problem)
+
     from flame_fitting.export.union import UnionOptions, write_union
     from flame_fitting.export.union_sources import read_source
 
-    if not config.src_folders:
-        raise InputError("--src-folders: names no folder. Give one or more folders that export wrote.")
     target = config.tgt_folder
     options = UnionOptions(config.division_mode, config.copy_images, config.subject)
     with progress.stage("combine") as line, locked_folder(target, config.force, "combine", config.src_folders):

@@ -17,6 +17,8 @@ class Stage:
     """More than one line about it, shown by its own help only."""
     defaults: str = ""
     """Function of its module that gives what the flags of a command line are laid over."""
+    only_shows: bool = False
+    """Whether it makes no result, beside which its log would lie."""
 
 
 STAGES = (
@@ -144,6 +146,7 @@ STAGES = (
         "view",
         "Shows a fit in the browser: avatar, head, errors, landmarks, cameras; poses it.",
         ("view O/fit", "view O/fit --port 8081 --save-to pictures"),
+        only_shows=True,
     ),
     Stage(
         "convert",

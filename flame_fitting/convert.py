@@ -12,7 +12,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.vocabulary import DialectName
 from flame_fitting.files import sha256_of_file
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
-from flame_fitting.options import PLACE, option, own_first
+from flame_fitting.options import PLACE, option, own_first, place, refusals
 from flame_fitting.shared_options import FlameFolder
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _SUFFIXES = (".npz", ".frame")
 class ConvertConfig(FlameFolder):
     """Options of `flame-fitting convert`."""
 
-    input: tyro.conf.Positional[Path] = field(metadata=PLACE)
+    input: tyro.conf.Positional[Path] = field(metadata=place("file or folder"))
     """File of FLAME parameters (.npz, .frame, .json), or a folder: a file per timestep, a run, an exported data set."""
     output: Path = field(metadata=PLACE)
     """File to write (.npz or .frame), or a folder for one file per timestep."""
@@ -46,7 +46,7 @@ class ConvertConfig(FlameFolder):
     camera: str | None = None
     """To metrical-tracker, of a fit to several cameras: the one whose pictures are written (name or number). By default
     the one before the face."""
-    capture_folder: Path | None = option(None, decides=False)
+    capture_folder: Path | None = option(None, decides=False, reads="folder")
     """Where the capture of a fit lies, if it is not where the fit left it."""
     force: bool = option(False, decides=False)
     """Write over a file, or into a folder that was not made by this program."""
@@ -65,6 +65,9 @@ class Conversion:
 
 def convert(config: ConvertConfig) -> Conversion:
     """Writes the parameters; raises InputError where they cannot be read or the output cannot hold them."""
+    for problem in refusals(config):
+        raise InputError(problem)
+
     from flame_fitting import progress
     from flame_fitting.export.dialects.conversion import adapted
     from flame_fitting.export.dialects.registry import dialect_named, read_parameters
@@ -113,7 +116,7 @@ def plan(config: ConvertConfig) -> Manifest:
 
 def _is_for_insta(config: ConvertConfig) -> bool:
     """Whether a whole fit becomes metrical-tracker's folder, with all that INSTA reads of it."""
-    from flame_fitting.fit.vhap_runs import FLAT_NAME
+    from flame_fitting.fit.places import FLAT_NAME
 
     wanted = config.to == "metrical-tracker" and config.timestep is None and not config.output.suffix
     return wanted and config.source in ("auto", "vhap") and (config.input / FLAT_NAME).is_file()

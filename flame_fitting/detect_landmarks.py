@@ -10,7 +10,7 @@ import tyro
 from flame_fitting.errors import InputError, NoFaceError
 from flame_fitting.folders import capture_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
-from flame_fitting.options import PLACE, own_first
+from flame_fitting.options import PLACE, own_first, refusals
 from flame_fitting.shared_options import DetectorOptions, SubsetOptions
 
 if TYPE_CHECKING:
@@ -54,12 +54,15 @@ def detect(config: DetectConfig, manifest: Manifest | None = None) -> DetectResu
     What an earlier run found in other views stays; a run that was stopped goes on. `manifest` is the `plan` of this
     very moment, where the caller has it.
     """
+    config = replace(config, capture=capture_folder(config.capture))
+    for problem in refusals(config):
+        raise InputError(problem)
+
     from flame_fitting import progress
     from flame_fitting.capture.opening import open_capture
     from flame_fitting.landmarks.files import read_landmarks
     from flame_fitting.landmarks.searching import position
 
-    config = replace(config, capture=capture_folder(config.capture))
     with progress.stage("detect") as line:
         manifest = manifest or plan(config)
         capture = open_capture(config.capture, _reading(config), notify=progress.say)
@@ -136,7 +139,7 @@ def _searched(
         return "Landmarks that were found are kept." if left is not None and not left.finished else None
 
     with stopping.leaves(kept), progress.Bar(len(views), "detect", "view") as bar:
-        bar.advance(len(views) - len(left))
+        bar.skip(len(views) - len(left))
         search(capture, left, detector, made, bar.advance, keep)
     if made.found.any():  # another detector may be next
         keep()

@@ -9,6 +9,7 @@ import tyro
 
 from flame_fitting import progress
 from flame_fitting.errors import InputError
+from flame_fitting.fit.places import find_fit_folder
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record, read_manifest
 from flame_fitting.options import PLACE, option, own_first, refusals
@@ -34,13 +35,13 @@ class EvaluateConfig(FitSources):
 
     fit: tyro.conf.Positional[Path] = field(metadata=PLACE)
     """Folder of a fit (or the folder above it: then its last child is taken)."""
-    ground_truth: Path | None = None
+    ground_truth: Path | None = option(None, reads="file or folder")
     """True head: an .npz file, or a folder that holds one, such as a demo avatar's."""
-    avatar: Path | None = option(None, decides=False)
+    avatar: Path | None = option(None, decides=False, reads="file")
     """Avatar file: distances are then measured to its own triangles, not to the capture's depth maps."""
     mm_per_unit: float | None = option(None, above=0)
     """True millimetres in one unit of the avatar, where they are known."""
-    same_identity: Path | None = option(None, decides=False)
+    same_identity: Path | None = option(None, decides=False, reads="folder")
     """Folder of another fit of the same person. Then only how far the two neutral heads lie apart is told, weighted by
     area, after a rigid alignment without scale; no measure is written."""
     figures: bool = True
@@ -68,18 +69,20 @@ def evaluate(config: EvaluateConfig, manifest: Manifest | None = None) -> Evalua
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
+    for problem in refusals(config):
+        raise InputError(problem)
+    config = replace(config, fit=fit_folder(config.fit))
+    find_fit_folder(config.fit)
+    if config.same_identity is not None:
+        return _compared(config, fit_folder(config.same_identity))
+    if config.capture_folder is not None:
+        config.capture_folder = capture_folder(config.capture_folder)
+
     from flame_fitting.avatar.loading import load_avatar
     from flame_fitting.fit.sources import open_fit
     from flame_fitting.report.tables import metrics_table
     from flame_fitting.report.truth import load_truth
 
-    for problem in refusals(config):
-        raise InputError(problem)
-    config = replace(config, fit=fit_folder(config.fit))
-    if config.same_identity is not None:
-        return _compared(config, fit_folder(config.same_identity))
-    if config.capture_folder is not None:
-        config.capture_folder = capture_folder(config.capture_folder)
     with progress.stage("evaluate") as line:
         manifest = manifest or plan(config)
         fit, head, capture = open_fit(
@@ -187,7 +190,6 @@ def evaluate_in_place(
 def plan(config: EvaluateConfig) -> Manifest:
     """What decides the result, for the manifest in the fit's folder `overlays`."""
     from flame_fitting.avatar.files_of import hash_avatar
-    from flame_fitting.fit.result import find_fit_folder
     from flame_fitting.fit.sources import capture_input_record, fit_input_record
 
     folder = find_fit_folder(config.fit)

@@ -8,6 +8,7 @@ from flame_fitting import progress
 from flame_fitting.errors import InputError
 from flame_fitting.export.formats import FORMATS, options_without_meaning
 from flame_fitting.export.options import FormatOptions
+from flame_fitting.fit.places import find_fit_folder
 from flame_fitting.folders import capture_folder, fit_folder, locked_folder
 from flame_fitting.options import PLACE, own_first, refusals
 from flame_fitting.shared_options import FitSources, OutputOptions
@@ -38,15 +39,17 @@ def export(config: ExportConfig, manifest: "Manifest | None" = None) -> "ExportS
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
+    for refused in (*refusals(config), *options_without_meaning(config)):
+        raise InputError(refused)
+    config = replace(config, src_folder=fit_folder(config.src_folder))
+    find_fit_folder(config.src_folder)
+    if config.capture_folder is not None:
+        config.capture_folder = capture_folder(config.capture_folder)
+
     from flame_fitting.export.frame_pictures import background
     from flame_fitting.export.job import ExportJob
     from flame_fitting.fit.sources import open_fit
 
-    config = replace(config, src_folder=fit_folder(config.src_folder))
-    if config.capture_folder is not None:
-        config.capture_folder = capture_folder(config.capture_folder)
-    for refused in (*refusals(config), *options_without_meaning(config)):
-        raise InputError(refused)
     color = background(config.background_color)
     target, chosen = config.tgt_folder, FORMATS[config.format]
     if config.epoch >= 0:
@@ -90,7 +93,6 @@ def _check_format(target: Path, wanted: str) -> None:
 
 def _read_of(config: ExportConfig) -> tuple[Path, Path]:
     """The folders of the fit and of its capture."""
-    from flame_fitting.fit.result import find_fit_folder
     from flame_fitting.fit.sources import find_capture
 
     folder = find_fit_folder(config.src_folder)
@@ -99,7 +101,6 @@ def _read_of(config: ExportConfig) -> tuple[Path, Path]:
 
 def plan(config: ExportConfig) -> "Manifest":
     """What decides the result."""
-    from flame_fitting.fit.result import find_fit_folder
     from flame_fitting.fit.sources import capture_input_record, fit_input_record
     from flame_fitting.manifest import Manifest, config_as_dict, read_manifest
 

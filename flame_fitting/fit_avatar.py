@@ -49,13 +49,14 @@ def fit(config: FitConfig, manifest: Manifest | None = None, evaluate: bool = Tr
 
     `manifest` is the `plan` of this very moment, where the caller has it.
     """
+    check(config)
+    given = {"capture": capture_of(config), "others": tuple(map(capture_folder, config.others))}
+
     from flame_fitting.evaluate import VideoOptions, evaluate_in_place
     from flame_fitting.fit.alignment import aligned
     from flame_fitting.fit.quality import in_words
     from flame_fitting.fit.sources import open_fit
 
-    check(config)
-    given = {"capture": capture_of(config), "others": tuple(map(capture_folder, config.others))}
     config = chosen_sources(replace(config, **given), progress.say)  # type: ignore[arg-type]
     for text in without_effect(config):
         progress.say(text)

@@ -120,15 +120,18 @@ def capture_folder(path: str | os.PathLike) -> Path:
     """The folder of a capture that is given by its folder or by the transforms.json in it."""
     if Path(path).is_file() and Path(path).suffix.lower() in VIDEO_SUFFIXES:
         raise InputError(f"{path}: is a video. Make a folder of its frames: flame-fitting preprocess --input {path}")
-    return _folder_of(Path(path), r"transforms\.json", "the folder of a capture")
+    return _folder_of(Path(path), r"transforms\.json", "the folder of a capture", "Check the path.")
 
 
 def fit_folder(path: str | os.PathLike) -> Path:
     """The folder of a fit that is given by its folder or by the tracked_flame_params.npz in it."""
-    return _folder_of(Path(path), r"tracked_flame_params(_\d+)?\.npz", "the folder of a fit")
+    advice = "Give the output folder of: flame-fitting fit"
+    return _folder_of(Path(path), r"tracked_flame_params(_\d+)?\.npz", "the folder of a fit", advice)
 
 
-def _folder_of(path: Path, pattern: str, what: str) -> Path:
+def _folder_of(path: Path, pattern: str, what: str, advice: str) -> Path:
+    if not path.exists():
+        raise InputError(f"{path}: no such folder. {advice}")
     if not path.is_file():
         return path
     if re.fullmatch(pattern, path.name):

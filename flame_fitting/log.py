@@ -96,8 +96,23 @@ class CommandLog:
 
     path: Path
     """The temporary file that holds it while the command runs."""
+    output: Path | None
+    """The folder that gets it at the end, if that holds a manifest."""
     keep: bool = False
     """Keeps the temporary file where it cannot be moved beside the results."""
+
+    def __post_init__(self) -> None:
+        self._before = _manifest_in(self.output)
+
+    def fails(self) -> None:
+        """From here on it goes to no folder but one that got its manifest from this very command."""
+        if _manifest_in(self.output) == self._before:
+            self.output = None
+
+    @property
+    def path_after(self) -> Path:
+        """Where it lies in the end."""
+        return self.path if self.output is None or _manifest_in(self.output) is None else self.output / LOG_NAME
 
 
 @contextlib.contextmanager
@@ -105,17 +120,19 @@ def command_log(output: Path | None) -> Iterator[CommandLog]:
     """The log of one command: a temporary file while it runs, added to `<output>/log.txt` at the end.
 
     A stage alone decides whether it may write into `output`, so nothing is put there before it has: the log is moved
-    only where the folder holds a manifest. Otherwise it goes, unless the block raised or asked to keep it.
+    only where the folder holds a manifest, and that of a command that `fails` only where it has written that manifest
+    itself: a folder that was refused or read stays as it is. Otherwise it goes, unless the block raised or asked to
+    keep it.
     """
     handle, name = tempfile.mkstemp(prefix="flame-fitting-", suffix=".log.txt")
     os.close(handle)
-    log, failed = CommandLog(Path(name)), True
+    log, failed = CommandLog(Path(name), output), True
     try:
         with log_to_file(log.path), quiet_native_stderr(log.path):
             yield log
         failed = False
     finally:
-        if _append_to(output, log.path) or not (failed or log.keep):
+        if _append_to(log.output, log.path) or not (failed or log.keep):
             log.path.unlink(missing_ok=True)
 
 
@@ -133,23 +150,23 @@ def output_folder(config: Any) -> Path | None:
     return None
 
 
-def log_path_after(output: Path | None, temporary: Path) -> Path:
-    """Where a command's log lies once `command_log` has ended."""
-    return output / LOG_NAME if output is not None and _is_ours(output) else temporary
-
-
 def flush(stream: object) -> None:
     """Flushes a stream that may be absent or closed."""
     with contextlib.suppress(Exception):
         stream.flush()  # type: ignore[attr-defined]
 
 
-def _is_ours(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
+def _manifest_in(folder: Path | None) -> tuple[int, int] | None:
+    """What tells a folder's manifest.json from one that is written later; None where there is none."""
+    try:
+        found = os.stat(folder / "manifest.json") if folder is not None else None
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns) if found is not None else None
 
 
 def _append_to(output: Path | None, log: Path) -> bool:
-    if output is None or not _is_ours(output):
+    if output is None or _manifest_in(output) is None:
         return False
     try:
         with open(output / LOG_NAME, "ab") as target:

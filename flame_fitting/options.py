@@ -10,6 +10,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 _KEY = "option"
@@ -34,6 +35,10 @@ class Rule:
     """Why it is accepted and does nothing, or what does it instead; what is said of it, once."""
     refused: str = ""
     """What is said of every value but the default, where to go on would mislead."""
+    reads: str = ""
+    """What must be where a path points to: file, folder, file or folder."""
+    advice: str = "Check the path."
+    """What is said where it is not there."""
     only_static: bool = False
     """Whether the last two are said of static captures alone: over time the option does what it says."""
 
@@ -75,6 +80,11 @@ class Rule:
 
 PLACE = {_KEY: Rule(decides=False)}
 """Metadata of a required field that says where something lies: `field(metadata=PLACE)`."""
+
+
+def place(reads: str, **rule: Any) -> dict[str, Rule]:
+    """Metadata of a required field that says where something lies that is read."""
+    return {_KEY: Rule(decides=False, reads=reads, **rule)}
 
 
 def option(default: Any = MISSING, *, factory: Any = MISSING, **rule: Any) -> Any:
@@ -146,17 +156,29 @@ def not_deciding(config_type: type) -> frozenset[str]:
 
 
 def refusals(config: Any) -> Iterator[str]:
-    """What is wrong with values that are outside their range, not finite, or refused; a sentence each."""
+    """What is wrong with values that are outside their range, not finite, or refused, or name what is not there.
+
+    A sentence each. Quick: commands ask before they import what they work with.
+    """
     config_type: type = type(config)
     for one in options_of(config_type):
         value = value_of(config, one.name)
         if one.rule.refused and value != one.field.default:
             yield f"{one.flag} {value}: {one.rule.refused}"
         for number in value if isinstance(value, tuple) else (value,):
+            if one.rule.reads and isinstance(number, Path) and not _is_there(number):
+                yield f"{number}: no such {one.rule.reads}. {one.rule.advice}"
             if not isinstance(number, (int, float)) or one.rule.admits(number):
                 continue
             allowed = [] if math.isfinite(number) else ["a finite number"]
             yield f"{one.flag} {number}: must be {', '.join([*allowed, *filter(None, [one.rule.range])])}."
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, a folder that nobody may look into: what reads it says so
+        return True
 
 
 def own_first(config_type: _Config) -> _Config:

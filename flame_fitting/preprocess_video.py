@@ -72,14 +72,16 @@ def preprocess(config: PreprocessConfig) -> PreprocessResult:
     A run that was stopped goes on where it stopped, if nothing that decides its result has changed since.
     """
     from flame_fitting import progress, stopping
-    from flame_fitting.video.clips import check_clip
-    from flame_fitting.video.methods import MattingOptions, make_matting
     from flame_fitting.video.sources import find_sequence
 
     for problem in refusals(config):
         raise InputError(problem)
+    sequence = find_sequence(config.input)
+
+    from flame_fitting.video.clips import check_clip
+    from flame_fitting.video.methods import MattingOptions, make_matting
+
     with progress.stage(STAGE) as line:
-        sequence = find_sequence(config.input)
         options = MattingOptions(config.matting_weights, config.background_folder, config.device, workers())
         scales = tuple(sorted(set(config.downsample_scales)))
         for clip in sequence.clips:

@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flame_fitting.log import get_logger
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _logger = get_logger(__name__)
 _quiet: ContextVar[bool] = ContextVar("flame_fitting_quiet", default=False)
@@ -22,34 +25,49 @@ EVERY = 20.0
 """Seconds between two lines of a bar where no terminal shows it."""
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
 _ENDLESS = "{desc}: {n_fmt}, {rate_fmt}{postfix}"
+_SOON = 1.0
+"""Seconds of work before which no rate is told: it would be that of the first moment."""
 
 
 class Bar:
-    """A progress bar for loops that count themselves: `advance` it, `note` what it is at."""
+    """A progress bar for loops that count themselves: `advance` it, `note` what it is at.
+
+    Its rate is what was done on average since the work began: since there is something to count (`expect`), and without
+    what was done before (`skip`).
+    """
 
     def __init__(self, total: int | None, description: str, unit: str = "it") -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
+        self._pace = _Pace()
+        self._bar = _tqdm(self._pace)(
             total=total,
             desc=labelled(description),
             unit=unit,
             unit_scale=unit == "B",
             leave=False,
+            smoothing=0,
             dynamic_ncols=True,
             file=sys.stderr,
             disable=_quiet.get() or not _is_terminal(),
         )
-        self._lines = None if _quiet.get() or _is_terminal() else _Lines(total, labelled(description), unit)
+        shown = labelled(description)
+        self._lines = None if _quiet.get() or _is_terminal() else _Lines(total, shown, unit, self._pace)
 
     def advance(self, count: int = 1) -> None:
         """Adds `count` to what is done."""
+        self._pace.done += count
         self._bar.update(count)
         if self._lines is not None:
             self._lines.advance(count)
 
+    def skip(self, count: int) -> None:
+        """Adds what an earlier run has done."""
+        self._pace.before += count
+        self.advance(count)
+
     def expect(self, total: int | None) -> None:
         """Sets how much there is in all, where that was not known or was an estimate."""
+        if not self._pace.done:
+            self._pace.begun = time.monotonic()
         self._bar.total = total
         if self._lines is not None:
             self._lines.total = total
@@ -79,16 +97,39 @@ def each(items: Sequence[_Item], description: str, unit: str = "it") -> Iterator
             bar.advance()
 
 
+class _Pace:
+    """How fast a bar goes."""
+
+    def __init__(self) -> None:
+        self.begun, self.done, self.before = time.monotonic(), 0, 0
+
+    @property
+    def rate(self) -> float:
+        """Done in a second, on average; 0, which is shown as not known, as long as that says nothing."""
+        seconds = time.monotonic() - self.begun
+        return (self.done - self.before) / seconds if seconds >= _SOON else 0.0
+
+
+def _tqdm(pace: _Pace) -> "type[tqdm]":
+    from tqdm import tqdm
+
+    class Meter(tqdm):
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            return {**super().format_dict, "rate": pace.rate}
+
+    return Meter
+
+
 class _Lines:
     """A bar where no terminal shows it: a plain line every `EVERY` seconds, as far as it advances."""
 
-    def __init__(self, total: int | None, description: str, unit: str) -> None:
+    def __init__(self, total: int | None, description: str, unit: str, pace: _Pace) -> None:
         self.total, self.values = total, dict[str, float | str]()
-        self._description, self._unit, self._done = description, unit, 0
+        self._description, self._unit, self._pace = description, unit, pace
         self._begun = self._last = time.monotonic()
 
     def advance(self, count: int) -> None:
-        self._done += count
         now = time.monotonic()
         if now - self._last < EVERY:
             return
@@ -96,9 +137,10 @@ class _Lines:
 
         self._last = now
         text = tqdm.format_meter(
-            self._done,
+            self._pace.done,
             self.total,  # type: ignore[arg-type]  # None is what it takes for not known
             now - self._begun,
+            rate=self._pace.rate,
             prefix=self._description,
             unit=self._unit,
             unit_scale=self._unit == "B",

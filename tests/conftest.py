@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import checking
+
 if TYPE_CHECKING:
     from scripts.rig.making import Rig
 
@@ -41,6 +43,11 @@ class KernelsAsTheyAre(PathFinder):
 
 
 sys.meta_path.insert(0, KernelsAsTheyAre)  # type: ignore[arg-type]
+checking.install()
+
+
+def pytest_runtest_setup() -> None:
+    checking.start()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,8 +15,8 @@ from tests.toy import toy_head
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, without logs."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "log.txt")
+    """Every file below a folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from flame_fitting import cli, log, progress
+from flame_fitting.commands import STAGES
+from flame_fitting.errors import InputError
 from flame_fitting.evaluate import EvaluateConfig
 from flame_fitting.fit.config import FitConfig
+from flame_fitting.manifest import Manifest
+from tests.test_cli import STAGE, FakeConfig
 
 
 def test_native_stderr_goes_to_the_file_and_python_stderr_stays(
@@ -86,3 +90,35 @@ def test_two_fits_that_are_compared_get_no_log_of_it(tmp_path: Path) -> None:
     assert cli.output_folder(together) == tmp_path / "fit"
     over_its_input = replace(together, output=together.capture)
     assert cli.output_folder(over_its_input) is None, "it is refused, and leaves no log there"
+
+
+@pytest.mark.parametrize("error", [InputError("no such option"), ZeroDivisionError("deep inside")])
+def test_a_command_that_fails_leaves_no_log_in_a_folder_that_it_has_not_written(
+    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+
+    def stage(config: FakeConfig) -> None:
+        raise error
+
+    code = cli.execute(STAGE, stage, FakeConfig(tmp_path))
+    said = capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"] and "Traceback" not in said
+    if code == 1:
+        log = Path(said.strip().rsplit(" ", 1)[1])
+        assert "ZeroDivisionError: deep inside" in log.read_text()
+        log.unlink()
+
+    def begun(config: FakeConfig) -> None:
+        Manifest("fake").write(tmp_path)
+        raise error
+
+    assert cli.execute(STAGE, begun, FakeConfig(tmp_path)) == code
+    assert str(error) in (tmp_path / "log.txt").read_text()
+
+
+def test_a_command_that_makes_no_result_leaves_no_log(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    assert cli.execute(replace(STAGE, only_shows=True), lambda config: None, FakeConfig(tmp_path)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+    assert [stage.name for stage in STAGES if stage.only_shows] == ["view"]

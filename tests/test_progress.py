@@ -63,6 +63,36 @@ def test_without_a_terminal_a_bar_is_lines_with_count_rate_and_what_is_left(
     assert capsys.readouterr().err == ""
 
 
+def test_the_rate_is_that_of_the_work_alone(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.Bar(None, "export", "picture") as bar:
+        now[0] += 60  # things are read
+        bar.expect(40)
+        now[0] += 20
+        bar.advance(10)
+        assert capsys.readouterr().err == "export: 10 of 40, 2.00s/picture, 01:00 left\n"
+    with progress.Bar(100, "detect", "view") as bar:
+        bar.skip(80)  # by an earlier run
+        now[0] += 20
+        bar.advance(10)
+        assert capsys.readouterr().err == "detect: 90 of 100, 2.00s/view, 00:20 left\n"
+
+
+def test_a_terminal_s_bar_tells_no_rate_of_the_first_moment(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.Bar(None, "export", "picture") as bar:
+        now[0] += 60
+        bar.expect(1000)
+        bar.skip(500)
+        now[0] += 0.5
+        bar.advance(100)
+        assert progress._SOON > 0.5 and "?picture/s" in str(bar._bar)
+        now[0] += 9.5
+        assert "10.00picture/s" in str(bar._bar) and "600/1000" in str(bar._bar)
+
+
 def test_a_loop_has_a_bar_and_gives_every_item(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
     assert list(progress.each("abc", "letters")) == ["a", "b", "c"]

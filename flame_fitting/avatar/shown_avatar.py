@@ -10,7 +10,9 @@ from flame_fitting.avatar.browser_glb import BrowserMesh, browser_glb
 from flame_fitting.avatar.interface import Avatar
 from flame_fitting.avatar.mesh import MeshPart
 from flame_fitting.avatar.mesh_avatar import MeshAvatar
+from flame_fitting.avatar.tone_mapping import SHOWN_WHITE, shown_colors, shown_picture
 from flame_fitting.capture.camera import transform_points
+from flame_fitting.capture.color_correction import linear_to_srgb, srgb_to_linear
 
 MOST_PIXELS = 2048
 """Larger pictures of textures are made smaller: they go through a network."""
@@ -35,13 +37,22 @@ def _mesh(part: MeshPart, new_from_world: Float[ndarray, "4 4"], colored: bool, 
         welded, index = np.unique(vertices, axis=0, return_inverse=True)
         return BrowserMesh(welded, index.reshape(-1)[part.faces], base_color=_GREY)
     opaque = part.alpha_mode == "opaque"
+    base, colors, picture = part.base_color, part.vertex_colors, None
+    if part.texture is not None and part.uv is not None:
+        picture, base = _picture(part.texture, opaque, most_pixels, base[:3]), (*SHOWN_WHITE[:3], base[3])
+        colors = None if colors is None else colors[:, : 3 if opaque else 4]
+    else:
+        own = np.ones((len(vertices), 4)) if colors is None else colors[:, :4]
+        together = linear_to_srgb(srgb_to_linear(own[:, :3].astype(np.float64)) * srgb_to_linear(np.array(base[:3])))
+        colors, base = np.concatenate([shown_colors(together), own[:, 3:]], axis=1), (1.0, 1.0, 1.0, base[3])
+        colors = colors[:, :3] if opaque else colors
     return BrowserMesh(
         vertices,
         part.faces,
         part.uv,
-        None if part.texture is None or part.uv is None else _picture(part.texture, opaque, most_pixels),
-        None if part.vertex_colors is None else part.vertex_colors[:, : 3 if opaque else 4],
-        part.base_color,
+        picture,
+        colors,
+        base,
         # this program's own rule: what is half transparent is there, or it is not
         "opaque" if opaque else "mask",
         part.alpha_cutoff,
@@ -50,14 +61,15 @@ def _mesh(part: MeshPart, new_from_world: Float[ndarray, "4 4"], colored: bool, 
     )
 
 
-def _picture(texture: ndarray, opaque: bool, most_pixels: int) -> bytes:
+def _picture(texture: ndarray, opaque: bool, most_pixels: int, tint: tuple[float, float, float]) -> bytes:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(texture[..., :3] if opaque else texture))
     picture.thumbnail((most_pixels, most_pixels))
+    picture = Image.fromarray(shown_picture(np.asarray(picture), tint))
     stream = io.BytesIO()
     if opaque:
-        picture.save(stream, format="JPEG", quality=90)
+        picture.save(stream, format="JPEG", quality=95)
     else:
         picture.save(stream, format="PNG")
     return stream.getvalue()

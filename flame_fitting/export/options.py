@@ -11,8 +11,8 @@ from flame_fitting.options import option
 
 FormatName = Literal["vhap", "colmap", "obj", "ply", "glb", "rigged-avatar"]
 """The names that `--format` takes: the rows of `formats.FORMATS`."""
-
-
+FROM_EXPORT = "Give folders that were written by: flame-fitting export"
+"""What is said of datasets that are not there, or none."""
 Pose = Literal["fit", "neutral", "zero"]
 
 
@@ -57,7 +57,7 @@ class FormatOptions:
     """Expression components that become morph targets, the first ones; all by default."""
     replace_rig: bool = False
     """Rigged avatar: give an avatar that is rigged already the head model's joints; else it keeps its own."""
-    avatar: Path | None = option(None, decides=False)
+    avatar: Path | None = option(None, decides=False, reads="file")
     """Rigged avatar: its file, if it is not where it was rendered from."""
 
     @property

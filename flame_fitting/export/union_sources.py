@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from flame_fitting.errors import InputError
+from flame_fitting.export.options import FROM_EXPORT as _ADVICE
 from flame_fitting.export.splits import SPLITS, Split
 from flame_fitting.export.transforms_files import POINTS_NAME, Entry, transforms_name
 from flame_fitting.files import read_json_object, sha256_of_file
 
 FILE_KEYS = ("file_path", "fg_mask_path", "flame_param_path", "mesh_path", "exp_path")
 """Of a frame: what names a file, relative to the dataset's folder."""
-_ADVICE = "Give folders that were written by: flame-fitting export"
 
 
 @dataclass(eq=False)

@@ -114,7 +114,7 @@ class ModelConfig:
     """Regions inside which colours are drawn at random for one another."""
     occluded: tuple[str, ...] = ()
     """Regions of the head that something else covers: they follow neither surface nor pictures."""
-    flame_params_path: Path | None = option(None, decides=False)
+    flame_params_path: Path | None = option(None, decides=False, reads="file or folder")
     """Fit to begin with: its folder (all of its state) or tracked_flame_params.npz, ours or VHAP's. With --begin-stage
     the stages that led there are left out."""
 
@@ -244,7 +244,7 @@ class FitConfig(ScaleOptions, HeadOptions, DetectorWeights, ComputeOptions, Outp
     log: LogConfig = option(factory=LogConfig, decides=False)
     exp: ExperimentConfig = field(default_factory=ExperimentConfig)
     pipeline: PipelineConfig = option(factory=PipelineConfig, seldom=True)
-    others: tyro.conf.Positional[tuple[Path, ...]] = option((), decides=False)
+    others: tyro.conf.Positional[tuple[Path, ...]] = option((), decides=False, reads="folder")
     """Further captures of the same person, with --same-identity."""
 
     @property

@@ -184,7 +184,7 @@ def _solved(
     if left is not None:
         stage.losses.points[:] = left.losses
         state = state if left.found is None else left.found
-        shown.advance(left.batch * stage.steps(len(batches[0])))
+        shown.skip(left.batch * stage.steps(len(batches[0])))
     for number, rows in enumerate(batches):
         if left is not None and number < left.batch:
             continue

@@ -11,11 +11,12 @@ import torch
 
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.errors import InputError
-from flame_fitting.files import atomic_write, open_npz, read_npz, read_picture, reason, shown
+from flame_fitting.files import atomic_write, open_npz, read_npz, read_picture, reason
 from flame_fitting.fit.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from flame_fitting.fit.parameters import OPTIONAL_KEYS, PARAMETER_KEYS, PARAMETERS, POSES
+from flame_fitting.fit.places import FLAT_NAME, epochs_of, find_fit_folder
 from flame_fitting.fit.state import StageRecord
-from flame_fitting.fit.vhap_runs import FLAT_NAME, epochs_of, read_run, read_run_data
+from flame_fitting.fit.vhap_runs import read_run, read_run_data
 from flame_fitting.head.model import HeadModel, HeadOutput
 
 FIT_AGAIN = "Run again: flame-fitting fit"
@@ -269,30 +270,6 @@ def _load_checkpoint(folder: Path, result: FitResult) -> None:
     result.stages, result.warnings, result.seconds = list(state.records), list(state.warnings), checkpoint.seconds
     result.scale_by_face = state.scale.estimate
     result.active = None if state.active is None else list(state.active)
-
-
-def find_fit_folder(folder: Path) -> Path:
-    """`folder` itself, or its lexicographically last child that holds a fit."""
-    if _holds_fit(folder):
-        return folder
-    if not folder.exists():
-        raise InputError(f"{folder}: no such folder. Give the output folder of: flame-fitting fit")
-    children = [child for child in _folders_in(folder) if _holds_fit(child)]
-    if not children:
-        below = [inner for child in _folders_in(folder) for inner in _folders_in(child) if _holds_fit(inner)]
-        if below:
-            names = shown(inner.relative_to(folder).as_posix() for inner in below)
-            raise InputError(f"{folder}: no fit here, but in folders below it: {names}. Give one of them.")
-        raise InputError(f"{folder}: no fit here ({FLAT_NAME} is missing). Run `flame-fitting fit` first.")
-    return children[-1]
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_dir()) if folder.is_dir() else []
-
-
-def _holds_fit(folder: Path) -> bool:
-    return (folder / FLAT_NAME).is_file() or bool(epochs_of(folder))
 
 
 _HOW_TO_MATCH = {

@@ -15,8 +15,9 @@ from flame_fitting.capture.read_options import ReadOptions
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, sha256_of_file
 from flame_fitting.fit.alignment import aligned
+from flame_fitting.fit.places import epochs_of
 from flame_fitting.fit.result import FIT_AGAIN, FitResult, check_head, checked_parameters, load_fit, load_run
-from flame_fitting.fit.vhap_runs import RunData, aligned_world, epochs_of, read_run_data
+from flame_fitting.fit.vhap_runs import RunData, aligned_world, read_run_data
 from flame_fitting.head.eyelids import with_eyelids
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel

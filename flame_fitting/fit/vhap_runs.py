@@ -4,7 +4,6 @@ A run does not say which head model it used, holds its parameters in a world tha
 timesteps of the recording even where it tracked some of them (`docs/vhap-users.md`).
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from flame_fitting.files import read_npz, reason
 from flame_fitting.fit.parameters import POSES
 
 CONFIG_NAME = "config.yml"
-FLAT_NAME = "tracked_flame_params.npz"
-_EPOCH = re.compile(r"tracked_flame_params_(\d+)\.npz")
 _ADVICE = "Give the folder of a finished run, with config.yml and tracked_flame_params_<epoch>.npz."
 _LARGEST_CONFIG = 1 << 20
 """Bytes; a configuration has a few thousand."""
@@ -77,12 +74,6 @@ class RunParameters:
     focal_length: float | None = None
     """In units of the longer side of a picture; None for calibrated cameras."""
     notes: list[str] = field(default_factory=list)
-
-
-def epochs_of(folder: Path) -> dict[int, Path]:
-    """The parameter files of single epochs in a folder, ascending."""
-    found = {int(m[1]): p for p in folder.glob("tracked_flame_params_*.npz") if (m := _EPOCH.fullmatch(p.name))}
-    return dict(sorted(found.items()))
 
 
 def read_run_data(folder: Path) -> RunData:

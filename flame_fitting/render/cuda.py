@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from flame_fitting.errors import InputError
-from flame_fitting.render.culling import MAX_INSTANCED_FACES, instanced_faces, local_triangle_ids, view_ranges
+from flame_fitting.render.culling import (
+    MAX_INSTANCED_FACES,
+    instanced_faces,
+    local_triangle_ids,
+    shared_triangle_ids,
+    view_ranges,
+)
 from flame_fitting.render.interface import Rasterizer
 from flame_fitting.render.nvdiffrast_check import nvdiffrast_problem
 
@@ -72,16 +78,21 @@ class CudaRasterizer(Rasterizer):
         )
 
     def topology(self, tri):
-        return dr.antialias_construct_topology_hash(_int32(tri))
+        return _Topology(_int32(tri))
 
     def antialias(self, color, rast, pos, tri, topology=None):
-        return dr.antialias(
-            color.float().contiguous(),
-            rast.detach().contiguous(),
-            pos.float().contiguous(),
-            _int32(tri),
-            topology_hash=topology,
-        )
+        topology = self.topology(tri) if topology is None else topology
+        color, rast, pos = color.float().contiguous(), rast.detach(), pos.float().contiguous()
+        views, vertices = pos.shape[:2]
+        most = max(1, MAX_INSTANCED_FACES // len(tri))
+        blended = []
+        for start in range(0, views, most):
+            part = slice(start, start + most)
+            faces, adjacency = topology.of(min(most, views - start), vertices)
+            ids = shared_triangle_ids(rast[part], len(tri))
+            of_part = pos[part].reshape(-1, 4)
+            blended.append(dr.antialias(color[part], ids, of_part, faces, topology_hash=adjacency))
+        return blended[0] if len(blended) == 1 else torch.cat(blended)
 
     def _culls(self) -> bool:
         """Whether a triangle vanishes in one of its two windings, as in the fork that VHAP installs."""
@@ -92,6 +103,26 @@ class CudaRasterizer(Rasterizer):
         triangle = torch.tensor([[0, 1, 2]], dtype=torch.int32, device=self.device)
         rast, _ = dr.rasterize(self._context, both, triangle, (16, 16))
         return not bool((rast[..., 3] > 0).flatten(1).any(1).all())
+
+
+class _Topology:
+    """Edge adjacency of a mesh for any number of views, which are antialiased as one mesh.
+
+    Given a batch, nvdiffrast (0.4) adds up the gradients of a triangle within a warp before it writes them, also where
+    two views show that triangle: part of one view's gradient lands in the other's.
+    """
+
+    def __init__(self, tri: Tensor) -> None:
+        self.tri = tri
+        self._of: dict[tuple[int, int], tuple[Tensor, Any]] = {}
+
+    def of(self, views: int, vertices: int) -> tuple[Tensor, Any]:
+        """Faces of `views` meshes of so many vertices each, one after the other, and their adjacency."""
+        if (views, vertices) not in self._of:
+            every = torch.ones(views, len(self.tri), dtype=torch.bool, device=self.tri.device)
+            faces = instanced_faces(self.tri, every, vertices)
+            self._of[views, vertices] = faces, dr.antialias_construct_topology_hash(faces)
+        return self._of[views, vertices]
 
 
 class _LocalIds(torch.autograd.Function):

@@ -46,3 +46,14 @@ def local_triangle_ids(
     out = rast.clone() if out is None else out.copy_(rast)
     out[..., 3] = (rast[..., 3] - start).clamp_min(0)
     return out
+
+
+@torch.no_grad()
+def shared_triangle_ids(rast: Float[Tensor, "B H W 4"], n_faces: int) -> Float[Tensor, "B H W 4"]:
+    """`rast` with the triangle numbers of each view counted through a list shared by all; 0 stays 0."""
+    if len(rast) == 1:
+        return rast.contiguous()
+    start = torch.arange(rast.shape[0], dtype=rast.dtype, device=rast.device)[:, None, None] * n_faces
+    out = rast.clone(memory_format=torch.contiguous_format)
+    out[..., 3] += start * (rast[..., 3] > 0)
+    return out

@@ -1,5 +1,6 @@
 """The cameras of a capture and their pictures, as they are shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from flame_fitting.viewer.opening import Viewed
 MOST = 48
 """Cameras that are shown at most."""
 _ROLE_COLORS = {"fit": (40, 90, 190), "landmark": (30, 140, 90), "heldout": (200, 110, 30)}
+_ROLES = {"fit": "of the fit", "landmark": "for landmarks", "heldout": "held out"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,12 @@ def shown_cameras(viewed: Viewed, most: int = MOST) -> list[ShownCamera]:
     first = {view.camera: view for view in reversed(viewed.capture.views)}
     chosen = [sorted(first)[k] for k in spread(len(first), most)]
     return [_shown(viewed, first[number]) for number in chosen]
+
+
+def camera_legend(cameras: Sequence[ShownCamera]) -> list[tuple[tuple[int, int, int], str]]:
+    """Colour and role of those that are there."""
+    there = {camera.view.role for camera in cameras}
+    return [(_ROLE_COLORS[role], name) for role, name in _ROLES.items() if role in there]
 
 
 def view_at(viewed: Viewed, camera: ShownCamera, row: int) -> View | None:

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from numpy import ndarray
 
 from flame_fitting.avatar.browser_glb import BrowserMesh, browser_glb
 from flame_fitting.avatar.shown_avatar import avatar_glb, width_of
+from flame_fitting.avatar.tone_mapping import SHOWN_WHITE, shown_colors, shown_picture
 from flame_fitting.head.seams import split_at_seams
+from flame_fitting.maths.normals import vertex_normals
 from flame_fitting.report.figures import as_jpeg
 from flame_fitting.viewer.cameras import ShownCamera, picture_of, view_at
-from flame_fitting.viewer.colors import GREY
+from flame_fitting.viewer.colors import GREY, Paint, shading
 from flame_fitting.viewer.opening import Viewed
 
 DETECTED, ON_HEAD = (30, 110, 220), (230, 90, 20)
@@ -45,27 +48,33 @@ class HeadNode:
         self._faces = viewed.head.faces.cpu().numpy()
         self._split = split_at_seams(viewed.head)
         texture = viewed.fit.texture
-        self._picture = None if texture is None or self._split.uv is None else as_jpeg(texture)
+        self._picture = None if texture is None or self._split.uv is None else as_jpeg(shown_picture(texture), 95)
         self._plain: Any = None
         self._wire: Any = None
         self._colored: list[Any] = []
         self.visible, self.wireframe = True, False
 
-    def show(self, vertices: Float[ndarray, "V 3"], colors: Float[ndarray, "V 3"] | None, textured: bool) -> None:
-        """Draws it; without `colors` and texture in one colour."""
+    def show(self, vertices: Float[ndarray, "V 3"], paint: Paint | None, textured: bool) -> None:
+        """Draws it; without `paint` and texture in one colour."""
         self._show_wire(vertices)
         if not self.visible:
             self._hide()
-        elif colors is None and not (textured and self._picture is not None):
+        elif paint is None and not (textured and self._picture is not None):
             self._show_plain(vertices)
         else:
-            self._show_colored(self._glb(vertices, colors))
+            self._show_colored(self._glb(vertices, paint))
 
-    def _glb(self, vertices: Float[ndarray, "V 3"], colors: Float[ndarray, "V 3"] | None) -> bytes:
-        if colors is not None:
-            return browser_glb([BrowserMesh(vertices, self._faces, vertex_colors=colors)])
-        own = vertices[self._split.vertex]
-        return browser_glb([BrowserMesh(own, self._split.faces, self._split.uv, self._picture, unlit=True)])
+    def _glb(self, vertices: Float[ndarray, "V 3"], paint: Paint | None) -> bytes:
+        if paint is not None:  # lights of the scene would make colours brighter than those of the legend
+            shade = shading(vertex_normals(vertices, self._faces)).repeat(3, axis=1)
+            shade = shade if paint.colors is None else shown_colors(shade * paint.colors)
+            white = SHOWN_WHITE if paint.colors is None else (1.0, 1.0, 1.0, 1.0)
+            clamped = ("clamp", "clamp")
+            mesh = BrowserMesh(vertices, self._faces, paint.uv, paint.picture, shade, white, wrap=clamped, unlit=True)
+            return browser_glb([mesh])
+        own, faces = vertices[self._split.vertex], self._split.faces
+        mesh = BrowserMesh(own, faces, self._split.uv, self._picture, base_color=SHOWN_WHITE, unlit=True)
+        return browser_glb([mesh])
 
     def _show_plain(self, vertices: Float[ndarray, "V 3"]) -> None:
         if self._plain is None:
@@ -168,13 +177,18 @@ class MarkNodes:
 class CameraNodes:
     """Frusta with the pictures that the cameras took at a timestep, and one picture behind the head."""
 
-    def __init__(self, server: viser.ViserServer, viewed: Viewed, cameras: list[ShownCamera]) -> None:
-        self._server, self._viewed, self._cameras = server, viewed, cameras
+    def __init__(
+        self,
+        server: viser.ViserServer,
+        viewed: Viewed,
+        cameras: list[ShownCamera],
+        clicked: Callable[[ShownCamera], None],
+    ) -> None:
+        """`clicked` is called, from any thread, with the camera that somebody has clicked."""
+        self._server, self._viewed, self._cameras, self._clicked = server, viewed, cameras, clicked
         self._nodes: dict[str, Any] = {}
         self._row: int | None = None
         self._behind: tuple[Any, str, int] | None = None
-        self.chosen: str | None = None
-        """The camera that was clicked, until somebody asks."""
 
     def show(self, visible: bool, row: int) -> None:
         """Draws the frusta; pictures are read when they are first shown."""
@@ -207,7 +221,7 @@ class CameraNodes:
 
         @node.on_click
         def _(event: object) -> None:
-            self.chosen = camera.name
+            self._clicked(camera)
 
         self._nodes[camera.name] = node
 

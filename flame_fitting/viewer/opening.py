@@ -14,7 +14,7 @@ from flame_fitting.avatar.loading import load_avatar
 from flame_fitting.capture.camera import transform_points
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
-from flame_fitting.fit.result import FitResult, find_fit_folder
+from flame_fitting.fit.result import FitResult
 from flame_fitting.fit.sources import open_fit, open_fit_and_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.manifest import read_manifest
@@ -76,17 +76,6 @@ class Viewed:
         """Points of that surface at the first timestep in the shown frame: what stands for an avatar without file."""
         surface = self.surface(0)
         return None if surface is None else transform_points(self.shown_from_head, surface.points)
-
-
-def fit_of(folder: Path) -> Path:
-    """The fit that is meant: the folder itself, its last child, or what an exported folder was made of."""
-    made = read_manifest(folder) if folder.is_dir() else None
-    if made is not None and made.stage == "export":
-        fit = made.input_path("fit", folder)
-        if fit is None or not fit.is_dir():
-            raise InputError(f"{folder}: is an export, and the fit that it was made of is not there ({fit}). Give it.")
-        return find_fit_folder(fit)
-    return find_fit_folder(folder)
 
 
 def open_viewed(

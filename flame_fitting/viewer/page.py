@@ -36,8 +36,10 @@ _IDLE = 1.0
 """Seconds after which the loop looks whether it is to end."""
 _LEAST = 1 / 30
 """Seconds between two pictures."""
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 """Seconds that a browser gets for a picture."""
+_OVERVIEW = 2.0
+"""How far one looks at cameras from, in units of the farthest one's distance from the head."""
 _logger = get_logger(__name__)
 
 
@@ -49,7 +51,7 @@ class Page:
         with _silent():
             self.server = viser.ViserServer(host=host, port=port, label="flame-fitting", verbose=False)
         self.viewed, self.session, self._folder = viewed, Session(viewed), folder
-        self._changed, self._drawn_row, self._through = threading.Event(), -1, FREE
+        self._changed, self._measured, self._through = threading.Event(), dict[int, Any](), FREE
         self._drawing = threading.Lock()
         fitted = self.session.vertices()
         self._marks, self._cameras = Marks(viewed, fitted), shown_cameras(viewed)
@@ -90,10 +92,10 @@ class Page:
         if self._avatar.there:
             # of a moving head the avatar is that of the first moment
             self._avatar.show(bool(panel.avatar.value) and camera is None, beside)
-        head_colors = self._colors(row)
+        paint = self._paint(row)
         panel.show_legend()
         self._head.visible, self._head.wireframe = bool(panel.fit.value), bool(panel.wireframe.value)
-        self._head.show(vertices, head_colors, panel.mode.value == colors.TEXTURE)
+        self._head.show(vertices, paint, panel.mode.value == colors.TEXTURE)
         shown = panel.landmarks is not None and bool(panel.landmarks.value)
         self._mark_nodes.show(shown, self._marks.detected(row), self._marks.on_head(vertices))
         self._camera_nodes.show(panel.cameras is not None and bool(panel.cameras.value) and camera is None, row)
@@ -130,40 +132,61 @@ class Page:
         self._middle, self._apart = 0.5 * (low + high), 0.55 * (wide + min(self._avatar.width, _WIDEST * wide))
         self._head = HeadNode(server, self.viewed, self._drawing)
         self._mark_nodes = MarkNodes(server)
-        self._camera_nodes = CameraNodes(server, self.viewed, self._cameras)
+        self._camera_nodes = CameraNodes(server, self.viewed, self._cameras, self._look_through)
         self._home = self._middle - [0.5 * self._apart if self._avatar.there else 0.0, 0.0, 0.0]
         distance = 0.75 * float(high[1] - low[1]) / np.tan(_FOV / 2)
         first = server.initial_camera
         first.look_at, first.position = self._home, self._home + [0.0, 0.0, distance]
         first.fov, first.near, first.far = float(_FOV), 0.01, 100.0
 
-    def _colors(self, row: int) -> Float[ndarray, "V 3"] | None:
+    def _paint(self, row: int) -> colors.Paint | None:
         mode = self.panel.mode.value
         if mode == colors.REGION:
-            return colors.region_colors(self.viewed.head, self.panel.region.value)
+            return colors.Paint(colors.region_colors(self.viewed.head, self.panel.region.value))
         if mode != colors.DISTANCE:
             return None
-        if row != self._drawn_row:
+        if row not in self._measured:
             self.panel.say("measuring ...")
-            self._distance, self._drawn_row = colors.distance_colors(self.viewed, row), row
-        return self._distance
+            self._measured[row] = colors.distances(self.viewed, row)
+        found = self._measured[row]
+        return None if found is None else colors.distance_paint(*found)
+
+    def _look_through(self, camera: ShownCamera) -> None:
+        self.panel.camera.value = camera.name
+        self._changed.set()
 
     def _looked_through(self) -> ShownCamera | None:
         """The camera that is looked through; browsers are put there when it is chosen, and back when it is left."""
         if self.panel.camera is None:
             return None
-        if self._camera_nodes.chosen is not None:
-            self.panel.camera.value, self._camera_nodes.chosen = self._camera_nodes.chosen, None
         name = self.panel.camera.value
         chosen = next((camera for camera in self._cameras if camera.name == name), None)
         if name != self._through:
             self._through = name
             for client in self.server.get_clients().values():
                 _put(client, chosen, self._middle, self.server.initial_camera)
+                if chosen is None and self.panel.cameras.value:
+                    self._step_back(client)
         return chosen
+
+    def _cameras_switched(self, event: Any) -> None:
+        if event.client is not None and self.panel.cameras.value and self.panel.camera.value == FREE:
+            self._step_back(event.client)
+
+    def _step_back(self, client: viser.ClientHandle) -> None:
+        """Moves a browser's view away from the head until it has most cameras before it."""
+        farthest = max(float(np.linalg.norm(camera.position - self._middle)) for camera in self._cameras)
+        away = client.camera.position - self._middle
+        distance = float(np.linalg.norm(away))
+        if 0 < distance < _OVERVIEW * farthest:
+            with client.atomic():
+                client.camera.position = self._middle + away * (_OVERVIEW * farthest / distance)
+                client.camera.look_at = self._middle
 
     def _buttons(self) -> None:
         panel = self.panel
+        if panel.cameras is not None:
+            panel.cameras.on_update(self._cameras_switched)
 
         @panel.screenshot.on_click
         def _(event: Any) -> None:
@@ -177,7 +200,8 @@ class Page:
         def _(event: Any) -> None:
             with _told(event.client):
                 content = _png(self.picture(event.client))
-                event.client.send_file_download(f"{self.viewed.name.replace('/', '_')}.png", content)
+                name = f"{self.viewed.name.replace('/', '_')}.png"
+                event.client.send_file_download(name, content, save_immediately=True)
 
         @panel.save.on_click
         def _(event: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import viser
 
 from flame_fitting.viewer import colors
-from flame_fitting.viewer.cameras import ShownCamera
+from flame_fitting.viewer.cameras import ShownCamera, camera_legend
 from flame_fitting.viewer.controls import Control
 from flame_fitting.viewer.nodes import DETECTED, ON_HEAD
 from flame_fitting.viewer.poses import saved_poses
@@ -38,7 +38,7 @@ class Panel:
     ) -> None:
         """`folder`: for pictures and poses. `has_avatar`: what it is called, None without one."""
         self._gui, self._session, self._folder, self._changed = server.gui, session, folder, changed
-        self._playing_fps, self._sliders = fps, list[tuple[Control, Any]]()
+        self._playing_fps, self._cameras, self._sliders = fps, cameras, list[tuple[Control, Any]]()
         self.avatar: Any = None
         self.cameras: Any = None
         self.camera: Any = None
@@ -81,22 +81,23 @@ class Panel:
 
     def say(self, text: str) -> None:
         """A word in the legend's place, until it is shown again."""
-        self.legend.content, self.legend.visible = _legend([("transparent", text)]), True
+        self.legend.content, self.legend.visible = _legend([], html.escape(text)), True
 
     def show_legend(self) -> None:
         """What colours and points mean, for what is shown."""
         viewed, mode = self._session.viewed, self.mode.value
         self.region.visible = mode == colors.REGION
-        self.scale.visible = mode == colors.DISTANCE
         lines = []
         if mode == colors.REGION:
             lines += colors.region_legend(viewed.head, self.region.value)
+        if mode == colors.DISTANCE:
+            lines.append(colors.hidden_legend())
         if self.landmarks is not None and self.landmarks.value:
             lines += [(_hex(DETECTED), "landmarks as detected"), (_hex(ON_HEAD), "landmarks on the fitted head")]
-        if mode == colors.DISTANCE:
-            lines += [("#969696", "seen by no view")]
-        self.legend.content = _legend(lines)
-        self.legend.visible = bool(lines)
+        if self.cameras is not None and self.cameras.value and self.camera.value == FREE:
+            lines += [(_hex(color), f"cameras {name}") for color, name in camera_legend(self._cameras)]
+        scale = colors.distance_legend() if mode == colors.DISTANCE else ""
+        self.legend.content, self.legend.visible = _legend(lines, scale), bool(lines or scale)
 
     def _about(self) -> None:
         viewed = self._session.viewed
@@ -137,7 +138,6 @@ class Panel:
             choices = (FREE, *(camera.name for camera in cameras))
             self.camera = gui.add_dropdown("look through", choices, hint="Its picture stands behind the head")
         self.legend = gui.add_html("", visible=False)
-        self.scale = gui.add_image(colors.distance_legend(), label="mm, as in the report", visible=False)
         watched = (self.fit, self.avatar, self.mode, self.region, self.wireframe, self.landmarks, self.cameras)
         for one in (*watched, self.camera, self.layout if has_avatar is not None else None):
             if one is not None:
@@ -193,8 +193,8 @@ def _hex(color: tuple[int, int, int]) -> str:
     return "#" + "".join(f"{value:02x}" for value in color)
 
 
-def _legend(lines: Sequence[tuple[str, str]]) -> str:
-    """Coloured squares with names."""
+def _legend(lines: Sequence[tuple[str, str]], above: str = "") -> str:
+    """Coloured squares with names, below some HTML."""
     square = "display:inline-block;width:0.8em;height:0.8em;margin-right:0.5em;border-radius:2px;background:"
     rows = [f'<div><span style="{square}{color}"></span>{html.escape(name)}</div>' for color, name in lines]
-    return f'<div style="font-size:0.85em;padding:0 1em;color:#222">{"".join(rows)}</div>'
+    return f'<div style="font-size:0.85em;padding:0 1em;color:#222">{above}{"".join(rows)}</div>'

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flame_fitting.errors import InputError
-from flame_fitting.fit.result import find_fit_folder, load_fit
+from flame_fitting.fit.places import find_fit_folder
+from flame_fitting.fit.result import load_fit
 from flame_fitting.fit.vhap_runs import RunData, read_run, read_run_data
 
 ARRAYS = {

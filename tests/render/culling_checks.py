@@ -74,6 +74,27 @@ def gradients_equal_those_of_a_mesh_without_the_culled_faces(rasterizer: Rasteri
         assert (got[b] - expected[0]).norm() <= 1e-5 * expected.norm()
 
 
+def a_batchs_gradients_are_those_of_its_views(rasterizer: Rasterizer) -> None:
+    """Many small views of the same two faces: a warp works on edges of several views."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.tensor([[-0.7, -0.6], [0.6, -0.7], [0.7, 0.6], [-0.6, 0.7]])
+    flat = corners + 0.1 * torch.randn(48, 4, 2, generator=generator)
+    pos = torch.cat([flat, torch.zeros(48, 4, 1), torch.ones(48, 4, 1)], dim=-1).to(rasterizer.device)
+    tri = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32, device=rasterizer.device)
+    topology = rasterizer.topology(tri)
+
+    def gradient(p: Tensor) -> Tensor:
+        p = p.clone().requires_grad_()
+        rast, _ = rasterizer.rasterize(p, tri, (16, 16))
+        out = rasterizer.antialias((rast[..., 3:] > 0).float(), rast.detach(), p, tri, topology)
+        return torch.autograd.grad((out * out).sum(), p)[0]
+
+    together = gradient(pos)
+    expected = torch.cat([gradient(pos[b : b + 1]) for b in range(len(pos))])
+    assert (expected.flatten(1).norm(dim=1) > 0).all()
+    torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-4)
+
+
 def culled_silhouettes_are_antialiased(rasterizer: Rasterizer) -> None:
     """Edges between drawn and culled faces blend as open edges of a mesh without the culled faces do."""
     pos, tri = (tensor.to(rasterizer.device) for tensor in open_mouth_views())

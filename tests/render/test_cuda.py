@@ -91,6 +91,15 @@ def test_culled_silhouettes_are_antialiased_at_mouth_eyes_and_neck(cuda: Rasteri
     culling_checks.culled_silhouettes_are_antialiased(cuda)
 
 
+def test_a_batchs_gradients_are_those_of_its_views(cuda: Rasterizer) -> None:
+    culling_checks.a_batchs_gradients_are_those_of_its_views(cuda)
+
+
+def test_a_batch_too_large_for_one_list_is_antialiased_in_parts(cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flame_fitting.render.cuda.MAX_INSTANCED_FACES", 11)
+    culling_checks.a_batchs_gradients_are_those_of_its_views(cuda)
+
+
 def test_front_faces_are_the_same_as_on_the_cpu(cuda: Rasterizer) -> None:
     pos, tri = culling_checks.open_mouth_views()
     on_cpu, on_gpu = front_faces(pos, tri), front_faces(pos.to(cuda.device), tri.to(cuda.device))

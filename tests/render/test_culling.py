@@ -3,7 +3,7 @@
 import torch
 
 from flame_fitting.render.cpu import CpuRasterizer
-from flame_fitting.render.culling import instanced_faces, local_triangle_ids, view_ranges
+from flame_fitting.render.culling import instanced_faces, local_triangle_ids, shared_triangle_ids, view_ranges
 from flame_fitting.render.winding import front_faces
 from tests.render import culling_checks
 from tests.render.raster_scenes import head, soup
@@ -55,6 +55,12 @@ def test_empty_pixels_stay_empty_and_numbers_count_from_one_in_each_view() -> No
     assert local[..., 3].tolist() == [[[0.0, 1.0, 5.0]]] * 3
     assert torch.equal(local[..., :3], rast[..., :3])
     assert torch.equal(rast, before)
+    assert torch.equal(shared_triangle_ids(local, 5), before)
+    assert torch.equal(local[..., 3], local_triangle_ids(before, 5)[..., 3])  # untouched
+
+
+def test_a_batchs_gradients_are_those_of_its_views() -> None:
+    culling_checks.a_batchs_gradients_are_those_of_its_views(RASTERIZER)
 
 
 def test_front_faces_are_the_half_that_closed_surfaces_show() -> None:

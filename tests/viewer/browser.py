@@ -18,14 +18,20 @@ _FLAGS = (
     *("--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run"),
     *("--remote-debugging-port=0", "--remote-allow-origins=*"),
 )
-_PATIENCE = 120.0
-"""Seconds until a browser that does not do what it should has hung."""
+PATIENCE = 300.0
+"""Seconds until a browser that does not do what it should has hung: software WebGL on a machine that others use."""
+_BESIDE = """(name) => {
+  const label = [...document.querySelectorAll("label")].find((e) => e.textContent === name);
+  return label && [...label.closest(".mantine-Flex-root").querySelectorAll("input")];
+}"""
+"""JavaScript: the inputs beside a name."""
 
 
 class Browser:
     """One page. To be closed."""
 
-    def __init__(self, url: str, size: tuple[int, int] = (1280, 800)) -> None:
+    def __init__(self, url: str, size: tuple[int, int] = (1280, 800), scale: float = 1.0) -> None:
+        """`size` px of CSS, each of which is so many of the screen's: few are drawn quickly."""
         from websockets.sync.client import connect
 
         assert CHROMIUM is not None
@@ -41,9 +47,8 @@ class Browser:
         port = self._port(Path(self._profile.name) / "DevToolsActivePort")
         self._numbers = itertools.count(1)
         self._socket = connect(self._page(port, url), max_size=None)
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
-        )
+        screen = {"width": size[0], "height": size[1], "deviceScaleFactor": scale, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
 
     def _port(self, file: Path) -> int:
         def there() -> int | None:
@@ -64,7 +69,7 @@ class Browser:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": options}))
         while True:
-            answer = json.loads(self._socket.recv(timeout=_PATIENCE))
+            answer = json.loads(self._socket.recv(timeout=PATIENCE))
             if answer.get("id") == number:
                 # a page that is still being made has no place for scripts yet
                 return answer.get("result", {"result": {}})
@@ -89,27 +94,65 @@ class Browser:
         """PNG of the whole page."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
-    def click(self, text: str, kind: str = "button, [role=tab], label, input") -> None:
-        """Clicks on the element with this text or value, or on the box beside it."""
+    def go(self, url: str) -> None:
+        """Shows another page."""
+        self.call("Page.navigate", url=url)
+
+    def click(self, text: str, kind: str = "button, [role=tab]") -> None:
+        """Clicks on the element with this text."""
+        self._press_found(
+            f"""[...document.querySelectorAll({json.dumps(kind)})].find((e) => e.textContent.trim() === wanted)""", text
+        )
+
+    def tick(self, label: str) -> None:
+        """Clicks on what can be set beside a name: a checkbox, a list."""
+        self._press_found(f"({_BESIDE})(wanted)?.[0]", label)
+
+    def choose(self, label: str, option: str) -> None:
+        """Takes an option of a list."""
+        self.tick(label)
+        self.click(option, "[role=option]")
+
+    def press(self, x: float, y: float) -> None:
+        """Clicks on a place of the page, px."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def upload(self, path: Path) -> None:
+        """Gives a file to the page's upload button."""
+        document = self.call("DOM.getDocument")["root"]["nodeId"]
+        button = self.call("DOM.querySelector", nodeId=document, selector="input[type=file]")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=button, files=[str(path)])
+
+    def download_to(self, folder: Path) -> None:
+        """Says where files go that the page saves."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
+    def _press_found(self, found: str, wanted: str) -> None:
         script = f"""(() => {{
-          const wanted = {json.dumps(text)};
-          const all = [...document.querySelectorAll({json.dumps(kind)})];
-          const found = all.find((e) => e.textContent.trim() === wanted || e.value === wanted);
-          if (!found) return null;
-          found.scrollIntoView({{block: "center"}});
-          const box = found.getBoundingClientRect();
-          return [box.x + box.width / 2, box.y + box.height / 2];
+          const wanted = {json.dumps(wanted)};
+          const element = {found};
+          if (!element) return null;
+          element.scrollIntoView({{block: "center"}});
+          const box = element.getBoundingClientRect();
+          return box.width > 0 ? [box.x + box.width / 2, box.y + box.height / 2] : null;
         }})()"""
-        x, y = until(lambda: self.evaluate(script), f"nothing to click on says {text}")
-        for kind_of in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind_of, x=x, y=y, button="left", clickCount=1)
+        before = None
+
+        def still() -> list[float] | None:
+            nonlocal before
+            place, before = self.evaluate(script), before
+            before, same = place, place is not None and place == before
+            return place if same else None
+
+        self.press(*until(still, f"nothing to click on says {wanted}"))
 
     def set(self, label: str, value: str) -> None:
         """Types a number beside the slider of this name."""
         script = f"""(() => {{
-          const label = [...document.querySelectorAll("label")].find((e) => e.textContent === {json.dumps(label)});
-          if (!label) return false;
-          const input = [...label.closest(".mantine-Flex-root").querySelectorAll("input")].pop();
+          const input = ({_BESIDE})({json.dumps(label)})?.pop();
+          if (!input) return false;
           input.focus();
           input.select();
           return true;
@@ -134,7 +177,7 @@ class Browser:
 
 def until(asked: Any, complaint: str) -> Any:
     """What `asked()` gives when it is neither None nor False."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = asked()
         if found is not None and found is not False:

@@ -23,30 +23,19 @@ from flame_fitting.export.dialects.registry import read_parameters
 from flame_fitting.fit.result import load_fit
 from flame_fitting.head.loading import load_head
 from flame_fitting.manifest import Manifest, input_record
-from flame_fitting.report.error_maps import HIDDEN, TOP_MM
+from flame_fitting.view import fit_of
 from flame_fitting.viewer import colors
-from flame_fitting.viewer.address import addresses, free_port
-from flame_fitting.viewer.cameras import picture_of, shown_cameras, view_at
+from flame_fitting.viewer.address import addresses, free_port, named_port
+from flame_fitting.viewer.cameras import camera_legend, picture_of, shown_cameras, view_at
 from flame_fitting.viewer.controls import FITTED, controls_of
 from flame_fitting.viewer.marks import Marks
-from flame_fitting.viewer.opening import Viewed, fit_of, open_viewed
+from flame_fitting.viewer.opening import Viewed, open_viewed
 from flame_fitting.viewer.poses import load_pose, next_file, pose_at, save_pose, saved_poses
 from flame_fitting.viewer.session import Session
 from tests.export.sequences import moving_fit
 from tests.head.flame_like import write_npz
 from tests.synthetic import known_fit, render_case, save_case, similarity
 from tests.toy import toy_head
-
-
-@pytest.fixture(scope="module")
-def viewed(tmp_path_factory: pytest.TempPathFactory) -> Viewed:
-    """A static fit with its capture; the avatar is the fit itself, its file is not there."""
-    folder = tmp_path_factory.mktemp("viewed")
-    head = toy_head()
-    fit = known_fit(head, similarity())
-    capture = render_case(folder, head, fit, n_fit=6, n_heldout=1)
-    fit.folder = save_case(folder / "fit", fit, capture)
-    return Viewed(fit, head, capture)
 
 
 @pytest.fixture(scope="module")
@@ -148,22 +137,6 @@ def test_poses_of_another_head_model_are_refused(moving: Viewed, tmp_path: Path)
         load_pose(tmp_path / "b.npz", moving.head, like)
 
 
-def test_errors_have_the_reports_colours(viewed: Viewed) -> None:
-    assert colors.modes_of(viewed) == ("texture", "plain", "distance to the avatar", "regions")
-    found = colors.distance_colors(viewed, 0)
-    assert found is not None
-    hidden = np.isclose(found, HIDDEN / 255).all(axis=1)
-    # nothing of an ellipsoid hides the rest; a little of it is seen at flat angles alone
-    assert not hidden[viewed.head.region_mask("face").numpy()].any() and hidden.mean() < 0.02
-    blue = found[~hidden & viewed.head.region_mask("face").numpy()]
-    assert (blue[:, 2] > blue[:, 0]).mean() > 0.95  # the avatar is the fit
-    worse = replace(viewed.fit, parameters=dict(viewed.fit.parameters))
-    worse.parameters["translation"] = worse.parameters["translation"] + [0.0, 0.0, TOP_MM / 1000]
-    red = colors.distance_colors(Viewed(worse, viewed.head, viewed.capture), 0)
-    assert red is not None and red[viewed.head.region_mask("face").numpy()][:, 0].mean() > 0.6
-    assert colors.distance_colors(Viewed(viewed.fit, viewed.head), 0) is None
-
-
 def test_regions_are_highlighted(viewed: Viewed) -> None:
     assert colors.regions_of(viewed.head) == ["face", "neck", "scalp"]  # single points are none
     one = colors.region_colors(viewed.head, "neck")
@@ -194,6 +167,7 @@ def test_cameras_see_the_shown_head_where_their_pictures_have_it(viewed: Viewed)
     view = view_at(viewed, camera, 0)
     assert view is camera.view and picture_of(viewed, view, 64).shape == (64, 64, 3)
     assert shown_cameras(Viewed(viewed.fit, viewed.head)) == []
+    assert [role for _, role in camera_legend(cameras)] == ["of the fit", "for landmarks", "held out"]
 
 
 def test_landmarks_go_with_the_head(viewed: Viewed) -> None:
@@ -293,22 +267,58 @@ def test_addresses_work_over_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
     assert url == "http://10.0.0.2:8123" and "no password" in warning
 
 
-def test_a_port_that_is_taken_is_passed_over() -> None:
+@pytest.fixture
+def taken_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        assert free_port("127.0.0.1", port) > port
-    with pytest.raises(InputError, match=r"--host 203\.0\.113\.9 .*cannot be listened at"):
+        yield taken.getsockname()[1]
+
+
+def test_a_taken_port_is_passed_over_unless_it_was_named(taken_port: int) -> None:
+    free = free_port("127.0.0.1", taken_port)
+    assert free > taken_port and named_port("127.0.0.1", free) == free
+    with pytest.raises(InputError, match=f"--port {taken_port}: is taken by another program at 127.0.0.1"):
+        named_port("127.0.0.1", taken_port)
+    with pytest.raises(InputError, match=r"--host 203\.0\.113\.9: neither port 8080 nor the 49 ports after it"):
         free_port("203.0.113.9", 8080)
+    with pytest.raises(InputError, match=r"--host 203\.0\.113\.9 --port 8080: cannot be listened at"):
+        named_port("203.0.113.9", 8080)
     with pytest.raises(InputError, match="--host no such host: is no address"):
         free_port("no such host", 8080)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_which_port_it_is_is_said(
+    named: bool,
+    taken_port: int,
+    saved: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("viser")
+    from flame_fitting import view
+    from flame_fitting.viewer.page import Page
+
+    folder, spec = saved
+    before = {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
+    monkeypatch.setattr(view, "FIRST_PORT", taken_port)
+    monkeypatch.setattr(Page, "run", lambda page: None)
+    port = ["--port", str(taken_port)] if named else []
+    assert main(["view", str(folder), "--head", str(spec), *port]) == (2 if named else 0)
+    said = capsys.readouterr().err
+    if named:
+        assert f"--port {taken_port}: is taken by another program" in said and "leave --port out" in said
+    else:
+        assert f"port {taken_port} is taken by another program, port " in said and "http://localhost:" in said
+    assert {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()} == before  # no log, either
 
 
 def test_without_viser_there_is_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "viser", None)
+    (tmp_path / "tracked_flame_params.npz").touch()
     assert main(["view", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "needs the package viser" in said and "pip install 'flame-fitting[view]'" in said
