@@ -125,11 +125,12 @@ class SplatAvatar:
         if self.views is None or not {"depth", "normal"} & wanted:
             return self._draw(*looks, outputs)
         known = [self.views.find(K[b], world_to_camera[b], height, width) for b in range(len(K))]
-        if None in known:
+        rows = [k for k in known if k is not None]
+        if len(rows) < len(known):
             drawn = self._draw(*looks, wanted | {"depth", "normal"})
         else:
             drawn = self._draw(*looks, wanted - {"depth", "normal"})
-            drawn.depth, drawn.normal = self.views.depth[known], self.views.normal[known]
+            drawn.depth, drawn.normal = self.views.depth[rows], self.views.normal[rows]
         depth, normal = drawn.depth, drawn.normal
         assert depth is not None and normal is not None
         drawn.noise = np.zeros_like(depth)

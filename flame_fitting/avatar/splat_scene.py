@@ -165,8 +165,8 @@ def draw_splats(
         if relit is not None:
             seen.color[rows] = relit(b, seen.color[rows], rows)
         if views.image is not None and views.alpha is not None:
-            blending = (across, bounds, members, seen.flat, seen.color, seen.box, color, *scene.limits)
-            blending = (*blending, views.image[b], views.alpha[b])
+            lists = (across, bounds, members, seen.flat, seen.color, seen.box)
+            blending = (*lists, color, *scene.limits, views.image[b], views.alpha[b])
             if weights is None:
                 run(blend, tiles, *blending, _NONE)
             else:
