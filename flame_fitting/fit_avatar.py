@@ -207,7 +207,8 @@ def prepare(config: FitConfig, device: "torch.device", underway: "Resumable | No
     known = left.scale if left is not None else None
     if known is None and earlier is not None and earlier.scale.held and (config.scale, config.unit) == ("auto", None):
         known = earlier.scale
-    trust = trust_of(config.data.geometry_kind, capture.avatar.geometry)
+    measured = any(capture.noise(view) is not None for view in capture.views_of("fit")[:1])
+    trust = trust_of(config.data.geometry_kind, capture.avatar.geometry, measured)
     surface = masked_surface_weights(double, config.model.occluded, trust)
     scale, start = begin(config, capture, found, double, surface, known)
     seen = Observations(

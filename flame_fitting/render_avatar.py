@@ -31,6 +31,9 @@ _MOVES, _LEAST_PIXELS = 1e-4, 20
 """A morph target is seen where it changes the depth of so many pixels, by this share of the depth around a head."""
 _FRAME_ROUNDS = 2
 """Times that the head frame is found anew from views planned in the frame before."""
+_FEWEST_VIEWS = 4
+_SAME_SIDE = 10.0
+"""Degrees within which a held-out view looks at the same side as a view for the fit."""
 _PROBES = ((0.0, 0.0), (-30.0, 0.0), (30.0, 0.0), (0.0, 15.0), (0.0, -15.0), (-50.0, 10.0), (50.0, 10.0))
 """Yaw and pitch of the probe views, degrees."""
 
@@ -114,6 +117,7 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
         planned = plan_views(
             head_from_unit, config.views, config.heldout_views, config.resolution, config.fov, head_frame(head)
         )
+        avatar, planned = _settled(avatar, planned)
         background = parse_color(config.background, "--background")
         rotation = _rotation_of(head_from_world)
         record = AvatarRecord(
@@ -159,6 +163,42 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
         also = f" and {len(kept)} morph targets, {len(seen)} views each" if kept else ""
         line.result(f"{len(planned)} views{also}, {shading}, {unit} -> {config.output}")
     return writer.capture
+
+
+def _settled(avatar: "Avatar", planned: "list[PlannedView]") -> "tuple[Avatar, list[PlannedView]]":
+    """The avatar with the surface that views for fits have together, and the views that look at sides of it.
+
+    Sides that nobody has ever seen are avoided, and warned of.
+    """
+    import numpy as np
+
+    from flame_fitting import progress
+    from flame_fitting.avatar.view_planning import side_of
+
+    fit = [view for view in planned if view.role == "fit"]
+    settled = avatar.settled(np.stack([v.K for v in fit]), np.stack([v.world_to_camera for v in fit]), fit[0].height)
+    unseen = [view for view, blind in zip(fit, settled.unseen, strict=False) if blind]
+    if not unseen:
+        return settled, planned
+    if len(fit) - len(unseen) < _FEWEST_VIEWS:
+        return settled, planned
+    angles = np.array([(view.yaw, view.pitch) for view in unseen])
+    kept = [view for view in planned if view.role == "landmark" or not _beside(view, angles)]
+    sides = ", ".join(dict.fromkeys(side_of(view.yaw, view.pitch) for view in unseen))
+    text = f"was never seen from some sides ({sides}): what is fitted there is guessed."
+    settled.warnings.append(f"{avatar.path}: {text}")
+    progress.warn(f"{avatar.path}: {text} {len(planned) - len(kept)} views are left out.")
+    return settled, kept
+
+
+def _beside(view: "PlannedView", angles: "np.ndarray") -> bool:
+    """Whether a view looks from nearly the same side as any of those at `angles` (yaw and pitch, degrees)."""
+    import numpy as np
+
+    from flame_fitting.avatar.view_planning import directions
+
+    own = directions(np.array([(view.yaw, view.pitch)]))[0]
+    return bool((directions(angles) @ own).max() > np.cos(np.radians(_SAME_SIDE)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +263,7 @@ def _drawn(
                     alpha=pictures.alpha[i],
                     depth=pictures.depth[i] * units,
                     normal=pictures.normal[i],
+                    noise=None if pictures.noise is None else pictures.noise[i] * units,
                     timestep_id=name,
                 )
         bar.advance(len(chunk))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 SHADINGS = ("unlit", "lit", "clay")
 OUTPUTS = ("image", "alpha", "depth", "normal")
@@ -29,6 +29,8 @@ class RenderedViews:
     """Depth along the camera's z at the pixel's centre, world units; 0 outside."""
     normal: Float[np.ndarray, "B H W 3"] | None = None
     """Unit normal in the world at the pixel's centre, toward the camera; 0 outside."""
+    noise: Float[np.ndarray, "B H W"] | None = None
+    """Standard deviation of the surface along its normal, world units; None where depth is exact."""
 
 
 @runtime_checkable
@@ -77,6 +79,20 @@ class Avatar(Protocol):
 
     def normalized(self, center: Float[np.ndarray, " 3"], scale: float) -> "Avatar":
         """The avatar in the frame of (x - center) / scale."""
+        ...
+
+    def settled(
+        self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int
+    ) -> "Avatar":
+        """The avatar with the surface that views of this size (px) have together, and with its noise.
+
+        Itself where its surface is exact.
+        """
+        ...
+
+    @property
+    def unseen(self) -> Bool[np.ndarray, " V"]:
+        """Which of the views that it was settled by look at a side that nobody has ever seen; empty where unknown."""
         ...
 
     def draw(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from flame_fitting.avatar.interface import OUTPUTS, RenderedViews
 from flame_fitting.avatar.mesh import MeshPart, faces_of, split_by_index, vertices_of, with_alpha
@@ -76,6 +76,17 @@ class MeshAvatar:
         """The avatar in the frame of (x - center) / scale."""
         parts = [replace(part, vertices=(part.vertices - center) / scale) for part in self.parts]
         return replace(self, parts=parts)
+
+    def settled(
+        self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int
+    ) -> "MeshAvatar":
+        """Itself."""
+        return self
+
+    @property
+    def unseen(self) -> Bool[np.ndarray, " V"]:
+        """See `interface.Avatar.unseen`."""
+        return np.zeros(0, dtype=bool)
 
     def draw(
         self,

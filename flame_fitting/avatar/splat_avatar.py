@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from flame_fitting.avatar.interface import OUTPUTS, SHADINGS, RenderedViews
 from flame_fitting.avatar.lights import CLAY_GREY, light_on, lights_in_world, occlusion_left
 from flame_fitting.avatar.splat_occlusion import Outside, outside_of
-from flame_fitting.avatar.splat_scene import SplatScene, build_scene, coarse, draw_splats
+from flame_fitting.avatar.splat_scene import SplatScene, build_scene, draw_splats, is_solid, quick_pictures, quick_scene
 from flame_fitting.avatar.splats import SH_C0, Splats
+from flame_fitting.avatar.view_fusion import DepthViews, moved_out, settled_depth, shift_by_colors, unseen_views
 
 _SPREAD = 0.01
 """Standard deviation of colours (0..1) that show something."""
 _AWAY = -0.1
 """Cosine between a splat's outer side and the camera below which its inner side is seen."""
-_QUICK_SIZE, _QUICK_SPLATS = 256, 15_000
+_QUICK_SIZE = 256
+_MOST_SIZE = 512
+"""Pictures that tell about the surface are drawn no larger."""
+_COMPARED_VIEWS = 12
 
 
 @dataclass(eq=False)
@@ -33,6 +37,10 @@ class SplatAvatar:
     format: str
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    views: DepthViews | None = None
+    """What it was settled by."""
+    shift: float = 0.0
+    """How far outside the depth of its views the surface lies, world units."""
 
     @property
     def geometry(self) -> Literal["splats"]:
@@ -63,7 +71,7 @@ class SplatAvatar:
 
     @cached_property
     def _quick(self) -> SplatScene:
-        return build_scene(coarse(self.splats, _QUICK_SPLATS), 0)
+        return quick_scene(self.splats)
 
     @cached_property
     def outside(self) -> Outside:
@@ -72,7 +80,32 @@ class SplatAvatar:
 
     def normalized(self, center: Float[np.ndarray, " 3"], scale: float) -> "SplatAvatar":
         """The avatar in the frame of (x - center) / scale."""
-        return replace(self, splats=self.splats.normalized(center, scale))
+        splats = self.splats.normalized(center, scale)
+        return SplatAvatar(splats, self.path, self.file_hash, self.format, self.notes, self.warnings)
+
+    def settled(
+        self, K: Float[np.ndarray, "V 3 3"], world_to_camera: Float[np.ndarray, "V 4 4"], size: int
+    ) -> "SplatAvatar":
+        """See `interface.Avatar.settled`."""
+        smaller = min(size, _MOST_SIZE)
+        K = np.diag([smaller / size, smaller / size, 1.0]) @ K
+        drawn = self._draw(K, world_to_camera, smaller, smaller, outputs=("depth", "normal"))
+        assert drawn.depth is not None and drawn.normal is not None
+        views, shift = DepthViews(drawn.depth, drawn.normal, K, world_to_camera), 0.0
+        if not is_solid(self.splats):
+
+            def picture(k: int) -> Float[np.ndarray, "3 H W"]:
+                image = self._draw(K[k : k + 1], world_to_camera[k : k + 1], smaller, smaller, outputs=("image",)).image
+                assert image is not None
+                return image[0]
+
+            shift = shift_by_colors(views, picture, np.arange(min(_COMPARED_VIEWS, len(K))))
+        return replace(self, views=views, shift=shift)
+
+    @property
+    def unseen(self) -> Bool[np.ndarray, " V"]:
+        """See `interface.Avatar.unseen`."""
+        return np.zeros(0, dtype=bool) if self.views is None else unseen_views(self.views)
 
     def draw(
         self,
@@ -86,7 +119,42 @@ class SplatAvatar:
         light_rotation: Float[np.ndarray, "3 3"] | None = None,
         outputs: Iterable[str] = OUTPUTS,
     ) -> RenderedViews:
-        """See `interface.Avatar.draw`; on the CPU.
+        """See `interface.Avatar.draw`; on the CPU."""
+        wanted = set(outputs)
+        looks = (K, world_to_camera, width, height, shading, background, supersample, light_rotation)
+        if self.views is None or not {"depth", "normal"} & wanted:
+            return self._draw(*looks, outputs)
+        known = [self.views.find(K[b], world_to_camera[b], height, width) for b in range(len(K))]
+        rows = [k for k in known if k is not None]
+        if len(rows) < len(known):
+            drawn = self._draw(*looks, wanted | {"depth", "normal"})
+        else:
+            drawn = self._draw(*looks, wanted - {"depth", "normal"})
+            drawn.depth, drawn.normal = self.views.depth[rows], self.views.normal[rows]
+        depth, normal = drawn.depth, drawn.normal
+        assert depth is not None and normal is not None
+        drawn.noise = np.zeros_like(depth)
+        for b in range(len(K)):
+            found = settled_depth(self.views, depth[b], normal[b], K[b], world_to_camera[b])
+            depth[b] = moved_out(found.depth, normal[b], K[b], world_to_camera[b], self.shift)
+            drawn.noise[b] = found.noise
+        drawn.depth = depth if "depth" in wanted else None
+        drawn.normal = normal if "normal" in wanted else None
+        return drawn
+
+    def _draw(
+        self,
+        K: Float[np.ndarray, "B 3 3"],
+        world_to_camera: Float[np.ndarray, "B 4 4"],
+        width: int,
+        height: int,
+        shading: str = "unlit",
+        background: Iterable[float | int] = (1.0, 1.0, 1.0),
+        supersample: int = 2,
+        light_rotation: Float[np.ndarray, "3 3"] | None = None,
+        outputs: Iterable[str] = OUTPUTS,
+    ) -> RenderedViews:
+        """Each view by itself.
 
         Splats come with their own filter: there is nothing to supersample, but small pictures with one sample a pixel
         are for a quick look, and fewer splats will do.
@@ -95,7 +163,7 @@ class SplatAvatar:
             raise ValueError(f"shading {shading!r} is not one of {SHADINGS}")
         wanted = tuple(outputs)
         if supersample == 1 and max(width, height) <= _QUICK_SIZE and shading == "unlit" and wanted == ("image",):
-            return draw_splats(self._quick, K, world_to_camera, width, height, background, wanted)
+            return quick_pictures(self._quick, K, world_to_camera, width, height, background)
         relit = None
         if shading != "unlit" and "image" in wanted:
             lights = lights_in_world(world_to_camera, light_rotation)

@@ -174,11 +174,11 @@ def fill_tiles(first, last, order, box, across, starts, members):
 
 @inline
 @no_type_check
-def _columns(flat, n, row, low, high):
-    """First and last column of a row of pixels, within low..high, in which a splat reaches LEAST_ALPHA."""
+def _columns(flat, n, row, low, high, least):
+    """First and last column of a row of pixels, within low..high, in which a splat covers `least` of a pixel."""
     dy = row + 0.5 - flat[n, 1]
     a, b, c = flat[n, 2], flat[n, 3], flat[n, 4]
-    most = 2.0 * math.log(flat[n, 5] / LEAST_ALPHA) + 1e-6
+    most = 2.0 * math.log(flat[n, 5] / least) + 1e-6
     inside = (b * dy) ** 2 - a * (c * dy * dy - most)
     if inside < 0.0:
         return 1, 0
@@ -189,8 +189,9 @@ def _columns(flat, n, row, low, high):
 
 @kernel
 @no_type_check
-def blend(first, last, across, bounds, members, flat, color, box, background, image, alpha, share):
-    """Image (3, H, W) and alpha (H, W) of tiles; `share` (N,), where it has a length, gets each splat's largest weight
+def blend(first, last, across, bounds, members, flat, color, box, background, least, enough, image, alpha, share):
+    """Image (3, H, W) and alpha (H, W) of tiles. Less than `least` of a pixel is not drawn, nor what lies behind where
+    only `enough` of the light is left. `share` (N,), where it has a length, gets each splat's largest weight
     in any pixel (then on one thread only)."""
     height, width = alpha.shape
     left = np.empty((TILE, TILE))
@@ -210,7 +211,7 @@ def blend(first, last, across, bounds, members, flat, color, box, background, im
             x, y, a, b, c, opacity = flat[n, 0], flat[n, 1], flat[n, 2], flat[n, 3], flat[n, 4], flat[n, 5]
             red, green, blue = color[n, 0], color[n, 1], color[n, 2]
             for row in range(max(top, box[n, 0]), min(bottom - 1, box[n, 1]) + 1):
-                low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]))
+                low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]), least)
                 dy = row + 0.5 - y
                 for column in range(low, high + 1):
                     i, j = row - top, column - start
@@ -219,7 +220,7 @@ def blend(first, last, across, bounds, members, flat, color, box, background, im
                     dx = column + 0.5 - x
                     power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
                     covered = min(MOST_ALPHA, opacity * math.exp(-power))
-                    if power < 0.0 or covered < LEAST_ALPHA:
+                    if power < 0.0 or covered < least:
                         continue
                     after = left[i, j] * (1.0 - covered)
                     if after <= LEAST_TRANSMITTANCE:
@@ -233,6 +234,9 @@ def blend(first, last, across, bounds, members, flat, color, box, background, im
                     left[i, j] = after
                     if share.size:
                         share[n] = max(share[n], weight)
+                    if after <= enough:
+                        open_[i, j] = False
+                        waiting -= 1
         for row in range(top, bottom):
             for column in range(start, end):
                 i, j = row - top, column - start
@@ -255,25 +259,29 @@ def _meets(surface, flat, n, u, v):
 
 @kernel
 @no_type_check
-def meet(first, last, across, bounds, members, flat, surface, box, means, camera, eye, lens, half, depth, normal):
+def meet(
+    first, last, across, bounds, members, flat, surface, box, means, camera, eye, lens, level, half, depth, normal
+):  # fmt: skip
     """Depth (H, W) and normal (H, W, 3, world) of tiles; 0 where less than `half` of a pixel is covered.
 
-    The splat at which half of the light is gone says which surface is seen. The surface is then the average over all
-    splats that the ray meets there, hidden ones too: to count those in front for more would pull it to the camera. A
-    tangent plane lies outside a bulging surface by as much as the mean of the centres lies inside, so the middle of
-    both is taken.
+    The splat at which `level` (at most `half`) of the light is gone says which surface is seen. The surface is then
+    the average over all splats that the ray meets there, hidden ones too: to count those in front for more would pull
+    it to the camera. A tangent plane lies outside a bulging surface by as much as the mean of the centres lies inside,
+    so the middle of both is taken.
     """
     height, width = depth.shape
     fx, fy, cx, cy = lens
     left = np.empty((TILE, TILE))
     seen = np.empty((TILE, TILE))
     reach = np.empty((TILE, TILE))
+    solid = np.empty((TILE, TILE), dtype=np.bool_)
     sums = np.empty((TILE, TILE, 8))
     for tile in range(first, last):
         top, start = tile // across * TILE, tile % across * TILE
         bottom, end = min(top + TILE, height), min(start + TILE, width)
         left[:] = 1.0
         seen[:] = 0.0
+        solid[:] = False
         sums[:] = 0.0
         waiting = (bottom - top) * (end - start)
         farthest = 0.0
@@ -286,12 +294,12 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
                     continue
                 x, y, a, b, c, opacity = flat[n, 0], flat[n, 1], flat[n, 2], flat[n, 3], flat[n, 4], flat[n, 5]
                 for row in range(max(top, box[n, 0]), min(bottom - 1, box[n, 1]) + 1):
-                    low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]))
+                    low, high = _columns(flat, n, row, max(start, box[n, 2]), min(end - 1, box[n, 3]), LEAST_ALPHA)
                     dy = row + 0.5 - y
                     v = (row + 0.5 - cy) / fy
                     for column in range(low, high + 1):
                         i, j = row - top, column - start
-                        if (sweep == 0) == (seen[i, j] > 0.0):
+                        if (sweep == 0) == solid[i, j]:
                             continue
                         dx = column + 0.5 - x
                         power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
@@ -301,13 +309,15 @@ def meet(first, last, across, bounds, members, flat, surface, box, means, camera
                         u = (column + 0.5 - cx) / fx
                         if sweep == 0:
                             left[i, j] *= 1.0 - covered
-                            if left[i, j] <= 1.0 - half:
+                            if seen[i, j] == 0.0 and left[i, j] <= 1.0 - level:
                                 under = surface[n, 3] * u * u + surface[n, 4] * v * v + surface[n, 5]
                                 under += surface[n, 6] * u * v + surface[n, 7] * u + surface[n, 8] * v
                                 seen[i, j] = _meets(surface, flat, n, u, v)
                                 # its own extent along the ray, and how far tangent planes lie apart
                                 reach[i, j] = min(3.0 / math.sqrt(under) + 0.25 * flat[n, 7], 3.0 * flat[n, 7])
                                 farthest = max(farthest, seen[i, j] + reach[i, j])
+                            if left[i, j] <= 1.0 - half:
+                                solid[i, j] = True
                                 waiting -= 1
                             continue
                         met = _meets(surface, flat, n, u, v)

@@ -7,7 +7,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from flame_fitting.avatar.interface import OUTPUTS, RenderedViews
-from flame_fitting.avatar.splat_kernels import TILE, blend, count_tiles, fill_tiles, meet, project
+from flame_fitting.avatar.splat_kernels import (
+    LEAST_ALPHA,
+    LEAST_TRANSMITTANCE,
+    TILE,
+    blend,
+    count_tiles,
+    fill_tiles,
+    meet,
+    project,
+)
 from flame_fitting.avatar.splats import Splats, middle
 from flame_fitting.render.jit import run
 
@@ -17,6 +26,12 @@ _FLAT = 1e-3
 """Thickness that a splat has at least where rays meet it, as a part of its longest side."""
 _COVERED = 0.5
 """A pixel of which less is covered shows no surface."""
+_TRANSLUCENT = 0.1
+"""Share of the light that is gone at the outer side of a translucent layer."""
+_OPAQUE, _SOLID = 0.9, 0.9
+"""Opacity of splats that hide what is behind them, and the share of all splats' surface that they are in a solid."""
+_QUICK_SPLATS, _QUICK_OPACITY, _QUICK_LIMITS = 7_000, 0.4, (0.1, 0.2)
+"""Splats of a quick look, their opacity at least, and `SplatScene.limits`."""
 _NONE = np.zeros(0)
 
 
@@ -33,6 +48,10 @@ class SplatScene:
     sh: Float[np.ndarray, "N K 3"]
     antialiased: bool
     near: float
+    level: float
+    """Share of the light that is gone where the surface is looked for."""
+    limits: tuple[float, float] = (LEAST_ALPHA, LEAST_TRANSMITTANCE)
+    """Of a pixel: what is drawn covers at least so much, and until so much of the light is left."""
 
 
 def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
@@ -50,7 +69,38 @@ def build_scene(splats: Splats, degree: int | None = None) -> SplatScene:
         sh=np.ascontiguousarray(splats.sh[:, : count**2]),
         antialiased=splats.antialiased,
         near=_NEAR * middle(splats.means, 0.99)[1],
+        level=_COVERED if is_solid(splats) else _TRANSLUCENT,
     )
+
+
+def is_solid(splats: Splats) -> bool:
+    """Whether it is made of opaque splats, so that its surface is theirs.
+
+    Splats that are trained on pictures alone are of all opacities: a layer of some depth, looked into, whose outer side
+    is the surface.
+    """
+    area = np.prod(np.sort(splats.scales.astype(np.float64), axis=1)[:, 1:], axis=1) * splats.opacities
+    return bool(area[splats.opacities >= _OPAQUE].sum() >= _SOLID * area.sum())
+
+
+def quick_scene(splats: Splats) -> SplatScene:
+    """A scene for a quick look at small pictures: fewer splats of one colour each, cut where they are faint."""
+    solid = splats.opacities >= _QUICK_OPACITY
+    some = splats.taken(solid) if solid.mean() > 0.2 else splats
+    return replace(build_scene(coarse(some, _QUICK_SPLATS), 0), limits=_QUICK_LIMITS)
+
+
+def quick_pictures(
+    scene: SplatScene, K: np.ndarray, world_to_camera: np.ndarray, width: int, height: int, background: Iterable[float]
+) -> RenderedViews:
+    """Pictures of a `quick_scene`, whose gaps are filled: what is half covered is covered."""
+    behind = np.array(list(background), dtype=np.float32)[:, None, None]
+    views = draw_splats(scene, K, world_to_camera, width, height, (0.0, 0.0, 0.0), ("image", "alpha"))
+    assert views.image is not None and views.alpha is not None
+    alpha = views.alpha[:, None]
+    covered = np.clip(alpha / _COVERED - 0.5, 0.0, 1.0)
+    views.image = views.image / np.maximum(alpha, 1e-6) * covered + (1.0 - covered) * behind
+    return RenderedViews(image=views.image)
 
 
 def coarse(splats: Splats, most: int, seed: int = 0) -> Splats:
@@ -115,13 +165,14 @@ def draw_splats(
         if relit is not None:
             seen.color[rows] = relit(b, seen.color[rows], rows)
         if views.image is not None and views.alpha is not None:
-            blending = (across, bounds, members, seen.flat, seen.color, seen.box, color, views.image[b], views.alpha[b])
+            lists = (across, bounds, members, seen.flat, seen.color, seen.box)
+            blending = (*lists, color, *scene.limits, views.image[b], views.alpha[b])
             if weights is None:
                 run(blend, tiles, *blending, _NONE)
             else:
                 blend(0, tiles, *blending, weights)
         if views.depth is not None and views.normal is not None:
-            where = (scene.means, camera, eye, lens, _COVERED, views.depth[b], views.normal[b])
+            where = (scene.means, camera, eye, lens, scene.level, _COVERED, views.depth[b], views.normal[b])
             run(meet, tiles, across, bounds, members, seen.flat, seen.surface, seen.box, *where)
     for name in OUTPUTS:
         if name not in wanted:

@@ -162,5 +162,18 @@ def of_moments(views: Sequence[PlannedView]) -> list[int]:
     ]
 
 
+def side_of(yaw: float, pitch: float) -> str:
+    """The side of the head that a view shows, in words; right and left are the person's."""
+    if abs(pitch) > 50.0:
+        return "above" if pitch > 0 else "below"
+    turn = abs(_wrap(yaw))
+    if turn <= 22.5 or turn >= 157.5:
+        return "front" if turn <= 22.5 else "back"
+    side = "left" if _wrap(yaw) > 0 else "right"
+    if turn < 67.5:
+        return f"front {side}"
+    return side if turn <= 112.5 else f"back {side}"
+
+
 def _wrap(degrees: float) -> float:
     return (degrees + 180.0) % 360.0 - 180.0

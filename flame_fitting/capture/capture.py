@@ -211,6 +211,18 @@ class Capture:
         depth, normal = (self._nearest(view, view.geometry_path, array) for array in (depth, normal))
         return depth.astype(np.float32), normal.astype(np.float32)
 
+    def noise(self, view: View) -> NDArray[np.float32] | None:
+        """Standard deviation (H, W) of a view's surface in world units, where it was measured."""
+        if view.geometry_path is None:
+            return None
+        path = self.root / view.geometry_path
+        noise = read_npz(path, _AGAIN).get("noise")
+        if noise is None:
+            return None
+        if noise.ndim != 2 or noise.dtype.kind != "f" or not np.isfinite(noise).all() or (noise < 0).any():
+            raise InputError(f"{path}: noise is not (H, W) numbers of at least 0. {_AGAIN}")
+        return self._nearest(view, view.geometry_path, noise).astype(np.float32)
+
     def dense(self, view: View) -> dict[str, NDArray[Any]]:
         """Dense observations by kind (`capture.dense.DENSE`): (H, W, C) float32, labels (H, W) int32.
 

@@ -107,14 +107,16 @@ class CaptureWriter:
         alpha: ArrayLike | None = None,
         depth: ArrayLike | None = None,
         normal: ArrayLike | None = None,
+        noise: ArrayLike | None = None,
         dense: Mapping[str, ArrayLike] | None = None,
         timestep_id: str = "",
     ) -> View:
         """Queues one view for writing.
 
         `image` is (3, H, W) float sRGB 0..1 or (H, W, 3) uint8, `alpha` (H, W) float 0..1 or uint8, `depth` (H, W)
-        along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world; `dense`: `capture.dense`.
-        `timestep_id` names the timestep.
+        along the camera's z in world units with 0 outside, `normal` (H, W, 3) in the world, `noise` (H, W) the
+        surface's standard deviation in world units (None: exact); `dense`: `capture.dense`. `timestep_id`
+        names the timestep.
         """
         picture = picture_as_uint8(image)
         height, width = picture.shape[:2]
@@ -143,6 +145,8 @@ class CaptureWriter:
             self._queue(write_png, view.mask_path, to_uint8(np.asarray(alpha)))
         if view.geometry_path is not None:
             arrays = {"depth": np.array(depth, dtype=np.float32), "normal": np.array(normal, dtype=np.float16)}
+            if noise is not None:
+                arrays["noise"] = np.array(noise, dtype=np.float32)
             self._queue(write_npz, view.geometry_path, arrays)
         if dense is not None and view.dense_path is not None:
             maps = {name: checked_map(name, np.array(array)) for name, array in dense.items()}

@@ -137,6 +137,8 @@ def _write_view(folder: Path, part: Part, view: View, out: View) -> None:
                 "depth": (depth * scale).astype(np.float32),
                 "normal": turned.astype(np.float16),
             }
+            if (noise := capture.noise(view)) is not None:
+                arrays["noise"] = noise * np.float32(scale)
             write_npz(folder / out.geometry_path, arrays)
     if view.dense_path is not None and out.dense_path is not None:
         maps: dict[str, Any] = capture.dense(view)

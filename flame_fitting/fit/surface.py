@@ -33,6 +33,8 @@ class SurfaceCloud:
     """(M, 3) unit, outward."""
     colors: np.ndarray
     """(M, 3) sRGB 0..1."""
+    noise: np.ndarray | None = None
+    """(M,) standard deviation of each point along its normal, m, where it was measured."""
 
     def __post_init__(self) -> None:
         self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -48,6 +50,12 @@ class SurfaceCloud:
         if key not in self._copies:
             self._copies[key] = torch.as_tensor(self.points).to(like), torch.as_tensor(self.normals).to(like)
         return self._copies[key]
+
+    def variance(self, rows: Tensor, like: Tensor) -> Tensor:
+        """Squared noise (n,) of some points, m^2, with the precision of another tensor; 0 where none was measured."""
+        if self.noise is None:
+            return torch.zeros(len(rows), device=like.device, dtype=like.dtype)
+        return torch.as_tensor(self.noise[rows.cpu().numpy()] ** 2).to(like)
 
     def closest(
         self, queries: Tensor, normals: Tensor, max_distance: float, min_cosine: float = 0.5, neighbours: int = 6
@@ -98,12 +106,15 @@ class SurfaceView:
     """(3, H, W) sRGB."""
     K: np.ndarray
     world_to_camera: np.ndarray
+    noise: np.ndarray | None = None
+    """(H, W) standard deviation of the surface along its normal, world units; None: not measured."""
 
 
 def surface_views(capture: Capture, views: list[View]) -> Iterator[SurfaceView]:
     """Geometry of a capture's views, one at a time."""
     for view in views:
-        yield SurfaceView(*capture.geometry(view), capture.image(view), view.K, view.world_to_camera)
+        shown = (*capture.geometry(view), capture.image(view))
+        yield SurfaceView(*shown, view.K, view.world_to_camera, capture.noise(view))
 
 
 def fuse_surface(
@@ -111,12 +122,13 @@ def fuse_surface(
 ) -> SurfaceCloud:
     """Fuses depth maps into one cloud in the reference frame.
 
-    `spacing` (m) is the edge of the voxels of which one point each is kept, the one seen most squarely. Points farther
-    than `radius` (m) from the reference frame's origin are left out (bodies, stands).
+    `spacing` (m) is the edge of the voxels of which one point each is kept, the one seen most squarely and with the
+    least noise. Points farther than `radius` (m) from the reference frame's origin are left out (bodies, stands).
     """
     gathered: list[tuple[np.ndarray, ...]] = []
     scale = float(np.cbrt(np.linalg.det(reference_from_world[:3, :3])))
     rotation = reference_from_world[:3, :3] / scale
+    measured = False
     for view in views:
         metric = view.depth * scale
         inside = view.depth > 0
@@ -132,13 +144,15 @@ def fuse_surface(
         cosine = np.einsum("nc,nc->n", normals, toward)
         keep = (cosine > GRAZING_COSINE) & (np.linalg.norm(points, axis=1) < radius)
         colors = view.image[:, rows[keep], cols[keep]].T
-        gathered.append((points[keep], normals[keep], colors, cosine[keep]))
-    points, normals, colors, cosine = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
+        noise = np.zeros(len(rows)) if view.noise is None else scale * view.noise[rows, cols].astype(np.float64)
+        measured |= view.noise is not None
+        gathered.append((points[keep], normals[keep], colors, cosine[keep], noise[keep]))
+    points, normals, colors, cosine, noise = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     if not len(points):
         raise InputError("the depth maps show no surface near the head. Render the avatar again.")
-    kept = _best_of_voxel(points, cosine, spacing)
+    kept = _best_of_voxel(points, cosine / (1 + (noise / spacing) ** 2), spacing)
     normals = normals[kept] / np.maximum(np.linalg.norm(normals[kept], axis=1, keepdims=True), 1e-12)
-    return SurfaceCloud(points[kept], normals, colors[kept])
+    return SurfaceCloud(points[kept], normals, colors[kept], noise[kept] if measured else None)
 
 
 def _best_of_voxel(points: np.ndarray, score: np.ndarray, spacing: float) -> np.ndarray:

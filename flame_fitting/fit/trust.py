@@ -21,12 +21,16 @@ TRUST: dict[GeometryKind, Trust] = {
     "mesh": Trust(),
     # structured light and photogrammetry repeat to a few tenths of a millimetre
     "scan": Trust(noise=0.0003),
-    # splats are trained to look right: their surface is what light leaves over, and it wavers by millimetres
+    # splats are trained to look right: their surface is what light leaves over, and it wavers by millimetres; this is
+    # for captures that do not say by how much
     "splats": Trust(share=0.3, noise=0.002),
 }
 
 
-def trust_of(chosen: GeometryKind | None, said: str | None) -> Trust:
-    """By what a user has chosen, else by what the capture says of its avatar, else as a mesh."""
-    kind = chosen or said
+def trust_of(chosen: GeometryKind | None, said: str | None, measured: bool = False) -> Trust:
+    """By what a user has chosen, else by what the capture says of its avatar, else as a mesh.
+
+    Where the noise of every point was `measured`, that tells what it counts for, and the kind adds nothing.
+    """
+    kind = chosen or (None if measured else said)
     return next((trust for name, trust in TRUST.items() if name == kind), TRUST["mesh"])

@@ -54,6 +54,13 @@ class Ball:
     def normalized(self, center, scale):
         return Ball((self.center - center) / scale, self.radius / scale)
 
+    def settled(self, K, world_to_camera, size):
+        return self
+
+    @property
+    def unseen(self):
+        return np.zeros(0, dtype=bool)
+
     def draw(
         self, K, world_to_camera, width, height, shading="unlit", background=(1.0, 1.0, 1.0), supersample=2,
         light_rotation=None, outputs=OUTPUTS,
@@ -87,6 +94,13 @@ class Sealed:
         self.__inner = inner
         for name in ("path", "file_hash", "format", "notes", "warnings"):
             setattr(self, name, getattr(inner, name))
+
+    def settled(self, K, world_to_camera, size):
+        return Sealed(self.__inner.settled(K, world_to_camera, size))
+
+    @property
+    def unseen(self):
+        return self.__inner.unseen
 
     @property
     def bounds(self):

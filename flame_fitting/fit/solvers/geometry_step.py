@@ -292,7 +292,8 @@ class GeometryStep:
             point, normal, share = self._planes[row]
             point.copy_(points[index])
             normal.copy_(planes[index])
-            share.copy_(weight / weight.sum().clamp_min(1e-12))
+            variance = 1e6 * target.surface.variance(index, weight)  # as above, a noisy point counts less
+            share.copy_(weight / weight.sum().clamp_min(1e-12) / (1 + variance))
 
     def changing(self) -> Changing:
         """What `find_correspondences` writes; `values` belongs to whoever moves it."""

@@ -44,6 +44,9 @@ STIFFNESS = {
 }
 """Relative stiffness of the edges in each region; eyeballs move as a whole."""
 
+_SURE = 0.001
+"""Noise of a surface, m, at which it counts half."""
+
 
 @dataclass
 class OffsetConfig:
@@ -180,6 +183,7 @@ def add_data(
             residual = (plane * (vertices[chosen] - point)).sum(-1)
             scale = torch.where(residual < 0, cut * surface.outside_cut[chosen], cut)
             weight = surface.trust.share * surface.vertex[chosen] * geman_mcclure_weight(residual, scale)
+            weight = weight / (1 + target.surface.variance(index, weight) / _SURE**2)
             direction = torch.einsum("nc,ncd->nd", plane, carry[chosen])
             system.add_rows(chosen, direction, (plane * (point - base[chosen])).sum(-1), weight)
         if rims is not None and len(rims[timestep]):

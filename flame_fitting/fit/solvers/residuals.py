@@ -318,12 +318,13 @@ def surface_distances(
     points, planes = cloud.tensors(vertices)
     points, planes = points[index], planes[index]
     total = weights.vertex[active].sum().clamp_min(1e-12)
+    variance = sigma**2 + cloud.variance(index, vertices)
     # residuals are negative where the avatar's surface lies outside the model
     return Measurements(
         corners=chosen[:, None],
         shares=torch.ones_like(points[:, :1]),
         offsets=(planes * points).sum(-1, keepdim=True),
-        weight=weights.vertex[chosen] * (count / (sigma**2 * total)),
+        weight=weights.vertex[chosen] * (count / (variance * total)),
         scale=torch.full_like(points[:, 0], cut),
         directions=planes[:, None],
         scale_below=cut * weights.outside_cut[chosen],
@@ -357,11 +358,12 @@ def surface_distances_back(
     nearest_face = torch.as_tensor(np.where(np.isfinite(distance), nearest, 0), device=vertices.device)
     found &= (facing[nearest_face] * planes).sum(-1) > 0.5
     chosen, planes = nearest_face[found], planes[found]
+    variance = sigma**2 + cloud.variance(rows[found], vertices)
     return Measurements(
         corners=corners[chosen],
         shares=torch.full_like(planes, 1 / 3),
         offsets=(planes * points[found]).sum(-1, keepdim=True),
-        weight=weights.face[active[chosen]] * (count / (sigma**2 * max(len(chosen), 1))),
+        weight=weights.face[active[chosen]] * (count / (variance * max(len(chosen), 1))),
         scale=torch.full_like(planes[:, 0], cut),
         directions=planes[:, None],
         scale_below=cut * weights.outside_cut[corners[chosen]].mean(1),

@@ -172,7 +172,8 @@ def _surface(
     away = (planes * (points - vertices[chosen])).sum(-1)
     weight = geman_mcclure_weight(away, torch.full_like(away, _CUT)).clamp_min(1e-6)
     rows = torch.einsum("nc,ncp->np", planes, jacobian[chosen])
-    noise = (_NOISE**2 + surface.trust.noise**2) ** 0.5 / weight.sqrt()
+    variance = _NOISE**2 + surface.trust.noise**2 + target.surface.variance(index, away)
+    noise = variance.sqrt() / weight.sqrt()
     return _Seen(*_arrays(away, rows, vertices[chosen], planes, noise), np.zeros(len(chosen)))
 
 
