@@ -324,7 +324,7 @@ def _write_synthetic(case: Case, capture: "Capture", subject: Subject, embedding
         points = whole_landmarks(case, capture, subject, embedding)
     else:
         points = synthetic_landmarks(case, capture, subject, embedding)
-    write_landmarks(capture, Landmarks2D(points, embedding.scheme, "mediapipe", "known truth"))
+    write_landmarks(capture, Landmarks2D(points, embedding.scheme, "mediapipe"))  # of no version: nothing detects anew
 
 
 def _render(case: Case, subject: Subject, avatar: MeshAvatar, folder: Path) -> None:
