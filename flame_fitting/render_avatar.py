@@ -168,7 +168,7 @@ def render(config: RenderConfig, manifest: Manifest | None = None) -> "Capture":
 def _settled(avatar: "Avatar", planned: "list[PlannedView]") -> "tuple[Avatar, list[PlannedView]]":
     """The avatar with the surface that views for fits have together, and the views that look at sides of it.
 
-    Sides that nobody has ever seen are avoided, and warned of.
+    Sides that nobody has ever seen are warned of, and avoided where enough others are left.
     """
     import numpy as np
 
@@ -180,10 +180,9 @@ def _settled(avatar: "Avatar", planned: "list[PlannedView]") -> "tuple[Avatar, l
     unseen = [view for view, blind in zip(fit, settled.unseen, strict=False) if blind]
     if not unseen:
         return settled, planned
-    if len(fit) - len(unseen) < _FEWEST_VIEWS:
-        return settled, planned
-    angles = np.array([(view.yaw, view.pitch) for view in unseen])
-    kept = [view for view in planned if view.role == "landmark" or not _beside(view, angles)]
+    angles, kept = np.array([(view.yaw, view.pitch) for view in unseen]), planned
+    if len(fit) - len(unseen) >= _FEWEST_VIEWS:
+        kept = [view for view in planned if view.role == "landmark" or not _beside(view, angles)]
     sides = ", ".join(dict.fromkeys(side_of(view.yaw, view.pitch) for view in unseen))
     text = f"was never seen from some sides ({sides}): what is fitted there is guessed."
     settled.warnings.append(f"{avatar.path}: {text}")

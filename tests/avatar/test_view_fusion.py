@@ -9,8 +9,9 @@ from flame_fitting.avatar.splat_avatar import SplatAvatar
 from flame_fitting.avatar.splat_scene import is_solid
 from flame_fitting.avatar.splats import Splats
 from flame_fitting.avatar.view_fusion import DepthViews, moved_out, settled_depth, shift_by_colors, unseen_views
-from flame_fitting.avatar.view_planning import directions, fit_angles, side_of
+from flame_fitting.avatar.view_planning import PlannedView, directions, fit_angles, side_of
 from flame_fitting.capture.camera import intrinsics_from_fov, look_at, pixel_rays
+from flame_fitting.render_avatar import _settled
 from tests.avatar.splat_cases import ball
 
 SIZE = 128
@@ -116,6 +117,36 @@ def test_splats_say_what_their_back_is() -> None:
     drawn = whole.draw(K[:1], poses[:1], SIZE, SIZE)
     assert drawn.noise is not None and drawn.depth is not None
     assert abs(drawn.depth[0, 64, 64] - 4.6) < 0.03 and drawn.noise[0, 64, 64] < 0.05
+
+
+def test_views_of_unseen_sides_are_left_out_and_said() -> None:
+    splats = ball(6000, degree=0)
+    front = splats.taken(splats.means[:, 2] > -0.05)
+
+    def planned(count: int) -> list[PlannedView]:
+        poses, angles = cameras(count)[1], fit_angles(count)
+        views = [
+            PlannedView(role, cameras(1)[0][0], pose, SIZE, SIZE, yaw, pitch, 3.0, 8.0)
+            for role in ("fit", "heldout", "landmark")
+            for pose, (yaw, pitch) in zip(poses, angles.tolist(), strict=True)
+        ]
+        return views
+
+    def kept(views: list[PlannedView]) -> tuple[set[int], list[str]]:
+        found, left = _settled(SplatAvatar(front, Path("memory"), "", "memory"), views)
+        return {views.index(view) for view in left}, found.warnings
+
+    views = planned(16)
+    left, warnings = kept(views)
+    out = [views[k] for k in set(range(len(views))) - left]
+    assert {view.role for view in out} == {"fit", "heldout"}
+    assert all(abs(view.yaw) > 50 for view in out)
+    assert {k for k, view in enumerate(views) if view.role == "landmark"} <= left
+    assert len(warnings) == 1 and "never seen" in warnings[0] and "back" in warnings[0]
+
+    few = planned(4)
+    left, warnings = kept(few)
+    assert left == set(range(len(few))) and "never seen" in warnings[0]
 
 
 def test_sides_have_names() -> None:
