@@ -172,18 +172,19 @@ def _camera_warnings(entries: list[dict[str, Any]]) -> list[str]:
     return [f"{len(off)} of {len(entries)} pictures {text}; other programs read them right."]
 
 
-# given a folder, instant-ngp trains on every .json in it, that of the test views too
-_OTHERS = "nerfstudio and instant-ngp (give it transforms_train.json)"
+# what was run: GaussianAvatars' readers, nerfstudio's dataparser. Given a folder, instant-ngp takes every .json in it
+_OTHERS = "nerfstudio"
+_NGP = "instant-ngp is to be given transforms_train.json (made by its rules, not tried in it)."
 
 
 def _opens_in(head: HeadModel, options: FormatOptions) -> str:
     if is_flame(head) and options.flame_mode == "param":
-        said = f"The dataset opens in GaussianAvatars, {_OTHERS}."
+        said = f"The dataset opens in GaussianAvatars and {_OTHERS}. {_NGP}"
         eyes = " GaussianAvatars knows no eyelids: eyes that are shut by them are open there." if head.n_eyelids else ""
         return said + eyes
     if is_flame(head):
-        return f"The dataset opens in {_OTHERS}; GaussianAvatars needs --flame-mode param."
+        return f"The dataset opens in {_OTHERS}; GaussianAvatars needs --flame-mode param. {_NGP}"
     return (
         f"The dataset opens in {_OTHERS}, but not in GaussianAvatars, which needs FLAME: "
-        f"it was fitted with the head model '{head.name}'."
+        f"it was fitted with the head model '{head.name}'. {_NGP}"
     )
