@@ -221,7 +221,9 @@ def test_what_would_mislead_is_refused(option: str) -> None:
     assert "eave it out" in str(caught.value) or "eave the flag out" in str(caught.value) or "Use " in str(caught.value)
 
 
-def test_a_command_line_as_vhap_documents_it() -> None:
+def test_a_command_line_as_vhap_documents_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "074_EMO-1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     line = (
         "--data.root_folder data --data.sequence 074_EMO-1 --exp.output_folder out --data.n_downsample_rgb 4"
         " --model.occluded neck_lower boundary --model.no_use_static_offset --data.background_color black"

@@ -73,6 +73,7 @@ def test_contradictions_are_refused_and_auto_is_the_default(tmp_path: Path) -> N
     check(FitConfig(tmp_path, unit="inch"))
     with pytest.raises(InputError, match="--scale estimate and --unit cm"):
         check(FitConfig(tmp_path, scale="estimate", unit="cm"))
+    (tmp_path / "a.glb").touch()
     with pytest.raises(InputError, match="--scale estimate and --unit cm"):
         run(RunConfig(tmp_path / "a.glb", tmp_path / "out", scale="estimate", unit="cm"))
 
