@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.parameters import FlameParams, about_root_joint, root_joint
 from flame_fitting.export.dialects.registry import read_parameters
+from flame_fitting.export.flame_files import has_vertices
 from flame_fitting.export.rigging.fitted_head import FittedHead, fitted_head
 from flame_fitting.fit.parameters import POSES
 from flame_fitting.fit.result import FitResult
@@ -26,11 +27,28 @@ _ROUNDS = 3
 """Each leaves a part of the gap between lids: coefficients are held small."""
 
 
-def at_parameters(fit: FitResult, model: HeadModel, path: Path) -> FitResult:
+def at_parameters(fit: FitResult, model: HeadModel, path: Path) -> tuple[FitResult, list[str]]:
     """The person of a fit (shape, offsets) with expression and pose from a file or folder that `convert` reads, at each
-    of its timesteps. Raises InputError where they are another head model's."""
-    given, _ = read_parameters(path)
-    if given.head_model is not None and given.head_model[1] != model.file_hash:
+    of its timesteps; and what to warn of. Raises InputError where they are another head model's."""
+    try:
+        given, _ = read_parameters(path)
+    except InputError as error:
+        hint = " (That option is convert's, whose output is known here.)" if "--from" in str(error) else ""
+        raise InputError(f"{error}{hint}") from error
+    warnings = []
+    if given.head_model is None:
+        offsets = given.offsets()
+        count = None if offsets is None else offsets.shape[1]
+        if count is not None and not has_vertices(model, count):
+            raise InputError(
+                f"{path}: has offsets of {count} vertices, and the head model {model.name} {model.n_vertices}: these "
+                "are parameters of another one. Give parameters of the same model."
+            )
+        warnings.append(
+            f"{path}: does not say which head model its parameters are of; they are taken for those of {model.name}, "
+            "and mean other expressions if they are not."
+        )
+    elif given.head_model[1] != model.file_hash:
         raise InputError(
             f"{path}: holds parameters of the head model {given.head_model[0]}, and the fit has another, {model.name}: "
             "they mean other expressions. Give parameters of the same model."
@@ -49,7 +67,7 @@ def at_parameters(fit: FitResult, model: HeadModel, path: Path) -> FitResult:
     if model.n_eyelids:
         own["eyelids"] = np.zeros((given.count, 2)) if given.eyelids is None else given.eyelids
     own = {name: np.asarray(value, dtype=np.float32) for name, value in own.items()}
-    return replace(still, parameters=own, timestep_id=_ids(given), landmarks3d={})
+    return replace(still, parameters=own, timestep_id=_ids(given), landmarks3d={}), warnings
 
 
 def shown_at(

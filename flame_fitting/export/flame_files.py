@@ -26,6 +26,11 @@ def is_flame(head: HeadModel) -> bool:
     return (head.n_vertices, head.faces.shape[0]) in _FLAME_TOPOLOGIES
 
 
+def has_vertices(head: HeadModel, count: int) -> bool:
+    """Whether offsets of so many vertices can be of this head: FLAME's come with teeth and without."""
+    return count == head.n_vertices or (is_flame(head) and count in {vertices for vertices, _ in _FLAME_TOPOLOGIES})
+
+
 def flame_parameters(fit: FitResult, head: HeadModel, row: int) -> dict[str, NDArray[np.float32]]:
     """One timestep's parameters with VHAP's keys and shapes, leading dimension 1 except `shape`.
 

@@ -58,7 +58,7 @@ def write_gaussian_avatars(job: ExportJob) -> ExportSummary:
         job.target,
         f"{len(splats)} splats on {len(np.unique(face))} faces, {len(arrays['expr'])} timestep(s)",
         f"For GaussianAvatars' viewer: python local_viewer.py --point_path {where.absolute()}",
-        made.warnings + job.warnings,
+        [*(record.warnings or ()), *made.warnings, *job.warnings],
     )
 
 

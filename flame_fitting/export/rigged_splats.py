@@ -88,7 +88,8 @@ def write_rigged_splats(job: ExportJob) -> ExportSummary:
         moves = posed_fit(job.fit, options.pose)
         rows = list(range(moves.timesteps)) if moves.timesteps > 1 or options.pose != "fit" else []
     else:
-        moves = at_parameters(job.fit, job.head, options.parameters)
+        moves, doubts = at_parameters(job.fit, job.head, options.parameters)
+        job.warnings.extend(doubts)
         rows = list(range(moves.timesteps))
     made = bound_avatar(avatar_of(job.capture, options.avatar, "splats"), record.sha256, job.fit, job.head)
     stage = Stage(ShownSplats(made), made.head, "unlit", _STEPS)
@@ -114,7 +115,7 @@ def write_rigged_splats(job: ExportJob) -> ExportSummary:
         f", posed {len(rows)} time{'s'[: len(rows) - 1]} ({where})" if rows else ""
     )
     opens = f"{CLOUD} and what is posed are PLY files of 3DGS. How they move: {job.target / SHEET} and {GIF}."
-    return ExportSummary(job.target, written, opens, made.warnings + job.warnings)
+    return ExportSummary(job.target, written, opens, [*(record.warnings or ()), *made.warnings, *job.warnings])
 
 
 def cloud_of(made: BoundAvatar) -> tuple[bytes, ndarray]:

@@ -111,7 +111,8 @@ def check_unchanged(avatar: Avatar, sha256: str | None) -> None:
     """Raises InputError where an avatar is not the one (`sha256`, where it is known) that was fitted."""
     if sha256 is not None and avatar.file_hash != sha256:
         raise InputError(
-            f"{avatar.path}: the avatar has changed since it was rendered and fitted. Fit it again, then export."
+            f"{avatar.path}: is not the file that was rendered and fitted, or it has changed since. Give that one with "
+            "--avatar, or fit this one, then export."
         )
 
 

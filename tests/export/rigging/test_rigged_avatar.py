@@ -216,7 +216,7 @@ def test_a_rig_that_is_there_stays_unless_asked(known: Known, tmp_path: Path) ->
 
 
 def test_an_avatar_that_has_changed_is_refused(known: Known) -> None:
-    with pytest.raises(InputError, match="has changed since"):
+    with pytest.raises(InputError, match="not the file that was rendered and fitted"):
         rigged(known.path, "0" * 64, known.fit, known.head)
 
 

@@ -256,7 +256,7 @@ def test_refusals(known: Known, tmp_path: Path) -> None:
         avatar_of(capture(known, geometry="mesh"), None, "splats")
     with pytest.raises(InputError, match=r"Gaussian splats, and only meshes .*--format rigged-splats"):
         avatar_of(capture(known), None, "mesh")
-    with pytest.raises(InputError, match="has changed since"):
+    with pytest.raises(InputError, match="not the file that was rendered and fitted"):
         bound_avatar(known.path, "0" * 64, known.fit, known.head)
     with pytest.raises(InputError, match=r"head model open, which has not FLAME's faces.*rigged-splats"):
         check_topology(known.fit, known.head)
@@ -279,6 +279,14 @@ def test_parameters_of_another_head_are_refused(known: Known, tmp_path: Path) ->
     with pytest.raises(InputError, match="expression components"):
         at_parameters(known.fit, known.head, tmp_path / "many.npz")
     write_npz(tmp_path / "two.npz", poses | {"shape": np.zeros(3), "expr": 0 * many})
-    two = at_parameters(known.fit, known.head, tmp_path / "two.npz")
+    two, doubts = at_parameters(known.fit, known.head, tmp_path / "two.npz")
+    assert len(doubts) == 1 and "does not say which head model" in doubts[0]
     assert two.timesteps == 2 and two.parameters["expr"].shape == (2, known.head.n_expr)
     np.testing.assert_array_equal(two.parameters["shape"], known.fit.parameters["shape"].astype(np.float32))
+    offsets = {"static_offset": np.zeros((1, known.head.n_vertices + 1, 3))}
+    write_npz(tmp_path / "offsets.npz", poses | offsets | {"shape": np.zeros(3), "expr": 0 * many})
+    with pytest.raises(InputError, match=r"offsets\.npz: has offsets of \d+ vertices"):
+        at_parameters(known.fit, known.head, tmp_path / "offsets.npz")
+    write_npz(tmp_path / "nothing.npz", {"a": np.zeros(3)})
+    with pytest.raises(InputError, match="option is convert's"):
+        at_parameters(known.fit, known.head, tmp_path / "nothing.npz")
