@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from flame_fitting.avatar.splats import Splats, made_splats
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz
+from flame_fitting.head.flame_files import FLAME_WITH_TEETH
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.teeth import COLUMNS, ROWS
@@ -27,8 +28,6 @@ _ADVICE = f"GaussianAvatars writes {PARAMETERS} beside point_cloud.ply: copy bot
 _POSES = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
 _GET_FLAME = "GaussianAvatars binds splats to FLAME 2023 with teeth: give it with --head flame2023 (and --flame-dir)."
 
-FLAME_WITH_TEETH = (5143, 10144)
-"""Vertices and triangles of the head that GaussianAvatars binds to."""
 _TEETH = (
     ("upper_root", "upper_edge", "right", False),
     ("upper_root_back", "upper_edge_back", "right", True),
@@ -113,11 +112,18 @@ def binding_faces(model: HeadModel) -> Int[np.ndarray, "F 3"]:
 
 
 def bound_splats(
-    splats: Splats, vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], face: Int[np.ndarray, " N"]
+    splats: Splats,
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    face: Int[np.ndarray, " N"],
+    origins: Float[np.ndarray, "N 3"] | None = None,
 ) -> Splats:
-    """Splats in the frames of their faces, in units of these faces' scales: what `Bound` holds of them."""
+    """Splats in the frames of their faces, in units of these faces' scales: what `Bound` holds of them.
+
+    Centres are counted from `origins`, by default from those of the faces.
+    """
     center, axes, scale = face_frames(vertices, faces)
-    off = (splats.means - center[face]) / scale[face, None]
+    off = (splats.means - (center[face] if origins is None else origins)) / scale[face, None]
     turned = quats_of(axes)[face] * (1.0, -1.0, -1.0, -1.0)
     return replace(
         splats,

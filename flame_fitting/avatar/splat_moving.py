@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flame_fitting.avatar.bound_splats import quats_of
-from flame_fitting.avatar.splats import Splats
+from flame_fitting.avatar.splats import SH_C0, Splats
 
 _RIGID = 1e-7
 """How far the products of a map's columns are from those of a rotation's."""
@@ -83,7 +83,7 @@ def sh_basis(directions: Float[np.ndarray, "*N 3"], degree: int) -> Float[np.nda
     """Values of the real spherical harmonics up to `degree` (at most 3) in unit directions, as 3DGS has them."""
     x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float64), -1, 0)
     xx, yy, zz = x * x, y * y, z * z
-    values = [np.full_like(x, 0.28209479177387814)]
+    values = [np.full_like(x, SH_C0)]
     values += [0.4886025119029199 * each for each in (-y, z, -x)]
     a, b = 1.0925484305920792, 2.890611442640554
     values += [a * x * y, -a * y * z, 0.31539156525252005 * (2 * zz - xx - yy), -a * x * z, 0.5 * a * (xx - yy)]

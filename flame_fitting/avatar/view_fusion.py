@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import map_coordinates
 
 from flame_fitting.avatar.fusing_kernels import settle
-from flame_fitting.capture.camera import project, unproject
+from flame_fitting.capture.camera import pixel_rays, project, unproject
 from flame_fitting.render.jit import run
 
 _REACH = 5.0
@@ -44,19 +45,19 @@ class DepthViews:
         same = np.isclose(self.world_to_camera, world_to_camera).all((1, 2)) & np.isclose(self.K, K).all((1, 2))
         return int(same.argmax()) if same.any() and self.depth.shape[1:] == (height, width) else None
 
-    @property
+    @cached_property
     def eyes(self) -> Float[np.ndarray, "V 3"]:
         """Where the cameras stand."""
         return np.linalg.inv(np.asarray(self.world_to_camera, dtype=np.float64))[:, :3, 3].copy()
 
-    @property
+    @cached_property
     def center(self) -> Float[np.ndarray, " 3"]:
         """The point nearest to all optical axes."""
         forward = np.asarray(self.world_to_camera, dtype=np.float64)[:, 2, :3]
         across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
         return np.linalg.lstsq(across.sum(axis=0), np.einsum("vij,vj->i", across, self.eyes), rcond=None)[0]
 
-    @property
+    @cached_property
     def pixel(self) -> float:
         """Size of a pixel at the surface, world units: the middle of all."""
         sizes = [np.median(d[d > 0]) / k[1, 1] for d, k in zip(self.depth, self.K, strict=True) if (d > 0).any()]
@@ -100,11 +101,10 @@ def moved_out(
 ) -> Float[np.ndarray, "H W"]:
     """Depth of the surface moved along its normals, world units."""
     rows, columns = np.nonzero(depth > 0)
-    rays = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))]) - [[K[0, 2]], [K[1, 2]], [0.0]]
-    rays = (rays / [[K[0, 0]], [K[1, 1]], [1.0]]).T @ world_to_camera[:3, :3]
-    along = -np.einsum("nc,nc->n", normal[rows, columns], rays) / np.linalg.norm(rays, axis=1)
+    _, rays = pixel_rays(np.stack([columns, rows], axis=1) + 0.5, K, world_to_camera)
+    along = np.maximum(-np.einsum("nc,nc->n", normal[rows, columns], rays), 0.3)
     out = np.array(depth)
-    out[rows, columns] -= distance / (np.maximum(along, 0.3) * np.linalg.norm(rays, axis=1))
+    out[rows, columns] -= distance / along * (rays @ world_to_camera[2, :3])
     return out
 
 

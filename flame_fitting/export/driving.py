@@ -12,6 +12,7 @@ from flame_fitting.errors import InputError
 from flame_fitting.export.dialects.parameters import FlameParams, about_root_joint, root_joint
 from flame_fitting.export.dialects.registry import read_parameters
 from flame_fitting.export.flame_files import has_vertices
+from flame_fitting.export.rigging.expressions import EYES
 from flame_fitting.export.rigging.fitted_head import FittedHead, fitted_head
 from flame_fitting.fit.parameters import POSES
 from flame_fitting.fit.result import FitResult
@@ -21,7 +22,6 @@ from flame_fitting.head.eyelids import closing_eyelids
 from flame_fitting.head.model import HeadModel
 
 _JOINT = {"neck": ("neck_pose", 0), "jaw": ("jaw_pose", 0), "left_eye": ("eyes_pose", 0), "right_eye": ("eyes_pose", 3)}
-_EYES = {"Right": 0, "Left": 1}
 
 _ROUNDS = 3
 """Each leaves a part of the gap between lids: coefficients are held small."""
@@ -89,7 +89,7 @@ def shown_at(
         expr[:, : len(added)] += added
     for name, weight in weights.items():
         if _blinks(name) and head.apertures is not None:
-            _shut(head, _EYES[name.removeprefix(BLINK)], weight, expr, out)
+            _shut(head, EYES[name.removeprefix(BLINK)], weight, expr, out)
     out["expr"] = expr
     changed = {name: value.astype(np.float32) for name, value in out.items()}
     return fitted_head(replace(head.fit, parameters=own | changed), head.model)

@@ -11,13 +11,14 @@ from flame_fitting.export.obj import write_obj
 from flame_fitting.export.transforms_files import EYELIDS_NAME
 from flame_fitting.fit.parameters import OPTIONAL_KEYS, POSES
 from flame_fitting.fit.result import FitResult
+from flame_fitting.head.flame_files import FLAME_COUNTS, FLAME_WITH_TEETH
 from flame_fitting.head.model import HeadModel
 
 CANONICAL_JAW = 0.3
 """rad: the mouth slightly open, as VHAP's canonical head."""
 
-# FLAME's topology without and with VHAP's teeth: what GaussianAvatars binds its Gaussians to.
-_FLAME_TOPOLOGIES = {(5023, 9976), (5143, 10144)}
+# what GaussianAvatars binds its Gaussians to
+_FLAME_TOPOLOGIES = {FLAME_COUNTS, FLAME_WITH_TEETH}
 _FLAME_SHAPE, _FLAME_EXPR = 300, 100
 
 

@@ -25,11 +25,10 @@ from flame_fitting.export.rigging.avatar_file import avatar_of
 from flame_fitting.files import atomic_write
 from flame_fitting.fit.parameters import POSES
 from flame_fitting.fit.result import FitResult
+from flame_fitting.head.flame_files import FLAME_WITH_TEETH
 from flame_fitting.head.model import HeadModel
 
 FOLDER, _ITERATION = "point_cloud", "iteration_1"
-_VERTICES = 5143
-"""Of FLAME with teeth, which GaussianAvatars always adds; they come last, and so do their faces."""
 _DEGREE = 3
 """Of the spherical harmonics that its viewer expects by default."""
 
@@ -72,7 +71,10 @@ def check_topology(fit: FitResult, head: HeadModel) -> None:
 
 
 def parameters_of(fit: FitResult, head: HeadModel) -> dict[str, Float[ndarray, "..."]]:
-    """What flame_param.npz holds: FLAME's parameters at T timesteps, offsets of all vertices with teeth."""
+    """What flame_param.npz holds: FLAME's parameters at T timesteps, offsets of all vertices with teeth.
+
+    GaussianAvatars always adds teeth; they come last, and so do their faces.
+    """
     rows = [flame_parameters(fit, head, row) for row in range(fit.timesteps)]
     out: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in ("expr", *POSES)}
     out["shape"] = rows[0]["shape"]
@@ -82,7 +84,7 @@ def parameters_of(fit: FitResult, head: HeadModel) -> dict[str, Float[ndarray, "
         [offset - still + row.get("dynamic_offset", 0.0) for offset, row in zip(offsets, rows, strict=True)]
     )
     out["static_offset"], out["dynamic_offset"] = (
-        np.pad(each, ((0, 0), (0, _VERTICES - each.shape[1]), (0, 0))) for each in (still, moving)
+        np.pad(each, ((0, 0), (0, FLAME_WITH_TEETH[0] - each.shape[1]), (0, 0))) for each in (still, moving)
     )
     return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
 

@@ -18,6 +18,8 @@ from flame_fitting.head.pickles import read_pickle
 
 FLAME_COUNTS = (5023, 9976)
 """Vertices and triangles of FLAME."""
+FLAME_WITH_TEETH = (5143, 10144)
+"""The same with VHAP's teeth, which GaussianAvatars binds splats to."""
 FLAME_N_SHAPE = 300
 """Identity components in FLAME's shapedirs; the expression components follow."""
 

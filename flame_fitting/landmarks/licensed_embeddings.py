@@ -20,7 +20,7 @@ from numpy import ndarray
 from flame_fitting.errors import InputError
 from flame_fitting.files import read_npz, sha256_of_file
 from flame_fitting.head.embedding import LandmarkEmbedding
-from flame_fitting.head.flame_files import FLAME_COUNTS
+from flame_fitting.head.flame_files import FLAME_COUNTS, FLAME_WITH_TEETH
 from flame_fitting.head.model import HeadModel
 from flame_fitting.head.pickles import read_pickle
 from flame_fitting.head.torch_files import read_object_npy
@@ -28,8 +28,6 @@ from flame_fitting.landmarks.schemes import EYE_CORNERS, SCHEMES
 
 SPREAD_MM = 2.0
 """How far a hand-placed point lies from where a detector means it: an assumption, for the files do not say."""
-_WITH_TEETH = (5143, 10144)
-"""Teeth stand behind FLAME's own vertices and triangles, which keep their numbers."""
 _EYE_DISTANCE = (0.06, 0.13)
 """Between the outer eye corners of a head, m."""
 
@@ -38,7 +36,8 @@ def load_licensed_embedding(path: Path, head: HeadModel) -> LandmarkEmbedding:
     """The embedding of a file, for a FLAME head; its scheme is ibug68, ibug70 (with pupils) or mediapipe478."""
     path = Path(path)
     counts = (head.n_vertices, head.faces.shape[0])
-    if counts not in (FLAME_COUNTS, _WITH_TEETH):
+    # teeth stand behind FLAME's own vertices and triangles, which keep their numbers
+    if counts not in (FLAME_COUNTS, FLAME_WITH_TEETH):
         vertices, triangles = FLAME_COUNTS
         raise InputError(
             f"--landmark-embedding {path}: belongs to FLAME's {vertices} vertices and {triangles} triangles; the head "

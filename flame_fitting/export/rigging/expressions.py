@@ -12,7 +12,8 @@ from flame_fitting.head.actions import BLINK, actions_of
 from flame_fitting.head.apertures import closing_expression
 from flame_fitting.head.eyelids import closing_eyelids
 
-_EYE = {"Right": 0, "Left": 1}
+EYES = {"Right": 0, "Left": 1}
+"""Number of an eye's rims by the end of its blink's name."""
 _LIDS, _BESIDE = 0.015, 0.035
 """Metres from the rims of an eye within which components that shut it count whole, and from where not at all."""
 
@@ -61,7 +62,7 @@ def _blinks(head: FittedHead, expr: ndarray) -> dict[str, ndarray]:
             lids = now + np.eye(2, dtype=np.float32)[number] * more[number]
             out[BLINK + side] = head.posed(eyelids=lids.astype(np.float32)) - head.vertices
     elif head.model.n_expr:
-        for side, eye in _EYE.items():
+        for side, eye in EYES.items():
             shut = closing_expression(head.model, head.apertures, unposed, (eye,))
             moved = head.posed(expr=_added(expr, shut)) - head.vertices
             out[BLINK + side] = _near_eye(head, f"{side.lower()}_eye")[:, None] * moved

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from flame_fitting.avatar.bound_splats import face_frames, product, quats_of
-from flame_fitting.avatar.splat_moving import moved, placed
+from flame_fitting.avatar.bound_splats import bound_splats
+from flame_fitting.avatar.splat_moving import moved
 from flame_fitting.avatar.splat_splitting import split
 from flame_fitting.avatar.splats import Splats, joined
 from flame_fitting.errors import InputError
@@ -158,18 +158,16 @@ def binding_arrays(binding: Binding, head: FittedHead, head_from_world: Float[nd
     """What binding.npz holds: see docs/conventions.md."""
     match, splats = binding.match, binding.splats
     faces = binding.match.face
-    _, axes, scale = face_frames(head.vertices, head.faces)
     place = np.einsum("nk,nkc->nc", match.barycentric, head.vertices[head.faces[faces]])
-    off = np.einsum("nji,nj->ni", axes[faces], splats.means - place) / scale[faces, None]
-    turned = quats_of(axes)[faces] * (1.0, -1.0, -1.0, -1.0)
+    bound = bound_splats(splats, head.vertices, head.faces, faces, place)
     assert splats.row is not None
     return {
         "row": splats.row.astype(np.int32),
         "face": faces.astype(np.int32),
         "barycentric": match.barycentric.astype(np.float32),
-        "offset": off.astype(np.float32),
-        "rotation": product(turned, splats.quats.astype(np.float64)).astype(np.float32),
-        "scale": (splats.scales / scale[faces, None]).astype(np.float32),
+        "offset": bound.means.astype(np.float32),
+        "rotation": bound.quats,
+        "scale": bound.scales,
         "distance": match.distance.astype(np.float32),
         "trusted": match.trusted,
         "role": binding.role.astype(np.uint8),
@@ -179,11 +177,6 @@ def binding_arrays(binding: Binding, head: FittedHead, head_from_world: Float[nd
         "head_model": np.array(head.model.name),
         "head_sha256": np.array(head.model.file_hash),
     }
-
-
-def in_head_space(splats: Splats, head_from_world: Float[ndarray, "4 4"]) -> Splats:
-    """Splats of an avatar in head space, metres; single numbers for the directions of their colours included."""
-    return placed(splats, head_from_world)
 
 
 def _bounded(maps: Float[ndarray, "N 3 3"]) -> Float[ndarray, "N 3 3"]:
@@ -234,10 +227,3 @@ def _single_faces(splats: Splats, found: SplatMatches, below: ndarray, head: Fit
     if below.any() and len(still):
         out[below] = still[TriangleTree(head.vertices, head.faces[still]).closest(splats.means[below]).face]
     return out
-
-
-def of_parameters(head: FittedHead, **changed: ndarray) -> FittedHead:
-    """The same head at other parameters."""
-    from flame_fitting.export.rigging.fitted_head import fitted_head
-
-    return fitted_head(replace(head.fit, parameters=head.fit.parameters | changed), head.model)

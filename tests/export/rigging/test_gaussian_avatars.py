@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flame_fitting.avatar.bound_splats import FLAME_WITH_TEETH, binding_faces
+from flame_fitting.avatar.bound_splats import binding_faces
 from flame_fitting.avatar.loading import load_avatar
 from flame_fitting.avatar.ply import element_rows, vertex_properties
 from flame_fitting.avatar.splat_moving import placed
@@ -15,6 +15,7 @@ from flame_fitting.capture.avatar_record import AvatarRecord
 from flame_fitting.capture.capture import Capture
 from flame_fitting.errors import InputError
 from flame_fitting.fit.result import FitResult
+from flame_fitting.head.flame_files import FLAME_WITH_TEETH
 from flame_fitting.head.loading import load_head
 from flame_fitting.head.model import HeadModel
 from tests.avatar.mesh_splats import splats_on
